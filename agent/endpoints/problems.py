@@ -1,0 +1,91 @@
+"""Failures as ``application/problem+json`` (RFC 9457), and one log line for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from shared import errors, protocol
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+_log = structlog.get_logger("agent")
+
+_KINDS: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
+    (errors.SourceUnreadable, 409, protocol.SOURCE_UNREADABLE),
+    (errors.SnapshotGone, 404, protocol.NO_SUCH_SNAPSHOT),
+    (errors.StorageError, 507, protocol.STORAGE),
+)
+
+
+def problem(
+    status: int, title: str, *, kind: str = protocol.ABOUT_BLANK, paths: tuple[str, ...] = ()
+) -> web.Response:
+    """A failure as a response."""
+    body = protocol.Problem(type=kind, title=title, status=status, paths=list(paths))
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type=protocol.PROBLEM_TYPE
+    )
+
+
+@web.middleware
+async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One line for each request; never its headers."""
+    started = time.monotonic()
+    status = 499  # the client hung up
+    try:
+        response = await handler(request)
+        status = response.status
+    finally:
+        _log.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=status,
+            peer=request.remote,
+            ms=round((time.monotonic() - started) * 1000),
+        )
+    return response
+
+
+@web.middleware
+async def errors_to_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure of a handler as a problem; unknown ones are logged with their traceback."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = problem(error.status, error.reason)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except (errors.PlexodusError, OSError) as error:
+        return _known(error, request)
+    except asyncio.CancelledError:
+        raise
+    except Exception:  # noqa: BLE001 - the last line of defence: logged whole, answered vaguely
+        _log.exception("unexpected failure", path=request.path)
+        return problem(500, "the agent failed unexpectedly, its log says more")
+
+
+def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.Response:
+    if isinstance(error, ConnectionError):
+        raise error
+    if isinstance(error, OSError):
+        error = errors.storage_error(error, "the agent's state folder")
+    _log.warning("refused", path=request.path, reason=str(error))
+    for kind, status, name in _KINDS:
+        if isinstance(error, kind):
+            paths: tuple[str, ...] = ()
+            if isinstance(error, errors.SourceUnreadable):
+                paths = tuple(error.paths)
+            elif error.path is not None:
+                paths = (error.path,)
+            return problem(status, error.what, kind=name, paths=paths)
+    return problem(500, error.what)

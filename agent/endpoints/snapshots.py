@@ -1,0 +1,107 @@
+"""``/v1/snapshots``: scan, state, manifest, digests, and whether the source is still the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from agent.endpoints.patience import patiently
+from agent.endpoints.problems import problem
+from agent.source import wholetree
+from shared import protocol
+
+if TYPE_CHECKING:
+    from agent.source.snapshots import SnapshotStore
+    from shared.protocol import Snapshot
+
+T = TypeVar("T")
+
+
+class SnapshotEndpoints:
+    """What is answered about snapshots.
+
+    Args:
+        store: the snapshots.
+    """
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
+        self._scans: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        name = "{snapshot:[^/]+}"
+        return [
+            web.post(protocol.SNAPSHOTS, self.create),
+            web.get(protocol.snapshot_path(name), self.describe),
+            web.get(protocol.manifest_path(name), self.manifest),
+            web.get(protocol.sums_path(name), self.sums),
+            web.post(protocol.check_path(name), self.check),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Scan; who asks for the same while a scan is under way gets that one's result."""
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=protocol.SnapshotRequest)
+        except msgspec.MsgspecError as error:
+            return problem(400, f"the request's body cannot be used ({error})")
+        exclude = tuple(wanted.exclude)
+        scan = self._scans.get(exclude)
+        if scan is None:
+            scan = asyncio.create_task(self._scan(exclude))
+            self._scans[exclude] = scan
+            scan.add_done_callback(lambda _: self._scans.pop(exclude))
+        about = await patiently(request, _shielded(scan))
+        location = protocol.snapshot_path(about.id)
+        return _json(about, status=201, headers={"Location": location})
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """The snapshot as it was answered when it was made."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        return _json(snapshot.about)
+
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
+        """All entries: JSONL, zstd."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        return web.FileResponse(
+            snapshot.manifest_path, headers={"Content-Type": protocol.MANIFEST_TYPE}
+        )
+
+    async def sums(self, request: web.Request) -> web.StreamResponse:
+        """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        await patiently(request, asyncio.to_thread(wholetree.complete_digests, snapshot))
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        pieces = wholetree.sums(snapshot)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def check(self, request: web.Request) -> web.Response:
+        """204 when the library is as it was scanned, 409 when it is not."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        await patiently(request, asyncio.to_thread(wholetree.check_unchanged, snapshot))
+        return web.Response(status=204)
+
+    async def _scan(self, exclude: tuple[str, ...]) -> Snapshot:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._store.scan, exclude)
+
+
+async def _shielded(task: asyncio.Task[T]) -> T:
+    return await asyncio.shield(task)
+
+
+def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers=headers,
+    )

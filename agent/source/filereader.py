@@ -1,0 +1,94 @@
+"""Reads files of a cold snapshot, and notices when one is not as it was scanned."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from shared.errors import SourceChanged, SourceUnreadable, StorageError, printable
+
+if TYPE_CHECKING:
+    from shared.dirstack import DirStack
+    from shared.manifest import Entry
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+_CHUNK = 1024 * 1024
+
+
+def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+    """Fill ``into`` with the file's bytes from ``offset`` on.
+
+    Raises:
+        SourceChanged: the file is not as scanned, before or after it was read.
+        SourceUnreadable: it may not be read any more.
+        StorageError: the disk does not give it.
+    """
+    fd = _open(folders, entry)
+    try:
+        _check(fd, entry)
+        position = 0
+        while position < len(into):
+            got = os.preadv(fd, [into[position:]], offset + position)
+            if got == 0:
+                raise changed(entry)
+            position += got
+        _check(fd, entry)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+
+
+def hash_file(folders: DirStack, entry: Entry, buffer: bytearray) -> bytes:
+    """The raw SHA-256 of a whole file, read through ``buffer``.
+
+    Raises:
+        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    digest = hashlib.sha256()
+    view = memoryview(buffer)
+    for offset in range(0, entry.size, len(buffer)):
+        piece = view[: min(len(buffer), entry.size - offset)]
+        read_piece(folders, entry, offset, piece)
+        digest.update(piece)
+    return digest.digest()
+
+
+def changed(entry: Entry) -> SourceChanged:
+    """The error for an entry that is not as it was scanned."""
+    return SourceChanged(
+        "the library changed while it was read",
+        path=entry.path,
+        hint="Is Plex really stopped? Stop it and run again: what is unchanged is kept.",
+    )
+
+
+def _open(folders: DirStack, entry: Entry) -> int:
+    try:
+        folder, name = folders.parent(entry.path)
+        return os.open(name, _FLAGS, dir_fd=folder)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+
+
+def _check(fd: int, entry: Entry) -> None:
+    info = os.fstat(fd)
+    if (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino) != (
+        entry.size,
+        entry.mtime_ns,
+        entry.ctime_ns,
+        entry.inode,
+    ):
+        raise changed(entry)
+
+
+def _unreadable(error: OSError, entry: Entry) -> SourceChanged | SourceUnreadable | StorageError:
+    if error.errno in _GONE:
+        return changed(entry)
+    reason = os.strerror(error.errno or 0)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SourceUnreadable([f"{printable(entry.path)} ({reason})"])
+    return StorageError(f"the agent's disk did not give the file ({reason})", path=entry.path)

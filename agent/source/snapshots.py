@@ -1,0 +1,141 @@
+"""Snapshots on the agent's state folder, one folder each, found again after a restart.
+
+::
+
+    STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
+    STATE/snapshots/<id>/snapshot.json        what is answered about it
+    STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.filedigests import FileDigests
+from shared.digest import is_hex
+from shared.durable import fsync_folder, write_durably
+from shared.errors import SnapshotGone, SourceUnreadable
+from shared.manifestfile import ManifestFile, write_manifest
+from shared.protocol import Snapshot
+from shared.treewalk import TreeWalk
+
+if TYPE_CHECKING:
+    from agent.source.library import LibrarySource
+
+_KEEP = 4
+"""Snapshots kept on disk; older ones go when a new one comes."""
+_OPEN = 2
+"""Snapshots whose index is held in memory."""
+
+
+class OpenSnapshot:
+    """A snapshot whose frames can be made."""
+
+    def __init__(self, folder: str, source: LibrarySource, about: Snapshot) -> None:
+        self.source = source
+        self.about = about
+        self.manifest_path = os.path.join(folder, "manifest.jsonl.zst")
+        self.manifest = ManifestFile(self.manifest_path, about.id, source.name)
+        self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
+
+
+class SnapshotStore:
+    """All snapshots of one library. Its methods block: call them from a worker thread.
+
+    Args:
+        state: the agent's state folder.
+        source: the library.
+    """
+
+    def __init__(self, state: str, source: LibrarySource) -> None:
+        self._folder = os.path.join(state, "snapshots")
+        self._source = source
+        self._open: dict[str, OpenSnapshot] = {}
+        self._lock = threading.Lock()
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        for name in os.listdir(self._folder):
+            if not is_hex(name):  # a scan that was killed
+                shutil.rmtree(os.path.join(self._folder, name))
+
+    def scan(self, exclude: tuple[str, ...]) -> Snapshot:
+        """Look at the library once and remember what was seen.
+
+        Raises:
+            SourceUnreadable: something in it cannot be read; every path of it is listed.
+            OSError: the state folder does not take the manifest.
+        """
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        walk = TreeWalk(self._source.base, self._source.name, exclude)
+        draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
+        os.mkdir(draft, 0o700)
+        try:
+            path = os.path.join(draft, "manifest.jsonl.zst")
+            name = write_manifest(path, walk.entries())
+            if walk.seen.unreadable:
+                raise SourceUnreadable(walk.seen.unreadable)
+            manifest = ManifestFile(path, name, self._source.name)
+            about = Snapshot(
+                id=name,
+                kind="cold",
+                library=self._source.about,
+                created=created,
+                entries=manifest.plan.entries,
+                files=manifest.plan.files,
+                content_bytes=manifest.plan.content_bytes,
+                frames=len(manifest.plan),
+                manifest_bytes=os.path.getsize(path),
+                exclude=list(exclude),
+                skipped=walk.seen.skipped,
+                excluded=walk.seen.excluded,
+            )
+            write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
+            self._keep(draft, name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return about
+
+    def open(self, name: str) -> OpenSnapshot:
+        """The snapshot called ``name``, ready to be read from.
+
+        Raises:
+            SnapshotGone: there is none of that name.
+        """
+        with self._lock:
+            found = self._open.pop(name, None) or self._load(name)
+            self._open[name] = found  # the most recently used is last
+            while len(self._open) > _OPEN:
+                del self._open[next(iter(self._open))]
+            return found
+
+    def _load(self, name: str) -> OpenSnapshot:
+        folder = os.path.join(self._folder, name)
+        gone = SnapshotGone("there is no snapshot of this name, scan again")
+        if not is_hex(name):
+            raise gone
+        try:
+            with open(os.path.join(folder, "snapshot.json"), "rb") as file:
+                about = msgspec.json.decode(file.read(), type=Snapshot)
+        except FileNotFoundError:
+            raise gone from None
+        return OpenSnapshot(folder, self._source, about)
+
+    def _keep(self, draft: str, name: str) -> None:
+        """Give the draft its name, unless the same scan was made before; drop the oldest."""
+        final = os.path.join(self._folder, name)
+        with self._lock:
+            if os.path.isdir(final):
+                os.utime(final)
+                return
+            os.rename(draft, final)
+            fsync_folder(self._folder)
+            names = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
+            names.sort(key=lambda entry: entry.stat().st_mtime_ns)
+            for old in names[:-_KEEP]:
+                self._open.pop(old.name, None)
+                shutil.rmtree(old.path)

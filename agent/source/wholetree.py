@@ -1,0 +1,74 @@
+"""What is asked of the whole tree once its frames are out: every digest, and is it unchanged."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from agent.source.filereader import changed, hash_file
+from shared.dirstack import DirStack
+from shared.errors import SourceChanged, SourceUnreadable
+from shared.manifest import Kind
+from shared.memberpath import sort_key
+from shared.sha256sums import format_sum
+from shared.treewalk import TreeWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.source.snapshots import OpenSnapshot
+
+_BUFFER = 1024 * 1024
+_BATCH = 64 * 1024
+
+
+def complete_digests(snapshot: OpenSnapshot) -> None:
+    """Read and hash each file whose digest is not known: the large ones, mostly.
+
+    Raises:
+        SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.filereader`.
+    """
+    buffer = bytearray(_BUFFER)
+    pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
+    with DirStack(snapshot.source.base) as folders:
+        for number, (entry, digest) in enumerate(pairs):
+            if entry.kind is Kind.FILE and digest is None:
+                snapshot.digests.put(number, [hash_file(folders, entry, buffer)])
+
+
+def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:
+    """``SHA256SUMS`` in pieces of whole lines; :func:`complete_digests` comes first."""
+    lines: list[bytes] = []
+    size = 0
+    for entry, digest in zip(snapshot.manifest, snapshot.digests, strict=True):
+        if entry.kind is not Kind.FILE or digest is None:
+            continue
+        lines.append(format_sum(digest, entry.path))
+        size += len(lines[-1])
+        if size >= _BATCH:
+            yield b"".join(lines)
+            lines, size = [], 0
+    yield b"".join(lines)
+
+
+def check_unchanged(snapshot: OpenSnapshot) -> None:
+    """Look at the library again and compare every entry with the snapshot's.
+
+    Raises:
+        SourceChanged: naming the first entry that is new, gone or different.
+        SourceUnreadable: something cannot be read any more.
+    """
+    walk = TreeWalk(snapshot.source.base, snapshot.source.name, tuple(snapshot.about.exclude))
+    try:
+        for now, then in zip_longest(walk.entries(), snapshot.manifest):
+            if now == then:
+                continue
+            known = [entry for entry in (now, then) if entry is not None]
+            raise changed(min(known, key=lambda entry: sort_key(entry.path)))
+    except OSError as error:
+        raise SourceChanged(
+            f"the library is not there any more ({error.strerror})",
+            path=snapshot.source.about.path,
+        ) from error
+    if walk.seen.unreadable:
+        raise SourceUnreadable(walk.seen.unreadable)

@@ -1,0 +1,66 @@
+"""What both command lines do around their commands: environment, logging, errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import structlog
+
+from shared import logs
+from shared.environment import check_environment
+from shared.errors import PlexodusError
+from shared.exitcodes import ExitCode, exit_code_for
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def run(command: click.Command, program: str, extra_variables: Collection[str] = ()) -> NoReturn:
+    """Run ``command`` and exit with a published code.
+
+    Args:
+        command: the click command or group.
+        program: its name, as the user knows it.
+        extra_variables: environment variables that are read and are no option.
+    """
+    logs.configure()
+    log = structlog.get_logger(program)
+    _allow_many_descriptors()
+    try:
+        check_environment(os.environ, known_variables(command) | set(extra_variables))
+        result = command.main(prog_name=program, standalone_mode=False)
+    except PlexodusError as error:
+        code = exit_code_for(error)
+        # The traceback would say nothing to the user: the message does.
+        log.error(  # noqa: TRY400
+            "failed", reason=str(error), exit_code=int(code), kind=type(error).__name__
+        )
+        sys.exit(code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.CONFIGURATION)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception:
+        log.exception("unexpected failure: this is a bug, please report it")
+        sys.exit(ExitCode.INTERNAL)
+    sys.exit(result if isinstance(result, int) else ExitCode.OK)
+
+
+def known_variables(command: click.Command) -> set[str]:
+    """Every environment variable that an option of ``command`` or of those below it reads."""
+    found = {option.envvar for option in command.params if isinstance(option.envvar, str)}
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            found |= known_variables(below)
+    return found
+
+
+def _allow_many_descriptors() -> None:
+    """Walking a deep tree holds a descriptor a level: ask for all the kernel grants."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

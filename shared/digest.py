@@ -1,0 +1,30 @@
+"""SHA-256 in the three spellings that are used: raw, hexadecimal, and RFC 9530's."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""What can be hashed, encoded and written without a copy."""
+
+SIZE = 32
+"""Bytes of a raw digest."""
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def sha256(data: Buffer) -> bytes:
+    """The raw digest of ``data``."""
+    return hashlib.sha256(data).digest()
+
+
+def is_hex(text: str) -> bool:
+    """Whether ``text`` is a SHA-256 in lower-case hexadecimal."""
+    return _HEX.fullmatch(text) is not None
+
+
+def content_digest(data: Buffer) -> str:
+    """The value of a ``Content-Digest`` field for ``data`` (RFC 9530 section 2)."""
+    return f"sha-256=:{base64.b64encode(sha256(data)).decode()}:"

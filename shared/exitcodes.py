@@ -1,0 +1,46 @@
+"""Exit codes: a promise to scripts, probes and charts. See docs/exit-codes.md."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from shared import errors
+
+
+class ExitCode(IntEnum):
+    """One code for each kind of failure; unknown codes are failures too."""
+
+    OK = 0
+    INTERNAL = 1
+    CONFIGURATION = 2
+    AUTHENTICATION = 10
+    UNREACHABLE = 11
+    PREFLIGHT = 12
+    INTEGRITY = 13
+    CONFLICT = 14
+    STORAGE = 15
+    SOURCE_CHANGED = 16
+    INTERRUPTED = 130
+
+
+_CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
+    (errors.ConfigurationError, ExitCode.CONFIGURATION),
+    (errors.AuthenticationError, ExitCode.AUTHENTICATION),
+    (errors.AgentUnreachable, ExitCode.UNREACHABLE),
+    (errors.SnapshotGone, ExitCode.UNREACHABLE),
+    (errors.PreflightRefused, ExitCode.PREFLIGHT),
+    (errors.FrameDamaged, ExitCode.INTEGRITY),
+    (errors.IntegrityError, ExitCode.INTEGRITY),
+    (errors.TargetConflict, ExitCode.CONFLICT),
+    (errors.StorageError, ExitCode.STORAGE),
+    (errors.SourceChanged, ExitCode.SOURCE_CHANGED),
+    (errors.Interrupted, ExitCode.INTERRUPTED),
+)
+
+
+def exit_code_for(error: BaseException) -> ExitCode:
+    """The exit code of ``error``; whatever is not ours is :attr:`ExitCode.INTERNAL`."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.INTERNAL

@@ -1,0 +1,48 @@
+"""The SHA-256 of every file of a snapshot, filled in as frames are made."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from shared.digest import SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_UNKNOWN = bytes(SIZE)
+_BATCH = 4096
+
+
+class FileDigests:
+    """A file of 32 bytes an entry, zero for what is not known; holds nothing in memory.
+
+    It is not fsynced: what a crash takes away is read and hashed again, and no digest lies
+    across two sectors, so none is ever half there.
+
+    Args:
+        path: the file; made if missing.
+        entries: how many entries the snapshot has.
+    """
+
+    def __init__(self, path: str, entries: int) -> None:
+        self._path = path
+        with open(path, "ab") as file:
+            file.truncate(entries * SIZE)
+
+    def put(self, first: int, digests: Iterable[bytes | None]) -> None:
+        """Remember digests of the entries from number ``first`` on; None for what has none."""
+        block = b"".join(digest or _UNKNOWN for digest in digests)
+        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, block, first * SIZE)
+        finally:
+            os.close(fd)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """The digest of each entry in order, None where not known."""
+        with open(self._path, "rb") as file:
+            while block := file.read(_BATCH * SIZE):
+                for start in range(0, len(block), SIZE):
+                    digest = block[start : start + SIZE]
+                    yield digest if digest != _UNKNOWN else None

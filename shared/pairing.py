@@ -1,0 +1,78 @@
+"""The one string that pairs puller and agent: ``plexodus://TOKEN@host:port?fp=SHA256``."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from shared.digest import is_hex
+from shared.errors import ConfigurationError
+
+TOKEN_BYTES = 32
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+_HINT = "Make a new one on the VM with 'plexodus-agent pair'."
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Where the agent is, how it proves itself, and how we do."""
+
+    host: str
+    port: int
+    fingerprint: str
+    """SHA-256 of the agent's certificate (DER), hexadecimal."""
+    token: str = field(repr=False)
+
+    def __str__(self) -> str:
+        """The string itself, secret included: print it only where a secret belongs."""
+        return f"plexodus://{self.token}@{address(self.host, self.port)}?fp={self.fingerprint}"
+
+
+def new_token() -> str:
+    """256 random bits, URL-safe."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def address(host: str, port: int) -> str:
+    """``host:port``, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` or ``[V6]:PORT``.
+
+    Raises:
+        ConfigurationError: it is not that.
+    """
+    parts = urlsplit(f"//{text}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None or parts.path or parts.query or parts.username is not None:
+        raise ConfigurationError(f"not an address of the form HOST:PORT: {text!r}")
+    return host, port
+
+
+def parse_pairing(text: str) -> Pairing:
+    """The pairing in ``text``; white space around it does not matter.
+
+    Raises:
+        ConfigurationError: it is not a pairing string. Its content is never part of the message.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        host, port, token = parts.hostname, parts.port, parts.username
+    except ValueError:
+        raise ConfigurationError("the pairing string is malformed", hint=_HINT) from None
+    query = parts.query.removeprefix("fp=").lower()
+    if parts.scheme != "plexodus" or not host or not port or not 0 < port <= _MAX_PORT:
+        raise ConfigurationError("not a pairing string (plexodus://…@host:port?fp=…)", hint=_HINT)
+    if token is None or not _TOKEN.fullmatch(token):
+        raise ConfigurationError("the pairing string's token is cut or mistyped", hint=_HINT)
+    if not parts.query.startswith("fp=") or not is_hex(query):
+        raise ConfigurationError("the pairing string's fingerprint is cut or mistyped", hint=_HINT)
+    return Pairing(host=host, port=port, fingerprint=query, token=token)

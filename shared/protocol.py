@@ -1,0 +1,99 @@
+"""Routes, field names and bodies of the HTTP interface (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+SNAPSHOTS = "/v1/snapshots"
+PROBLEM_TYPE = "application/problem+json"
+MANIFEST_TYPE = "application/zstd"
+MAX_BODY = 64 * 1024
+"""Bytes of a request body that the agent reads at the most."""
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of a JSON answer that the puller reads at the most."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+
+
+class SnapshotRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /v1/snapshots``."""
+
+    kind: Literal["cold"]
+    exclude: Annotated[list[str], msgspec.Meta(max_length=1000)] = []
+
+
+class Library(msgspec.Struct):
+    """Which library a snapshot is of."""
+
+    id: str
+    """The same for the same folder of the same machine, whatever is in it."""
+    name: str
+    """Its last name, under which it arrives."""
+    host: str
+    path: str
+
+
+class Snapshot(msgspec.Struct):
+    """Answer to ``POST /v1/snapshots`` and ``GET /v1/snapshots/{id}``."""
+
+    id: str
+    """SHA-256 of the manifest's lines, hexadecimal."""
+    kind: Literal["cold"]
+    library: Library
+    created: str
+    """When the scan began: RFC 3339, UTC."""
+    entries: Count
+    files: Count
+    content_bytes: Count
+    frames: Count
+    manifest_bytes: Count
+    """Bytes of the manifest as it is sent."""
+    exclude: list[str]
+    skipped: list[str]
+    """What is not library content: FIFOs, sockets, devices."""
+    excluded: list[str]
+
+
+class Problem(msgspec.Struct):
+    """A failure (RFC 9457). ``type`` is ``about:blank`` or one of the names below."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    paths: list[str] = []
+    """The paths it is about, where it is about paths."""
+
+
+SOURCE_CHANGED = "urn:plexodus:source-changed"
+SOURCE_UNREADABLE = "urn:plexodus:source-unreadable"
+NO_SUCH_SNAPSHOT = "urn:plexodus:no-such-snapshot"
+STORAGE = "urn:plexodus:storage"
+ABOUT_BLANK = "about:blank"
+
+
+def snapshot_path(snapshot: str) -> str:
+    """The route of one snapshot; the others begin with it."""
+    return f"{SNAPSHOTS}/{snapshot}"
+
+
+def manifest_path(snapshot: str) -> str:
+    """The route of its manifest."""
+    return f"{SNAPSHOTS}/{snapshot}/manifest"
+
+
+def frame_path(snapshot: str, number: int | str, suffix: str) -> str:
+    """The route of one frame in one encoding."""
+    return f"{SNAPSHOTS}/{snapshot}/frames/{number}.{suffix}"
+
+
+def sums_path(snapshot: str) -> str:
+    """The route of the files' digests."""
+    return f"{SNAPSHOTS}/{snapshot}/SHA256SUMS"
+
+
+def check_path(snapshot: str) -> str:
+    """The route that looks whether the source is still as it was scanned."""
+    return f"{SNAPSHOTS}/{snapshot}/check"
