@@ -22,12 +22,25 @@ def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
+        settle(temporary, path)
     except OSError:
-        os.unlink(temporary)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
+
+
+def settle(temporary: str, path: str) -> None:
+    """Make the finished file ``temporary`` durable and give it its final name.
+
+    Raises:
+        OSError: as the filesystem says; ``path`` is then what it was.
+    """
+    fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
     fsync_folder(os.path.dirname(path))
 
 

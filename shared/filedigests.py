@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
 
 _UNKNOWN = bytes(SIZE)
 _BATCH = 4096
+_CHUNK = 1024 * 1024
+
+
+def hash_descriptor(fd: int) -> bytes:
+    """The raw SHA-256 of all that is in the file ``fd``."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    offset = 0
+    while got := os.preadv(fd, [buffer], offset):
+        digest.update(buffer[:got])
+        offset += got
+    return digest.digest()
 
 
 class FileDigests:

@@ -8,6 +8,7 @@ boundaries depend on nothing but the file. The last frame carries the end-of-arc
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,6 +93,12 @@ class FramePlan:
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order."""
         return (self[number] for number in range(len(self)))
+
+    def frames_of(self, number: int) -> range:
+        """The numbers of all frames that entry ``number`` lies in."""
+        last = bisect_right(self._first, number) - 1
+        first = bisect_left(self._first, self._first[last])
+        return range(first, last + 1)
 
     def add(self, entry: Entry) -> None:
         """Take the next entry in."""

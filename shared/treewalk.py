@@ -49,13 +49,17 @@ class TreeWalk:
         base: descriptor of the folder that the tree is in.
         name: the tree's own name, the first of every path.
         exclude: patterns, see :func:`matcher`.
+        must_read: list files that could not be opened as unreadable, instead of as entries.
     """
 
-    def __init__(self, base: int, name: bytes, exclude: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, base: int, name: bytes, exclude: tuple[str, ...] = (), *, must_read: bool = True
+    ) -> None:
         self.seen = Sightings()
         self._base = base
         self._name = name
         self._excluded = matcher(exclude)
+        self._must_read = must_read
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
@@ -119,7 +123,7 @@ class TreeWalk:
                 kind, link = Kind.SYMLINK, os.readlink(name, dir_fd=fd)
             else:
                 kind, size = Kind.FILE, info.st_size
-                if not os.access(name, os.R_OK, dir_fd=fd, effective_ids=True):
+                if self._must_read and not os.access(name, os.R_OK, dir_fd=fd, effective_ids=True):
                     raise PermissionError(13, "", path)
                 if info.st_blocks * _SECTOR < size:
                     data = _data_bytes(fd, name, size)

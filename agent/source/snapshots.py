@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.filedigests import FileDigests
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
 from shared.errors import SnapshotGone, SourceUnreadable
+from shared.filedigests import FileDigests
 from shared.manifestfile import ManifestFile, write_manifest
 from shared.protocol import Snapshot
 from shared.treewalk import TreeWalk

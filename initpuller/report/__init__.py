@@ -1,0 +1,1 @@
+"""How people and programs see where a pull stands."""

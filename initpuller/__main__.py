@@ -1,0 +1,13 @@
+"""Entry point of ``plexodus-puller``."""
+
+from initpuller.cli import PAIRING_VARIABLE, cli
+from shared.commandline import run
+
+
+def main() -> None:
+    """Run the command line; exit with a published code."""
+    run(cli, program="plexodus-puller", extra_variables=(PAIRING_VARIABLE,))
+
+
+if __name__ == "__main__":
+    main()

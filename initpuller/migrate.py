@@ -1,0 +1,181 @@
+"""The recipe: how a library comes onto a volume, from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from initpuller.assemble import Assembly
+from initpuller.report.progress import PullProgress
+from initpuller.volume import publish, staging
+from initpuller.volume.decision import Action, OnExisting
+from initpuller.volume.findings import finished, look
+from initpuller.volume.layout import Layout, locked, open_layout
+from initpuller.volume.records import load_state
+from initpuller.volume.space import check_space
+from initpuller.wire.backoff import Retrier
+from initpuller.wire.client import IDLE_SECONDS, AgentClient
+from shared import errors
+from shared.manifestfile import ManifestFile
+from shared.memberpath import check_root_name
+
+if TYPE_CHECKING:
+    from initpuller.volume.ownership import Ownership
+    from initpuller.volume.records import Receipt, State
+    from shared.pairing import Pairing
+    from shared.protocol import Snapshot
+
+_log = structlog.get_logger("puller")
+
+_SCANS = 3
+"""Times in one run that a snapshot is made which the agent then loses."""
+
+
+@dataclass(frozen=True)
+class PullOptions:
+    """What the user wants, and how patient we are."""
+
+    pairing: Pairing
+    target: str
+    ownership: Ownership
+    exclude: list[str]
+    jobs: int
+    on_existing: OnExisting
+    retrier: Retrier = field(default_factory=Retrier)
+    idle: float = IDLE_SECONDS
+    """Seconds without a byte after which the agent counts as stalled."""
+
+
+async def pull(options: PullOptions) -> None:
+    """Bring the library onto the volume, or find that it is there.
+
+    Raises:
+        PlexodusError: the library's final name is then what it was before.
+    """
+    layout = open_layout(options.target)
+    receipt = await asyncio.to_thread(finished, layout)
+    if receipt is not None:
+        _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
+        await asyncio.to_thread(_sweep, layout)
+        return
+    with locked(layout):
+        action = await asyncio.to_thread(look, layout, options.on_existing)
+        if action is Action.SKIP or await asyncio.to_thread(_conclude, layout, action):
+            return
+        with PullProgress() as progress:
+            await _pull(layout, options, progress)
+
+
+async def _pull(layout: Layout, options: PullOptions, progress: PullProgress) -> None:
+    async with AgentClient(options.pairing, options.jobs + 1, options.idle) as client:
+        for attempts_left in reversed(range(_SCANS)):
+            try:
+                await _transfer(layout, options, client, progress)
+            except errors.SnapshotGone:
+                if not attempts_left:
+                    raise
+                _log.warning("the agent has lost the snapshot, scanning again")
+            else:
+                return
+
+
+def _conclude(layout: Layout, action: Action) -> bool:
+    """Do what can be done without the agent; whether that was all there was to do."""
+    state = load_state(layout)
+    if state is None:
+        return False
+    if action is Action.BEGIN_ANEW:
+        _drop(layout, state)
+    if state.receipt is None or action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
+        return False
+    step = publish.publish if action is Action.PUBLISH else publish.seal
+    step(layout, state, state.receipt)
+    _published(layout, state.receipt)
+    return True
+
+
+async def _transfer(
+    layout: Layout, options: PullOptions, client: AgentClient, progress: PullProgress
+) -> None:
+    """Scan, fetch, unpack, verify, publish."""
+    progress.phase("scanning")
+    snapshot = await options.retrier.run("the scan", lambda: client.scan(options.exclude))
+    name = snapshot.library.name
+    check_root_name(os.fsencode(name))
+    if snapshot.skipped:
+        _log.warning("not library content, left out", paths=snapshot.skipped)
+    action = await asyncio.to_thread(look, layout, options.on_existing, name)
+    if action is Action.SKIP:
+        return
+    state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
+    manifest = await _manifest(layout, snapshot, client, options.retrier)
+    work = await asyncio.to_thread(
+        staging.begin, layout, state, snapshot, manifest, options.ownership
+    )
+    try:
+        await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
+        await Assembly(work, client, options.retrier, options.jobs, progress).run()
+        progress.phase("publishing")
+        displace = options.on_existing is OnExisting.SET_ASIDE
+        receipt = await asyncio.to_thread(publish.prepare, work, displace=displace)
+    finally:
+        work.close()
+    await asyncio.to_thread(publish.publish, layout, work.state, receipt)
+    _published(layout, receipt)
+    progress.done()
+
+
+def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:
+    """The state to go on from, if it is of this library."""
+    state = load_state(layout)
+    if state is None:
+        return None
+    told = on_existing is OnExisting.SET_ASIDE
+    try:
+        foreign = staging.refuse_foreign(layout, state, snapshot, told=told)
+    except OSError as error:
+        raise errors.storage_error(error, layout.folder) from error
+    return None if foreign else state
+
+
+async def _manifest(
+    layout: Layout, snapshot: Snapshot, client: AgentClient, retrier: Retrier
+) -> ManifestFile:
+    """The checked manifest: the one on the volume if it is whole, or else from the agent."""
+    path, root = layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
+    try:
+        manifest = await asyncio.to_thread(ManifestFile, path, snapshot.id, root)
+    except (FileNotFoundError, errors.IntegrityError):
+        await retrier.run("the manifest", lambda: client.manifest(snapshot, path))
+        manifest = await asyncio.to_thread(ManifestFile, path, snapshot.id, root)
+    staging.check_sums(manifest, snapshot)
+    return manifest
+
+
+def _published(layout: Layout, receipt: Receipt) -> None:
+    _log.info(
+        "published",
+        library=layout.library(receipt.library.name),
+        receipt=layout.receipt,
+        entries=receipt.entries,
+        bytes=receipt.content_bytes,
+        set_aside=receipt.set_aside,
+    )
+
+
+def _drop(layout: Layout, state: State) -> None:
+    try:
+        staging.drop_work(layout, state)
+    except OSError as error:
+        raise errors.storage_error(error, layout.folder) from error
+
+
+def _sweep(layout: Layout) -> None:
+    """Remove what a run that was killed right after its receipt has left."""
+    if (state := load_state(layout)) is not None:
+        with locked(layout):
+            staging.remove_leftovers(layout, state)

@@ -1,0 +1,133 @@
+"""Where a pull stands: a bar on a terminal, a log line now and then everywhere else.
+
+100 % is said when the receipt is written, and not before.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+import structlog
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_log = structlog.get_logger("puller")
+_INTERVAL = 10.0
+"""Seconds between two log lines."""
+_ALMOST = 99
+
+
+class PullProgress:
+    """Phase, bytes, entries, rate and time left of one pull."""
+
+    def __init__(self) -> None:
+        self._bytes = self._total_bytes = 0
+        self._entries = self._total_entries = 0
+        self._phase = "starting"
+        self._started = self._said = time.monotonic()
+        self._fetched = 0
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description:<12}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                DownloadColumn(binary_units=True),
+                TextColumn("{task.fields[entries]} entries"),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(self._phase, total=None, entries="0")
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        """Enter a phase."""
+        self._phase = name
+        if self._bar is not None:
+            self._bar.update(self._task, description=name)
+        else:
+            self._say()
+
+    def expect(self, total_bytes: int, total_entries: int, have_bytes: int, have: int) -> None:
+        """How much there is in all, and how much is there already, in tar bytes and entries."""
+        self._total_bytes, self._total_entries = total_bytes, total_entries
+        self._bytes, self._entries = have_bytes, have
+        self._fetched, self._started = 0, time.monotonic()
+        if self._bar is not None:
+            # One more than there is: the bar is full when the receipt is written.
+            self._bar.update(self._task, total=total_bytes + max(1, total_bytes // 100))
+        self._show()
+
+    def advance(self, more_bytes: int, more_entries: int) -> None:
+        """Some more is on the volume."""
+        self._bytes += more_bytes
+        self._entries += more_entries
+        self._fetched += more_bytes
+        self._show()
+
+    def done(self) -> None:
+        """Everything is published and the receipt is written."""
+        self._phase = "done"
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                description="done",
+                total=max(1, self._total_bytes),
+                completed=max(1, self._total_bytes),
+                entries=str(self._total_entries),
+            )
+            self._bar.refresh()
+        else:
+            self._say()
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._bytes, entries=str(self._entries))
+        elif time.monotonic() - self._said >= _INTERVAL:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = self._fetched / max(self._said - self._started, 0.001)
+        left = (self._total_bytes - self._bytes) / rate if rate else None
+        percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0
+        _log.info(
+            "progress",
+            phase=self._phase,
+            percent=100 if self._phase == "done" else percent,
+            bytes=self._bytes,
+            total_bytes=self._total_bytes,
+            entries=self._entries,
+            total_entries=self._total_entries,
+            bytes_per_second=round(rate),
+            seconds_left=None if left is None else round(left),
+        )

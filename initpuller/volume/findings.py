@@ -1,0 +1,74 @@
+"""Looks at the volume and finds the row of the state table."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from initpuller.volume.decision import Action, Findings, OnExisting, decide
+from initpuller.volume.layout import USUAL_NAME, Layout
+from initpuller.volume.records import Receipt, load_receipt, load_state
+from shared.errors import TargetConflict
+
+_log = structlog.get_logger("puller")
+
+
+def finished(layout: Layout) -> Receipt | None:
+    """The receipt, if there is one and its library is there: then a run does nothing.
+
+    Raises:
+        StorageError: the receipt cannot be read.
+    """
+    receipt = load_receipt(layout)
+    if receipt is not None and os.path.isdir(layout.library(receipt.library.name)):
+        return receipt
+    return None
+
+
+def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Action:
+    """What a run is to do with this volume.
+
+    Args:
+        layout: the volume.
+        on_existing: what the user wants done about a library that is not ours.
+        name: the library's name, once the agent has told it.
+
+    Raises:
+        TargetConflict: nothing may be done.
+        StorageError: a record cannot be read.
+    """
+    receipt, state = load_receipt(layout), load_state(layout)
+    if receipt is not None:
+        name = receipt.library.name
+    elif state is not None and name is None:
+        name = state.snapshot.library.name
+    name = name or USUAL_NAME
+    planned = state.receipt if state is not None else None
+    found = Findings(
+        receipt=receipt is not None,
+        library=os.path.lexists(layout.library(name)),
+        phase=state.phase if state is not None else None,
+        staged=os.path.isdir(layout.staged(name)),
+        displaces=planned is not None and planned.set_aside is not None,
+    )
+    action = decide(found, on_existing)
+    if action is Action.SKIP:
+        _log.warning(
+            "A LIBRARY THAT IS NOT OURS IS ALREADY THERE: nothing was done, it may be incomplete",
+            path=layout.library(name),
+            hint="Move it away, or give --on-existing set-aside",
+        )
+    elif action is Action.REFUSE_EXISTING:
+        raise TargetConflict(
+            "something that is not ours has the library's name",
+            path=layout.library(name),
+            hint="Move it away, or give --on-existing set-aside.",
+        )
+    elif action is Action.REFUSE_LOST:
+        raise TargetConflict(
+            "the receipt says that the library was moved here, but it is gone",
+            path=layout.library(name),
+            hint=f"To move it once more, remove {layout.receipt}.",
+        )
+    return action

@@ -1,0 +1,159 @@
+"""When all frames are on the volume: links, then the attributes of what had to wait.
+
+Everything here can be done again after a kill at any point.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from initpuller.volume.fileattributes import set_attributes
+from initpuller.volume.unpack import remove
+from shared.dirstack import DirStack
+from shared.errors import IllegalLink, printable, storage_error
+from shared.filedigests import hash_descriptor
+from shared.frameplan import is_large
+from shared.manifest import Kind
+
+if TYPE_CHECKING:
+    from initpuller.volume.ownership import Ownership
+    from shared.filedigests import FileDigests
+    from shared.manifest import Entry
+    from shared.manifestfile import ManifestFile
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER = 0o700
+
+
+class Finisher:
+    """Finishes one staging tree.
+
+    Args:
+        staging: descriptor of the staging folder.
+        manifest: what the tree shall be.
+        ownership: whose it shall be.
+        digests: where digests of large files go.
+    """
+
+    def __init__(
+        self, staging: int, manifest: ManifestFile, ownership: Ownership, digests: FileDigests
+    ) -> None:
+        self._staging = staging
+        self._manifest = manifest
+        self._ownership = ownership
+        self._digests = digests
+
+    def files_and_links(self, *, all_files: bool) -> None:
+        """Attributes and digests of large files, then symlinks and hard links.
+
+        Args:
+            all_files: give attributes to small files again too, since the owner changed.
+
+        Raises:
+            StorageError: as the filesystem says.
+            IllegalLink: a hard link to what is not there.
+        """
+        with DirStack(self._staging, create=True) as folders, DirStack(self._staging) as others:
+            for number, entry in enumerate(self._manifest):
+                try:
+                    if entry.kind is Kind.SYMLINK:
+                        self._symlink(folders, entry)
+                    elif entry.kind is Kind.HARDLINK:
+                        _hardlink(folders, others, entry)
+                    elif entry.kind is Kind.FILE and (all_files or is_large(entry)):
+                        self._file(folders, number, entry)
+                except OSError as error:
+                    raise storage_error(error, printable(entry.path)) from error
+
+    def folders(self) -> None:
+        """Attributes of all folders, children before parents.
+
+        Without privileges, folders stay open for us until :meth:`close_folders`.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        self._each_folder(0 if self._ownership.privileged else _OWNER)
+
+    def close_folders(self) -> None:
+        """Give the folders that had to stay open their own modes, but not the library's itself.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        if self._ownership.privileged:
+            return
+        with DirStack(self._staging) as folders:
+            for entry in reversed(self._manifest):
+                if entry.kind is not Kind.DIRECTORY or entry.mode & _OWNER == _OWNER:
+                    continue
+                if entry.path == self._manifest.root:
+                    continue
+                try:
+                    folder, name = folders.parent(entry.path)
+                    os.chmod(name, entry.mode, dir_fd=folder)
+                except OSError as error:
+                    raise storage_error(error, printable(entry.path)) from error
+
+    def _each_folder(self, also: int) -> None:
+        with DirStack(self._staging, create=True) as folders:
+            for entry in reversed(self._manifest):
+                if entry.kind is not Kind.DIRECTORY:
+                    continue
+                try:
+                    fd = folders.folder(entry.path)
+                    set_attributes(fd, entry, self._ownership, entry.mode | also)
+                except OSError as error:
+                    raise storage_error(error, printable(entry.path)) from error
+
+    def _file(self, folders: DirStack, number: int, entry: Entry) -> None:
+        folder, name = folders.parent(entry.path)
+        try:
+            fd = os.open(name, _READ, dir_fd=folder)
+        except PermissionError:  # an earlier run gave it its own mode
+            os.chmod(name, stat.S_IRUSR | stat.S_IWUSR, dir_fd=folder)
+            fd = os.open(name, _READ, dir_fd=folder)
+        try:
+            if is_large(entry):
+                self._digests.put(number, [hash_descriptor(fd)])
+            set_attributes(fd, entry, self._ownership)
+        finally:
+            os.close(fd)
+
+    def _symlink(self, folders: DirStack, entry: Entry) -> None:
+        folder, name = folders.parent(entry.path)
+        try:
+            is_there = os.readlink(name, dir_fd=folder) == entry.link
+        except OSError:
+            is_there = False
+        if not is_there:
+            remove(folder, name)
+            os.symlink(entry.link, name, dir_fd=folder)
+        uid, gid = self._ownership.of(entry)
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if (info.st_uid, info.st_gid) != (uid, gid):
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+        times = (entry.mtime_ns, entry.mtime_ns)
+        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
+def _hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
+    source, source_name = others.parent(entry.link)
+    try:
+        wanted = os.stat(source_name, dir_fd=source, follow_symlinks=False)
+    except FileNotFoundError:
+        raise IllegalLink("a hard link to an entry that does not exist", path=entry.path) from None
+    if stat.S_ISDIR(wanted.st_mode):
+        raise IllegalLink("a hard link to a folder", path=entry.path)
+    folder, name = folders.parent(entry.path)
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        pass
+    else:
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return
+        remove(folder, name)
+    os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)

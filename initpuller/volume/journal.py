@@ -1,0 +1,136 @@
+"""Which frames are safely on the volume: lines of text, appended and fsynced.
+
+::
+
+    done 17 <SHA-256 of the frame's tar bytes>
+    kept 18                                      all of it was there from an earlier snapshot
+    redo 17                                      found damaged later
+
+A frame's line is written only after its files are on disk. A torn last line, or whatever a power
+loss leaves at the end, is cut off when the journal is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, BinaryIO
+
+from shared.durable import fsync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_LINE = re.compile(rb"(?:(done) (\d{1,12}) [0-9a-f]{64}|(kept|redo) (\d{1,12}))\n")
+
+
+class Journal:
+    """The journal of one snapshot: one byte a frame in memory.
+
+    Args:
+        path: its file; made if missing.
+        frames: how many frames the snapshot has.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+
+    def __init__(self, path: str, frames: int) -> None:
+        self._done = bytearray(frames)
+        is_new = not os.path.exists(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
+        if is_new:
+            fsync_folder(os.path.dirname(path))
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            self._end = _replay(file, self._done)
+        os.ftruncate(self._fd, self._end)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._fd
+
+    def __contains__(self, frame: int) -> bool:
+        """Whether frame number ``frame`` is safe."""
+        return self._done[frame] == 1
+
+    def __len__(self) -> int:
+        """How many frames are safe."""
+        return self._done.count(1)
+
+    def missing(self) -> Iterator[int]:
+        """The numbers of the frames that are not safe, in order."""
+        return (number for number, done in enumerate(self._done) if not done)
+
+    def done(self, frames: Iterable[tuple[int, str]]) -> None:
+        """Record frames, each with the hexadecimal digest of its tar bytes, durably.
+
+        Raises:
+            OSError: as the filesystem says; none of them is recorded then.
+        """
+        frames = list(frames)
+        self._append("".join(f"done {number} {digest}\n" for number, digest in frames))
+        for number, _ in frames:
+            self._done[number] = 1
+
+    def kept(self, frames: Iterable[int]) -> None:
+        """Record frames whose content an earlier snapshot has brought, durably.
+
+        Raises:
+            OSError: as for :meth:`done`.
+        """
+        frames = list(frames)
+        self._append("".join(f"kept {number}\n" for number in frames))
+        for number in frames:
+            self._done[number] = 1
+
+    def redo(self, frames: Iterable[int]) -> None:
+        """Record that frames must be fetched again, durably.
+
+        Raises:
+            OSError: as for :meth:`done`.
+        """
+        frames = list(frames)
+        self._append("".join(f"redo {number}\n" for number in frames))
+        for number in frames:
+            self._done[number] = 0
+
+    def _append(self, lines: str) -> None:
+        block = lines.encode()
+        written = os.pwrite(self._fd, block, self._end)
+        while written < len(block):
+            written += os.pwrite(self._fd, block[written:], self._end + written)
+        os.fdatasync(self._fd)
+        self._end += len(block)
+
+
+def count_done(path: str, frames: int) -> int:
+    """How many of ``frames`` the journal at ``path`` has; nothing is changed.
+
+    Raises:
+        OSError: as the filesystem says; a missing journal has none.
+    """
+    try:
+        with open(path, "rb") as file:
+            done = bytearray(frames)
+            _replay(file, done)
+            return done.count(1)
+    except FileNotFoundError:
+        return 0
+
+
+def _replay(file: BinaryIO, done: bytearray) -> int:
+    """Take all good lines into ``done``; return where they end."""
+    end = 0
+    for line in file:
+        found = _LINE.fullmatch(line)
+        number = int(found[2] or found[4]) if found else len(done)
+        if found is None or number >= len(done):
+            break
+        done[number] = found[3] != b"redo"
+        end += len(line)
+    return end

@@ -1,0 +1,120 @@
+"""Where everything lies on the target volume (docs/protocol.md, "On the volume")."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.errors import ConfigurationError, VolumeLocked, storage_error
+from shared.memberpath import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USUAL_NAME = "Library"
+"""What Plex calls its library: looked for before the agent has told the name."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names below one target folder."""
+
+    target: str
+
+    @property
+    def folder(self) -> str:
+        """The puller's own folder."""
+        return os.path.join(self.target, STATE_FOLDER.decode())
+
+    @property
+    def staging(self) -> str:
+        """Where the library is assembled."""
+        return os.path.join(self.folder, "staging")
+
+    @property
+    def state(self) -> str:
+        """Phase and snapshot."""
+        return os.path.join(self.folder, "state.json")
+
+    @property
+    def receipt(self) -> str:
+        """The proof."""
+        return os.path.join(self.folder, "receipt.json")
+
+    @property
+    def receipt_manifest(self) -> str:
+        """All entries that were moved."""
+        return os.path.join(self.folder, "manifest.jsonl.zst")
+
+    @property
+    def receipt_sums(self) -> str:
+        """The digest of every file that was moved."""
+        return os.path.join(self.folder, "SHA256SUMS")
+
+    def manifest(self, snapshot: str) -> str:
+        """The manifest of a snapshot that is under way."""
+        return os.path.join(self.folder, f"manifest-{snapshot}")
+
+    def journal(self, snapshot: str) -> str:
+        """Its finished frames."""
+        return os.path.join(self.folder, f"journal-{snapshot}")
+
+    def digests(self, snapshot: str) -> str:
+        """The digests of its unpacked files."""
+        return os.path.join(self.folder, f"digests-{snapshot}")
+
+    def sums(self, snapshot: str) -> str:
+        """The agent's own list of digests."""
+        return os.path.join(self.folder, f"sums-{snapshot}")
+
+    def library(self, name: str) -> str:
+        """The final name."""
+        return os.path.join(self.target, name)
+
+    def staged(self, name: str) -> str:
+        """The same, in staging."""
+        return os.path.join(self.staging, name)
+
+
+def open_layout(target: str) -> Layout:
+    """The layout below ``target``.
+
+    Raises:
+        ConfigurationError: ``target`` is no folder.
+    """
+    if not os.path.isdir(target):
+        raise ConfigurationError(
+            "the target is not a folder", path=target, hint="Is the volume mounted there?"
+        )
+    return Layout(os.path.abspath(target))
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """Hold the volume for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        VolumeLocked: another puller holds it.
+        StorageError: the volume cannot be written.
+    """
+    path = os.path.join(layout.folder, "lock")
+    try:
+        os.makedirs(layout.folder, mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VolumeLocked(
+                "another puller is at work on this volume",
+                path=layout.target,
+                hint="Let it finish, or stop it; then run again.",
+            ) from None
+        yield
+    finally:
+        os.close(fd)

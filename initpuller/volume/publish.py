@@ -1,0 +1,133 @@
+"""The one rename, and the receipt: every crash point between has one defined continuation.
+
+1. records of the receipt in place, state ``publishing`` with the receipt in it, durable
+2. what has the library's name and shall be set aside: renamed
+3. staging/NAME renamed to NAME, its folder fsynced
+4. receipt durable
+5. leftovers removed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from initpuller.volume.records import Receipt, State, save_receipt, save_state
+from initpuller.volume.staging import Staging, compact_timestamp, remove_leftovers, timestamp
+from shared import __version__
+from shared.durable import fsync_folder, rename_noreplace
+from shared.errors import TargetConflict, storage_error
+
+if TYPE_CHECKING:
+    from initpuller.volume.layout import Layout
+
+_OWNER, _MODE = 0o700, 0o7777
+
+
+def prepare(staging: Staging, *, displace: bool) -> Receipt:
+    """Step 1: from here on the agent is not needed any more.
+
+    Args:
+        staging: finished and verified.
+        displace: set aside what has the library's name, if something has.
+
+    Returns:
+        The receipt, not yet valid.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+    layout, state = staging.layout, staging.state
+    name = state.snapshot.id
+    try:
+        staging.finisher.close_folders()
+        state.top_mode = staging.manifest.entries(0, 1)[0].mode
+        # A crash here costs the next run these two files again, no more.
+        os.rename(layout.manifest(name), layout.receipt_manifest)
+        os.rename(layout.sums(name), layout.receipt_sums)
+        library = state.snapshot.library
+        displaces = displace and os.path.lexists(layout.library(library.name))
+        aside = f"{library.name}.set-aside-{compact_timestamp()}" if displaces else None
+        state.receipt = Receipt(
+            format=1,
+            plexodus=__version__,
+            library=library,
+            snapshot=name,
+            manifest_file_sha256=_hash(layout.receipt_manifest),
+            sums_sha256=_hash(layout.receipt_sums),
+            entries=state.snapshot.entries,
+            files=state.snapshot.files,
+            content_bytes=state.snapshot.content_bytes,
+            owner=state.owner,
+            exclude=state.snapshot.exclude,
+            excluded=state.snapshot.excluded,
+            skipped=state.snapshot.skipped,
+            scanned=state.snapshot.created,
+            started=state.started,
+            verified=timestamp(),
+            runs=state.runs,
+            set_aside=aside,
+        )
+        state.phase = "publishing"
+        save_state(layout, state)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
+    return state.receipt
+
+
+def publish(layout: Layout, state: State, receipt: Receipt) -> None:
+    """Steps 2 and 3.
+
+    Raises:
+        TargetConflict: something took the library's name meanwhile.
+        StorageError: as the filesystem says; what was there before is there again.
+    """
+    final = layout.library(receipt.library.name)
+    aside = layout.library(receipt.set_aside) if receipt.set_aside else None
+    moved_aside = False
+    try:
+        _open_top(layout.staged(receipt.library.name))
+        if aside is not None and os.path.lexists(final) and not os.path.lexists(aside):
+            os.rename(final, aside)
+            moved_aside = True
+        rename_noreplace(layout.staged(receipt.library.name), final)
+        fsync_folder(layout.target)
+        fsync_folder(layout.staging)
+    except FileExistsError as error:
+        raise TargetConflict(
+            "something has taken the library's name meanwhile", path=final
+        ) from error
+    except OSError as error:
+        if moved_aside and aside is not None and not os.path.lexists(final):
+            os.rename(aside, final)
+        raise storage_error(error, final) from error
+    seal(layout, state, receipt)
+
+
+def seal(layout: Layout, state: State, receipt: Receipt) -> None:
+    """Steps 4 and 5.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+    try:
+        final = layout.library(receipt.library.name)
+        if os.stat(final).st_mode & _MODE != state.top_mode:
+            os.chmod(final, state.top_mode)
+        save_receipt(layout, receipt)
+        remove_leftovers(layout, state)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
+
+
+def _open_top(staged: str) -> None:
+    """Without privileges, only a folder that we may write can be moved (rename(2), EACCES)."""
+    mode = os.stat(staged).st_mode & _MODE
+    if mode & _OWNER != _OWNER:
+        os.chmod(staged, mode | _OWNER)
+
+
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, hashlib.sha256).hexdigest()

@@ -1,0 +1,267 @@
+"""One pull's work on the volume: begun, gone on with, or taken over from an earlier snapshot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from initpuller.volume.carryover import carry_over, drop_files, prune
+from initpuller.volume.finish import Finisher
+from initpuller.volume.journal import Journal
+from initpuller.volume.records import State, save_state
+from initpuller.volume.unpack import unpack_frame
+from shared.durable import fsync_folder, syncfs
+from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
+from shared.filedigests import FileDigests
+from shared.manifestfile import ManifestFile
+
+if TYPE_CHECKING:
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.ownership import Ownership
+    from shared.digest import Buffer
+    from shared.protocol import Snapshot
+
+
+def timestamp() -> str:
+    """Now: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Staging:
+    """The library being assembled, and the records of how far it is.
+
+    Made by :func:`begin`. Its methods block: call them from a worker thread.
+    """
+
+    def __init__(
+        self, layout: Layout, state: State, manifest: ManifestFile, ownership: Ownership
+    ) -> None:
+        name = manifest.name
+        self.layout = layout
+        self.state = state
+        self.manifest = manifest
+        self.ownership = ownership
+        os.makedirs(layout.staging, mode=0o700, exist_ok=True)
+        self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self.journal = Journal(layout.journal(name), len(manifest.plan))
+        self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
+        self.finisher = Finisher(self.fd, manifest, ownership, self.digests)
+
+    @classmethod
+    def resume(
+        cls, layout: Layout, state: State, manifest: ManifestFile, ownership: Ownership
+    ) -> Self:
+        """Go on with what ``state`` describes; remove what an earlier snapshot left.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        try:
+            staging = cls(layout, state, manifest, ownership)
+            if state.prune and os.path.lexists(layout.staged(state.snapshot.library.name)):
+                prune(staging.fd, manifest, staging.journal)
+                syncfs(staging.fd)
+            if state.prune:
+                state.prune = False
+                save_state(layout, state)
+        except OSError as error:
+            raise storage_error(error, layout.staging) from error
+        return staging
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.journal.close()
+        os.close(self.fd)
+
+    def unpack(self, number: int, tar: Buffer) -> None:
+        """Write frame ``number``, whose verified tar bytes are ``tar``.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        frame = self.manifest.plan[number]
+        entries = self.manifest.entries(frame.first, frame.count)
+        unpack_frame(self.fd, frame, entries, tar, self.ownership, self.digests)
+
+    def commit(self, frames: list[tuple[int, str]]) -> None:
+        """Make unpacked frames durable, then journal them with their digests.
+
+        Raises:
+            StorageError: as the filesystem says; none of them counts then.
+        """
+        try:
+            syncfs(self.fd)
+            self.journal.done(frames)
+        except OSError as error:
+            raise storage_error(error, self.layout.staging) from error
+
+    def finish(self) -> None:
+        """Links, and attributes of folders and large files; safe to do again.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        self.finisher.files_and_links(all_files=self.state.reown)
+        self.finisher.folders()
+        try:
+            syncfs(self.fd)
+        except OSError as error:
+            raise storage_error(error, self.layout.staging) from error
+
+    def redo(self, entries: list[int]) -> list[int]:
+        """Journal the frames of these entries as not there; return their numbers.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        plan = self.manifest.plan
+        frames = sorted({frame for entry in entries for frame in plan.frames_of(entry)})
+        try:
+            self.journal.redo(frames)
+        except OSError as error:
+            raise storage_error(error, self.layout.folder) from error
+        return frames
+
+
+def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
+    """Refuse a manifest that does not add up to what was announced with it.
+
+    Raises:
+        ManifestSumsWrong: entries, files, bytes or frames differ.
+    """
+    plan = manifest.plan
+    mine = (plan.entries, plan.files, plan.content_bytes, len(plan))
+    theirs = (announced.entries, announced.files, announced.content_bytes, announced.frames)
+    if mine != theirs:
+        raise ManifestSumsWrong(
+            f"the manifest has (entries, files, bytes, frames) {mine}, announced were {theirs}"
+        )
+
+
+def begin(
+    layout: Layout,
+    state: State | None,
+    snapshot: Snapshot,
+    manifest: ManifestFile,
+    ownership: Ownership,
+) -> Staging:
+    """Staging for ``snapshot``: new, gone on with, or taken over from the one in ``state``.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+    if state is None:
+        state = State("transferring", snapshot, str(ownership), timestamp())
+    elif state.snapshot.id == snapshot.id:
+        _another_run(state, ownership)
+    else:
+        state = _take_over(layout, state, snapshot, manifest, ownership)
+    save_state(layout, state)
+    return Staging.resume(layout, state, manifest, ownership)
+
+
+def _another_run(state: State, ownership: Ownership) -> None:
+    state.phase = "transferring"
+    state.receipt = None
+    state.runs += 1
+    state.reown = state.reown or state.owner != str(ownership)
+    state.owner = str(ownership)
+
+
+def _take_over(
+    layout: Layout,
+    old: State,
+    snapshot: Snapshot,
+    manifest: ManifestFile,
+    ownership: Ownership,
+) -> State:
+    """The new journal is whole before the state names it; until then the old one is valid."""
+    state = State(
+        "transferring",
+        snapshot,
+        str(ownership),
+        old.started,
+        old.runs + 1,
+        reown=old.reown or old.owner != str(ownership),
+        prune=True,
+    )
+    before = old.snapshot.id
+    old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))
+    drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
+    # A take-over that was itself interrupted before its pruning left staging in a mixed state.
+    if not old.prune and os.path.exists(old_records[0]):
+        was = ManifestFile(old_records[0], before, os.fsencode(old.snapshot.library.name))
+        old_journal = Journal(old_records[1], len(was.plan))
+        journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
+        try:
+            frames = carry_over(
+                was,
+                old_journal,
+                FileDigests(old_records[2], was.plan.entries),
+                manifest,
+                FileDigests(layout.digests(snapshot.id), manifest.plan.entries),
+            )
+            journal.kept(frames)
+            syncfs(journal.fileno())
+        finally:
+            journal.close()
+            old_journal.close()
+    save_state(layout, state)
+    drop_files(*old_records, layout.sums(before))
+    return state
+
+
+def drop_work(layout: Layout, state: State) -> None:
+    """Forget a pull whose staging is gone.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    name = state.snapshot.id
+    drop_files(layout.state)
+    fsync_folder(layout.folder)
+    drop_files(layout.manifest(name), layout.journal(name), layout.digests(name))
+    drop_files(layout.sums(name))
+
+
+def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
+    """Whether staging is of another library and has now been set aside, since we were told to.
+
+    Raises:
+        TargetConflict: it is of another library, and we were not told.
+        OSError: as the filesystem says.
+    """
+    theirs, ours = state.snapshot.library, snapshot.library
+    if (theirs.id, theirs.name) == (ours.id, ours.name):
+        return False
+    if not told:
+        raise TargetConflict(
+            f"staging holds another library, {theirs.host}:{theirs.path}, "
+            f"not {ours.host}:{ours.path}",
+            path=layout.staging,
+            hint="Use another volume; or, to begin anew, remove this folder or give "
+            "--on-existing set-aside.",
+        )
+    aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
+    drop_work(layout, state)
+    if os.path.isdir(layout.staging):
+        os.rename(layout.staging, aside)
+    fsync_folder(layout.folder)
+    return True
+
+
+def compact_timestamp() -> str:
+    """Now, as part of a file name."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def remove_leftovers(layout: Layout, state: State) -> None:
+    """After the receipt: what only the pull itself needed.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    drop_work(layout, state)
+    shutil.rmtree(layout.staging, ignore_errors=True)
