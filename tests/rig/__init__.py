@@ -1,0 +1,1 @@
+"""What tests share: the real programs as processes, trees to move, and independent oracles."""

@@ -1,0 +1,221 @@
+"""The real programs, as their users start them: processes, sockets, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BIN = Path(sys.executable).parent
+_FRAME = re.compile(r"/frames/(\d+)\.")
+_START_SECONDS = 20.0
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without any ``PLEXODUS_`` variable of whoever runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PLEXODUS_")}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a program's stderr; a torn or foreign line is passed over."""
+    lines = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+@dataclass
+class Agent:
+    """One agent with its state folder, which can be killed and started again."""
+
+    state: Path
+    library: Path
+    log: Path
+    port: int = field(default_factory=free_port)
+    user: int | None = None
+    """uid to run as; None: as the tests."""
+    pairing: str = ""
+    """The string that :meth:`pair` printed last."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    def pair(self, port: int | None = None) -> str:
+        """A new pairing string, which names ``port`` (of a proxy) instead of the agent's own."""
+        self.pairing = subprocess.run(
+            [
+                _BIN / "plexodus-agent",
+                "pair",
+                "--state",
+                self.state,
+                "--address",
+                f"127.0.0.1:{port or self.port}",
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            user=self.user,
+        ).stdout.strip()
+        return self.pairing
+
+    def start(self) -> None:
+        """Start serving, and wait until it listens."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    _BIN / "plexodus-agent",
+                    "serve",
+                    "--state",
+                    self.state,
+                    "--library",
+                    self.library,
+                    "--listen",
+                    f"127.0.0.1:{self.port}",
+                ],
+                stderr=log,
+                env=clean_environment(),
+                user=self.user,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self.log.read_text()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise TimeoutError(self.log.read_text())
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running agent."""
+        assert self._process is not None
+        return self._process.pid
+
+    def frames_asked(self) -> list[int]:
+        """The number of each frame that was asked for, from the agent's own request log."""
+        return [
+            int(found[1])
+            for line in read_log(self.log)
+            if line.get("event") == "request" and (found := _FRAME.search(line["path"]))
+        ]
+
+    def requests(self) -> list[str]:
+        """Method and path of each request, from the agent's own log."""
+        return [
+            f"{line['method']} {line['path']}"
+            for line in read_log(self.log)
+            if line.get("event") == "request"
+        ]
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        code = self._process.wait(timeout=30)
+        self._process = None
+        return code
+
+
+@dataclass
+class Finished:
+    """How a puller ended."""
+
+    code: int
+    log: list[dict[str, Any]]
+    text: str
+    """All of stdout and stderr."""
+
+    def reason(self) -> str:
+        """What the last ``failed`` line says; empty if there is none."""
+        said = [str(line["reason"]) for line in self.log if line.get("event") == "failed"]
+        return said[-1] if said else ""
+
+
+@dataclass
+class Puller:
+    """Runs of the puller onto one target."""
+
+    target: Path
+    log: Path
+    pairing: str
+    user: int | None = None
+
+    def command(self, *options: str | Path) -> list[str | Path]:
+        """The command line of ``pull``."""
+        return [_BIN / "plexodus-puller", "pull", "--target", self.target, *options]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of ``pull``: the pairing, and nothing else of ours."""
+        return clean_environment() | {"PLEXODUS_PAIRING": self.pairing}
+
+    def pull(self, *options: str | Path, timeout: float = 120) -> Finished:
+        """One run to its end."""
+        process = self.begin(*options)
+        process.wait(timeout=timeout)
+        return self.finished(process)
+
+    def begin(self, *options: str | Path) -> subprocess.Popen[bytes]:
+        """One run, under way; its output goes to :attr:`log`, which begins anew."""
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                self.command(*options),
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                user=self.user,
+            )
+
+    def finished(self, process: subprocess.Popen[bytes]) -> Finished:
+        """How ``process`` ended."""
+        code = process.wait(timeout=60)
+        return Finished(code, read_log(self.log), self.log.read_text(errors="replace"))
+
+    def run(self, command: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        """Another command of the puller on the same target, such as ``status``."""
+        return subprocess.run(
+            [_BIN / "plexodus-puller", command, "--target", self.target, *options],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            user=self.user,
+        )
+
+
+@contextmanager
+def running(agent: Agent) -> Iterator[Agent]:
+    """``agent`` started, and certainly gone at the end."""
+    agent.start()
+    try:
+        yield agent
+    finally:
+        agent.kill()

@@ -1,0 +1,46 @@
+"""The main job: a library arrives, identical, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rig.oracle import rsync_differences, sums_hold
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rig.programs import Agent, Puller
+
+
+def test_library_arrives_identical(library: Path, puller: Puller) -> None:
+    """What rsync and sha256sum compare is the same on both sides."""
+    done = puller.pull()
+
+    assert done.code == 0, done.text
+    assert rsync_differences(library, puller.target / "Library") == []
+    assert sums_hold(puller.target)
+
+
+def test_second_run_asks_nothing_of_the_agent(agent: Agent, puller: Puller) -> None:
+    """With our receipt beside the library, a run exits 0 without a single request."""
+    assert puller.pull().code == 0
+    before = agent.requests()
+
+    assert puller.pull().code == 0
+    assert agent.requests() == before
+
+
+def test_second_run_needs_no_agent(agent: Agent, puller: Puller) -> None:
+    """The agent may be gone for good."""
+    assert puller.pull().code == 0
+    agent.stop()
+
+    assert puller.pull().code == 0
+
+
+def test_nothing_but_receipt_is_left(puller: Puller) -> None:
+    """Journal, staging and state go once the receipt is written."""
+    assert puller.pull().code == 0
+
+    left = {path.name for path in (puller.target / ".plexodus").iterdir()}
+    assert left == {"lock", "receipt.json", "manifest.jsonl.zst", "SHA256SUMS"}
