@@ -118,7 +118,11 @@ async def _transfer(
     )
     try:
         await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
-        await Assembly(work, client, options.retrier, options.jobs, progress).run()
+        try:
+            await Assembly(work, client, options.retrier, options.jobs, progress).run()
+        except errors.NoSpace:
+            await asyncio.to_thread(check_space, work.fd, manifest, work.journal)  # how much?
+            raise
         progress.phase("publishing")
         displace = options.on_existing is OnExisting.SET_ASIDE
         receipt = await asyncio.to_thread(publish.prepare, work, displace=displace)

@@ -63,18 +63,12 @@ class TreeWalk:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, sorted, parents first.
-
-        Raises:
-            OSError: the tree itself is missing or is no folder.
-        """
-        info = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
-        fd = os.open(self._name, _FLAGS, dir_fd=self._base)
+        """Every entry, sorted, parents first; none if the tree itself cannot be entered."""
         try:
-            yield self._entry(self._base, self._name, self._name, info)
-            yield from self._below(fd, self._name)
-        finally:
-            os.close(fd)
+            info = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
+            yield from self._folder(self._base, self._name, self._name, info)
+        except OSError as error:
+            self._unreadable(self._name, os.strerror(error.errno or 0))
 
     def _below(self, fd: int, path: bytes) -> Iterator[Entry]:
         """What is in the folder ``fd``; depth is bounded by ``check_path``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.source.filereader import changed, hash_file
 from shared.dirstack import DirStack
-from shared.errors import SourceChanged, SourceUnreadable
+from shared.errors import SourceUnreadable
 from shared.manifest import Kind
 from shared.memberpath import sort_key
 from shared.sha256sums import format_sum
@@ -59,16 +59,9 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
         SourceUnreadable: something cannot be read any more.
     """
     walk = TreeWalk(snapshot.source.base, snapshot.source.name, tuple(snapshot.about.exclude))
-    try:
-        for now, then in zip_longest(walk.entries(), snapshot.manifest):
-            if now == then:
-                continue
+    for now, then in zip_longest(walk.entries(), snapshot.manifest):
+        if now != then:
             known = [entry for entry in (now, then) if entry is not None]
             raise changed(min(known, key=lambda entry: sort_key(entry.path)))
-    except OSError as error:
-        raise SourceChanged(
-            f"the library is not there any more ({error.strerror})",
-            path=snapshot.source.about.path,
-        ) from error
     if walk.seen.unreadable:
         raise SourceUnreadable(walk.seen.unreadable)

@@ -61,7 +61,9 @@ def _decide_publishing(found: Findings, on_existing: OnExisting) -> Action:
     if not found.staged:
         return Action.WRITE_RECEIPT if found.library else Action.BEGIN_ANEW
     if found.library and not found.displaces:
-        return _existing(on_existing) if on_existing is not OnExisting.SET_ASIDE else Action.PUBLISH
+        if on_existing is OnExisting.SET_ASIDE:
+            return Action.TRANSFER  # nothing is missing: it is verified again and set aside for
+        return _existing(on_existing)
     return Action.PUBLISH
 
 

@@ -32,10 +32,7 @@ def tree_differences(base: int, manifest: ManifestFile, ownership: Ownership) ->
         ownership: whose it should be. Without privileges, folders may be more open for us.
     """
     walk = TreeWalk(base, manifest.root, must_read=False)
-    try:
-        yield from _merge(walk.entries(), iter(manifest), ownership)
-    except OSError as error:
-        yield f"{printable(manifest.root)}: {os.strerror(error.errno or 0)}"
+    yield from _merge(walk.entries(), iter(manifest), ownership)
     yield from (f"{path}: cannot be read" for path in walk.seen.unreadable)
     yield from (f"{path}: does not belong here" for path in walk.seen.skipped)
 

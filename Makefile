@@ -1,0 +1,52 @@
+# The commands of the README. Needs Python >= 3.11, git and make; installs the rest into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := agent initpuller shared
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup tools lint test test-long demo lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+
+setup: .venv/installed  ## a virtual environment with everything, from the hashed lock file
+
+.venv/installed: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "plexodus needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+tools: ## the programs that tests compare with (rsync, tar, zstd …), by apt-get where missing
+	@tests/install-tools
+
+lint: setup  ## format, lint, types, layers, length of files, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/interrogate --quiet tests bench
+	$(BIN)/codespell $(PACKAGES) tests bench docs *.md
+	@long=$$(git ls-files '*.py' | xargs wc -l | awk '$$1 > 300 && $$2 != "total"'); \
+		[ -z "$$long" ] || { echo "files over 300 lines:"; echo "$$long"; exit 1; }
+
+test: setup tools lint  ## everything that must hold before a change lands
+	$(PYTEST) -n 2 --dist worksteal -m "not long"
+
+test-long: setup tools  ## what takes minutes
+	$(PYTEST) -m long --timeout 1800
+
+demo: setup  ## the main job: a library moved, with puller and agent killed on the way
+	$(BIN)/python -m bench.demo
+
+lock:  ## pin the newest versions (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--universal --python-version 3.11 --upgrade pyproject.toml -o requirements.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--universal --python-version 3.11 --upgrade pyproject.toml --group dev -o requirements-dev.lock
+
+clean:  ## remove what was installed and made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
