@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := agent initpuller shared
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long demo lock clean
+.PHONY: help setup tools lint test test-long demo footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -40,7 +40,10 @@ test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800
 
 demo: setup  ## the main job: a library moved, with puller and agent killed on the way
-	$(BIN)/python -m bench.demo
+	PYTHONPATH=tests $(BIN)/python -m bench.demo
+
+footprint: setup  ## memory and disk that a pull of 250,000 entries takes
+	PYTHONPATH=tests $(BIN)/python -m bench.footprint
 
 lock:  ## pin the newest versions (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \

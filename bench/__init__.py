@@ -1,0 +1,1 @@
+"""Libraries to move, the demonstration, and measurements. Not part of what is installed."""

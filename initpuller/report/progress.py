@@ -18,7 +18,6 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class PullProgress:
         self._bytes = self._total_bytes = 0
         self._entries = self._total_entries = 0
         self._phase = "starting"
-        self._started = self._said = time.monotonic()
+        self._started = self._last = self._said = time.monotonic()
         self._fetched = 0
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -47,11 +46,11 @@ class PullProgress:
                 TaskProgressColumn(),
                 DownloadColumn(binary_units=True),
                 TextColumn("{task.fields[entries]} entries"),
-                TransferSpeedColumn(),
+                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(self._phase, total=None, entries="0")
+            self._task = self._bar.add_task(self._phase, total=None, entries="0", rate="")
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -82,6 +81,7 @@ class PullProgress:
         self._total_bytes, self._total_entries = total_bytes, total_entries
         self._bytes, self._entries = have_bytes, have
         self._fetched, self._started = 0, time.monotonic()
+        self._last = self._started
         if self._bar is not None:
             # One more than there is: the bar is full when the receipt is written.
             self._bar.update(self._task, total=total_bytes + max(1, total_bytes // 100))
@@ -92,6 +92,7 @@ class PullProgress:
         self._bytes += more_bytes
         self._entries += more_entries
         self._fetched += more_bytes
+        self._last = time.monotonic()
         self._show()
 
     def done(self) -> None:
@@ -104,6 +105,7 @@ class PullProgress:
                 total=max(1, self._total_bytes),
                 completed=max(1, self._total_bytes),
                 entries=str(self._total_entries),
+                rate=self._rate_text(),
             )
             self._bar.refresh()
         else:
@@ -111,13 +113,25 @@ class PullProgress:
 
     def _show(self) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._bytes, entries=str(self._entries))
+            self._bar.update(
+                self._task,
+                completed=self._bytes,
+                entries=str(self._entries),
+                rate=self._rate_text(),
+            )
         elif time.monotonic() - self._said >= _INTERVAL:
             self._say()
 
+    def _rate(self) -> float:
+        """Bytes a second of this run, from its first frame to its last."""
+        return self._fetched / max(self._last - self._started, 0.001)
+
+    def _rate_text(self) -> str:
+        return f"{self._rate() / 2**20:.1f} MiB/s"
+
     def _say(self) -> None:
         self._said = time.monotonic()
-        rate = self._fetched / max(self._said - self._started, 0.001)
+        rate = self._rate()
         left = (self._total_bytes - self._bytes) / rate if rate else None
         percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0
         _log.info(

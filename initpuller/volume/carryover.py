@@ -83,7 +83,8 @@ def _staying(
             if following is None:
                 return
             position, (before, digest) = following
-        if before == entry and all(frame in journal for frame in old.plan.frames_of(position)):
+        is_safe = all(frame in journal for frame in old.plan.frames_of(position))
+        if is_safe and before.is_as_in(entry):
             yield number, digest
 
 
