@@ -18,6 +18,7 @@ from shared.frameplan import is_large
 from shared.manifest import Kind
 
 if TYPE_CHECKING:
+    from initpuller.volume.journal import Journal
     from initpuller.volume.ownership import Ownership
     from shared.filedigests import FileDigests
     from shared.manifest import Entry
@@ -34,19 +35,30 @@ class Finisher:
         staging: descriptor of the staging folder.
         manifest: what the tree shall be.
         ownership: whose it shall be.
-        digests: where digests of large files go.
+        journal: which frames an earlier run has brought.
+        digests: where digests of files that are read back go.
     """
 
     def __init__(
-        self, staging: int, manifest: ManifestFile, ownership: Ownership, digests: FileDigests
+        self,
+        staging: int,
+        manifest: ManifestFile,
+        ownership: Ownership,
+        journal: Journal,
+        digests: FileDigests,
     ) -> None:
         self._staging = staging
         self._manifest = manifest
         self._ownership = ownership
+        self._journal = journal
         self._digests = digests
 
     def files_and_links(self, *, all_files: bool) -> None:
-        """Attributes and digests of large files, then symlinks and hard links.
+        """Attributes of large files, symlinks, hard links; and the digests of what is read back.
+
+        Read back are large files, since their pieces came in any order, and all that an earlier
+        run has brought: what happened to the volume since then is not known. Small files of this
+        run were hashed while they were written.
 
         Args:
             all_files: give attributes to small files again too, since the owner changed.
@@ -62,8 +74,8 @@ class Finisher:
                         self._symlink(folders, entry)
                     elif entry.kind is Kind.HARDLINK:
                         _hardlink(folders, others, entry)
-                    elif entry.kind is Kind.FILE and (all_files or is_large(entry)):
-                        self._file(folders, number, entry)
+                    elif entry.kind is Kind.FILE:
+                        self._file(folders, number, entry, attributes=all_files)
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
 
@@ -108,7 +120,12 @@ class Finisher:
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
 
-    def _file(self, folders: DirStack, number: int, entry: Entry) -> None:
+    def _file(self, folders: DirStack, number: int, entry: Entry, *, attributes: bool) -> None:
+        is_new = not is_large(entry) and not self._journal.is_of_earlier_run(
+            self._manifest.plan.frames_of(number)[0]
+        )
+        if is_new and not attributes:
+            return
         folder, name = folders.parent(entry.path)
         try:
             fd = os.open(name, _READ, dir_fd=folder)
@@ -116,7 +133,7 @@ class Finisher:
             os.chmod(name, stat.S_IRUSR | stat.S_IWUSR, dir_fd=folder)
             fd = os.open(name, _READ, dir_fd=folder)
         try:
-            if is_large(entry):
+            if not is_new:
                 self._digests.put(number, [hash_descriptor(fd)])
             set_attributes(fd, entry, self._ownership)
         finally:

@@ -45,6 +45,7 @@ class Journal:
         with os.fdopen(os.dup(self._fd), "rb") as file:
             self._end = _replay(file, self._done)
         os.ftruncate(self._fd, self._end)
+        self._found = bytes(self._done)
 
     def close(self) -> None:
         """Close the file."""
@@ -61,6 +62,10 @@ class Journal:
     def __len__(self) -> int:
         """How many frames are safe."""
         return self._done.count(1)
+
+    def is_of_earlier_run(self, frame: int) -> bool:
+        """Whether frame number ``frame`` was there when this journal was opened."""
+        return self._found[frame] == 1
 
     def missing(self) -> Iterator[int]:
         """The numbers of the frames that are not safe, in order."""

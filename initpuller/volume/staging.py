@@ -11,7 +11,8 @@ from initpuller.volume.carryover import carry_over, drop_files, prune
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal
 from initpuller.volume.records import State, save_state
-from initpuller.volume.unpack import unpack_frame
+from initpuller.volume.unpack import remove, unpack_frame
+from shared.dirstack import DirStack
 from shared.durable import fsync_folder, syncfs
 from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
 from shared.filedigests import FileDigests
@@ -47,7 +48,7 @@ class Staging:
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         self.journal = Journal(layout.journal(name), len(manifest.plan))
         self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
-        self.finisher = Finisher(self.fd, manifest, ownership, self.digests)
+        self.finisher = Finisher(self.fd, manifest, ownership, self.journal, self.digests)
 
     @classmethod
     def resume(
@@ -110,8 +111,8 @@ class Staging:
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
 
-    def redo(self, entries: list[int]) -> list[int]:
-        """Journal the frames of these entries as not there; return their numbers.
+    def redo(self, entries: list[int]) -> None:
+        """Remove these files, and journal their frames as not there.
 
         Raises:
             StorageError: as the filesystem says.
@@ -120,9 +121,13 @@ class Staging:
         frames = sorted({frame for entry in entries for frame in plan.frames_of(entry)})
         try:
             self.journal.redo(frames)
+            with DirStack(self.fd, create=True) as folders:
+                for number in entries:
+                    (entry,) = self.manifest.entries(number, 1)
+                    folder, name = folders.parent(entry.path)
+                    remove(folder, name)
         except OSError as error:
             raise storage_error(error, self.layout.folder) from error
-        return frames
 
 
 def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
