@@ -79,8 +79,8 @@ INSERT INTO taggings(metadata_item_id, tag_id, "index", text, created_at)
 INSERT INTO media_items(id, library_section_id, section_location_id, metadata_item_id, width,
   height, size, duration, bitrate, container, video_codec, audio_codec, created_at, updated_at)
   SELECT id, library_section_id, library_section_id, id, 1920, 1080, pick(9000000000), duration,
-  pick(9000000), iif(metadata_type = 10, 'flac', 'mkv'), iif(metadata_type = 10, NULL, 'h264'),
-  'eac3', added_at, updated_at FROM metadata_items
+  pick(9000000), CASE metadata_type WHEN 10 THEN 'flac' ELSE 'mkv' END, CASE metadata_type WHEN 10
+  THEN NULL ELSE 'h264' END, 'eac3', added_at, updated_at FROM metadata_items
   WHERE id > :last AND +metadata_type IN (1, 4, 10);
 INSERT INTO media_parts(id, media_item_id, hash, file, size, duration, created_at, extra_data)
   SELECT media.id, media.id, digest(guid, 'media'), root_path || '/' || title || '/' || media.id

@@ -240,16 +240,15 @@ class _Content:
         return b"".join(parts)
 
 
-def _finish(path: str, name: str, seed: int) -> None:
-    """Give an entry the mode and the time it would have."""
-    chance, turn = random.Random(digest(seed, name)), _TURN.search(name)
-    ago = chance.randrange(3000 * DAY)
+def _finish(path: str, name: str, seed: int, *, folder: bool) -> None:
+    """Give an entry its time, and (of a link: its target, a plain file) its mode."""
+    chance, turn = int(digest(seed, name), 16), _TURN.search(name)
+    ago = chance % (3000 * DAY)
     if "/Logs/" in name or "/Databases/" in name or name.endswith("/Preferences.xml"):
         ago = 3 * DAY * int(turn[1]) if turn else 3 * DAY * ("db-2024" in name)
-    when = (NEWEST - ago) * 10**9 + (chance.randrange(10**9) if chance.randrange(8) else 0)
-    if not os.path.islink(path):
-        private, program = name.endswith("/Preferences.xml"), "/Codecs/" in name
-        os.chmod(path, 0o600 if private else 0o755 if program or os.path.isdir(path) else 0o644)
+    when = (NEWEST - ago) * 10**9 + ((chance >> 64) % 10**9 if chance >> 157 else 0)
+    private, program = name.endswith("/Preferences.xml"), "/Codecs/" in name
+    os.chmod(path, 0o600 if private else 0o755 if program or folder else 0o644)
     os.utime(path, ns=(when, when), follow_symlinks=False)
 
 
@@ -271,12 +270,13 @@ def make_library(root: Path, shape: LibraryShape, *, leave_wal: bool = False) ->
     content = _Content(shape.seed, shape.bytes_total)
     total = made.bytes_total
     for file in plan.files:
-        total += Path(server, file.path).write_bytes(content.of(file))
+        with open(f"{server}/{file.path}", "xb", buffering=0) as out:
+            total += out.write(content.of(file))
     for link, target in plan.links.items():
         os.symlink(target, f"{server}/{link}")
     for where, _, names in os.walk(root, topdown=False):
-        for path in (*(f"{where}/{name}" for name in names), where):
-            _finish(path, path[len(str(root)) :], shape.seed)
+        for path in (*(f"{where}/{name}" for name in names), where):  # a folder last
+            _finish(path, path[len(str(root)) :], shape.seed, folder=path == where)
     files, folders, links = len(plan.files) + made.files, len(plan.folders) + 2, len(plan.links)
     return LibraryCounts(files + folders + links, files, folders, links, total, made)
 

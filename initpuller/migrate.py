@@ -64,7 +64,9 @@ async def pull(options: PullOptions) -> None:
         return
     with locked(layout):
         action = await asyncio.to_thread(look, layout, options.on_existing)
-        if action is Action.SKIP or await asyncio.to_thread(_conclude, layout, action):
+        if action is Action.NOTHING or action is Action.SKIP:
+            return
+        if await asyncio.to_thread(_conclude, layout, action):
             return
         with PullProgress() as progress:
             await _pull(layout, options, progress)
@@ -89,7 +91,7 @@ def _conclude(layout: Layout, action: Action) -> bool:
     if state is None:
         return False
     if action is Action.BEGIN_ANEW:
-        _drop(layout, state)
+        _drop(layout)
     if state.receipt is None or action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
         return False
     step = publish.publish if action is Action.PUBLISH else publish.seal
@@ -171,15 +173,15 @@ def _published(layout: Layout, receipt: Receipt) -> None:
     )
 
 
-def _drop(layout: Layout, state: State) -> None:
+def _drop(layout: Layout) -> None:
     try:
-        staging.drop_work(layout, state)
+        staging.drop_work(layout)
     except OSError as error:
         raise errors.storage_error(error, layout.folder) from error
 
 
 def _sweep(layout: Layout) -> None:
     """Remove what a run that was killed right after its receipt has left."""
-    if (state := load_state(layout)) is not None:
+    if os.path.lexists(layout.state):
         with locked(layout):
-            staging.remove_leftovers(layout, state)
+            staging.remove_leftovers(layout)

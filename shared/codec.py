@@ -82,11 +82,25 @@ def _gunzip(encoded: Buffer, size: int) -> bytes:
 
 
 def _unzstd(encoded: Buffer, size: int) -> bytes:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 23)
+    declared = -1
     try:
         declared = zstandard.frame_content_size(encoded)
         if declared > size:
             raise FrameTooLarge(f"a frame that declares {declared} bytes, not {size}")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 23)
+        if declared < 0:
+            return decompressor.stream_reader(encoded).read(size + 1)
         return decompressor.decompress(encoded, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
+        if declared >= 0 and _is_followed(decompressor, encoded, size):
+            raise FrameTooLarge("something follows the frame's zstd frame") from error
         raise FrameDamaged(f"a frame that is no zstd ({error})") from error
+
+
+def _is_followed(decompressor: zstandard.ZstdDecompressor, encoded: Buffer, size: int) -> bool:
+    """Whether all that is wrong with ``encoded`` is what comes after it."""
+    try:
+        decompressor.decompress(encoded, max_output_size=size, allow_extra_data=True)
+    except zstandard.ZstdError:
+        return False
+    return True

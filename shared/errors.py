@@ -44,6 +44,7 @@ class PlexodusError(Exception):
     """
 
     def __init__(self, what: str, *, path: str | bytes | None = None, hint: str = "") -> None:
+        what = printable(what)  # some of it may be the agent's words
         super().__init__(what)
         self.what = what
         self.path = printable(path) if path is not None else None
@@ -97,7 +98,7 @@ class SourceUnreadable(PreflightRefused):
     def __init__(self, paths: list[str]) -> None:
         listing = "".join(f"\n  {path}" for path in paths)
         super().__init__(
-            f"the agent cannot read {len(paths)} entries of the library, nothing was transferred",
+            f"the agent cannot read {len(paths)} entries of the library, nothing was published",
             hint=f"Give the agent's user read access, or leave them out with --exclude:{listing}",
         )
         self.paths = paths

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from shared.errors import ManifestTooLarge
 from shared.manifest import Entry, Kind
 from shared.tarlayout import END_OF_ARCHIVE, MAX_HEADER, header_size, padded
 
@@ -22,6 +23,8 @@ FRAME = 4 * 1024 * 1024
 """Bytes: 4 to 16 MiB measured the same but for memory, 1 MiB worse."""
 MAX_FRAME = FRAME + MAX_HEADER + len(END_OF_ARCHIVE)
 """Bytes of tar in the largest frame there can be."""
+MAX_FRAMES = 2**24
+"""Frames of one snapshot: 64 TiB of large files; what is planned takes memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,13 @@ class FramePlan:
         return range(first, last + 1)
 
     def add(self, entry: Entry) -> None:
-        """Take the next entry in."""
+        """Take the next entry in.
+
+        Raises:
+            ManifestTooLarge: more than :data:`MAX_FRAMES`.
+        """
+        if len(self) + entry.size // FRAME >= MAX_FRAMES:
+            raise ManifestTooLarge(f"a manifest of more than {MAX_FRAMES} frames", path=entry.path)
         number = self.entries
         self.entries += 1
         size = header_size(entry)

@@ -65,6 +65,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """A symlink's target; or the earlier path that a hard link is another name of."""
     xattrs: dict[str, bytes] = {}
 
+    def is_as_in(self, other: Entry) -> bool:
+        """Whether two scans saw the same.
+
+        Space that is allocated and not yet written counts as a hole until somebody reads it
+        (lseek(2), SEEK_DATA), so :attr:`data` may differ where nothing changed.
+        """
+        return self == other or msgspec.structs.replace(self, data=other.data) == other
+
 
 class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """An entry as it is written on the wire and on disk."""

@@ -7,9 +7,17 @@ backslash. Lines beginning with ``#`` are comments.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from shared.errors import ProtocolViolation
+from shared.memberpath import MAX_PATH
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+MAX_LINE = 2 * MAX_PATH + 68
+"""Bytes of the longest line there can be: every byte of its path escaped."""
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _PLAIN = {escape: plain for plain, escape in _ESCAPES.items()}
@@ -20,6 +28,19 @@ def format_sum(digest: bytes, path: bytes) -> bytes:
     escaped = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], path)
     mark = b"\\" if escaped != path else b""
     return b"%s%s  %s\n" % (mark, digest.hex().encode(), escaped)
+
+
+def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Raw digest and path of each line; never more than one line in memory.
+
+    Raises:
+        ProtocolViolation: a line that is too long, or none of ours.
+    """
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise ProtocolViolation(f"a line of SHA256SUMS of more than {MAX_LINE} bytes")
+        if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
+            yield found
 
 
 def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:

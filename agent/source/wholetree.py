@@ -60,7 +60,7 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
     """
     walk = TreeWalk(snapshot.source.base, snapshot.source.name, tuple(snapshot.about.exclude))
     for now, then in zip_longest(walk.entries(), snapshot.manifest):
-        if now != then:
+        if now is None or then is None or not now.is_as_in(then):
             known = [entry for entry in (now, then) if entry is not None]
             raise changed(min(known, key=lambda entry: sort_key(entry.path)))
     if walk.seen.unreadable:

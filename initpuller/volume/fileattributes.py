@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,23 @@ def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int | None
         os.setxattr(fd, name, value)
     os.fchmod(fd, entry.mode if mode is None else mode)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def drop_other_xattrs(fd: int, entry: Entry) -> None:
+    """Remove the ``user.`` xattrs that a folder of an earlier snapshot had and ``entry`` has not.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    try:
+        names = os.listxattr(fd)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return
+    for name in names:
+        if name.startswith("user.") and name not in entry.xattrs:
+            os.removexattr(fd, name)
 
 
 def _write_all(fd: int, content: memoryview, offset: int) -> None:

@@ -44,10 +44,11 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
     elif state is not None and name is None:
         name = state.snapshot.library.name
     name = name or USUAL_NAME
+    final = layout.library(name)
     planned = state.receipt if state is not None else None
     found = Findings(
         receipt=receipt is not None,
-        library=os.path.lexists(layout.library(name)),
+        library=os.path.isdir(final) if receipt is not None else os.path.lexists(final),
         phase=state.phase if state is not None else None,
         staged=os.path.isdir(layout.staged(name)),
         displaces=planned is not None and planned.set_aside is not None,

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.fileattributes import set_attributes
+from initpuller.volume.fileattributes import drop_other_xattrs, set_attributes
 from initpuller.volume.unpack import remove
 from shared.dirstack import DirStack
 from shared.errors import IllegalLink, printable, storage_error
@@ -116,6 +116,7 @@ class Finisher:
                     continue
                 try:
                     fd = folders.folder(entry.path)
+                    drop_other_xattrs(fd, entry)
                     set_attributes(fd, entry, self._ownership, entry.mode | also)
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
@@ -135,6 +136,8 @@ class Finisher:
         try:
             if not is_new:
                 self._digests.put(number, [hash_descriptor(fd)])
+            if entry.xattrs:  # an earlier run may have made it read-only: xattr(7)
+                os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
             set_attributes(fd, entry, self._ownership)
         finally:
             os.close(fd)
@@ -157,10 +160,10 @@ class Finisher:
 
 
 def _hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
-    source, source_name = others.parent(entry.link)
     try:
+        source, source_name = others.parent(entry.link)
         wanted = os.stat(source_name, dir_fd=source, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise IllegalLink("a hard link to an entry that does not exist", path=entry.path) from None
     if stat.S_ISDIR(wanted.st_mode):
         raise IllegalLink("a hard link to a folder", path=entry.path)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 USUAL_NAME = "Library"
 """What Plex calls its library: looked for before the agent has told the name."""
+RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-")
+"""How the names of the files begin that belong to one snapshot and one pull."""
 
 
 @dataclass(frozen=True)

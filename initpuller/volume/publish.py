@@ -116,7 +116,7 @@ def seal(layout: Layout, state: State, receipt: Receipt) -> None:
         if os.stat(final).st_mode & _MODE != state.top_mode:
             os.chmod(final, state.top_mode)
         save_receipt(layout, receipt)
-        remove_leftovers(layout, state)
+        remove_leftovers(layout)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
 

@@ -22,6 +22,8 @@ _INLINE_LINK = 60
 """Bytes of a symlink's target that ext4 keeps in the inode."""
 _RECORDS = 1024 * 1024
 """Bytes for state, journal and receipt."""
+_RECORD_INODES = 4
+"""Digests and receipt to come, and what is written beside them to be renamed."""
 _SECTOR = 512
 
 
@@ -64,7 +66,8 @@ def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
 
 def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) -> Need:
     """What the missing frames take, less what an interrupted run wrote and did not journal."""
-    need = Need(bytes=_RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files)
+    records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
+    need = Need(max(0, records), _RECORD_INODES)
     credited = -1
     with DirStack(staging) as folders:
         for number in journal.missing():
@@ -85,6 +88,20 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
                     )
                     need.bytes -= max(0, (_allocated(folders, entry) or 0) - safe)
     return need
+
+
+def _written_records(staging: int) -> int:
+    """Bytes that the records beside staging take already, but for the manifest."""
+    folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
+    try:
+        with os.scandir(folder) as found:
+            return sum(
+                each.stat().st_blocks * _SECTOR
+                for each in found
+                if each.is_file(follow_symlinks=False) and not each.name.startswith("manifest")
+            )
+    finally:
+        os.close(folder)
 
 
 def _add_small(need: Need, entry: Entry, block: int, allocated: int | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from initpuller.volume.carryover import carry_over, drop_files, prune
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal
+from initpuller.volume.layout import RECORD_PREFIXES
 from initpuller.volume.records import State, save_state
 from initpuller.volume.unpack import remove, unpack_frame
 from shared.dirstack import DirStack
@@ -158,7 +159,10 @@ def begin(
         StorageError: as the filesystem says.
     """
     if state is None:
-        state = State("transferring", snapshot, str(ownership), timestamp())
+        # Records without a state: someone moved it away to begin anew.
+        drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
+        anew = os.path.lexists(layout.staged(snapshot.library.name))
+        state = State("transferring", snapshot, str(ownership), timestamp(), prune=anew)
     elif state.snapshot.id == snapshot.id:
         _another_run(state, ownership)
     else:
@@ -218,17 +222,21 @@ def _take_over(
     return state
 
 
-def drop_work(layout: Layout, state: State) -> None:
-    """Forget a pull whose staging is gone.
+def drop_work(layout: Layout) -> None:
+    """Forget a pull whose staging is gone. The state goes last: until then this is done again.
 
     Raises:
         OSError: as the filesystem says.
     """
-    name = state.snapshot.id
-    drop_files(layout.state)
+    _drop_records(layout)
     fsync_folder(layout.folder)
-    drop_files(layout.manifest(name), layout.journal(name), layout.digests(name))
-    drop_files(layout.sums(name))
+    drop_files(layout.state)
+
+
+def _drop_records(layout: Layout) -> None:
+    """Remove what there is of any snapshot, half-written and taken over ones too."""
+    with os.scandir(layout.folder) as found:
+        drop_files(*(each.path for each in found if each.name.startswith(RECORD_PREFIXES)))
 
 
 def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
@@ -250,10 +258,9 @@ def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bo
             "--on-existing set-aside.",
         )
     aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
-    drop_work(layout, state)
     if os.path.isdir(layout.staging):
         os.rename(layout.staging, aside)
-    fsync_folder(layout.folder)
+    drop_work(layout)
     return True
 
 
@@ -262,11 +269,11 @@ def compact_timestamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def remove_leftovers(layout: Layout, state: State) -> None:
+def remove_leftovers(layout: Layout) -> None:
     """After the receipt: what only the pull itself needed.
 
     Raises:
         OSError: as the filesystem says.
     """
-    drop_work(layout, state)
     shutil.rmtree(layout.staging, ignore_errors=True)
+    drop_work(layout)

@@ -10,7 +10,7 @@ from shared.errors import ProtocolViolation, printable
 from shared.filedigests import hash_descriptor
 from shared.manifest import Entry, Kind
 from shared.memberpath import sort_key
-from shared.sha256sums import parse_sum
+from shared.sha256sums import read_sums
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def wrong_sums(
         ProtocolViolation: the agent's list is not one line for each file, in order.
     """
     with open(sums_path, "rb") as file:
-        theirs = (found for line in file if (found := parse_sum(line.removesuffix(b"\n"))))
+        theirs = read_sums(file)
         for number, (entry, mine) in enumerate(zip(manifest, digests, strict=True)):
             if entry.kind is not Kind.FILE:
                 continue
@@ -67,11 +67,7 @@ def wrong_sums(
 def changed_files(base: int, sums_path: str) -> Iterator[str]:
     """One line for each file below ``base`` that is not what ``sums_path`` says, read anew."""
     with open(sums_path, "rb") as file, DirStack(base) as folders:
-        for line in file:
-            found = parse_sum(line.removesuffix(b"\n"))
-            if found is None:
-                continue
-            digest, path = found
+        for digest, path in read_sums(file):
             try:
                 folder, name = folders.parent(path)
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)

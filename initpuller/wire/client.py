@@ -6,7 +6,8 @@ Every failure leaves here as one of ours (:mod:`shared.errors`), with the librar
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiofiles
@@ -18,6 +19,7 @@ from shared.codec import Encoding, decode, max_encoded
 from shared.digest import is_hex, sha256
 from shared.durable import settle
 from shared.pairing import Pairing, address
+from shared.sha256sums import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,8 +126,7 @@ class AgentClient:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, StorageError,
             ManifestTooLarge.
         """
-        # A line is at most an escaped path and 68 bytes; paths are in the manifest too.
-        most = 4 * _MAX_MANIFEST
+        most = snapshot.files * MAX_LINE
         route = protocol.sums_path(snapshot.id)
         async with self._request("GET", route, _OK) as response:
             await _save(response, path, most)
@@ -209,6 +210,9 @@ async def _save(response: aiohttp.ClientResponse, path: str, most: int) -> None:
         if isinstance(error, TimeoutError | ConnectionError):
             raise
         raise errors.storage_error(error, path) from error
+    finally:
+        with suppress(OSError):  # settled, most often
+            os.unlink(temporary)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

@@ -1,0 +1,296 @@
+"""An agent that speaks the protocol and lies: it serves whatever a test hands it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import zstandard
+from aiohttp import web
+
+from agent.endpoints.credentials import make_pairing, server_tls
+from initpuller.migrate import PullOptions, pull
+from initpuller.volume.decision import OnExisting
+from initpuller.volume.ownership import choose_ownership
+from initpuller.wire.backoff import Retrier
+from shared import errors, protocol
+from shared.codec import Encoding, encode
+from shared.exitcodes import ExitCode, exit_code_for
+from shared.frameplan import members, plan
+from shared.manifest import Entry, Kind, format_line
+from shared.sha256sums import format_sum
+from shared.tarlayout import header
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from shared.pairing import Pairing
+
+NOTHING: Mapping[bytes, bytes] = {}
+_MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777, Kind.FILE: 0o644, Kind.HARDLINK: 0o644}
+_RLE_BLOCK = 128 * 1024
+_WINDOW_8_MIB = 13 << 3
+
+
+def entry(path: bytes, kind: Kind = Kind.FILE, **changes: Any) -> Entry:  # noqa: ANN401
+    """An entry of ours, as a scan would see it."""
+    plain = Entry(
+        path=path,
+        kind=kind,
+        mode=_MODES[kind],
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        mtime_ns=1_600_000_000_123_456_789,
+        ctime_ns=1,
+        inode=1,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def folder(path: bytes) -> Entry:
+    """A folder."""
+    return entry(path, Kind.DIRECTORY)
+
+
+def symlink(path: bytes, target: bytes) -> Entry:
+    """A symlink."""
+    return entry(path, Kind.SYMLINK, link=target)
+
+
+def hardlink(path: bytes, first: bytes) -> Entry:
+    """A hard link."""
+    return entry(path, Kind.HARDLINK, link=first)
+
+
+def frame_tars(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[bytes]:
+    """The tar bytes of every frame; a file that ``contents`` lacks is all zeros."""
+    tars = []
+    for frame in plan(entries):
+        tar = bytearray(frame.size)
+        inside = entries[frame.first : frame.first + frame.count]
+        for member in members(frame, inside):
+            if member.offset == 0:
+                tar[member.start : member.content] = header(member.entry)
+            content = contents.get(member.entry.path, b"")
+            piece = content[member.offset : member.offset + member.length]
+            tar[member.content : member.content + len(piece)] = piece
+        tars.append(bytes(tar))
+    return tars
+
+
+def zstd_bomb(size: int, declared: int | None) -> bytes:
+    """A zstd frame of ``size`` zeros in RLE blocks, which says ``declared``, or nothing at all.
+
+    RFC 8878 sections 3.1.1.1 and 3.1.1.2.
+    """
+    head = b"\x00" if declared is None else b"\xc0"
+    size_field = b"" if declared is None else declared.to_bytes(8, "little")
+    blocks = -(-size // _RLE_BLOCK)
+    last = size - (blocks - 1) * _RLE_BLOCK
+    full = (2 | _RLE_BLOCK << 3).to_bytes(3, "little") + b"\0"
+    end = (3 | last << 3).to_bytes(3, "little") + b"\0"
+    start = b"\x28\xb5\x2f\xfd" + head + bytes([_WINDOW_8_MIB]) + size_field
+    return start + full * (blocks - 1) + end
+
+
+@dataclass
+class Reply:
+    """What is answered to one request."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    endless: bool = False
+    """Send the body again and again, until the client hangs up."""
+
+
+@dataclass
+class Offer:
+    """All answers of an agent; to the n-th request for the same goes the n-th, or the last."""
+
+    snapshot: dict[str, Any]
+    """The answer to the scan, before it is JSON."""
+    scan: list[Reply]
+    """Instead of that answer, unless empty."""
+    manifest: list[Reply]
+    frames: list[list[Reply]]
+    sums: list[Reply]
+    check: list[Reply]
+
+    def announce(self, manifest: bytes, name: str | None = None) -> None:
+        """Serve ``manifest`` (as it is on the wire) and name it as it should be, or ``name``."""
+        self.manifest = [Reply(manifest)]
+        self.snapshot["manifest_bytes"] = len(manifest)
+        if name is not None:
+            self.snapshot["id"] = name
+
+
+def frame_reply(tar: bytes, body: bytes | None = None) -> Reply:
+    """A frame with the right digest for ``tar``, and ``body`` as what is sent for it."""
+    encoded = encode(tar, Encoding.ZSTD) if body is None else body
+    return Reply(bytes(encoded), headers={"ETag": f'"{hashlib.sha256(tar).hexdigest()}"'})
+
+
+def packed(lines: bytes) -> bytes:
+    """Manifest lines as they are on the wire: one zstd frame."""
+    return zstandard.ZstdCompressor().compress(lines)
+
+
+def offer_lines(lines: bytes) -> Offer:
+    """An offer with a manifest of whatever lines, rightly named, and nothing else."""
+    snapshot = {
+        "id": hashlib.sha256(lines).hexdigest(),
+        "kind": "cold",
+        "library": {"id": "0" * 32, "name": "Library", "host": "vm", "path": "/srv/Library"},
+        "created": "2024-01-01T00:00:00+00:00",
+        "entries": 0,
+        "files": 0,
+        "content_bytes": 0,
+        "frames": 0,
+        "exclude": [],
+        "skipped": [],
+        "excluded": [],
+    }
+    offer = Offer(snapshot, [], [], [], [Reply()], [Reply(status=204)])
+    offer.announce(packed(lines))
+    return offer
+
+
+def offer_tree(entries: Sequence[Entry], contents: Mapping[bytes, bytes] = NOTHING) -> Offer:
+    """An honest offer of ``entries``, whatever they are."""
+    frames = plan(entries)
+    offer = offer_lines(b"".join(map(format_line, entries)))
+    offer.snapshot |= {
+        "entries": frames.entries,
+        "files": frames.files,
+        "content_bytes": frames.content_bytes,
+        "frames": len(frames),
+    }
+    offer.frames = [[frame_reply(tar)] for tar in frame_tars(entries, contents)]
+    sums = [
+        format_sum(hashlib.sha256(contents.get(each.path, bytes(each.size))).digest(), each.path)
+        for each in entries
+        if each.kind is Kind.FILE
+    ]
+    offer.sums = [Reply(b"".join(sums))]
+    return offer
+
+
+@dataclass
+class HostileAgent:
+    """Serves an :class:`Offer`, which a test may change between requests."""
+
+    offer: Offer
+    pairing: Pairing
+    requests: list[str] = field(default_factory=list)
+    """Method and path of each request."""
+    unauthenticated: int = 0
+    """Requests that came without the token."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The answer that the offer has for ``request``."""
+        asked = f"{request.method} {request.path}"
+        times = self.requests.count(asked)
+        self.requests.append(asked)
+        if request.headers.get("Authorization") != f"Bearer {self.pairing.token}":
+            self.unauthenticated += 1
+        replies = self._replies(request)
+        reply = replies[min(times, len(replies) - 1)]
+        if not reply.endless:
+            return web.Response(body=reply.body, status=reply.status, headers=reply.headers)
+        response = web.StreamResponse(status=reply.status, headers=reply.headers)
+        await response.prepare(request)
+        while True:
+            await response.write(reply.body)
+            await asyncio.sleep(0)  # a write alone may never let the client have its turn
+
+    def _replies(self, request: web.Request) -> list[Reply]:
+        offer, last = self.offer, request.path.rpartition("/")[2]
+        if request.path == protocol.SNAPSHOTS:
+            return offer.scan or [Reply(msgspec.json.encode(offer.snapshot), 201)]
+        if "/frames/" in request.path:
+            return offer.frames[int(last.partition(".")[0])]
+        known = {"manifest": offer.manifest, "SHA256SUMS": offer.sums, "check": offer.check}
+        return known.get(last, [Reply(status=404)])
+
+
+@asynccontextmanager
+async def serving(state: Path, offer: Offer) -> AsyncIterator[HostileAgent]:
+    """A hostile agent that listens, with its certificate and token in ``state``."""
+    pairing = make_pairing(str(state), "127.0.0.1", 1)
+    agent = HostileAgent(offer, pairing)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", agent.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(str(state))).start()
+        agent.pairing = replace(pairing, port=runner.addresses[0][1])
+        yield agent
+    finally:
+        await runner.cleanup()
+
+
+def _lay_ground(root: Path) -> None:
+    """A volume, and beside it what an agent would like to reach."""
+    (root / "outside" / "folder").mkdir(parents=True)
+    (root / "outside" / "secret").write_bytes(b"untouched")
+    (root / "target" / ".plexodus").mkdir(parents=True)
+    (root / "target" / "other").write_bytes(b"somebody else's")
+
+
+def everything(root: Path) -> dict[str, tuple[object, ...]]:
+    """Attributes and content of all that is below ``root``, but for the puller's own folder."""
+    found: dict[str, tuple[object, ...]] = {}
+    for above, names, files in os.walk(root):
+        if ".plexodus" in names:
+            names.remove(".plexodus")
+        for path in (above, *(os.path.join(above, name) for name in (*names, *files))):
+            info = os.lstat(path)
+            content = b""
+            if stat.S_ISREG(info.st_mode):
+                with open(path, "rb") as file:
+                    content = file.read()
+            found[path] = (info.st_mode, info.st_uid, info.st_ino, info.st_ctime_ns, content)
+    return found
+
+
+def options(root: Path, pairing: Pairing) -> PullOptions:
+    """A pull that does not wait before it tries again."""
+    return PullOptions(
+        pairing=pairing,
+        target=str(root / "target"),
+        ownership=choose_ownership(None),
+        exclude=[],
+        jobs=2,
+        on_existing=OnExisting.SKIP,
+        retrier=Retrier((0.001, 0.001, 0.001)),
+        idle=10,
+    )
+
+
+async def refused(
+    root: Path,
+    offer: Offer,
+    kind: type[errors.PlexodusError],
+    code: ExitCode = ExitCode.INTEGRITY,
+) -> HostileAgent:
+    """Pull what is offered: it must end with ``kind``, and with nothing touched outside."""
+    _lay_ground(root)
+    async with serving(root / "state", offer) as agent:
+        before = everything(root)
+        with pytest.raises(errors.PlexodusError) as caught:
+            await pull(options(root, agent.pairing))
+        assert type(caught.value) is kind, caught.value
+        assert exit_code_for(caught.value) is code
+        assert everything(root) == before
+        assert agent.unauthenticated == 0
+        return agent

@@ -1,0 +1,152 @@
+"""Volumes in every state that a run can find: made by real pulls, cut short where it matters."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import random
+import sys
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+
+from initpuller.__main__ import main
+from rig.programs import Agent, clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FRAME = 4 * 1024 * 1024
+
+
+class Cut(BaseException):
+    """The run ends here, as if killed: nothing of ours catches it."""
+
+
+@dataclass
+class Ended:
+    """How a run of the puller's own ``main`` in this process ended."""
+
+    code: int
+    log: list[dict[str, Any]]
+    out: str
+    text: str
+    """Everything that it said on stderr."""
+
+    def reason(self) -> str:
+        """What the last ``failed`` line says; empty if there is none."""
+        said = [str(line["reason"]) for line in self.log if line.get("event") == "failed"]
+        return said[-1] if said else ""
+
+
+def run_puller(*arguments: str | Path, pairing: str | None = None) -> Ended:
+    """The whole program with its arguments, environment and exit code, but no start to wait for."""
+    environment = clean_environment()
+    if pairing is not None:
+        environment["PLEXODUS_PAIRING"] = pairing
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch.object(sys, "argv", ["plexodus-puller", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    _forget_sockets()
+    text = err.getvalue()
+    log = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return Ended(int(ended.value.code or 0), log, out.getvalue(), text)
+
+
+def pull(target: Path, agent: Agent, *options: str) -> Ended:
+    """``plexodus-puller pull`` onto ``target``."""
+    return run_puller("pull", "--target", target, *options, pairing=agent.pairing)
+
+
+@contextmanager
+def cut_at(place: str, call: int = 1) -> Iterator[None]:
+    """Whatever runs in here is cut short when ``place`` is called for the ``call``-th time.
+
+    Frames are committed one by one meanwhile.
+    """
+    module, _, name = place.rpartition(".")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("initpuller.assemble.BATCH", 1)
+        holder = _resolve(module)
+        real = getattr(holder, name)
+        calls = 0
+
+        def cutting(*args: object, **kwargs: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Cut
+            return real(*args, **kwargs)
+
+        patched.setattr(holder, name, cutting)
+        with pytest.raises(Cut):
+            yield
+    _forget_sockets()
+
+
+def _forget_sockets() -> None:
+    """A program that ends leaves it to the kernel to close them; in here that is a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def _resolve(name: str) -> object:
+    """A module, or a class in one."""
+    if name in sys.modules:
+        return sys.modules[name]
+    module, _, below = name.rpartition(".")
+    return getattr(_resolve(module), below)
+
+
+def grow_tiny(root: Path, seed: int = 3) -> Path:
+    """A library of four frames: a large file, small ones, an empty folder, links."""
+    content = random.Random(seed)  # noqa: S311 - the same tree each time
+    below = root / "Plex" / "Metadata"
+    below.mkdir(parents=True)
+    (root / "empty").mkdir()
+    (below / "large").write_bytes(content.randbytes(FRAME + 5))
+    (below / "poster").write_bytes(content.randbytes(50_000))
+    (root / "Plex" / "thumb").write_bytes(content.randbytes(700))
+    (root / "Plex" / "hard").hardlink_to(below / "poster")
+    (root / "Plex" / "link").symlink_to("Metadata/poster")
+    (root / "zero").write_bytes(b"")
+    return root
+
+
+def fingerprint(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Inode, mode, mtime and content of everything in and below ``top``, which may be a file."""
+    found = {}
+    paths = [top, *sorted(top.rglob("*"))] if top.is_dir() and not top.is_symlink() else [top]
+    for path in paths:
+        info = path.lstat()
+        content = b""
+        if path.is_symlink():
+            content = os.fsencode(path.readlink())
+        elif path.is_file():
+            content = path.read_bytes()
+        name = str(path.relative_to(top))
+        found[name] = (info.st_ino, info.st_mode, info.st_mtime_ns, content)
+    return found
+
+
+def left_of_pull(target: Path) -> set[str]:
+    """What is in the puller's own folder."""
+    return {path.name for path in (target / ".plexodus").iterdir()}
+
+
+RECEIPT_FILES = {"lock", "receipt.json", "manifest.jsonl.zst", "SHA256SUMS"}
+"""All that is in the puller's own folder when a pull is done."""

@@ -1,0 +1,238 @@
+"""SIGKILL between each two durable steps, from the first record to the last removal.
+
+The kills happen in children of this file run as a program (see the end): one start of Python
+serves them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from rig.oracle import rsync_differences, sums_hold
+from rig.programs import Agent, clean_environment
+from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pull, pull
+
+from initpuller.__main__ import main
+from initpuller.volume import carryover, finish, journal, publish, records, staging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from shared.digest import Buffer
+
+ROOT = Path(__file__).parent.parent
+OLD = "what was there before"
+
+
+def _run_driver(base: Path, agent: Agent, on_existing: str) -> list[dict[str, Any]]:
+    """Kill a pull at each of its steps, each followed by a whole run; what was seen each time."""
+    done = subprocess.run(
+        [sys.executable, __file__, base, on_existing, agent.library],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=clean_environment()
+        | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PLEXODUS_PAIRING": agent.pairing},
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _check(seen: list[dict[str, Any]], final: set[str]) -> None:
+    """All steps that matter were killed at, and each time all was well in the end."""
+    steps = {each["step"] for each in seen}
+    assert {"save_state", "rename", "fsync", "rename_noreplace", "save_receipt", "unlink"} <= steps
+    assert seen[-1]["killed"] is False, "the last run of all goes through without a kill"
+    assert all(each["killed"] for each in seen[:-1])
+    for number, each in enumerate(seen):
+        assert each["after_kill"] in final, (number, each)
+        assert each["code"] == 0, (number, each)
+        assert each["differences"] == [], (number, each)
+        assert each["sums"], (number, each)
+        assert set(each["left"]) == RECEIPT_FILES, (number, each)
+
+
+@pytest.fixture
+def tiny_agent(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
+    """An agent for a library of four frames."""
+    agent = new_agent(grow_tiny(tmp_path / "vm" / "Library"))
+    agent.pair()
+    agent.start()
+    return agent
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Iterator[Path]:
+    """A folder for volumes: in memory where there is such a place, since syncs are many."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as place:
+        yield Path(place)
+
+
+def test_killed_between_each_two_steps_onto_an_empty_volume(
+    volumes: Path, tiny_agent: Agent
+) -> None:
+    """The name is absent or complete after the kill; the next run leaves library and receipt."""
+    seen = _run_driver(volumes, tiny_agent, "skip")
+
+    _check(seen, {"absent", "complete"})
+    assert {each["after_kill"] for each in seen} == {"absent", "complete"}
+    assert all(each["aside"] == [] for each in seen)
+    assert {"mkdir", "pwrite, half", "fdatasync", "syncfs"} <= {each["step"] for each in seen}
+
+
+def test_killed_between_each_two_steps_while_setting_aside(
+    volumes: Path, tiny_agent: Agent
+) -> None:
+    """What was there is there untouched, or whole under its new name, after kill and next run."""
+    seen = _run_driver(volumes, tiny_agent, "set-aside")
+
+    _check(seen, {"old", "absent", "complete"})
+    assert {each["after_kill"] for each in seen} == {"old", "absent", "complete"}
+    for each in seen:
+        assert each["aside"] == [OLD], each
+        assert each["after_kill"] != "absent" or each["aside_after_kill"] == [OLD], each
+
+
+def test_killed_between_each_two_steps_of_a_take_over(volumes: Path, tiny_agent: Agent) -> None:
+    """The library changed since an earlier, interrupted run: nothing old gets in or stays."""
+    first = volumes / "first"
+    first.mkdir(parents=True)
+    with cut_at("initpuller.volume.staging.Staging.finish"):
+        pull(first, tiny_agent)
+    library = tiny_agent.library
+    (library / "Plex" / "thumb").unlink()
+    (library / "Plex" / "new").write_bytes(b"new")
+    (library / "Plex" / "Metadata" / "poster").write_bytes(b"other")
+
+    _check(_run_driver(volumes, tiny_agent, "skip"), {"absent", "complete"})
+
+
+class Killer:
+    """SIGKILL at the ``number``-th durable step of this process, named in ``report``.
+
+    Steps are counted from the first record on; or, if ``late``, from where publication begins.
+    """
+
+    def __init__(self, number: int, report: Path, *, late: bool) -> None:
+        self._left: int | None = None
+        self._number = number
+        self._report = report
+        self._late = late
+        self._write = os.pwrite
+
+    def arm(self) -> None:
+        """Lie in wait in all that makes something durable."""
+        module, name = (publish, "prepare") if self._late else (staging, "begin")
+        setattr(module, name, self._counting(getattr(module, name)))
+        os.pwrite = self._torn  # type: ignore[assignment]
+        for name in ("rename", "unlink", "rmdir", "mkdir", "fsync", "fdatasync", "symlink", "link"):
+            setattr(os, name, self._killing(name, getattr(os, name)))
+        for each in (carryover, finish, journal, publish, records, staging):
+            for name in ("syncfs", "rename_noreplace", "save_state", "save_receipt"):
+                if hasattr(each, name):
+                    setattr(each, name, self._killing(name, getattr(each, name)))
+
+    def _is_now(self, name: str) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left < 0 and self._report.write_text(name) > 0
+
+    def _counting(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: object, **kwargs: object) -> object:
+            self._left = self._number
+            return real(*args, **kwargs)
+
+        return wrapper
+
+    def _killing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: object, **kwargs: object) -> object:
+            if self._is_now(name):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return wrapper
+
+    def _torn(self, fd: int, data: Buffer, offset: int) -> int:
+        if self._is_now("pwrite, half"):
+            self._write(fd, memoryview(data)[: len(data) // 2], offset)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._write(fd, data, offset)
+
+
+def _in_child(log: Path, arguments: list[str], killer: Killer | None) -> int:
+    """``plexodus-puller`` in a child; its exit code, or minus its signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 99
+    try:
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        if killer is not None:
+            killer.arm()
+        with patch.object(sys, "argv", ["plexodus-puller", *arguments]):
+            main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        os._exit(code)
+
+
+def _what_is(place: Path, library: Path, old: dict[str, Any]) -> str:
+    if not os.path.lexists(place):
+        return "absent"
+    if (place / "mark").exists():
+        return "old" if fingerprint(place) == old else "old, damaged"
+    return "partial" if rsync_differences(library, place) else "complete"
+
+
+def _aside(target: Path) -> list[str]:
+    return [(each / "mark").read_text() for each in target.glob("Library.set-aside-*")]
+
+
+def _drive(base: Path, on_existing: str, library: Path) -> None:
+    number, killed = 0, True
+    while killed:
+        target = base / f"volume{number}"
+        if (base / "first").exists():
+            shutil.copytree(base / "first", target, symlinks=True)
+        else:
+            target.mkdir(parents=True)
+        old: dict[str, Any] = {}
+        if on_existing == "set-aside":
+            (target / "Library").mkdir()
+            (target / "Library" / "mark").write_text(OLD)
+            old = fingerprint(target / "Library")
+        report, log = base / f"step{number}", base / f"log{number}"
+        arguments = ["pull", "--target", str(target), "--jobs", "1", "--on-existing", on_existing]
+        killer = Killer(number, report, late=on_existing == "set-aside")
+        killed = _in_child(log, arguments, killer) == -signal.SIGKILL
+        seen: dict[str, Any] = {"killed": killed}
+        seen["step"] = report.read_text() if killed else ""
+        seen["after_kill"] = _what_is(target / "Library", library, old)
+        seen["aside_after_kill"] = _aside(target)
+        seen["code"] = _in_child(log, arguments, None)
+        seen["log"] = log.read_text()[-600:] if seen["code"] else ""
+        seen["differences"] = rsync_differences(library, target / "Library")
+        seen["sums"] = sums_hold(target)
+        seen["left"], seen["aside"] = sorted(left_of_pull(target)), _aside(target)
+        sys.stdout.write(json.dumps(seen) + "\n")
+        shutil.rmtree(target)
+        number += 1
+
+
+if __name__ == "__main__":
+    _drive(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

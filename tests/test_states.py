@@ -1,0 +1,239 @@
+"""The state table of docs/states.md: one volume a row, made by real pulls that were cut short."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.oracle import rsync_differences, sums_hold
+from rig.programs import Agent, running
+from rig.volume import (
+    RECEIPT_FILES,
+    Ended,
+    cut_at,
+    fingerprint,
+    grow_tiny,
+    left_of_pull,
+    pull,
+    run_puller,
+)
+
+from shared.exitcodes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TABLE = Path(__file__).parent.parent / "docs" / "states.md"
+COMMIT = "initpuller.volume.staging.Staging.commit"
+PUBLISH = "initpuller.volume.publish.publish"
+RENAME = "initpuller.volume.publish.rename_noreplace"
+SEAL = "initpuller.volume.publish.seal"
+LEFTOVERS = "initpuller.volume.publish.remove_leftovers"
+SKIP, FAIL, ASIDE = (("--on-existing", value) for value in ("skip", "fail", "set-aside"))
+SCAN = "POST /v1/snapshots"
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """One agent with a tiny library for all rows."""
+    place = tmp_path_factory.mktemp("states")
+    agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
+    agent.pair()
+    with running(agent):
+        yield agent
+
+
+def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], None]:
+    """A pull that ends where ``place`` is called."""
+
+    def make(target: Path, agent: Agent) -> None:
+        with cut_at(place, call):
+            pull(target, agent, *options)
+
+    return make
+
+
+def _whole(target: Path, agent: Agent) -> None:
+    """A pull that goes through."""
+    assert pull(target, agent).code == ExitCode.OK
+
+
+def _foreign(target: Path, _agent: Agent) -> None:
+    """A library that is not ours."""
+    (target / "Library").mkdir()
+    (target / "Library" / "mark").write_text("not ours")
+
+
+def _without(*names: str) -> Callable[[Path, Agent], None]:
+    """Something on the volume is gone."""
+
+    def make(target: Path, _agent: Agent) -> None:
+        for name in names:
+            path = target / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return make
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is made on the volume, and what a run then does."""
+
+    name: str
+    makes: tuple[Callable[[Path, Agent], None], ...]
+    options: tuple[tuple[str, ...], ...] = ((), FAIL, ASIDE)
+    """Each is tried on a volume of its own."""
+    code: ExitCode = ExitCode.OK
+    asks: bool = False
+    publishes: bool = True
+    """There is a whole library with its receipt in the end."""
+    aside: bool = False
+    """What was there is found again under another name."""
+    frames: range = field(default=range(1))
+    """How many frames may be fetched."""
+    says: str = ""
+
+
+RESUME = _cut(COMMIT, 3)
+VERIFIED, RENAMED = _cut(PUBLISH), _cut(SEAL)
+WARNING = "A LIBRARY THAT IS NOT OURS"
+ALL = range(4, 5)
+ROWS = (
+    Row("done", (_whole,), says="everything is there"),
+    Row("leftovers", (_cut(LEFTOVERS),), says="everything is there"),
+    Row(
+        "lost",
+        (_whole, _without("Library")),
+        code=ExitCode.CONFLICT,
+        publishes=False,
+        says="it is gone",
+    ),
+    Row("empty", (), asks=True, frames=ALL),
+    Row("resume", (RESUME,), asks=True, frames=range(1, 4)),
+    Row("staging-lost", (RESUME, _without(".plexodus/staging")), asks=True, frames=ALL),
+    Row("state-lost", (RESUME, _without(".plexodus/state.json")), asks=True, frames=ALL),
+    Row("verified", (VERIFIED,)),
+    Row("renamed", (RENAMED,)),
+    Row("both-lost", (VERIFIED, _without(".plexodus/staging")), asks=True, frames=ALL),
+    Row("existing-skip", (_foreign,), ((), SKIP), publishes=False, says=WARNING),
+    Row("existing-skip", (RESUME, _foreign), (SKIP,), publishes=False, says=WARNING),
+    Row(
+        "existing-fail",
+        (_foreign,),
+        (FAIL,),
+        ExitCode.CONFLICT,
+        publishes=False,
+        says="not ours",
+    ),
+    Row("existing-aside", (_foreign,), (ASIDE,), asks=True, aside=True, frames=ALL),
+    Row("existing-aside", (RESUME, _foreign), (ASIDE,), asks=True, aside=True, frames=range(1, 4)),
+    Row("appeared-skip", (VERIFIED, _foreign), ((), SKIP), publishes=False, says=WARNING),
+    Row(
+        "appeared-fail",
+        (VERIFIED, _foreign),
+        (FAIL,),
+        ExitCode.CONFLICT,
+        publishes=False,
+        says="not ours",
+    ),
+    Row("appeared-aside", (VERIFIED, _foreign), (ASIDE,), asks=True, aside=True),
+    Row("displacing", (_foreign, _cut(PUBLISH, 1, *ASIDE)), aside=True),
+    Row("displaced", (_foreign, _cut(RENAME, 1, *ASIDE)), aside=True),
+)
+CASES = [
+    pytest.param(row, options, id=f"{row.name}-{number}-{options[-1] if options else 'default'}")
+    for number, row in enumerate(ROWS)
+    for options in row.options
+]
+
+
+@pytest.mark.parametrize(("row", "options"), CASES)
+def test_a_run_does_what_its_row_says(
+    tmp_path: Path, agent: Agent, row: Row, options: tuple[str, ...]
+) -> None:
+    """Exit code, requests, what was fetched, what was published, and what was not touched."""
+    target = tmp_path / "config"
+    target.mkdir()
+    for make in row.makes:
+        make(target, agent)
+    before, requests, asked = fingerprint(target), agent.requests(), agent.frames_asked()
+
+    done = pull(target, agent, *options)
+
+    new_requests = agent.requests()[len(requests) :]
+    assert done.code == row.code, done.text
+    assert row.says in done.text
+    assert (SCAN in new_requests) is row.asks
+    assert row.asks or new_requests == []
+    assert len(agent.frames_asked()) - len(asked) in row.frames
+    if row.publishes:
+        _is_published(target, agent, done)
+    else:
+        _is_untouched(target, before)
+    marks = [path.read_text() for path in target.glob("Library.set-aside-*/mark")]
+    assert marks == (["not ours"] if row.aside else [])
+
+
+def test_table_and_tests_have_the_same_rows() -> None:
+    """No row of the documented table is without a test, none is tested that is not there."""
+    table = TABLE.read_text().partition("## The state table")[2].partition("## Crash points")[0]
+    documented = re.findall(r"^\| ([a-z-]+) \| (?:yes|no)", table, re.MULTILINE)
+
+    assert documented == list(dict.fromkeys(row.name for row in ROWS))
+
+
+@pytest.mark.parametrize("record", ["receipt.json", "state.json"])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"phase": "elsewhere"}', b"\0" * 512])
+def test_a_damaged_record_stops_the_run(
+    tmp_path: Path, agent: Agent, record: str, damage: bytes
+) -> None:
+    """Exit code 15, naming the record, from pull and status; nothing asked, nothing touched."""
+    target = tmp_path / "config"
+    target.mkdir()
+    (_whole if record == "receipt.json" else RESUME)(target, agent)
+    path = target / ".plexodus" / record
+    path.write_bytes(damage)
+    before, requests = fingerprint(target), agent.requests()
+
+    done, status = pull(target, agent, *ASIDE), run_puller("status", "--target", target)
+
+    assert (done.code, status.code) == (ExitCode.STORAGE, ExitCode.STORAGE), done.text
+    assert str(path) in done.reason()
+    assert "cannot be read" in status.reason()
+    assert agent.requests() == requests
+    _is_untouched(target, before)
+
+
+def test_state_moved_away_begins_anew_with_another_library_of_that_name(
+    tmp_path: Path, agent: Agent
+) -> None:
+    """What a damaged state's hint says works, though staging holds what does not belong there."""
+    target = tmp_path / "config"
+    target.mkdir()
+    RESUME(target, agent)
+    (target / ".plexodus" / "state.json").unlink()
+    (target / ".plexodus" / "staging" / "Library" / "foreign").write_text("of another time")
+
+    done = pull(target, agent)
+
+    assert done.code == ExitCode.OK, done.text
+    _is_published(target, agent, done)
+
+
+def _is_published(target: Path, agent: Agent, done: Ended) -> None:
+    assert rsync_differences(agent.library, target / "Library") == [], done.text
+    assert sums_hold(target)
+    assert left_of_pull(target) == RECEIPT_FILES
+
+
+def _is_untouched(target: Path, before: dict[str, tuple[int, int, int, bytes]]) -> None:
+    """The volume is as it was, but for the lock and the time of the folder that it is in."""
+    after = fingerprint(target)
+    for found in (before, after):
+        for name in (".", ".plexodus", ".plexodus/lock"):
+            found.pop(name, None)
+    assert after == before
