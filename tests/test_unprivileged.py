@@ -145,6 +145,7 @@ def test_finished_tree_is_taken_over_by_the_next_run(place: Path, library_mode: 
         os.removexattr(library / "folder 755", "user.kept")
         (library / "folder 555" / "file").unlink()
         (library / "folder 555").rmdir()
+        (staged / "folder 555").chmod(0)  # as a kill while folders are closed leaves it
         asked = len(agent.frames_asked())
 
         done = puller.pull()

@@ -7,6 +7,7 @@ and every frame it lay in is journalled; a frame need not be fetched if all its 
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.unpack import remove
@@ -60,12 +61,29 @@ def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
     Raises:
         OSError: as the filesystem says.
     """
+    if os.geteuid():
+        _reopen_folders(staging)
     walk = TreeWalk(staging, manifest.root, must_read=False)
     unwanted = list(_unwanted(walk.entries(), manifest, journal))
     with DirStack(staging, create=True) as folders:
         for path in reversed(unwanted):
             folder, name = folders.parent(path)
             remove(folder, name)
+
+
+def _reopen_folders(above: int) -> None:
+    """Without privileges, what was closed for publication can neither be walked nor removed."""
+    for name in os.listdir(above):
+        info = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if not stat.S_ISDIR(info.st_mode):
+            continue
+        if info.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(name, stat.S_IRWXU, dir_fd=above)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            _reopen_folders(fd)
+        finally:
+            os.close(fd)
 
 
 def _staying(

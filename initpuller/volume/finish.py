@@ -52,13 +52,14 @@ class Finisher:
         self._ownership = ownership
         self._journal = journal
         self._digests = digests
+        self._lost: set[bytes] = set()
 
     def files_and_links(self, *, all_files: bool) -> None:
         """Attributes of large files, symlinks, hard links; and the digests of what is read back.
 
         Read back are large files, since their pieces came in any order, and all that an earlier
         run has brought: what happened to the volume since then is not known. Small files of this
-        run were hashed while they were written.
+        run were hashed while they were written. What is lost has no digest, so it is fetched again.
 
         Args:
             all_files: give attributes to small files again too, since the owner changed.
@@ -67,12 +68,13 @@ class Finisher:
             StorageError: as the filesystem says.
             IllegalLink: a hard link to what is not there.
         """
+        self._lost.clear()
         with DirStack(self._staging, create=True) as folders, DirStack(self._staging) as others:
             for number, entry in enumerate(self._manifest):
                 try:
                     if entry.kind is Kind.SYMLINK:
                         self._symlink(folders, entry)
-                    elif entry.kind is Kind.HARDLINK:
+                    elif entry.kind is Kind.HARDLINK and entry.link not in self._lost:
                         _hardlink(folders, others, entry)
                     elif entry.kind is Kind.FILE:
                         self._file(folders, number, entry, attributes=all_files)
@@ -128,6 +130,10 @@ class Finisher:
         if is_new and not attributes:
             return
         folder, name = folders.parent(entry.path)
+        if not _is_file(folder, name):
+            self._lost.add(entry.path)
+            self._digests.put(number, [None])
+            return
         try:
             fd = os.open(name, _READ, dir_fd=folder)
         except PermissionError:  # an earlier run gave it its own mode
@@ -157,6 +163,13 @@ class Finisher:
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
         times = (entry.mtime_ns, entry.mtime_ns)
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
+def _is_file(folder: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:

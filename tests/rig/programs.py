@@ -54,8 +54,6 @@ class Agent:
     library: Path
     log: Path
     port: int = field(default_factory=free_port)
-    user: int | None = None
-    """uid to run as; None: as the tests."""
     pairing: str = ""
     """The string that :meth:`pair` printed last."""
     _process: subprocess.Popen[bytes] | None = None
@@ -75,7 +73,6 @@ class Agent:
             capture_output=True,
             text=True,
             env=clean_environment(),
-            user=self.user,
         ).stdout.strip()
         return self.pairing
 
@@ -95,7 +92,6 @@ class Agent:
                 ],
                 stderr=log,
                 env=clean_environment(),
-                user=self.user,
             )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -167,7 +163,6 @@ class Puller:
     target: Path
     log: Path
     pairing: str
-    user: int | None = None
 
     def command(self, *options: str | Path) -> list[str | Path]:
         """The command line of ``pull``."""
@@ -191,7 +186,6 @@ class Puller:
                 stdout=log,
                 stderr=log,
                 env=self.environment(),
-                user=self.user,
             )
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:
@@ -207,7 +201,6 @@ class Puller:
             capture_output=True,
             text=True,
             env=clean_environment(),
-            user=self.user,
         )
 
 

@@ -20,7 +20,7 @@ from initpuller.__main__ import main
 from rig.programs import Agent, clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FRAME = 4 * 1024 * 1024
@@ -46,20 +46,26 @@ class Ended:
         return said[-1] if said else ""
 
 
-def run_puller(*arguments: str | Path, pairing: str | None = None) -> Ended:
-    """The whole program with its arguments, environment and exit code, but no start to wait for."""
-    environment = clean_environment()
+def run_puller(*arguments: str | Path, pairing: str | None = None, **variables: str) -> Ended:
+    """``plexodus-puller``, see :func:`run_main`."""
     if pairing is not None:
-        environment["PLEXODUS_PAIRING"] = pairing
+        variables["PLEXODUS_PAIRING"] = pairing
+    return run_main(main, *arguments, **variables)
+
+
+def run_main(program: Callable[[], None], *arguments: str | Path, **variables: str) -> Ended:
+    """The whole program with its arguments, environment and exit code, but no start to wait for."""
+    environment = clean_environment() | variables
+    name = "plexodus-puller" if program is main else "plexodus-agent"
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, environment, clear=True),
-        patch.object(sys, "argv", ["plexodus-puller", *map(str, arguments)]),
+        patch.object(sys, "argv", [name, *map(str, arguments)]),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
     ):
-        main()
+        program()
     _forget_sockets()
     text = err.getvalue()
     log = [json.loads(line) for line in text.splitlines() if line.startswith("{")]

@@ -93,9 +93,9 @@ class FaultyNetwork:
     def _pass_down(self, agent: socket.socket, client: socket.socket) -> None:
         sent = 0
         with contextlib.suppress(OSError):
-            while data := agent.recv(_CHUNK):
+            while received := agent.recv(_CHUNK):
                 faults = self.faults
-                data, goes_on = self._harm(faults, bytearray(data), sent)
+                data, goes_on = self._harm(faults, bytearray(received), sent)
                 self._wait_turn(faults, len(data))
                 client.sendall(data)
                 sent += len(data)
