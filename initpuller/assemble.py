@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 BATCH = 16
-"""Frames that are made durable together; a kill costs at most these and those under way."""
+"""Unpacked frames that are not journalled yet; a kill costs at most these and those under way."""
 _BATCH_SECONDS = 1.0
 _LISTED = 1000
 """Differences named in one message."""
@@ -55,6 +55,7 @@ class Assembly:
         self._jobs = jobs
         self._progress = progress
         self._pending: list[tuple[int, str]] = []
+        self._at_stake = 0
         self._since = time.monotonic()
         self._lock = asyncio.Lock()
 
@@ -76,6 +77,7 @@ class Assembly:
             lambda: list(tree_differences(work.fd, work.manifest, work.ownership))
         )
         if differences:
+            await asyncio.to_thread(work.distrust)
             raise TreeDiffers(differences[:_LISTED], work.layout.staging)
 
     async def _fetch(self) -> None:
@@ -127,11 +129,16 @@ class Assembly:
         return False
 
     async def _receive(self, number: int, tar: Buffer, digest: str) -> None:
-        """Unpack a frame; journal in batches, files on disk before the record."""
+        """Unpack a frame; journal in batches, files on disk before the record.
+
+        Half a batch is made durable while the other half arrives; a slow disk is waited for.
+        """
         await to_its_end(asyncio.to_thread(self._work.unpack, number, tar))
         self._pending.append((number, digest))
+        self._at_stake += 1
         is_old = time.monotonic() - self._since > _BATCH_SECONDS
-        if len(self._pending) >= BATCH or is_old:
+        is_half = len(self._pending) >= BATCH // 2 and not self._lock.locked()
+        if self._at_stake >= BATCH or is_half or is_old:
             await self._commit()
 
     async def _commit(self) -> None:
@@ -141,6 +148,7 @@ class Assembly:
             if not batch:
                 return
             await to_its_end(asyncio.to_thread(self._work.commit, batch))
+            self._at_stake -= len(batch)
             for number, _ in batch:
                 frame = self._work.manifest.plan[number]
                 self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)

@@ -182,6 +182,10 @@ def _drop(layout: Layout) -> None:
 
 def _sweep(layout: Layout) -> None:
     """Remove what a run that was killed right after its receipt has left."""
-    if os.path.lexists(layout.state):
+    if not os.path.lexists(layout.state):
+        return
+    try:
         with locked(layout):
             staging.remove_leftovers(layout)
+    except (errors.PlexodusError, OSError) as error:  # the library is whole all the same
+        _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

@@ -27,7 +27,7 @@ def check_environment(environment: Mapping[str, str], known: Collection[str]) ->
     for name, value in environment.items():
         if not name.startswith(PREFIX) or name in known or _is_service_link(name, value):
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
         raise ConfigurationError(
             f"unknown environment variable {name}", hint=f"Did you mean {near[0]}?"
         )

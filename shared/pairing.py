@@ -47,12 +47,13 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises:
         ConfigurationError: it is not that.
     """
-    parts = urlsplit(f"//{text}")
     try:
+        parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
+        is_bare = not parts.path and not parts.query and parts.username is None
     except ValueError:
-        host, port = None, None
-    if not host or port is None or parts.path or parts.query or parts.username is not None:
+        host, port, is_bare = None, None, False
+    if not host or port is None or not is_bare:
         raise ConfigurationError(f"not an address of the form HOST:PORT: {text!r}")
     return host, port
 

@@ -47,7 +47,7 @@ def header(entry: Entry) -> bytes:
         if not 0 <= value < limit:
             pax.append((key, b"%d" % value))
     pax.extend(
-        (b"SCHILY.xattr." + key.encode(), value) for key, value in sorted(entry.xattrs.items())
+        (b"SCHILY.xattr." + _keyword(key), value) for key, value in sorted(entry.xattrs.items())
     )
     block = _ustar(
         split,
@@ -81,6 +81,11 @@ def header_size(entry: Entry) -> int:
 
 def _tar_name(entry: Entry) -> bytes:
     return entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
+
+
+def _keyword(name: str) -> bytes:
+    """As GNU tar spells it: an ``=`` would end a pax record's keyword."""
+    return name.replace("%", "%25").replace("=", "%3D").encode()
 
 
 def _is_utf8(value: bytes) -> bool:

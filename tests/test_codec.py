@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -94,16 +95,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_bombs_take_no_memory(tmp_path: Path) -> None:
-    """One GiB that says so, says nothing, says a MiB; as gzip too: 1 MiB planned, 24 MiB taken."""
+    """A GiB that says so, says nothing, says one MiB; and 64 MiB of gzip: none is ever held."""
     gib = 1 << 30
-    half = 1 << 29
-    zeros = subprocess.run(["head", "-c", str(half), "/dev/zero"], check=True, capture_output=True)
-    gzip = subprocess.run(["gzip", "-1"], input=zeros.stdout, check=True, capture_output=True)
     bombs = {
         "1-tar.zst": zstd_bomb(gib, gib),
         "2-tar.zst": zstd_bomb(gib, None),
         "3-tar.zst": zstd_bomb(gib, 1 << 20),
-        "4-tar.gz": gzip.stdout,
+        "4-tar.gz": gzip.compress(bytes(1 << 26), 1),
     }
     for name, bomb in bombs.items():
         (tmp_path / name).write_bytes(bomb)

@@ -108,6 +108,24 @@ def test_folder_in_staging_lost_between_two_runs(target: Path, agent: Agent) -> 
     _is_whole(target, agent)
 
 
+def test_strangers_in_staging_hold_up_one_run(target: Path, agent: Agent) -> None:
+    """A file too many and a changed mode are refused, by name, and mended by the next run."""
+    with cut_at(FINISH):
+        pull(target, agent)
+    staged = target / ".plexodus" / "staging" / "Library"
+    (staged / "stranger").write_bytes(b"not of the library")
+
+    refused = pull(target, agent)
+
+    assert refused.code == ExitCode.INTEGRITY
+    assert "stranger: does not belong here" in refused.text
+    assert not (target / "Library").exists()
+    (staged / "Plex" / "Metadata" / "poster").chmod(0o777)
+    done = pull(target, agent)
+    assert done.code == ExitCode.OK, done.text
+    _is_whole(target, agent)
+
+
 def _record(target: Path, kind: str) -> Path:
     (found,) = (target / ".plexodus").glob(f"{kind}-*")
     return found

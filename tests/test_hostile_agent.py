@@ -216,6 +216,8 @@ PROBLEM = {"Content-Type": "application/problem+json"}
 ANSWERS = {
     "garbage": (Reply(b"{garbage", 201), errors.ProtocolViolation, 1),
     "lone_surrogate": (Reply(b'{"id":"\\ud800x"}', 201), errors.ProtocolViolation, 1),
+    "not_utf_8": (Reply(b'{"id":"\xff"}', 201), errors.ProtocolViolation, 1),
+    "deeply_nested": (Reply(b'{"x":' + b"[" * 100_000, 201), errors.ProtocolViolation, 1),
     "endless": (Reply(b" " * 65536, 201, endless=True), errors.FrameTooLarge, 1),
     "other_status": (Reply(b"{}", 200), errors.ProtocolViolation, 1),
     "redirect": (Reply(status=307, headers={"Location": "/other"}), errors.ProtocolViolation, 1),

@@ -72,7 +72,7 @@ def test_any_text_for_a_pairing(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "host", "port"),
-    [("0.0.0.0:8443", "0.0.0.0", 8443), ("[::1]:80", "::1", 80), ("vm.lan:1", "vm.lan", 1)],
+    [("192.0.2.10:8443", "192.0.2.10", 8443), ("[::1]:80", "::1", 80), ("vm.lan:1", "vm.lan", 1)],
 )
 def test_address_is_read(text: str, host: str, port: int) -> None:
     """Host and port as people write them."""

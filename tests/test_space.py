@@ -164,15 +164,15 @@ def test_volume_filled_by_something_else_meanwhile(
     assert _is_whole(volume, agent)
 
 
-@pytest.mark.parametrize("commits", [1, 3])
+@pytest.mark.parametrize(("commits", "jobs"), [(1, "4"), (3, "1")])
 def test_resumed_run_that_just_fits_is_not_refused(
-    volume: Volume, agent: Agent, commits: int
+    volume: Volume, agent: Agent, commits: int, jobs: str
 ) -> None:
     """What is in staging, journalled or not, is not asked for a second time."""
     enough = _enough(volume, agent)
     volume.limit(enough)
     with cut_at("initpuller.volume.staging.Staging.commit", commits):
-        pull(volume.path, agent)
+        pull(volume.path, agent, "--jobs", jobs)
 
     done = pull(volume.path, agent)
 

@@ -47,7 +47,7 @@ class SnapshotEndpoints:
         """Scan; who asks for the same while a scan is under way gets that one's result."""
         try:
             wanted = msgspec.json.decode(await request.read(), type=protocol.SnapshotRequest)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError) as error:
             return problem(400, f"the request's body cannot be used ({error})")
         exclude = tuple(wanted.exclude)
         scan = self._scans.get(exclude)

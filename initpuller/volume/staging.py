@@ -112,6 +112,15 @@ class Staging:
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
 
+    def distrust(self) -> None:
+        """Have the next run remove what does not belong here, and set all attributes again.
+
+        Raises:
+            StorageError: as the filesystem says.
+        """
+        self.state.prune = self.state.reown = True
+        save_state(self.layout, self.state)
+
     def redo(self, entries: list[int]) -> None:
         """Remove these files, and journal their frames as not there.
 

@@ -218,7 +218,7 @@ async def _save(response: aiohttp.ClientResponse, path: str, most: int) -> None:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise errors.ProtocolViolation(f"an answer that cannot be read ({error})") from error
 
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CHUNK = 64 * 1024
-_RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER on, of no seconds: closing sends RST, not FIN."""
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER on, of no seconds: what is not sent yet is dropped."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Reset the connection once so many bytes have come from the agent."""
+    """End the connection once so many bytes have come from the agent."""
 
     after: int
 
@@ -103,12 +103,12 @@ class FaultProxy:
         self.__enter__()
 
     def cut_all(self) -> None:
-        """Reset all open connections, stalled ones too."""
+        """Cut all open connections, stalled ones too."""
         self._released.set()
         self._released = threading.Event()
         with self._lock:
             for each in self._open:
-                _reset(each)
+                _cut(each)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -119,7 +119,7 @@ class FaultProxy:
             try:
                 agent = socket.create_connection(("127.0.0.1", self.agent_port))
             except OSError:
-                _reset(client)
+                _cut(client)
                 client.close()
                 continue
             with self._lock:
@@ -133,8 +133,8 @@ class FaultProxy:
         upwards.start()
         with contextlib.suppress(OSError):
             self._downwards(agent, client, fault)
-        _reset(agent)
-        _reset(client)
+        _cut(agent)
+        _cut(client)
         upwards.join()
         with self._lock:
             self._open -= {client, agent}
@@ -146,8 +146,8 @@ class FaultProxy:
         sent = 0
         while True:
             left = fault.after - sent if isinstance(fault, Cut | Stall) else _CHUNK
-            if left == 0:
-                self.happened.append(_not_none(fault))
+            if left == 0 and fault is not None:
+                self.happened.append(fault)
                 if isinstance(fault, Stall):
                     released.wait()
                 return
@@ -180,13 +180,8 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def _reset(each: socket.socket) -> None:
-    """Make the peer see a reset, and whoever waits on ``each`` here wake up."""
+def _cut(each: socket.socket) -> None:
+    """End ``each`` for its peer, and wake whoever waits on it here."""
     with contextlib.suppress(OSError):  # closed by now
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         each.shutdown(socket.SHUT_RDWR)
-
-
-def _not_none(fault: Fault | None) -> Fault:
-    assert fault is not None
-    return fault

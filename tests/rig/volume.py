@@ -73,8 +73,9 @@ def run_main(program: Callable[[], None], *arguments: str | Path, **variables: s
 
 
 def pull(target: Path, agent: Agent, *options: str) -> Ended:
-    """``plexodus-puller pull`` onto ``target``."""
-    return run_puller("pull", "--target", target, *options, pairing=agent.pairing)
+    """``plexodus-puller pull`` onto ``target``; one frame at a time, so that counts are certain."""
+    jobs = () if "--jobs" in options else ("--jobs", "1")
+    return run_puller("pull", "--target", target, *jobs, *options, pairing=agent.pairing)
 
 
 @contextmanager

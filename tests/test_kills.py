@@ -1,0 +1,241 @@
+"""SIGKILL of puller, agent or both, at random moments of one migration; its cost is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.faultproxy import FaultProxy
+from rig.oracle import rsync_differences, sums_hold
+
+from initpuller.assemble import BATCH
+from initpuller.migrate import PullOptions, pull
+from initpuller.volume import staging
+from initpuller.volume.decision import OnExisting
+from initpuller.volume.ownership import choose_ownership
+from shared.exitcodes import ExitCode
+from shared.pairing import parse_pairing
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rig.programs import Agent, Puller
+
+FRAME = 4 * 1024 * 1024
+JOBS = 4
+LOST = JOBS + 1 + BATCH
+"""Frames that one kill may cost: those under way, and one batch of the journal."""
+RATE = 80e6
+_log = logging.getLogger(__name__)
+_DONE = re.compile(r"done (\d+) [0-9a-f]{64}\n")
+
+
+@pytest.fixture(scope="module")
+def large_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of some 90 frames: large files of two and a half, and folders of small ones."""
+    root = tmp_path_factory.mktemp("vm") / "Library"
+    content = random.Random(5)  # noqa: S311 - the same tree each time
+    for number in range(20):
+        below = root / f"bundle{number:02}"
+        below.mkdir(parents=True)
+        (below / "large").write_bytes(content.randbytes(5 * FRAME // 2))
+        (below / "link").symlink_to("large")
+        for file in range(20):
+            (below / f"small{file:02}").write_bytes(content.randbytes(content.randrange(500_000)))
+    return root
+
+
+@pytest.fixture
+def slow_agent(
+    new_agent: Callable[[Path], Agent], large_library: Path
+) -> Iterator[tuple[Agent, FaultProxy]]:
+    """A serving agent, and the slow proxy that its pairing names."""
+    agent = new_agent(large_library)
+    with FaultProxy(agent.port, RATE) as proxy:
+        agent.pair(proxy.port)
+        agent.start()
+        yield agent, proxy
+
+
+@pytest.fixture
+def agent(slow_agent: tuple[Agent, FaultProxy]) -> Agent:
+    """The agent alone."""
+    return slow_agent[0]
+
+
+def journalled(target: Path) -> set[int]:
+    """The frames that journals on the volume hold, read without any code of ours."""
+    found: set[int] = set()
+    for journal in (target / ".plexodus").glob("journal-*"):
+        for line in journal.read_text().splitlines(keepends=True):
+            if done := _DONE.fullmatch(line):
+                found.add(int(done[1]))
+    return found
+
+
+def wait_until(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Poll ``what``; ``process`` must be running until then."""
+    deadline = time.monotonic() + 60
+    while not what():
+        assert process.poll() is None, "the puller ended before the moment of the kill"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def wait_for_frames(agent: Agent, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the agent was asked for ``count`` frames in all."""
+    wait_until(lambda: len(agent.frames_asked()) >= count, process)
+
+
+def test_puller_killed_at_twelve_random_moments(
+    agent: Agent, puller: Puller, large_library: Path
+) -> None:
+    """No journalled frame is ever asked for again, and each kill costs what it may at most."""
+    moments = random.Random(20)  # noqa: S311 - the same moments each time
+    # Before the first frame, in the first batch, after it; last of all, when every frame is there.
+    counts = [0, *(moments.randrange(1, 8) for _ in range(7)), BATCH, BATCH + 3, 0]
+    moments.shuffle(counts)
+    enough = sum(path.stat().st_size for path in large_library.rglob("large")) // FRAME
+    waste = 0
+    for count in counts:
+        kept, before = journalled(puller.target), len(agent.frames_asked())
+        process = puller.begin("--jobs", str(JOBS))
+        if count:
+            wait_for_frames(agent, before + min(count, 1 + (enough - len(kept)) // 3), process)
+        time.sleep(moments.random() / 8)
+        process.kill()
+        assert process.wait() == -9
+        now, asked = journalled(puller.target), agent.frames_asked()[before:]
+        assert not (puller.target / "Library").exists()
+        assert kept <= now
+        assert kept.isdisjoint(asked)
+        lost = len(asked) - len(now - kept)
+        assert lost <= LOST, f"{lost} frames of {len(asked)} are not on the volume"
+        waste += lost
+    kept, before = journalled(puller.target), len(agent.frames_asked())
+    assert kept, "no kill came after a batch: the test would prove nothing"
+
+    process = puller.begin("--jobs", str(JOBS))
+    wait_until(lambda: any(path.endswith("/check") for path in agent.requests()), process)
+    process.kill()
+    assert process.wait() == -9
+    assert not (puller.target / "Library").exists()
+    assert kept.isdisjoint(agent.frames_asked()[before:])
+    every = journalled(puller.target)
+    total = len(agent.frames_asked())
+    done = puller.pull("--jobs", str(JOBS))
+
+    assert done.code == ExitCode.OK, done.text
+    assert every == set(range(len(every)))
+    assert len(agent.frames_asked()) == total, "all frames were journalled before the last kill"
+    assert total <= len(every) + (len(counts) + 1) * LOST
+    assert rsync_differences(large_library, puller.target / "Library") == []
+    assert sums_hold(puller.target)
+    _log.info(
+        "%d kills, %d frames, %d asked for again", len(counts) + 1, len(every), total - len(every)
+    )
+
+
+def test_both_killed_together_then_agent_loses_its_snapshots(
+    agent: Agent, puller: Puller, large_library: Path
+) -> None:
+    """Both start anew and go on; a snapshot lost under a running puller is scanned again."""
+    process = puller.begin("--jobs", str(JOBS))
+    wait_for_frames(agent, 2 * BATCH, process)
+    agent.kill()
+    process.kill()
+    process.wait()
+    kept, before = journalled(puller.target), len(agent.frames_asked())
+    assert len(kept) >= 2 * BATCH - LOST
+    assert not (puller.target / "Library").exists()
+
+    agent.start()
+    process = puller.begin("--jobs", str(JOBS))
+    wait_for_frames(agent, before + 8, process)
+    agent.kill()
+    shutil.rmtree(agent.state / "snapshots")
+    agent.start()
+    done = puller.finished(process)
+
+    assert done.code == ExitCode.OK, done.text
+    assert "the agent has lost the snapshot, scanning again" in done.text
+    assert kept.isdisjoint(agent.frames_asked()[before:])
+    assert agent.requests().count("POST /v1/snapshots") == 3
+    assert rsync_differences(large_library, puller.target / "Library") == []
+
+
+def test_agent_made_anew_from_nothing_after_sigterm_of_puller(
+    agent: Agent, slow_agent: tuple[Agent, FaultProxy], puller: Puller, large_library: Path
+) -> None:
+    """SIGTERM keeps the journal; so does an agent with another certificate and no snapshot."""
+    process = puller.begin("--jobs", str(JOBS))
+    wait_for_frames(agent, BATCH + 2, process)
+    process.terminate()
+    ended = puller.finished(process)
+    kept, before = journalled(puller.target), len(agent.frames_asked())
+    assert ended.code == ExitCode.INTERRUPTED, ended.text
+    assert len(kept) >= before - JOBS
+    assert not (puller.target / "Library").exists()
+
+    agent.kill()
+    shutil.rmtree(agent.state)
+    pairing = agent.pair(slow_agent[1].port)
+    agent.start()
+    refused = puller.pull()
+    puller.pairing = pairing
+    done = puller.pull()
+
+    assert refused.code == ExitCode.AUTHENTICATION
+    assert "certificate" in refused.reason()
+    assert done.code == ExitCode.OK, done.text
+    assert kept.isdisjoint(agent.frames_asked()[before:])
+    assert rsync_differences(large_library, puller.target / "Library") == []
+
+
+async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
+    new_agent: Callable[[Path], Agent],
+    large_library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a batch is being made durable, however long that takes, the bound holds too."""
+    agent, target = new_agent(large_library), tmp_path / "config"
+    agent.pair()
+    agent.start()
+    target.mkdir()
+    disk, is_asked, sync = threading.Event(), threading.Event(), staging.syncfs
+
+    def slow_sync(fd: int) -> None:
+        is_asked.set()
+        assert disk.wait(60)
+        sync(fd)
+
+    monkeypatch.setattr("initpuller.volume.staging.syncfs", slow_sync)
+    options = PullOptions(
+        pairing=parse_pairing(agent.pairing),
+        target=str(target),
+        ownership=choose_ownership(None),
+        exclude=[],
+        jobs=JOBS,
+        on_existing=OnExisting.FAIL,
+    )
+    running = asyncio.create_task(pull(options))
+    try:
+        assert await asyncio.to_thread(is_asked.wait, 60)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            assert len(agent.frames_asked()) <= LOST
+            await asyncio.sleep(0.05)
+    finally:
+        disk.set()
+        await running
+    assert rsync_differences(large_library, target / "Library") == []
