@@ -26,6 +26,14 @@ class _Globs(click.ParamType[str]):
     name = "glob"
     envvar_list_splitter = "\n"
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what JSON cannot carry; ``?`` and ``*`` match the bytes of other names."""
+        try:
+            value.encode()
+        except UnicodeError:
+            self.fail("a pattern must be UTF-8; match other bytes with ? or *", param, ctx)
+        return value
+
 
 _TARGET = click.option(
     "--target",

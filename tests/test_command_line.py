@@ -151,6 +151,7 @@ def test_help_shows_an_example_that_parses(group: click.Group, name: str) -> Non
         ("--target", "/nonexistent/folder"),
         ("--target", "/etc/passwd"),
         ("--pairing-file", "/etc/passwd"),
+        ("--exclude", "caf\udce9"),
     ],
 )
 def test_wrong_option_value(target: Path, options: tuple[str, ...]) -> None:

@@ -75,6 +75,7 @@ async def garbling(state: Path, answer: bytes) -> AsyncIterator[int]:
     """A TLS server that answers each request with these bytes and hangs up; its port."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One answer to one request."""
         try:
             await reader.readuntil(b"}")
             writer.write(answer)

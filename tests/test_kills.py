@@ -17,9 +17,9 @@ from rig.oracle import rsync_differences, sums_hold
 
 from initpuller.assemble import BATCH
 from initpuller.migrate import PullOptions, pull
-from initpuller.volume import staging
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
+from shared import durable
 from shared.exitcodes import ExitCode
 from shared.pairing import parse_pairing
 
@@ -212,7 +212,7 @@ async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
     agent.pair()
     agent.start()
     target.mkdir()
-    disk, is_asked, sync = threading.Event(), threading.Event(), staging.syncfs
+    disk, is_asked, sync = threading.Event(), threading.Event(), durable.syncfs
 
     def slow_sync(fd: int) -> None:
         is_asked.set()

@@ -26,9 +26,10 @@ from shared.exitcodes import ExitCode, exit_code_for
 from shared.pairing import new_token, parse_pairing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from rig.faultproxy import Fault
     from rig.programs import Agent
 
 FRAME = 4 * 1024 * 1024
@@ -42,11 +43,11 @@ def proxy(agent: Agent) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> PullOptions:
+async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[PullOptions]:
     """A pull through that proxy, with short pauses."""
     target = tmp_path / "config"
     target.mkdir()
-    return PullOptions(
+    yield PullOptions(
         pairing=replace(parse_pairing(agent.pairing), port=proxy.port),
         target=str(target),
         ownership=choose_ownership(None),
@@ -56,6 +57,8 @@ def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> PullOptions:
         retrier=Retrier((0.01,) * 12),
         idle=20,
     )
+    proxy.cut_all()
+    await asyncio.sleep(0.2)  # asyncio drops connections whose TLS nobody ended, given its turn
 
 
 async def test_every_kind_of_damage_in_one_pull(
@@ -63,8 +66,10 @@ async def test_every_kind_of_damage_in_one_pull(
 ) -> None:
     """Connections cut and bits flipped in handshake, head and body, one after another."""
     places = random.Random(4)  # noqa: S311 - the same places each time
-    handshake = [Cut(0), Flip(3), Cut(150), Flip(700), Cut(1_000)]
-    bodies = [kind(places.randrange(2_000, FRAME)) for kind in (Cut, Flip) * 6]
+    handshake: list[Fault] = [Cut(0), Flip(3), Cut(150), Flip(700), Cut(1_000)]
+    bodies: list[Fault] = []
+    for _ in range(6):
+        bodies += [Cut(places.randrange(2_000, FRAME)), Flip(places.randrange(2_000, FRAME))]
     proxy.plan(*handshake, *bodies)
 
     await pull(options)
@@ -106,7 +111,7 @@ async def test_one_slow_but_steady_frame_outlasts_the_idle_time(
         await pull(replace(options, pairing=pairing, idle=0.6))
 
         assert time.monotonic() - started > 3
-    assert agent.frames_asked() == [0]
+    assert sorted(agent.frames_asked()) == [0, 1]
     assert rsync_differences(small, tmp_path / "config" / "Library") == []
 
 
@@ -192,7 +197,9 @@ async def test_token_replaced_midway(
         assert not running.done()
         await asyncio.sleep(0.01)
     old = parse_pairing(agent.pairing)
+    proxy.rate = 1e6  # the pull must not end before the new token is there
     new = parse_pairing(await asyncio.to_thread(agent.pair))
+    proxy.rate = None
 
     with pytest.raises(AuthenticationError, match="token") as caught:
         await running
