@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-_CHUNK = 1024 * 1024
 
 
 def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:

@@ -59,9 +59,9 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
         SourceUnreadable: something cannot be read any more.
     """
     walk = TreeWalk(snapshot.source.base, snapshot.source.name, tuple(snapshot.about.exclude))
-    for now, then in zip_longest(walk.entries(), snapshot.manifest):
-        if now is None or then is None or not now.is_as_in(then):
-            known = [entry for entry in (now, then) if entry is not None]
-            raise changed(min(known, key=lambda entry: sort_key(entry.path)))
+    for seen, known in zip_longest(walk.entries(), snapshot.manifest):
+        if seen is None or known is None or not seen.is_as_in(known):
+            either = [entry for entry in (seen, known) if entry is not None]
+            raise changed(min(either, key=lambda entry: sort_key(entry.path)))
     if walk.seen.unreadable:
         raise SourceUnreadable(walk.seen.unreadable)
