@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -155,10 +156,12 @@ class Assembly:
 
 
 async def to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Await ``work`` to its end, even when cancelled: a thread cannot be stopped half way."""
+    """Await ``work`` to its end, however often cancelled: a thread cannot be stopped half way."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
         raise

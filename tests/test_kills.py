@@ -109,7 +109,9 @@ def test_puller_killed_at_twelve_random_moments(
     for count in counts:
         kept, before = journalled(puller.target), len(agent.frames_asked())
         process = puller.begin("--jobs", str(JOBS))
-        if count:
+        if count >= BATCH and not kept:
+            wait_until(lambda: bool(journalled(puller.target)), process)
+        elif count:
             wait_for_frames(
                 agent, before + min(count, 1 + max(0, enough - len(kept)) // 3), process
             )
@@ -204,27 +206,31 @@ def test_agent_made_anew_from_nothing_after_sigterm_of_puller(
     assert rsync_differences(large_library, puller.target / "Library") == []
 
 
-async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
-    new_agent: Callable[[Path], Agent],
-    large_library: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """While a batch is being made durable, however long that takes, the bound holds too."""
-    agent, target = new_agent(large_library), tmp_path / "config"
-    agent.pair()
-    agent.start()
-    target.mkdir()
-    disk, is_asked, sync = threading.Event(), threading.Event(), durable.syncfs
+class SlowDisk:
+    """Stands before ``syncfs``: nothing is made durable until :attr:`goes_on`."""
 
-    def slow_sync(fd: int) -> None:
-        """A disk that takes its time."""
-        is_asked.set()
-        assert disk.wait(60)
-        sync(fd)
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.is_asked = threading.Event()
 
-    monkeypatch.setattr("initpuller.volume.staging.syncfs", slow_sync)
-    options = PullOptions(
+    def sync(self, fd: int) -> None:
+        """A ``syncfs`` that takes its time."""
+        self.is_asked.set()
+        assert self.goes_on.wait(60)
+        durable.syncfs(fd)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    """The disk of a puller in this process."""
+    disk = SlowDisk()
+    monkeypatch.setattr("initpuller.volume.staging.syncfs", disk.sync)
+    return disk
+
+
+def options(agent: Agent, target: Path) -> PullOptions:
+    """A pull in this process."""
+    return PullOptions(
         pairing=parse_pairing(agent.pairing),
         target=str(target),
         ownership=choose_ownership(None),
@@ -232,14 +238,42 @@ async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
         jobs=JOBS,
         on_existing=OnExisting.FAIL,
     )
-    running = asyncio.create_task(pull(options))
+
+
+async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
+    agent: Agent, puller: Puller, disk: SlowDisk, large_library: Path
+) -> None:
+    """While a batch is being made durable, however long that takes, the bound holds too."""
+    running = asyncio.create_task(pull(options(agent, puller.target)))
     try:
-        assert await asyncio.to_thread(is_asked.wait, 60)
+        assert await asyncio.to_thread(disk.is_asked.wait, 60)
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
             assert len(agent.frames_asked()) <= LOST
             await asyncio.sleep(0.05)
     finally:
-        disk.set()
+        disk.goes_on.set()
         await running
-    assert rsync_differences(large_library, target / "Library") == []
+    assert rsync_differences(large_library, puller.target / "Library") == []
+
+
+async def test_stopped_while_a_batch_is_made_durable(
+    agent: Agent, puller: Puller, disk: SlowDisk
+) -> None:
+    """What a signal does to the pull waits for the disk; all that was unpacked is journalled."""
+    running = asyncio.create_task(pull(options(agent, puller.target)))
+    assert await asyncio.to_thread(disk.is_asked.wait, 60)
+    deadline = time.monotonic() + 60
+    while len(agent.frames_asked()) < BATCH - 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+    running.cancel()
+    ended, _ = await asyncio.wait({running}, timeout=0.5)
+    disk.goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert not ended
+    assert len(journalled(puller.target)) >= len(agent.frames_asked()) - JOBS
+    assert not (puller.target / "Library").exists()
