@@ -249,7 +249,9 @@ def test_file_past_8_gib(tmp_path: Path) -> None:
     assert done.code == ExitCode.OK, done.text
     arrived = puller.target / "Library" / "vast"
     assert arrived.stat().st_size == size
-    assert arrived.stat().st_blocks <= (library / "vast").stat().st_blocks
+    # One block more: ext4 maps scattered extents in a block of its own, by the order they came in.
+    most = (library / "vast").stat().st_blocks + 4096 // 512
+    assert arrived.stat().st_blocks <= most
     with arrived.open("rb") as file:
         for offset in offsets:
             assert os.pread(file.fileno(), 9, offset) == b"%09d" % (offset % 10**9)
