@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Literal
 
@@ -13,6 +12,7 @@ from initpuller.volume.layout import open_layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
 from initpuller.volume.verify import changed_files
 from shared.errors import StorageError, TargetConflict, TreeDiffers, storage_error
+from shared.filedigests import hash_descriptor
 
 _PERCENT = 100
 _ALMOST = 99
@@ -116,7 +116,7 @@ def verify(target: str) -> Receipt:
         raise TargetConflict("there is no receipt, nothing was moved here", path=layout.receipt)
     try:
         with open(layout.receipt_sums, "rb") as file:
-            digest = hashlib.file_digest(file, hashlib.sha256).hexdigest()
+            digest = hash_descriptor(file.fileno()).hex()
         if digest != receipt.sums_sha256:
             raise StorageError("the list of digests is not the receipt's", path=file.name)
         base = os.open(layout.target, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.errors import ManifestTooLarge
 from shared.manifest import Entry, Kind
-from shared.tarlayout import END_OF_ARCHIVE, MAX_HEADER, header_size, padded
+from shared.tarlayout import END_OF_ARCHIVE, header_size, padded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FRAME = 4 * 1024 * 1024
 """Bytes: 4 to 16 MiB measured the same but for memory, 1 MiB worse."""
-MAX_FRAME = FRAME + MAX_HEADER + len(END_OF_ARCHIVE)
-"""Bytes of tar in the largest frame there can be."""
 MAX_FRAMES = 2**24
 """Frames of one snapshot: 64 TiB of large files; what is planned takes memory."""
 

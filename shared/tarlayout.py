@@ -10,8 +10,6 @@ from shared.manifest import Entry, Kind
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
-MAX_HEADER = 4 * 1024 * 1024
-"""Bytes: more than the longest manifest line can ask for."""
 
 _TYPES = {Kind.FILE: b"0", Kind.HARDLINK: b"1", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
 _NAME, _PREFIX, _LINK = 100, 155, 100

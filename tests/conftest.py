@@ -59,8 +59,14 @@ def agent(new_agent: Callable[[Path], Agent], library: Path) -> Agent:
 
 
 @pytest.fixture
-def puller(tmp_path: Path, agent: Agent) -> Puller:
-    """A puller paired with :func:`agent`, with an empty target."""
+def target(tmp_path: Path) -> Path:
+    """An empty volume."""
     target = tmp_path / "config"
     target.mkdir()
+    return target
+
+
+@pytest.fixture
+def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
+    """A puller paired with :func:`agent`, with an empty target."""
     return Puller(target, tmp_path / "puller.log", agent.pairing)

@@ -47,14 +47,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         yield agent
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """An empty volume."""
-    target = tmp_path / "config"
-    target.mkdir()
-    return target
-
-
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_every_option_has_its_variable(group: click.Group, name: str) -> None:
     """``--some-option`` is also ``PLEXODUS_SOME_OPTION``."""

@@ -53,14 +53,6 @@ def theirs(agents: tuple[Agent, Agent]) -> Agent:
     return agents[1]
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """An empty volume."""
-    target = tmp_path / "config"
-    target.mkdir()
-    return target
-
-
 def _is_whole(target: Path, agent: Agent) -> None:
     assert rsync_differences(agent.library, target / "Library") == []
     assert sums_hold(target)

@@ -32,14 +32,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         yield agent
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """An empty volume."""
-    target = tmp_path / "config"
-    target.mkdir()
-    return target
-
-
 def _is_whole(target: Path, agent: Agent) -> None:
     assert rsync_differences(agent.library, target / "Library") == []
     assert sums_hold(target)

@@ -35,14 +35,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         yield agent
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """An empty volume."""
-    target = tmp_path / "config"
-    target.mkdir()
-    return target
-
-
 def _status(target: Path) -> dict[str, object]:
     """What ``status`` says; the text and the JSON agree, and it changes nothing."""
     before = sorted(target.rglob("*"))

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from shared.digest import sha256
 from shared.durable import write_durably
 from shared.errors import ConfigurationError
 from shared.pairing import Pairing, new_token
@@ -48,7 +48,7 @@ def token_hash_path(state: str) -> str:
 
 def hash_token(token: Buffer) -> str:
     """What is kept of a token: 256 random bits need no salt and no slow hash."""
-    return hashlib.sha256(token).hexdigest()
+    return sha256(token).hex()
 
 
 def make_pairing(state: str, host: str, port: int) -> Pairing:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from shared.errors import SourceChanged, SourceUnreadable, StorageError, printable
+from shared.filedigests import hash_descriptor
 
 if TYPE_CHECKING:
     from shared.dirstack import DirStack
@@ -41,19 +41,22 @@ def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -
         os.close(fd)
 
 
-def hash_file(folders: DirStack, entry: Entry, buffer: bytearray) -> bytes:
-    """The raw SHA-256 of a whole file, read through ``buffer``.
+def hash_file(folders: DirStack, entry: Entry) -> bytes:
+    """The raw SHA-256 of a whole file.
 
     Raises:
         SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
     """
-    digest = hashlib.sha256()
-    view = memoryview(buffer)
-    for offset in range(0, entry.size, len(buffer)):
-        piece = view[: min(len(buffer), entry.size - offset)]
-        read_piece(folders, entry, offset, piece)
-        digest.update(piece)
-    return digest.digest()
+    fd = _open(folders, entry)
+    try:
+        _check(fd, entry)
+        digest = hash_descriptor(fd)
+        _check(fd, entry)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+    return digest
 
 
 def changed(entry: Entry) -> SourceChanged:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from agent.source.snapshots import OpenSnapshot
 
-_BUFFER = 1024 * 1024
 _BATCH = 64 * 1024
 
 
@@ -28,12 +27,11 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     Raises:
         SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.filereader`.
     """
-    buffer = bytearray(_BUFFER)
     pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
     with DirStack(snapshot.source.base) as folders:
         for number, (entry, digest) in enumerate(pairs):
             if entry.kind is Kind.FILE and digest is None:
-                snapshot.digests.put(number, [hash_file(folders, entry, buffer)])
+                snapshot.digests.put(number, [hash_file(folders, entry)])
 
 
 def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:

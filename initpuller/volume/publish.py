@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from initpuller.volume.staging import Staging, compact_timestamp, remove_leftove
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error
+from shared.filedigests import hash_descriptor
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
@@ -130,4 +130,4 @@ def _open_top(staged: str) -> None:
 
 def _hash(path: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, hashlib.sha256).hexdigest()
+        return hash_descriptor(file.fileno()).hex()

@@ -1,0 +1,95 @@
+"""Sends frames to clients that may be slow, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agent.source.framecache import KEPT
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from agent.source.framecache import FrameCache
+    from agent.source.frameindex import Stretch
+    from agent.source.representation import Representation
+
+_SLICE = 256 * 1024
+_AHEAD = 3
+"""Frames that are prepared while one is sent, where few clients share the cache."""
+_PATIENCE = 1.0
+"""Seconds that a client may take for a slice before its frame is let go, for others to use."""
+
+
+class FrameStream:
+    """Sends what clients ask of archives.
+
+    A client holds its frame only while it takes what it is given. One that does not is left with
+    the slice that is under way; it gets its frame again, from the cache if it is still there,
+    once it has taken that.
+
+    Args:
+        frames: where frames come from.
+    """
+
+    def __init__(self, frames: FrameCache) -> None:
+        self._frames = frames
+        self._turns = asyncio.Semaphore(KEPT)
+        self._clients = 0
+
+    async def send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        archive: Representation,
+        stretch: Stretch,
+    ) -> None:
+        """Send the bytes ``stretch`` of ``archive``.
+
+        Raises:
+            ConnectionError: the client has gone.
+            PlexodusError, OSError: a frame cannot be made, see :meth:`Representation.make`.
+        """
+        self._clients += 1
+        try:
+            for number in range(stretch.first, stretch.last + 1):
+                ahead = min(_AHEAD, KEPT // self._clients - 1)
+                for following in range(number + 1, min(number + ahead, stretch.last) + 1):
+                    self._frames.prepare(archive, following)
+                position = stretch.skip if number == stretch.first else 0
+                stop = stretch.stop if number == stretch.last else None
+                while position != stop:
+                    position, stop = await self._send_some(
+                        request, response, archive, number, position, stop
+                    )
+        finally:
+            self._clients -= 1
+
+    async def _send_some(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        archive: Representation,
+        number: int,
+        position: int,
+        stop: int | None,
+    ) -> tuple[int, int]:
+        """Send as much of one frame as the client takes quickly; returns how far, and how far to.
+
+        Slices are copies: a view in the transport's buffer would keep its whole frame in memory.
+        """
+        async with self._turns:
+            frame = memoryview((await self._frames.get(archive, number)).data)
+            end = frame.nbytes if stop is None else stop
+            while position < end:
+                piece = bytes(frame[position : min(position + _SLICE, end)])
+                position += len(piece)
+                try:
+                    async with asyncio.timeout(_PATIENCE):
+                        await response.write(piece)
+                except TimeoutError:
+                    break
+            else:
+                return position, end
+        await request.writer.drain()
+        return position, end

@@ -1,0 +1,40 @@
+"""Scans, one at a time; who asks for the same while one is under way gets its result."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.source.snapshots import SnapshotStore
+    from shared.protocol import Snapshot
+
+
+class Scans:
+    """Makes snapshots for all clients of one event loop.
+
+    Args:
+        store: where they go.
+    """
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
+        self._under_way: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def scan(self, exclude: tuple[str, ...] = ()) -> Snapshot:
+        """A snapshot of the library as it is now; goes on when its caller is cancelled.
+
+        Raises:
+            SourceUnreadable, OSError: see :meth:`SnapshotStore.scan`.
+        """
+        scan = self._under_way.get(exclude)
+        if scan is None:
+            scan = asyncio.create_task(self._scan(exclude))
+            self._under_way[exclude] = scan
+            scan.add_done_callback(lambda _: self._under_way.pop(exclude))
+        return await asyncio.shield(scan)
+
+    async def _scan(self, exclude: tuple[str, ...]) -> Snapshot:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._store.scan, exclude)
