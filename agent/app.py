@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
+from agent.endpoints.archives import ArchiveEndpoints
 from agent.endpoints.auth import authentication
 from agent.endpoints.credentials import server_tls
 from agent.endpoints.frames import FrameEndpoints
 from agent.endpoints.health import health_routes
+from agent.endpoints.plexlibrary import PlexLibraryEndpoints
 from agent.endpoints.problems import errors_to_problems, log_request
 from agent.endpoints.snapshots import SnapshotEndpoints
+from agent.source.framecache import FrameCache
+from agent.source.handouts import Handouts
 from agent.source.library import open_library
+from agent.source.scans import Scans
 from agent.source.snapshots import SnapshotStore
 from shared import __version__, protocol
 from shared.errors import ConfigurationError
@@ -40,9 +47,19 @@ def make_app(state: str, source: LibrarySource) -> web.Application:
         middlewares=[log_request, errors_to_problems, authentication(state)],
         client_max_size=protocol.MAX_BODY,
     )
+    cores = os.cpu_count() or 1
+    workers = ThreadPoolExecutor(cores, thread_name_prefix="frame")
+    scans, frames = Scans(store), FrameCache(workers, ahead=cores)
+
+    async def end_workers(_app: web.Application) -> None:
+        workers.shutdown(wait=False, cancel_futures=True)
+
+    app.on_cleanup.append(end_workers)
     app.add_routes(health_routes(state, source))
-    app.add_routes(SnapshotEndpoints(store).routes())
-    app.add_routes(FrameEndpoints(store).routes())
+    app.add_routes(SnapshotEndpoints(store, scans).routes())
+    app.add_routes(FrameEndpoints(store, workers).routes())
+    app.add_routes(ArchiveEndpoints(store, frames).routes())
+    app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
     return app
 
 

@@ -6,13 +6,16 @@ all of them one after the other are one valid archive (RFC 1952 section 2.2, RFC
 
 from __future__ import annotations
 
+import re
 import zlib
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING
 
 import zstandard
 from isal import igzip_lib
 
+from shared.digest import sha256
 from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge
 
 if TYPE_CHECKING:
@@ -31,6 +34,20 @@ class Encoding(Enum):
     GZIP = "tar.gz"
     ZSTD = "tar.zst"
 
+    @property
+    def media_type(self) -> str:
+        """The value of ``Content-Type``."""
+        return _MEDIA_TYPES[self]
+
+
+SUFFIX_PATTERN = "|".join(re.escape(encoding.value) for encoding in Encoding)
+"""A regular expression for the suffix of any encoding."""
+_MEDIA_TYPES = {
+    Encoding.TAR: "application/x-tar",
+    Encoding.GZIP: "application/gzip",
+    Encoding.ZSTD: "application/zstd",
+}
+
 
 def encode(tar: Buffer, encoding: Encoding) -> Buffer:
     """``tar`` as one frame of ``encoding``."""
@@ -39,6 +56,17 @@ def encode(tar: Buffer, encoding: Encoding) -> Buffer:
     if encoding is Encoding.GZIP:
         return igzip_lib.compress(tar, level=_ISAL_LEVEL, flag=igzip_lib.COMP_GZIP)
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(tar)
+
+
+@cache
+def fingerprint(encoding: Encoding) -> bytes:
+    """What this machine's encoder makes of a sample: other libraries or processors may differ.
+
+    Encoders promise to be read by every decoder, not to write the same bytes in each version, nor
+    with each processor's instructions. Two that agree on the sample are taken for the same.
+    """
+    words = b"".join(sha256(number.to_bytes(4, "big")).hex().encode() for number in range(4096))
+    return sha256(encode(words + bytes(len(words)) + words[::3], encoding))
 
 
 def max_encoded(size: int) -> int:

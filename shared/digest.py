@@ -25,6 +25,6 @@ def is_hex(text: str) -> bool:
     return _HEX.fullmatch(text) is not None
 
 
-def content_digest(data: Buffer) -> str:
-    """The value of a ``Content-Digest`` field for ``data`` (RFC 9530 section 2)."""
-    return f"sha-256=:{base64.b64encode(sha256(data)).decode()}:"
+def digest_field(digest: bytes) -> str:
+    """A raw digest as the value of ``Content-Digest`` or ``Repr-Digest`` (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 
 SNAPSHOTS = "/v1/snapshots"
+LIBRARY_ARCHIVE = "/plex-library.tar.gz"
+LIBRARY_SUMS = "/SHA256SUMS"
+OPENAPI = "/openapi.json"
 PROBLEM_TYPE = "application/problem+json"
 MANIFEST_TYPE = "application/zstd"
 MAX_BODY = 64 * 1024
@@ -87,6 +90,11 @@ def manifest_path(snapshot: str) -> str:
 def frame_path(snapshot: str, number: int | str, suffix: str) -> str:
     """The route of one frame in one encoding."""
     return f"{SNAPSHOTS}/{snapshot}/frames/{number}.{suffix}"
+
+
+def archive_path(snapshot: str, suffix: str) -> str:
+    """The route of the whole archive in one encoding."""
+    return f"{SNAPSHOTS}/{snapshot}/archive.{suffix}"
 
 
 def sums_path(snapshot: str) -> str:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from agent.endpoints.conditions import is_known
 from agent.source.framebuilder import build_frame
 from shared import protocol
-from shared.codec import Encoding, encode
-from shared.digest import content_digest, sha256
+from shared.codec import SUFFIX_PATTERN, Encoding
+from shared.digest import digest_field, sha256
 
 if TYPE_CHECKING:
-    from agent.source.snapshots import SnapshotStore
-    from shared.digest import Buffer
+    from concurrent.futures import Executor
 
-_ANY = "*"
-_TYPES = {
-    Encoding.TAR: "application/x-tar",
-    Encoding.GZIP: "application/gzip",
-    Encoding.ZSTD: "application/zstd",
-}
+    from agent.source.snapshots import SnapshotStore
 
 
 class FrameEndpoints:
@@ -31,50 +24,37 @@ class FrameEndpoints:
 
     Args:
         store: the snapshots.
+        workers: the threads.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, workers: Executor) -> None:
         self._store = store
-        self._workers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="frame")
+        self._workers = workers
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
-        route = protocol.frame_path("{snapshot:[^/]+}", "{number:\\d{1,12}}", "{suffix:[a-z.]+}")
+        suffix = f"{{suffix:{SUFFIX_PATTERN}}}"
+        route = protocol.frame_path("{snapshot:[^/]+}", "{number:\\d{1,12}}", suffix)
         return [web.get(route, self.frame)]
 
     async def frame(self, request: web.Request) -> web.Response:
         """One frame: its entity-tag is the SHA-256 of its tar bytes, whatever the encoding."""
-        try:
-            encoding = Encoding(request.match_info["suffix"])
-        except ValueError:
-            raise web.HTTPNotFound from None
-        wanted = request.if_none_match or ()
-        known = frozenset(tag.value for tag in wanted)
-        digest, body = await asyncio.get_running_loop().run_in_executor(
-            self._workers,
-            self._make,
-            request.match_info["snapshot"],
-            int(request.match_info["number"]),
-            encoding,
-            known,
-        )
-        headers = {"ETag": f'"{digest}"', "Cache-Control": "no-store"}
-        if body is None:
-            return web.Response(status=304, headers=headers)
-        encoded, headers["Content-Digest"] = body
-        headers["Content-Type"] = _TYPES[encoding]
-        return web.Response(body=encoded, headers=headers)
+        encoding = Encoding(request.match_info["suffix"])
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, self._make, request, encoding)
 
-    def _make(
-        self, snapshot: str, number: int, encoding: Encoding, known: frozenset[str]
-    ) -> tuple[str, tuple[Buffer, str] | None]:
-        """The frame's digest, and its bytes with theirs unless the client has it."""
+    def _make(self, request: web.Request, encoding: Encoding) -> web.Response:
+        snapshot = self._store.open(request.match_info["snapshot"])
+        number = int(request.match_info["number"])
         try:
-            tar = build_frame(self._store.open(snapshot), number)
+            tar = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
-        digest = sha256(tar).hex()
-        if digest in known or _ANY in known:
-            return digest, None
-        encoded = encode(tar, encoding)
-        return digest, (encoded, content_digest(encoded))
+        tag = sha256(tar).hex()
+        headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
+        if is_known(request, tag):
+            return web.Response(status=304, headers=headers)
+        frame = snapshot.representation(encoding).encode(number, tar)
+        headers["Content-Digest"] = digest_field(frame.digest)
+        headers[hdrs.CONTENT_TYPE] = encoding.media_type
+        return web.Response(body=frame.data, headers=headers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from aiohttp import HttpVersion11, hdrs
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -14,6 +16,8 @@ T = TypeVar("T")
 
 _INTERVAL = 5.0
 _PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+_BUSYBOX = "Wget"
+"""The product that busybox calls itself; GNU's has a version. It takes 102 for the answer."""
 
 
 async def patiently(request: web.Request, work: Coroutine[None, None, T]) -> T:
@@ -23,9 +27,20 @@ async def patiently(request: web.Request, work: Coroutine[None, None, T]) -> T:
     for stalls tells a long scan from a dead agent. When the client goes, the work is left to end.
     """
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_look_at)
+    understands = (
+        request.version >= HttpVersion11 and request.headers.get(hdrs.USER_AGENT) != _BUSYBOX
+    )
     while True:
         done, _ = await asyncio.wait({task}, timeout=_INTERVAL)
         if done:
             return task.result()
-        await request.writer.write(_PROCESSING)
-        request.writer.output_size = 0  # as aiohttp does for 100
+        if understands:
+            await request.writer.write(_PROCESSING)
+            request.writer.output_size = 0  # as aiohttp does for 100
+
+
+def _look_at(task: asyncio.Task[T]) -> None:
+    """Its failure is no news to the log when the client that waited for it has gone."""
+    if not task.cancelled():
+        task.exception()

@@ -42,7 +42,8 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
     status = 499  # the client hung up
     try:
         response = await handler(request)
-        status = response.status
+        if request.transport is not None:
+            status = response.status
     finally:
         _log.info(
             "request",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -14,10 +14,9 @@ from agent.source import wholetree
 from shared import protocol
 
 if TYPE_CHECKING:
+    from agent.source.scans import Scans
     from agent.source.snapshots import SnapshotStore
     from shared.protocol import Snapshot
-
-T = TypeVar("T")
 
 
 class SnapshotEndpoints:
@@ -25,12 +24,12 @@ class SnapshotEndpoints:
 
     Args:
         store: the snapshots.
+        scans: how new ones are made.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, scans: Scans) -> None:
         self._store = store
-        self._scans: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._scans = scans
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
@@ -44,18 +43,12 @@ class SnapshotEndpoints:
         ]
 
     async def create(self, request: web.Request) -> web.Response:
-        """Scan; who asks for the same while a scan is under way gets that one's result."""
+        """Scan, or join the scan that is under way."""
         try:
             wanted = msgspec.json.decode(await request.read(), type=protocol.SnapshotRequest)
         except (msgspec.MsgspecError, UnicodeError) as error:
             return problem(400, f"the request's body cannot be used ({error})")
-        exclude = tuple(wanted.exclude)
-        scan = self._scans.get(exclude)
-        if scan is None:
-            scan = asyncio.create_task(self._scan(exclude))
-            self._scans[exclude] = scan
-            scan.add_done_callback(lambda _: self._scans.pop(exclude))
-        about = await patiently(request, _shielded(scan))
+        about = await patiently(request, self._scans.scan(tuple(wanted.exclude)))
         location = protocol.snapshot_path(about.id)
         return _json(about, status=201, headers={"Location": location})
 
@@ -88,14 +81,6 @@ class SnapshotEndpoints:
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         await patiently(request, asyncio.to_thread(wholetree.check_unchanged, snapshot))
         return web.Response(status=204)
-
-    async def _scan(self, exclude: tuple[str, ...]) -> Snapshot:
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._store.scan, exclude)
-
-
-async def _shielded(task: asyncio.Task[T]) -> T:
-    return await asyncio.shield(task)
 
 
 def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

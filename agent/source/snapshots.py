@@ -5,6 +5,7 @@
     STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
     STATE/snapshots/<id>/snapshot.json        what is answered about it
     STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
+    STATE/snapshots/<id>/index.tar.gz …       what is known of each encoding's frames
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.source.frameindex import FrameIndex
+from agent.source.representation import Representation
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
 from shared.errors import SnapshotGone, SourceUnreadable
@@ -27,9 +30,10 @@ from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
+    from shared.codec import Encoding
 
 _KEEP = 4
-"""Snapshots kept on disk; older ones go when a new one comes."""
+"""Snapshots kept on disk; those that were used longest ago go when a new one comes."""
 _OPEN = 2
 """Snapshots whose index is held in memory."""
 
@@ -43,6 +47,23 @@ class OpenSnapshot:
         self.manifest_path = os.path.join(folder, "manifest.jsonl.zst")
         self.manifest = ManifestFile(self.manifest_path, about.id, source.name)
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._representations: dict[Encoding, Representation] = {}
+
+    def representation(self, encoding: Encoding) -> Representation:
+        """The archive in ``encoding``.
+
+        Raises:
+            OSError: the state folder does not hold its index.
+        """
+        with self._lock:
+            found = self._representations.get(encoding)
+            if found is None:
+                path = os.path.join(self.folder, f"index.{encoding.value}")
+                index = FrameIndex(path, self.manifest.plan, encoding)
+                found = self._representations[encoding] = Representation(self, encoding, index)
+            return found
 
 
 class SnapshotStore:
@@ -100,6 +121,10 @@ class SnapshotStore:
             shutil.rmtree(draft, ignore_errors=True)
         return about
 
+    def has(self, name: str) -> bool:
+        """Whether there is a snapshot called ``name``."""
+        return is_hex(name) and os.path.isdir(os.path.join(self._folder, name))
+
     def open(self, name: str) -> OpenSnapshot:
         """The snapshot called ``name``, ready to be read from.
 
@@ -109,6 +134,7 @@ class SnapshotStore:
         with self._lock:
             found = self._open.pop(name, None) or self._load(name)
             self._open[name] = found  # the most recently used is last
+            os.utime(found.folder)
             while len(self._open) > _OPEN:
                 del self._open[next(iter(self._open))]
             return found
