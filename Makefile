@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := agent initpuller shared
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long demo footprint lock clean
+.PHONY: help setup tools lint test test-long openapi demo footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: setup tools lint  ## everything that must hold before a change lands
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800
+
+openapi: setup  ## docs/openapi.json, as the agent serves it
+	$(BIN)/python -m agent.endpoints.openapi > docs/openapi.json
 
 demo: setup  ## the main job: a library moved, with puller and agent killed on the way
 	PYTHONPATH=tests $(BIN)/python -m bench.demo

@@ -16,8 +16,9 @@ from agent.endpoints.auth import authentication
 from agent.endpoints.credentials import server_tls
 from agent.endpoints.frames import FrameEndpoints
 from agent.endpoints.health import health_routes
+from agent.endpoints.openapi.document import openapi_routes
 from agent.endpoints.plexlibrary import PlexLibraryEndpoints
-from agent.endpoints.problems import errors_to_problems, log_request
+from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.source.framecache import FrameCache
 from agent.source.handouts import Handouts
@@ -55,7 +56,9 @@ def make_app(state: str, source: LibrarySource) -> web.Application:
         workers.shutdown(wait=False, cancel_futures=True)
 
     app.on_cleanup.append(end_workers)
+    app.on_response_prepare.append(forbid_storing)
     app.add_routes(health_routes(state, source))
+    app.add_routes(openapi_routes())
     app.add_routes(SnapshotEndpoints(store, scans).routes())
     app.add_routes(FrameEndpoints(store, workers).routes())
     app.add_routes(ArchiveEndpoints(store, frames).routes())

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+HEALTHZ = "/healthz"
+READYZ = "/readyz"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
@@ -20,8 +22,14 @@ MAX_ANSWER = 16 * 1024 * 1024
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
+class Health(msgspec.Struct):
+    """Answer to `GET /healthz` and `GET /readyz` when all is well."""
+
+    status: Literal["ok", "ready"]
+
+
 class SnapshotRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of ``POST /v1/snapshots``."""
+    """Body of `POST /v1/snapshots`."""
 
     kind: Literal["cold"]
     exclude: Annotated[list[str], msgspec.Meta(max_length=1000)] = []
@@ -39,7 +47,7 @@ class Library(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct):
-    """Answer to ``POST /v1/snapshots`` and ``GET /v1/snapshots/{id}``."""
+    """Answer to `POST /v1/snapshots` and `GET /v1/snapshots/{id}`."""
 
     id: str
     """SHA-256 of the manifest's lines, hexadecimal."""
@@ -60,7 +68,7 @@ class Snapshot(msgspec.Struct):
 
 
 class Problem(msgspec.Struct):
-    """A failure (RFC 9457). ``type`` is ``about:blank`` or one of the names below."""
+    """A failure (RFC 9457). `type` is `about:blank` or one of the `urn:plexodus:` names."""
 
     type: str
     title: str

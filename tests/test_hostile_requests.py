@@ -167,6 +167,13 @@ async def test_body_that_is_garbage(tmp_path: Path) -> None:
         assert not list((tmp_path / "state" / "snapshots").iterdir())
 
 
+async def test_body_that_is_not_what_its_encoding_says(tmp_path: Path) -> None:
+    """400: it is the client that is wrong."""
+    async with talking(tmp_path) as session:
+        headers = session.right | {"Content-Encoding": "gzip"}
+        assert await session.status("POST", protocol.SNAPSHOTS, headers, SCAN) == 400
+
+
 async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
     """404 for whatever is no snapshot's name, even where a folder of that name is."""
     async with talking(tmp_path) as session:

@@ -15,9 +15,8 @@ from aiohttp import HttpVersion11, hdrs, web
 from agent.endpoints import conditions
 from agent.endpoints.framestream import FrameStream
 from agent.endpoints.patience import patiently
-from agent.endpoints.problems import problem
 from shared import protocol
-from shared.byterange import UNIT, content_range, resolve, unsatisfied_range
+from shared.byterange import UNIT, content_range, resolve
 from shared.codec import SUFFIX_PATTERN, Encoding
 from shared.digest import digest_field, sha256
 from shared.errors import PlexodusError
@@ -67,8 +66,6 @@ class ArchiveEndpoints:
             await self._frames.get(archive, archive.failed)
         asked = conditions.asked_range(request, archive.tag)
         await self._learn(request, archive, needs_size=asked is not None)
-        if archive.index.digest is not None:
-            headers["Repr-Digest"] = digest_field(archive.index.digest)
         return await self._answer(request, archive, asked, headers)
 
     async def _answer(
@@ -80,12 +77,14 @@ class ArchiveEndpoints:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         response.content_type = archive.encoding.media_type
+        if archive.index.digest is not None:
+            response.headers["Repr-Digest"] = digest_field(archive.index.digest)
         size = archive.index.size
         part = None if size is None else range(size)
         if size is not None and asked is not None:
             part = resolve(asked, size)
             if part is None:
-                return _unsatisfiable(size, headers)
+                return conditions.unsatisfiable(size, headers)
             response.set_status(206)
             response.headers[hdrs.CONTENT_RANGE] = content_range(part, size)
         if part is None:
@@ -116,8 +115,15 @@ class ArchiveEndpoints:
             await self._stream.send(request, response, archive, stretch)
         except ConnectionError:
             return  # the client has gone
-        except (PlexodusError, OSError) as error:
-            _log.error("cut off", path=request.path, frame=archive.failed, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a problem now would become part of the body
+            is_known = isinstance(error, (PlexodusError, OSError))
+            _log.error(
+                "cut off",
+                path=request.path,
+                frame=archive.failed,
+                reason=str(error),
+                exc_info=not is_known,
+            )
             if request.transport is not None:
                 request.transport.abort()
 
@@ -149,13 +155,6 @@ class ArchiveEndpoints:
 
     def _open(self, snapshot: str, encoding: Encoding) -> Representation:
         return self._store.open(snapshot).representation(encoding)
-
-
-def _unsatisfiable(size: int, headers: dict[str, str]) -> web.Response:
-    answer = problem(416, "there is nothing in this range")
-    answer.headers.update(headers)
-    answer.headers[hdrs.CONTENT_RANGE] = unsatisfied_range(size)
-    return answer
 
 
 def _content_digest(

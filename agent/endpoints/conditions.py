@@ -1,4 +1,4 @@
-"""Conditional requests and what they are about (RFC 9110 sections 13 and 14, RFC 9530 section 4).
+"""Conditions, ranges, and what a client asks to be told (RFC 9110 sections 13, 14; RFC 9530).
 
 Nothing here has a modification date, so conditions with dates never hold and never hinder, as
 sections 13.1.3 and 13.1.4 ask.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from agent.endpoints.problems import problem
-from shared.byterange import AskedRange, parse_range
+from shared.byterange import AskedRange, parse_range, unsatisfied_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,13 +52,21 @@ def asked_range(request: web.Request, tag: str) -> AskedRange | None:
     ``If-Range`` takes a strong entity-tag, compared strongly (section 13.1.5): anything else in
     it, a date too, makes the answer whole.
     """
-    header = request.headers.get(hdrs.RANGE)
-    if header is None or request.method != hdrs.METH_GET:
+    header = ",".join(request.headers.getall(hdrs.RANGE, []))
+    if not header or request.method != hdrs.METH_GET:
         return None
-    condition = request.headers.get(hdrs.IF_RANGE)
-    if condition is not None and condition.strip() != f'"{tag}"':
+    condition = ",".join(request.headers.getall(hdrs.IF_RANGE, []))
+    if hdrs.IF_RANGE in request.headers and condition.strip() != f'"{tag}"':
         return None
     return parse_range(header)
+
+
+def unsatisfiable(size: int, headers: Mapping[str, str]) -> web.Response:
+    """416 for a range that has none of the ``size`` bytes (RFC 9110 section 15.5.17)."""
+    answer = problem(416, "there is nothing in this range")
+    answer.headers.update(headers)
+    answer.headers[hdrs.CONTENT_RANGE] = unsatisfied_range(size)
+    return answer
 
 
 def wants_digest(request: web.Request) -> bool:

@@ -60,14 +60,14 @@ class FrameStream:
                 stop = stretch.stop if number == stretch.last else None
                 while position != stop:
                     position, stop = await self._send_some(
-                        request, response, archive, number, position, stop
+                        response, archive, number, position, stop
                     )
+                    await request.writer.drain()  # holding neither a turn nor a frame
         finally:
             self._clients -= 1
 
     async def _send_some(
         self,
-        request: web.Request,
         response: web.StreamResponse,
         archive: Representation,
         number: int,
@@ -87,9 +87,7 @@ class FrameStream:
                 try:
                     async with asyncio.timeout(_PATIENCE):
                         await response.write(piece)
+                        await asyncio.sleep(0)  # others' turn, and news of a hang-up
                 except TimeoutError:
                     break
-            else:
-                return position, end
-        await request.writer.drain()
-        return position, end
+            return position, end

@@ -6,15 +6,17 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp import web
 
 from agent.endpoints.problems import problem
 from agent.source.library import why_unreadable
+from shared import protocol
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
+OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
 """What is answered without a token."""
 
 
@@ -22,15 +24,19 @@ def health_routes(state: str, source: LibrarySource) -> list[web.RouteDef]:
     """Alive; and ready: library readable, state folder writable."""
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return _well(protocol.Health("ok"))
 
     async def readyz(_request: web.Request) -> web.Response:
         reason = await asyncio.to_thread(_why_not_ready, state, source)
         if reason is not None:
             return problem(503, reason)
-        return web.json_response({"status": "ready"})
+        return _well(protocol.Health("ready"))
 
-    return [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+    return [web.get(protocol.HEALTHZ, healthz), web.get(protocol.READYZ, readyz)]
+
+
+def _well(body: protocol.Health) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _why_not_ready(state: str, source: LibrarySource) -> str | None:

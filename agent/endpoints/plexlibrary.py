@@ -36,12 +36,20 @@ class PlexLibraryEndpoints:
         ]
 
     async def archive(self, request: web.Request) -> web.Response:
-        """To the archive of the library as it is now; with ``Range``, to the one begun before."""
+        """To the archive of the library as it is now; with ``Range``, to the one begun before.
+
+        Raises:
+            SnapshotGone: that one is not kept any more; the rest of another must not follow it.
+        """
         snapshot = await self._snapshot(request, is_back=hdrs.RANGE in request.headers)
         return _to(protocol.archive_path(snapshot, Encoding.GZIP.value))
 
     async def sums(self, request: web.Request) -> web.Response:
-        """To the digests of the files in the archive that this client was sent to."""
+        """To the digests of the files in the archive that this client was sent to.
+
+        Raises:
+            SnapshotGone: as for :meth:`archive`.
+        """
         return _to(protocol.sums_path(await self._snapshot(request, is_back=True)))
 
     async def _snapshot(self, request: web.Request, *, is_back: bool) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from shared import errors, protocol
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
 _log = structlog.get_logger("agent")
+
+_HUNG_UP = 499
+"""What nginx writes into its log when the client has gone."""
 
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
@@ -35,14 +38,19 @@ def problem(
     )
 
 
+async def forbid_storing(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """What says nothing of caches must not be stored: they would guess how long it stays true."""
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+
+
 @web.middleware
 async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One line for each request; never its headers."""
     started = time.monotonic()
-    status = 499  # the client hung up
+    status = _HUNG_UP
     try:
         response = await handler(request)
-        if request.transport is not None:
+        if request.transport is not None and not request.transport.is_closing():
             status = response.status
     finally:
         _log.info(
@@ -58,7 +66,17 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
 
 @web.middleware
 async def errors_to_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure of a handler as a problem; unknown ones are logged with their traceback."""
+    """Every failure of a handler as a problem; unknown ones are logged with their traceback.
+
+    Once an answer has begun it is broken off instead, or the problem would become part of it.
+    """
+    answer = await _answer(request, handler)
+    if not answer.prepared and request.writer.output_size > 0 and request.transport is not None:
+        request.transport.abort()
+    return answer
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -66,6 +84,8 @@ async def errors_to_problems(request: web.Request, handler: Handler) -> web.Stre
         if isinstance(error, web.HTTPMethodNotAllowed):
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
+    except ConnectionError:
+        return web.Response(status=_HUNG_UP)  # to nobody; raised, it would be logged as a failure
     except (errors.PlexodusError, OSError) as error:
         return _known(error, request)
     except asyncio.CancelledError:
@@ -76,8 +96,6 @@ async def errors_to_problems(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.Response:
-    if isinstance(error, ConnectionError):
-        raise error
     if isinstance(error, OSError):
         error = errors.storage_error(error, "the agent's state folder")
     _log.warning("refused", path=request.path, reason=str(error))

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from agent.endpoints.files import send_file
 from agent.endpoints.patience import patiently
 from agent.endpoints.problems import problem
 from agent.source import wholetree
@@ -46,7 +47,7 @@ class SnapshotEndpoints:
         """Scan, or join the scan that is under way."""
         try:
             wanted = msgspec.json.decode(await request.read(), type=protocol.SnapshotRequest)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, web.RequestPayloadError) as error:
             return problem(400, f"the request's body cannot be used ({error})")
         about = await patiently(request, self._scans.scan(tuple(wanted.exclude)))
         location = protocol.snapshot_path(about.id)
@@ -60,9 +61,7 @@ class SnapshotEndpoints:
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """All entries: JSONL, zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return web.FileResponse(
-            snapshot.manifest_path, headers={"Content-Type": protocol.MANIFEST_TYPE}
-        )
+        return await send_file(request, snapshot.manifest_path, protocol.MANIFEST_TYPE)
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
@@ -70,6 +69,8 @@ class SnapshotEndpoints:
         await patiently(request, asyncio.to_thread(wholetree.complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response
         pieces = wholetree.sums(snapshot)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             await response.write(piece)

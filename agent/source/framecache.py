@@ -32,6 +32,8 @@ class FrameCache:
         self._workers = workers
         self._ahead = ahead
         self._making: dict[_Key, asyncio.Future[EncodedFrame]] = {}
+        self._wanted: set[_Key] = set()
+        """Of those that are being made: what is kept at once when it is there."""
         self._kept: OrderedDict[_Key, EncodedFrame] = OrderedDict()
 
     async def get(self, archive: Representation, number: int) -> EncodedFrame:
@@ -39,6 +41,7 @@ class FrameCache:
         key = (archive.tag, number)
         frame = self._kept.get(key)
         if frame is None:
+            self._wanted.add(key)
             frame = await asyncio.shield(self._make(archive, number))
         self._keep(key, frame)
         await self._hash(archive, number, frame)
@@ -47,14 +50,9 @@ class FrameCache:
     def prepare(self, archive: Representation, number: int) -> None:
         """Begin with frame ``number``: somebody will soon ask for it."""
         key = (archive.tag, number)
-        if key in self._kept or key in self._making:
-            return
-
-        def keep(made: asyncio.Future[EncodedFrame]) -> None:
-            if not made.cancelled() and made.exception() is None:
-                self._keep(key, made.result())
-
-        self._make(archive, number).add_done_callback(keep)
+        if key not in self._kept:
+            self._wanted.add(key)
+            self._make(archive, number)
 
     async def in_passing(
         self, archive: Representation, numbers: Iterable[int]
@@ -94,8 +92,12 @@ class FrameCache:
 
     def _made(self, key: _Key, made: asyncio.Future[EncodedFrame]) -> None:
         del self._making[key]
-        if not made.cancelled():
-            made.exception()  # looked at, also when nobody waits any more
+        is_wanted = key in self._wanted
+        self._wanted.discard(key)
+        if made.cancelled() or made.exception() is not None:  # looked at, or it would be logged
+            return
+        if is_wanted:  # before anybody else runs, who would find it neither here nor there
+            self._keep(key, made.result())
 
     def _keep(self, key: _Key, frame: EncodedFrame) -> None:
         self._kept[key] = frame

@@ -95,14 +95,17 @@ class FrameIndex:
         """
         with self._lock, open(self._path, "rb+", buffering=0) as file:
             known_length, known_digest = self._read(file.fileno(), 1 + number)
-            if known_length != 0:
-                return (known_length, known_digest) == (length, digest)
-            self._write(file.fileno(), 1 + number, length, digest)
+            if known_length == 0:
+                self._write(file.fileno(), 1 + number, length, digest)
+                self._unsynced += 1
+            elif (known_length, known_digest) != (length, digest):
+                return False
+            was_last = False
             if self._lengths[number] == 0:
                 self._lengths[number] = length
                 self._missing -= 1
-            self._unsynced += 1
-            if self._unsynced >= _SYNC_EVERY or self._missing == 0:
+                was_last = self._missing == 0
+            if self._unsynced >= _SYNC_EVERY or was_last:
                 os.fdatasync(file.fileno())
                 self._unsynced = 0
         return True
@@ -116,14 +119,16 @@ class FrameIndex:
         with self._hasher_lock:
             if number != self.hashed or self.digest is not None:
                 return
-            self._hasher.update(encoded)
-            self.hashed += 1
-            if self.hashed == self._frames:
-                digest = self._hasher.digest()
+            hasher = self._hasher.copy()  # what fails can be tried again
+            hasher.update(encoded)
+            if number + 1 == self._frames:
+                digest = hasher.digest()
                 with open(self._path, "rb+", buffering=0) as file:
                     self._write(file.fileno(), 1 + self._frames, self._frames, digest)
                     os.fdatasync(file.fileno())
                 self.digest = digest
+            self._hasher = hasher
+            self.hashed += 1
 
     def stretch(self, part: range | None) -> Stretch:
         """Where the bytes ``part`` of the archive lie; None for all of it, of whatever length.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.durable import write_durably
+from shared.errors import SnapshotGone
 
 if TYPE_CHECKING:
     from agent.source.snapshots import SnapshotStore
@@ -43,12 +44,17 @@ class Handouts:
     def of(self, client: str) -> str | None:
         """The snapshot that ``client`` was sent to; if it is new here, the one sent to last.
 
-        None if there is none, or if it is gone.
+        None if nobody was ever sent anywhere.
+
+        Raises:
+            SnapshotGone: it is not kept any more.
         """
         with self._lock:
             last = next(reversed(self._clients.values()), None)
             found = self._clients.get(client, last)
-        return found if found is not None and self._store.has(found) else None
+        if found is not None and not self._store.has(found):
+            raise SnapshotGone("the archive that was begun is not kept any more, begin anew")
+        return found
 
     def remember(self, client: str, snapshot: str) -> None:
         """Remember durably that ``client`` is sent to ``snapshot``.

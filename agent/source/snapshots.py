@@ -15,6 +15,7 @@ import shutil
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -78,6 +79,7 @@ class SnapshotStore:
         self._folder = os.path.join(state, "snapshots")
         self._source = source
         self._open: dict[str, OpenSnapshot] = {}
+        self._in_use: WeakValueDictionary[str, OpenSnapshot] = WeakValueDictionary()
         self._lock = threading.Lock()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         for name in os.listdir(self._folder):
@@ -132,9 +134,12 @@ class SnapshotStore:
             SnapshotGone: there is none of that name.
         """
         with self._lock:
-            found = self._open.pop(name, None) or self._load(name)
-            self._open[name] = found  # the most recently used is last
+            # never twice: two would not hear of what the other one learns of the frames
+            used = self._in_use.pop(name, None)
+            self._open.pop(name, None)
+            found = used or self._load(name)
             os.utime(found.folder)
+            self._in_use[name] = self._open[name] = found  # the most recently used is last
             while len(self._open) > _OPEN:
                 del self._open[next(iter(self._open))]
             return found
@@ -164,4 +169,5 @@ class SnapshotStore:
             names.sort(key=lambda entry: entry.stat().st_mtime_ns)
             for old in names[:-_KEEP]:
                 self._open.pop(old.name, None)
+                self._in_use.pop(old.name, None)
                 shutil.rmtree(old.path)

@@ -7,13 +7,20 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared.pairing import parse_pairing
+from shared.protocol import SNAPSHOTS, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +122,26 @@ class Agent:
         """The process id of the running agent."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, without a path."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        """What :meth:`pair` made last."""
+        return parse_pairing(self.pairing).token
+
+    def scan(self) -> Snapshot:
+        """A snapshot, asked for over HTTP."""
+        trust = ssl.create_default_context(cafile=self.state / "agent.crt")
+        trust.check_hostname = False
+        http = HTTPSConnection("127.0.0.1", self.port, context=trust, timeout=60)
+        with closing(http):
+            headers = {"Authorization": f"Bearer {self.token}"}
+            http.request("POST", SNAPSHOTS, b'{"kind":"cold"}', headers)
+            return msgspec.json.decode(http.getresponse().read(), type=Snapshot)
 
     def frames_asked(self) -> list[int]:
         """The number of each frame that was asked for, from the agent's own request log."""
