@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.programs import Agent, Puller
+from rig.volume import grow_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FRAME = 4 * 1024 * 1024
-
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """A small library of 12 frames: folders, small files, two large ones, links."""
-    root = tmp_path / "vm" / "Library"
-    root.mkdir(parents=True)
-    content = random.Random(7)  # noqa: S311 - the same tree each time
-    for folder in range(20):
-        below = root / f"folder{folder:02}" / "Contents"
-        below.mkdir(parents=True)
-        for number in range(40):
-            (below / f"file{number:02}").write_bytes(content.randbytes(content.randrange(30_000)))
-        (below / "link").symlink_to("file00")
-    (root / "large").write_bytes(content.randbytes(4 * FRAME + 12_345))
-    (root / "larger").write_bytes(content.randbytes(3 * FRAME))
-    (root / "folder00" / "hard").hardlink_to(root / "large")
-    return root
+    return grow_small(tmp_path / "vm" / "Library")
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class FrameCache:
         key = (archive.tag, number)
         if key not in self._kept:
             self._wanted.add(key)
-            self._make(archive, number)
+            _ = self._make(archive, number)
 
     async def in_passing(
         self, archive: Representation, numbers: Iterable[int]

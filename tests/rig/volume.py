@@ -134,6 +134,22 @@ def grow_tiny(root: Path, seed: int = 3) -> Path:
     return root
 
 
+def grow_small(root: Path) -> Path:
+    """A library of 12 frames: folders, small files, two large ones, links."""
+    root.mkdir(parents=True)
+    content = random.Random(7)  # noqa: S311 - the same tree each time
+    for folder in range(20):
+        below = root / f"folder{folder:02}" / "Contents"
+        below.mkdir(parents=True)
+        for number in range(40):
+            (below / f"file{number:02}").write_bytes(content.randbytes(content.randrange(30_000)))
+        (below / "link").symlink_to("file00")
+    (root / "large").write_bytes(content.randbytes(4 * FRAME + 12_345))
+    (root / "larger").write_bytes(content.randbytes(3 * FRAME))
+    (root / "folder00" / "hard").hardlink_to(root / "large")
+    return root
+
+
 def fingerprint(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
     """Inode, mode, mtime and content of everything in and below ``top``, which may be a file."""
     found = {}

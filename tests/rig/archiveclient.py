@@ -1,0 +1,136 @@
+"""A client of archives: Python's own HTTP over TLS, a connection each, and nothing it forgives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import urllib.parse
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from email.message import Message
+    from pathlib import Path
+
+TIMEOUT = 120.0
+BROKEN = (http.client.HTTPException, OSError)
+"""What reading an answer that was cut off ends with."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    def problem(self) -> protocol.Problem:
+        """The body of a failure."""
+        assert self.headers["Content-Type"] == protocol.PROBLEM_TYPE
+        return protocol.Problem(**json.loads(self.body))
+
+
+class _Response(http.client.HTTPResponse):
+    """Passes over all interim answers (RFC 9110 section 15.2): the base knows only 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if status[1] >= 200:
+                return status
+            http.client.parse_headers(self.fp)
+
+
+class ArchiveClient:
+    """Asks one agent, with its certificate checked.
+
+    Args:
+        port: where the agent listens on 127.0.0.1.
+        state: its state folder, for the certificate.
+        token: that of its pairing.
+    """
+
+    def __init__(self, port: int, state: Path, token: str) -> None:
+        self.port = port
+        self.token = token
+        self._tls = ssl.create_default_context(cafile=state / "agent.crt")
+
+    def ask(
+        self, path: str, headers: Sequence[tuple[str, str]] = (), *, method: str = "GET"
+    ) -> Answer:
+        """The whole answer.
+
+        Raises:
+            HTTPException, OSError: it ended early, see :data:`BROKEN`.
+        """
+        with self.opened(path, headers, method=method) as response:
+            return Answer(response.status, response.msg, response.read())
+
+    def part(self, path: str, what: str) -> Answer:
+        """The answer to ``Range: bytes=<what>``."""
+        return self.ask(path, [("Range", f"bytes={what}")])
+
+    @contextmanager
+    def opened(
+        self,
+        path: str,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        method: str = "GET",
+        buffer: int | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """An answer whose body is still to be read; leaving hangs up."""
+        with self.asked(path, headers, method=method, buffer=buffer) as connection:
+            response = _Response(connection, method=method)
+            try:
+                response.begin()
+                yield response
+            finally:
+                response.close()
+
+    @contextmanager
+    def asked(
+        self,
+        path: str,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        method: str = "GET",
+        buffer: int | None = None,
+        version: str = "HTTP/1.1",
+    ) -> Iterator[ssl.SSLSocket]:
+        """A connection on which the request was sent and nothing is read; leaving hangs up.
+
+        Args:
+            path: what is asked for.
+            headers: lines beside ``Host`` and the token.
+            method: how it is asked for.
+            buffer: bytes that the kernel may keep for us, so that not reading is soon noticed.
+            version: as the request line says it.
+        """
+        lines = [
+            f"{method} {path} {version}",
+            "Host: plexodus-agent",
+            f"Authorization: Bearer {self.token}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
+        with socket.socket() as plain:
+            if buffer is not None:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            plain.settimeout(TIMEOUT)
+            plain.connect(("127.0.0.1", self.port))
+            with self._tls.wrap_socket(plain, server_hostname="plexodus-agent") as connection:
+                connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+                yield connection
+
+    def snapshot(self) -> str:
+        """The name of the library's snapshot, as the address for scripts says it."""
+        answer = self.ask(protocol.LIBRARY_ARCHIVE)
+        assert answer.status == 307, answer.body
+        return urllib.parse.urlsplit(answer.headers["Location"]).path.split("/")[3]

@@ -1,0 +1,131 @@
+"""The agent's whole application in a thread of this process: asked over TLS, seen from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from unittest.mock import patch
+
+from aiohttp import web
+
+from agent import app
+from agent.endpoints import archives
+from agent.endpoints.credentials import make_pairing, server_tls
+from agent.endpoints.framestream import FrameStream
+from agent.source.framecache import FrameCache
+from agent.source.library import open_library
+from agent.source.representation import EncodedFrame, Representation
+from rig.archiveclient import ArchiveClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+_SECONDS = 60.0
+
+
+class InProcess:
+    """One agent that can be stopped and started again, with nothing kept but its state folder.
+
+    Args:
+        state: its state folder.
+        library: what it serves.
+    """
+
+    def __init__(self, state: Path, library: Path) -> None:
+        self.library = library
+        self.state = state
+        self.made: list[tuple[str, int]] = []
+        """Archive (its index' path) and number of each frame, whenever one was made."""
+        self.before_make: Callable[[Representation, int], None] | None = None
+        """Called in the worker thread before a frame is made; what it raises is the failure."""
+        self.frames: FrameCache
+        self.streams: FrameStream
+        self.client: ArchiveClient
+        self._alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._patches = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Pair and start."""
+        token = make_pairing(str(self.state), "127.0.0.1", 1).token
+        self._token = token
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Serve, with nothing in memory that was there before."""
+        make = Representation.make
+
+        def counted(archive: Representation, number: int) -> EncodedFrame:
+            self.made.append((archive.index._path, number))
+            if self.before_make is not None:
+                self.before_make(archive, number)
+            return make(archive, number)
+
+        self._patches.enter_context(patch.object(Representation, "make", counted))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.in_loop(self._start())
+
+    def stop(self) -> None:
+        """End every connection, and forget everything."""
+        self.in_loop(self._runner.cleanup())
+        self.in_loop(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._patches.close()
+
+    def restart(self) -> None:
+        """As after a crash: the state folder is all that is left."""
+        self.stop()
+        self.start()
+
+    def times_made(self) -> Counter[tuple[str, int]]:
+        """How often each frame was made."""
+        return Counter(self.made)
+
+    def in_loop(self, work: Any) -> Any:  # noqa: ANN401 - whatever the coroutine returns
+        """The result of a coroutine in the agent's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_SECONDS)
+
+    def look(self, at: Callable[[], T]) -> T:
+        """What ``at`` returns, called in the agent's event loop."""
+
+        async def called() -> T:
+            """In the thread of the event loop."""
+            return at()
+
+        found: T = self.in_loop(called())
+        return found
+
+    async def _start(self) -> None:
+        def frames(*args: Any, **kwargs: Any) -> FrameCache:  # noqa: ANN401 - passed on
+            self.frames = FrameCache(*args, **kwargs)
+            return self.frames
+
+        def streams(*args: Any) -> FrameStream:  # noqa: ANN401 - passed on
+            self.streams = FrameStream(*args)
+            return self.streams
+
+        with (
+            patch.object(app, "FrameCache", frames),
+            patch.object(archives, "FrameStream", streams),
+        ):
+            made = app.make_app(str(self.state), open_library(str(self.library)))
+        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        tls = server_tls(str(self.state))
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
+        port = self._runner.addresses[0][1]
+        self.client = ArchiveClient(port, self.state, self._token)
