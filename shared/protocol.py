@@ -14,6 +14,8 @@ LIBRARY_SUMS = "/SHA256SUMS"
 OPENAPI = "/openapi.json"
 PROBLEM_TYPE = "application/problem+json"
 MANIFEST_TYPE = "application/zstd"
+PREFER, PROCESSING = "Prefer", "processing"
+"""The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
 MAX_BODY = 64 * 1024
 """Bytes of a request body that the agent reads at the most."""
 MAX_ANSWER = 16 * 1024 * 1024

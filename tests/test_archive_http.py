@@ -222,26 +222,25 @@ def test_other_methods_and_names(archives: Archives) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "product", "is_told"),
+    ("version", "prefers", "is_told"),
     [
-        ("HTTP/1.1", "curl/8.5.0", True),
-        ("HTTP/1.1", "Wget/1.21", True),
-        ("HTTP/1.1", "Wget", False),
-        ("HTTP/1.0", "curl/8.5.0", False),
+        ("HTTP/1.1", "respond-async, processing", True),
+        ("HTTP/1.1", "respond-async", False),
+        ("HTTP/1.0", "processing", False),
     ],
 )
 def test_patience_is_asked_only_of_who_understands(
     fresh: InProcess,
     monkeypatch: pytest.MonkeyPatch,
     version: str,
-    product: str,
+    prefers: str,
     is_told: bool,  # noqa: FBT001 - a row
 ) -> None:
-    """102 while frames are encoded, but none to HTTP/1.0 and to busybox; the answer is right."""
+    """102 while frames are encoded, to HTTP/1.1 clients that ask for it; the answer is right."""
     monkeypatch.setattr(patience, "_INTERVAL", 0.001)
     path = archive_path(fresh.client.snapshot(), "tar.gz")
     with fresh.client.asked(
-        path, [("User-Agent", product), ("Connection", "close")], method="HEAD", version=version
+        path, [("Prefer", prefers), ("Connection", "close")], method="HEAD", version=version
     ) as connection:
         everything = b"".join(iter(lambda: connection.recv(65536), b""))
     interim = everything.count(b"HTTP/1.1 102 Processing\r\n\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.source.framecache import KEPT
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 _SLICE = 256 * 1024
 _AHEAD = 3
 """Frames that are prepared while one is sent, where few clients share the cache."""
-_PATIENCE = 1.0
-"""Seconds that a client may take for a slice before its frame is let go, for others to use."""
+_TURN = 1.0
+"""Seconds after which a client lets its frame go, for others to have a turn."""
 
 
 class FrameStream:
     """Sends what clients ask of archives.
 
-    A client holds its frame only while it takes what it is given. One that does not is left with
-    the slice that is under way; it gets its frame again, from the cache if it is still there,
-    once it has taken that.
+    A client holds a frame for one turn. Then it is left with the slice that is under way; it gets
+    its frame again, from the cache if it is still there, once it has taken that.
 
     Args:
         frames: where frames come from.
@@ -74,20 +74,18 @@ class FrameStream:
         position: int,
         stop: int | None,
     ) -> tuple[int, int]:
-        """Send as much of one frame as the client takes quickly; returns how far, and how far to.
+        """Send as much of one frame as the client takes in a turn; returns how far, and how far to.
 
         Slices are copies: a view in the transport's buffer would keep its whole frame in memory.
         """
         async with self._turns:
             frame = memoryview((await self._frames.get(archive, number)).data)
             end = frame.nbytes if stop is None else stop
-            while position < end:
-                piece = bytes(frame[position : min(position + _SLICE, end)])
-                position += len(piece)
-                try:
-                    async with asyncio.timeout(_PATIENCE):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TURN):
+                    while position < end:
+                        piece = bytes(frame[position : min(position + _SLICE, end)])
+                        position += len(piece)  # it is in the transport's hands at once
                         await response.write(piece)
                         await asyncio.sleep(0)  # others' turn, and news of a hang-up
-                except TimeoutError:
-                    break
             return position, end

@@ -15,8 +15,10 @@ from agent.source import wholetree
 from shared import protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.source.scans import Scans
-    from agent.source.snapshots import SnapshotStore
+    from agent.source.snapshots import OpenSnapshot, SnapshotStore
     from shared.protocol import Snapshot
 
 
@@ -31,6 +33,8 @@ class SnapshotEndpoints:
     def __init__(self, store: SnapshotStore, scans: Scans) -> None:
         self._store = store
         self._scans = scans
+        self._one_at_a_time = asyncio.Lock()
+        """Held while the whole tree is read or looked at: other requests need threads, too."""
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
@@ -66,7 +70,7 @@ class SnapshotEndpoints:
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        await patiently(request, asyncio.to_thread(wholetree.complete_digests, snapshot))
+        await patiently(request, self._alone(wholetree.complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
@@ -80,8 +84,12 @@ class SnapshotEndpoints:
     async def check(self, request: web.Request) -> web.Response:
         """204 when the library is as it was scanned, 409 when it is not."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        await patiently(request, asyncio.to_thread(wholetree.check_unchanged, snapshot))
+        await patiently(request, self._alone(wholetree.check_unchanged, snapshot))
         return web.Response(status=204)
+
+    async def _alone(self, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot) -> None:
+        async with self._one_at_a_time:
+            await asyncio.to_thread(work, snapshot)
 
 
 def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from agent.source.filereader import changed
 from agent.source.framebuilder import build_frame
 from shared.codec import encode, fingerprint
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from agent.source.snapshots import OpenSnapshot
     from shared.codec import Encoding
     from shared.digest import Buffer
+
+_log = structlog.get_logger("agent")
+_TRIES = 2
+"""No encoder promises the same bytes each time: once more, before the source is blamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,18 @@ class Representation:
         Raises:
             SourceChanged, OSError: as for :meth:`make`.
         """
-        data = encode(tar, self.encoding)
-        digest = sha256(data)
-        if not self.index.put(number, memoryview(data).nbytes, digest):
-            first = self.snapshot.manifest.plan[number].first
-            raise changed(self.snapshot.manifest.entries(first, 1)[0])
-        return EncodedFrame(data, digest)
+        for _ in range(_TRIES):
+            data = encode(tar, self.encoding)
+            frame = EncodedFrame(data, sha256(data))
+            if self.index.put(number, memoryview(data).nbytes, frame.digest):
+                return frame
+            _log.warning(
+                "a frame is not what it was the first time",
+                snapshot=self.snapshot.about.id,
+                frame=number,
+                encoding=self.encoding.value,
+                tar=sha256(tar).hex(),
+                encoded=frame.digest.hex(),
+            )
+        first = self.snapshot.manifest.plan[number].first
+        raise changed(self.snapshot.manifest.entries(first, 1)[0])

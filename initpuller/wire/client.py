@@ -56,6 +56,7 @@ class AgentClient:
             headers={
                 "Authorization": f"Bearer {pairing.token}",
                 "User-Agent": f"plexodus-puller/{__version__}",
+                protocol.PREFER: protocol.PROCESSING,
             },
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=_CONNECT_SECONDS, sock_read=idle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -47,7 +46,6 @@ class InProcess:
         self.frames: FrameCache
         self.streams: FrameStream
         self.client: ArchiveClient
-        self._alive: weakref.WeakSet[Any] = weakref.WeakSet()
         self._patches = ExitStack()
 
     def __enter__(self) -> Self:

@@ -16,8 +16,8 @@ What a plexodus agent answers; docs/protocol.md says what it means.
 
 Everything but the health needs the token. Failures are `application/problem+json` (RFC 9457), also
 404 for any other path and 405, with `Allow`, for any other method. Only what is not HTTP is refused
-in plain text, with 400, and an `Expect` of anything but `100-continue`, with 417. Until what takes
-long is done, there is a `102 Processing` every five seconds."""
+in plain text, with 400, and an `Expect` of anything but `100-continue`, with 417. Who asks with
+`Prefer: processing` gets a `102 Processing` every five seconds until what takes long is done."""
 
 
 @cache
