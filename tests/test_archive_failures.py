@@ -17,13 +17,17 @@ from rig.archiveclient import BROKEN, TIMEOUT
 from rig.archives import SUFFIXES, Archives, fill
 from rig.inprocess import InProcess
 
-from agent.source import wholetree
+from agent.source import representation, wholetree
 from shared import protocol
+from shared.codec import encode as encode_rightly
 from shared.protocol import archive_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from shared.codec import Encoding
+    from shared.digest import Buffer
 
 LATE = 4
 """A frame that is not among those prepared when the first one is sent."""
@@ -184,6 +188,27 @@ def test_problem_before_the_first_byte(agent: InProcess) -> None:
         told = agent.client.ask(path, headers)
         assert (told.status, told.problem().type) == (409, protocol.SOURCE_CHANGED)
         assert told.problem().paths[0] in {"Library/below/large", "Library/text0"}
+
+
+def test_encoder_that_slips(agent: InProcess) -> None:
+    """Other bytes for once are made again in silence; twice in a row, they are refused."""
+    archives = Archives(agent)
+    agent.restart()
+    slips = threading.Semaphore(0)
+
+    def encode(tar: Buffer, encoding: Encoding) -> Buffer:
+        encoded = encode_rightly(tar, encoding)
+        slipped = bytes(encoded) + bytes(encode_rightly(b"", encoding))  # decodes to the same
+        return slipped if slips.acquire(blocking=False) else encoded
+
+    with patch.object(representation, "encode", encode):
+        slips.release(2)
+        told = archives.get("tar.gz")
+        assert (told.status, told.problem().type) == (409, protocol.SOURCE_CHANGED)
+        slips.release(1)
+        is_same = archives.get("tar.gz").body == archives.whole["tar.gz"]
+    assert is_same
+    assert not slips.acquire(blocking=False)
 
 
 def test_cut_is_never_followed_by_anything(agent: InProcess) -> None:
