@@ -37,7 +37,7 @@ test: setup tools lint  ## everything that must hold before a change lands
 	$(PYTEST) -n 2 --dist worksteal -m "not long"
 
 test-long: setup tools  ## what takes minutes
-	$(PYTEST) -m long --timeout 1800
+	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
 
 openapi: setup  ## docs/openapi.json, as the agent serves it
 	$(BIN)/python -m agent.endpoints.openapi > docs/openapi.json

@@ -247,4 +247,4 @@ def test_any_sequence_gives_the_one_archive() -> None:
 @pytest.mark.long
 def test_any_long_sequence_gives_the_one_archive() -> None:
     """Many more of them."""
-    run(examples=60, steps=30)
+    run(examples=25, steps=30)
