@@ -20,12 +20,13 @@ from initpuller.volume.space import check_space
 from initpuller.wire.backoff import Retrier
 from initpuller.wire.client import IDLE_SECONDS, AgentClient
 from shared import errors
-from shared.manifestfile import ManifestFile
+from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records import Receipt, State
+    from shared.manifestfile import ManifestFile
     from shared.pairing import Pairing
     from shared.protocol import Snapshot
 
@@ -154,10 +155,10 @@ async def _manifest(
     """The checked manifest: the one on the volume if it is whole, or else from the agent."""
     path, root = layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
     try:
-        manifest = await asyncio.to_thread(ManifestFile, path, snapshot.id, root)
+        manifest = await asyncio.to_thread(read_manifest, path, snapshot.id, root)
     except (FileNotFoundError, errors.IntegrityError):
         await retrier.run("the manifest", lambda: client.manifest(snapshot, path))
-        manifest = await asyncio.to_thread(ManifestFile, path, snapshot.id, root)
+        manifest = await asyncio.to_thread(read_manifest, path, snapshot.id, root)
     staging.check_sums(manifest, snapshot)
     return manifest
 

@@ -30,6 +30,7 @@ class DirStack:
     """
 
     def __init__(self, base: int, *, create: bool = False) -> None:
+        self._path: bytes | None = b""
         self._names: list[bytes] = []
         self._fds = [os.dup(base)]
         self._create = create
@@ -57,8 +58,10 @@ class DirStack:
         Raises:
             OSError: a folder on the way is missing or unreadable, or is no folder.
         """
-        *names, last = path.split(b"/")
-        return self._descend(names), last
+        above, _, last = path.rpartition(b"/")
+        if above == self._path:
+            return self._fds[-1], last
+        return self.folder(above), last
 
     def folder(self, path: bytes) -> int:
         """A descriptor of the folder ``path`` itself, valid until the next call.
@@ -66,11 +69,14 @@ class DirStack:
         Raises:
             OSError: as for :meth:`parent`.
         """
-        return self._descend(path.split(b"/"))
+        if path == self._path:
+            return self._fds[-1]
+        self._path = None  # until it is known that we got there
+        fd = self._descend(path.split(b"/") if path else [])
+        self._path = path
+        return fd
 
     def _descend(self, names: list[bytes]) -> int:
-        if names == self._names:
-            return self._fds[-1]
         same = 0
         for mine, theirs in zip(self._names, names, strict=False):
             if mine != theirs:
@@ -86,17 +92,20 @@ class DirStack:
         return self._fds[-1]
 
     def _make(self, name: bytes) -> int:
+        """Most folders that are asked for are new: making one comes before looking for it."""
         above = self._fds[-1]
         try:
-            fd = self._open_writable(name)
-        except FileNotFoundError:
+            os.mkdir(name, _OWNER, dir_fd=above)
+        except FileExistsError:
             pass
+        else:
+            return os.open(name, _FLAGS, dir_fd=above)
+        try:
+            return self._open_writable(name)
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             os.unlink(name, dir_fd=above)
-        else:
-            return fd
         with contextlib.suppress(FileExistsError):  # another worker was first
             os.mkdir(name, _OWNER, dir_fd=above)
         return self._open_writable(name)

@@ -93,6 +93,7 @@ class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     xattrs: dict[str, bytes] = {}
 
 
+_LINKS = (Kind.SYMLINK, Kind.HARDLINK)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Line)
 
@@ -180,28 +181,36 @@ def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
     for number, entry in enumerate(entries):
         if number >= MAX_ENTRIES:
             raise ManifestTooLarge(f"a manifest of more than {MAX_ENTRIES} entries")
-        memberpath.check_path(entry.path, root)
-        key = memberpath.sort_key(entry.path)
+        path = entry.path
+        parent, _, name = path.rpartition(b"/")
+        is_below = bool(folders) and parent == folders[-1]
+        if is_below:  # what is above was checked with an entry of its own
+            memberpath.check_name(name, path, depth=len(folders) + 1)
+        else:
+            memberpath.check_path(path, root)
+        key = memberpath.sort_key(path)
         if number and key <= previous:
-            raise EntriesOutOfOrder("an entry twice or out of order", path=entry.path)
+            raise EntriesOutOfOrder("an entry twice or out of order", path=path)
+        if not is_below:
+            _climb(parent, folders, entry, is_root=number == 0)
         previous = key
-        _check_parent(entry, folders, is_root=number == 0)
-        _check_link(entry, key, root)
-        _check_xattrs(entry)
         if entry.kind is Kind.DIRECTORY:
-            folders.append(entry.path)
+            folders.append(path)
+        if entry.link or entry.kind in _LINKS:
+            _check_link(entry, key, root)
+        if entry.xattrs:
+            _check_xattrs(entry)
         yield entry
     if not previous:
         raise ManifestMalformed("a manifest without a single entry")
 
 
-def _check_parent(entry: Entry, folders: list[bytes], *, is_root: bool) -> None:
+def _climb(parent: bytes, folders: list[bytes], entry: Entry, *, is_root: bool) -> None:
     """Entries come depth first, so a parent is on the way up from the entry before."""
     if is_root:
-        if entry.kind is not Kind.DIRECTORY or b"/" in entry.path:
+        if entry.kind is not Kind.DIRECTORY or parent:
             raise ManifestMalformed("the first entry is not the library folder", path=entry.path)
         return
-    parent = entry.path.rpartition(b"/")[0]
     while folders and folders[-1] != parent:
         folders.pop()
     if not folders:

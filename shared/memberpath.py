@@ -6,7 +6,12 @@ The check is lexical; that no symlink can move the ground under it is :mod:`shar
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shared.errors import IllegalLink, IllegalPath
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_NAME = 255
 """Bytes of one name (NAME_MAX of every filesystem in question)."""
@@ -31,6 +36,24 @@ def check_root_name(name: bytes) -> None:
     _check_names([name], name)
 
 
+def check_name(name: bytes, path: bytes, depth: int) -> None:
+    """Refuse what the last name adds to a path whose other names have been checked.
+
+    Args:
+        name: the last one.
+        path: the whole.
+        depth: how many names it has.
+
+    Raises:
+        IllegalPath: as for :func:`check_path`.
+    """
+    if len(path) > MAX_PATH:
+        raise IllegalPath(f"a path of more than {MAX_PATH} bytes", path=path[:200])
+    if depth > MAX_DEPTH:
+        raise IllegalPath(f"a path of more than {MAX_DEPTH} levels", path=path[:200])
+    _check_names((name,), path)
+
+
 def check_path(path: bytes, root: bytes) -> None:
     """Refuse a path that is not ``root`` or plainly below it.
 
@@ -47,7 +70,7 @@ def check_path(path: bytes, root: bytes) -> None:
         raise IllegalPath("a path outside the library", path=path)
 
 
-def _check_names(names: list[bytes], path: bytes) -> None:
+def _check_names(names: Sequence[bytes], path: bytes) -> None:
     for name in names:
         if name in (b"", b".", b".."):
             raise IllegalPath("a path with an empty, '.' or '..' name", path=path)

@@ -22,12 +22,15 @@ from shared.errors import (
     ManifestTooLarge,
     ParentNotDirectory,
 )
+from shared.frameplan import plan
 from shared.manifest import MAX_LINE, MAX_TIME, Entry, Kind, checked, format_line, parse_line
-from shared.manifestfile import PIECE, ManifestFile, write_manifest
+from shared.manifestfile import PIECE, read_manifest, write_manifest
 from shared.memberpath import sort_key
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shared.manifestfile import ManifestFile
 
 _bytes = st.binary(min_size=1, max_size=60)
 _names = st.one_of(_bytes, st.text(min_size=1, max_size=30).map(lambda text: text.encode()))
@@ -184,11 +187,12 @@ def manifest_of_many(tmp_path_factory: pytest.TempPathFactory) -> ManifestFile:
     files = [
         entry(b"Library/%05d" % number, xattrs={"user.x": bytes(40)}) for number in range(3051)
     ]
-    name = write_manifest(str(path), [TOP, *files])
+    name = write_manifest(str(path), b"Library", [TOP, *files]).name
     text = subprocess.run(["zstd", "-dc", path], check=True, capture_output=True).stdout
     assert hashlib.sha256(text).hexdigest() == name
     assert len(text) > 2 * PIECE
-    manifest = ManifestFile(str(path), name, b"Library")
+    manifest = read_manifest(str(path), name, b"Library")
+    assert list(manifest.plan) == list(plan([TOP, *files]))
     assert list(manifest) == [TOP, *files]
     assert list(reversed(manifest)) == [*reversed(files), TOP]
     return manifest
@@ -197,11 +201,11 @@ def manifest_of_many(tmp_path_factory: pytest.TempPathFactory) -> ManifestFile:
 def test_damaged_byte_anywhere(tmp_path: Path) -> None:
     """Each single byte of a manifest turned over is noticed."""
     path = tmp_path / "m"
-    name = write_manifest(str(path), [TOP, FILE])
+    name = write_manifest(str(path), b"Library", [TOP, FILE]).name
     good = path.read_bytes()
     for position in range(len(good)):
         bad = bytearray(good)
         bad[position] ^= 0xFF
         path.write_bytes(bad)
         with pytest.raises(IntegrityError):
-            ManifestFile(str(path), name, b"Library")
+            read_manifest(str(path), name, b"Library")

@@ -65,7 +65,7 @@ class SnapshotEndpoints:
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """All entries: JSONL, zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return await send_file(request, snapshot.manifest_path, protocol.MANIFEST_TYPE)
+        return await send_file(request, snapshot.manifest.path, protocol.MANIFEST_TYPE)
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""

@@ -25,13 +25,14 @@ from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
 from shared.errors import SnapshotGone, SourceUnreadable
 from shared.filedigests import FileDigests
-from shared.manifestfile import ManifestFile, write_manifest
+from shared.manifestfile import read_manifest, write_manifest
 from shared.protocol import Snapshot
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
     from shared.codec import Encoding
+    from shared.manifestfile import ManifestFile
 
 _KEEP = 4
 """Snapshots kept on disk; those that were used longest ago go when a new one comes."""
@@ -42,11 +43,12 @@ _OPEN = 2
 class OpenSnapshot:
     """A snapshot whose frames can be made."""
 
-    def __init__(self, folder: str, source: LibrarySource, about: Snapshot) -> None:
+    def __init__(
+        self, folder: str, source: LibrarySource, about: Snapshot, manifest: ManifestFile
+    ) -> None:
         self.source = source
         self.about = about
-        self.manifest_path = os.path.join(folder, "manifest.jsonl.zst")
-        self.manifest = ManifestFile(self.manifest_path, about.id, source.name)
+        self.manifest = manifest
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
         self._lock = threading.Lock()
@@ -98,13 +100,11 @@ class SnapshotStore:
         draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
         os.mkdir(draft, 0o700)
         try:
-            path = os.path.join(draft, "manifest.jsonl.zst")
-            name = write_manifest(path, walk.entries())
+            manifest = write_manifest(_manifest(draft), self._source.name, walk.entries())
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)
-            manifest = ManifestFile(path, name, self._source.name)
             about = Snapshot(
-                id=name,
+                id=manifest.name,
                 kind="cold",
                 library=self._source.about,
                 created=created,
@@ -112,13 +112,13 @@ class SnapshotStore:
                 files=manifest.plan.files,
                 content_bytes=manifest.plan.content_bytes,
                 frames=len(manifest.plan),
-                manifest_bytes=os.path.getsize(path),
+                manifest_bytes=os.path.getsize(manifest.path),
                 exclude=list(exclude),
                 skipped=walk.seen.skipped,
                 excluded=walk.seen.excluded,
             )
             write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
-            self._keep(draft, name)
+            self._keep(draft, about, manifest)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return about
@@ -154,20 +154,27 @@ class SnapshotStore:
                 about = msgspec.json.decode(file.read(), type=Snapshot)
         except FileNotFoundError:
             raise gone from None
-        return OpenSnapshot(folder, self._source, about)
+        manifest = read_manifest(_manifest(folder), about.id, self._source.name)
+        return OpenSnapshot(folder, self._source, about, manifest)
 
-    def _keep(self, draft: str, name: str) -> None:
+    def _keep(self, draft: str, about: Snapshot, manifest: ManifestFile) -> None:
         """Give the draft its name, unless the same scan was made before; drop the oldest."""
-        final = os.path.join(self._folder, name)
+        final = os.path.join(self._folder, about.id)
         with self._lock:
             if os.path.isdir(final):
                 os.utime(final)
                 return
             os.rename(draft, final)
             fsync_folder(self._folder)
+            manifest.path = _manifest(final)
+            self._open[about.id] = OpenSnapshot(final, self._source, about, manifest)
             names = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
             names.sort(key=lambda entry: entry.stat().st_mtime_ns)
             for old in names[:-_KEEP]:
                 self._open.pop(old.name, None)
                 self._in_use.pop(old.name, None)
                 shutil.rmtree(old.path)
+
+
+def _manifest(folder: str) -> str:
+    return os.path.join(folder, "manifest.jsonl.zst")

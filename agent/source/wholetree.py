@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from agent.source.filereader import changed, hash_file
 from shared.dirstack import DirStack
 from shared.errors import SourceUnreadable
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.source.snapshots import OpenSnapshot
+    from shared.manifest import Entry
 
 _BATCH = 64 * 1024
 
@@ -52,14 +55,27 @@ def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:
 def check_unchanged(snapshot: OpenSnapshot) -> None:
     """Look at the library again and compare every entry with the snapshot's.
 
+    Not what is in it: whatever sets a target, content or xattr sets the ctime, too (inode(7)).
+
     Raises:
         SourceChanged: naming the first entry that is new, gone or different.
         SourceUnreadable: something cannot be read any more.
     """
-    walk = TreeWalk(snapshot.source.base, snapshot.source.name, tuple(snapshot.about.exclude))
+    exclude = tuple(snapshot.about.exclude)
+    walk = TreeWalk(snapshot.source.base, snapshot.source.name, exclude, inside=False)
     for seen, known in zip_longest(walk.entries(), snapshot.manifest):
-        if seen is None or known is None or not seen.is_as_in(known):
+        if seen is None or known is None or not _is_same(seen, known):
             either = [entry for entry in (seen, known) if entry is not None]
             raise changed(min(either, key=lambda entry: sort_key(entry.path)))
     if walk.seen.unreadable:
         raise SourceUnreadable(walk.seen.unreadable)
+
+
+def _is_same(seen: Entry, known: Entry) -> bool:
+    """Whether an entry that was looked at from outside is still the ``known`` one."""
+    if seen == known:
+        return True
+    if known.kind is Kind.HARDLINK:
+        return False
+    inside = {"link": known.link, "data": known.data, "xattrs": known.xattrs}
+    return msgspec.structs.replace(seen, **inside) == known

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shared.manifestfile import ManifestFile
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 
 
@@ -117,15 +118,26 @@ class Finisher:
                 if entry.kind is not Kind.DIRECTORY:
                     continue
                 try:
-                    fd = folders.folder(entry.path)
-                    drop_other_xattrs(fd, entry)
-                    set_attributes(fd, entry, self._ownership, entry.mode | also)
+                    self._folder(folders, entry, also)
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
 
+    def _folder(self, folders: DirStack, entry: Entry, also: int) -> None:
+        above, name = folders.parent(entry.path)
+        try:
+            fd = os.open(name, _FOLDER, dir_fd=above)
+        except OSError:  # gone, closed or replaced since it was made
+            fd = os.dup(folders.folder(entry.path))
+        try:
+            drop_other_xattrs(fd, entry)
+            set_attributes(fd, entry, self._ownership, entry.mode | also)
+        finally:
+            os.close(fd)
+
     def _file(self, folders: DirStack, number: int, entry: Entry, *, attributes: bool) -> None:
-        is_new = not is_large(entry) and not self._journal.is_of_earlier_run(
-            self._manifest.plan.frames_of(number)[0]
+        is_new = not is_large(entry) and not (
+            self._journal.has_earlier_frames
+            and self._journal.is_of_earlier_run(self._manifest.plan.frames_of(number)[0])
         )
         if is_new and not attributes:
             return
@@ -151,18 +163,24 @@ class Finisher:
     def _symlink(self, folders: DirStack, entry: Entry) -> None:
         folder, name = folders.parent(entry.path)
         try:
-            is_there = os.readlink(name, dir_fd=folder) == entry.link
-        except OSError:
-            is_there = False
-        if not is_there:
-            remove(folder, name)
             os.symlink(entry.link, name, dir_fd=folder)
+        except FileExistsError:
+            if not _is_symlink_to(entry.link, folder, name):
+                remove(folder, name)
+                os.symlink(entry.link, name, dir_fd=folder)
         uid, gid = self._ownership.of(entry)
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if (info.st_uid, info.st_gid) != (uid, gid):
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
         times = (entry.mtime_ns, entry.mtime_ns)
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
+def _is_symlink_to(target: bytes, folder: int, name: bytes) -> bool:
+    try:
+        return os.readlink(name, dir_fd=folder) == target
+    except OSError:
+        return False
 
 
 def _is_file(folder: int, name: bytes) -> bool:

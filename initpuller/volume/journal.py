@@ -46,6 +46,8 @@ class Journal:
             self._end = _replay(file, self._done)
         os.ftruncate(self._fd, self._end)
         self._found = bytes(self._done)
+        self.has_earlier_frames = any(self._found)
+        """Whether there was any frame when this journal was opened."""
 
     def close(self) -> None:
         """Close the file."""

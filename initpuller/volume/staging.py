@@ -17,12 +17,13 @@ from shared.dirstack import DirStack
 from shared.durable import fsync_folder, syncfs
 from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
 from shared.filedigests import FileDigests
-from shared.manifestfile import ManifestFile
+from shared.manifestfile import read_manifest
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
     from shared.digest import Buffer
+    from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot
 
 
@@ -210,7 +211,7 @@ def _take_over(
     drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
     # A take-over that was itself interrupted before its pruning left staging in a mixed state.
     if not old.prune and os.path.exists(old_records[0]):
-        was = ManifestFile(old_records[0], before, os.fsencode(old.snapshot.library.name))
+        was = read_manifest(old_records[0], before, os.fsencode(old.snapshot.library.name))
         old_journal = Journal(old_records[1], len(was.plan))
         journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
         try:
