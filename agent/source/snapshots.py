@@ -139,10 +139,14 @@ class SnapshotStore:
             self._open.pop(name, None)
             found = used or self._load(name)
             os.utime(found.folder)
-            self._in_use[name] = self._open[name] = found  # the most recently used is last
-            while len(self._open) > _OPEN:
-                del self._open[next(iter(self._open))]
+            self._hold(found)
             return found
+
+    def _hold(self, snapshot: OpenSnapshot) -> None:
+        name = snapshot.about.id
+        self._in_use[name] = self._open[name] = snapshot  # the most recently used is last
+        while len(self._open) > _OPEN:
+            del self._open[next(iter(self._open))]
 
     def _load(self, name: str) -> OpenSnapshot:
         folder = os.path.join(self._folder, name)
@@ -167,7 +171,7 @@ class SnapshotStore:
             os.rename(draft, final)
             fsync_folder(self._folder)
             manifest.path = _manifest(final)
-            self._open[about.id] = OpenSnapshot(final, self._source, about, manifest)
+            self._hold(OpenSnapshot(final, self._source, about, manifest))
             names = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
             names.sort(key=lambda entry: entry.stat().st_mtime_ns)
             for old in names[:-_KEEP]:
