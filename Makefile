@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := agent initpuller shared
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long openapi demo footprint lock clean
+.PHONY: help setup tools lint test test-long openapi demo bench footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -17,6 +17,7 @@ setup: .venv/installed  ## a virtual environment with everything, from the hashe
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q .venv $(PACKAGES)  # as pip does, but where it is told not to
 	touch $@
 
 tools: ## the programs that tests compare with (rsync, tar, zstd …), by apt-get where missing
@@ -44,6 +45,9 @@ openapi: setup  ## docs/openapi.json, as the agent serves it
 
 demo: setup  ## the main job: a library moved, with puller and agent killed on the way
 	PYTHONPATH=tests $(BIN)/python -m bench.demo
+
+bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help)
+	$(BIN)/python -m bench.compare $(BENCH)
 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from rig.programs import Agent, Puller
 
+from bench.memory import family, peak_kib
 from bench.plexlibrary import SHAPES, LibraryShape, make_library
 
 _LIMIT_MIB = 256
@@ -60,7 +60,7 @@ def measure(agent: Agent, folder: Path, temporary: Path, shape: LibraryShape) ->
     process = puller.begin()
     memory = state = records = spooled = 0
     while process.poll() is None:
-        memory = max(memory, peak_kib(process.pid))
+        memory = max(memory, peak_of_all(process.pid))
         state = max(state, size(agent.state))
         spooled = max(spooled, size(temporary))
         records = max(records, size(target / ".plexodus", without="staging"))
@@ -71,7 +71,7 @@ def measure(agent: Agent, folder: Path, temporary: Path, shape: LibraryShape) ->
         "entries": counts.entries,
         "library_mib": round(counts.bytes_total / 2**20),
         "seconds": round(time.monotonic() - started, 1),
-        "agent_rss_mib": round(peak_kib(agent.pid) / 1024),
+        "agent_rss_mib": round(peak_of_all(agent.pid) / 1024),
         "puller_rss_mib": round(memory / 1024),
         "agent_state_mib": round(state / 2**20, 1),
         "puller_records_mib": round(records / 2**20, 1),
@@ -79,14 +79,9 @@ def measure(agent: Agent, folder: Path, temporary: Path, shape: LibraryShape) ->
     }
 
 
-def peak_kib(pid: int) -> int:
-    """Peak resident size of a process so far; 0 if it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) if found else 0
+def peak_of_all(pid: int) -> int:
+    """KiB: peak resident sizes of a process and of those it has started, together."""
+    return sum(map(peak_kib, family(pid)))
 
 
 def size(folder: Path, without: str = "") -> int:

@@ -1,0 +1,80 @@
+"""Moves libraries by every method, interleaved, and compares the times.
+
+``make bench``: L1 and L2, five rounds of each method on loopback. In each round every method moves
+the library once, on the same fresh filesystem and into a folder of its own; the order rotates.
+Prints a table, and writes it with all single figures to ``bench-results/`` (JSON, PNG).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.link import Link, shaped_link
+from bench.peers import PEERS, Job, Measurement
+from bench.plexlibrary import SHAPES, LibraryShape, make_library
+from bench.report import Results, plot, table
+from bench.volume import fresh_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SMOKE = LibraryShape(1_500, 30_000_000, 6_000_000)
+_AN_ENTRY = 5120
+"""Bytes that an entry takes beside its content, at the most usual."""
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    shapes = SHAPES | {"smoke": _SMOKE}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--library", nargs="+", choices=shapes, default=["l1", "l2"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--link", metavar="RATE", help="a LAN of this speed, such as 1gbit (root)")
+    parser.add_argument("--folder", type=Path, help="where to work (default: as tempfile has it)")
+    parser.add_argument("--output", type=Path, default=Path("bench-results"))
+    options = parser.parse_args()
+    results = Results(options.link or "loopback")
+    link = shaped_link(options.link) if options.link else nullcontext(Link())
+    folder = Path(tempfile.mkdtemp(prefix="plexodus-bench-", dir=options.folder))
+    try:
+        with link as between:
+            for name in options.library:
+                for number in range(options.rounds):
+                    first = number % len(options.peers)
+                    order = options.peers[first:] + options.peers[:first]
+                    for peer, made in one_round(folder, shapes[name], between, order):
+                        results.add(name, peer, made)
+                        print(f"{name} {peer} {made.seconds:.2f} s", flush=True)
+    finally:
+        shutil.rmtree(folder)
+    print(table(results))
+    options.output.mkdir(parents=True, exist_ok=True)
+    figures = options.output / f"{results.link}.json"
+    figures.write_text(json.dumps(dataclasses.asdict(results), indent=2) + "\n")
+    plot(results, figures.with_suffix(".png"))
+
+
+def one_round(
+    folder: Path, shape: LibraryShape, link: Link, peers: list[str]
+) -> Iterator[tuple[str, Measurement]]:
+    """Every one of ``peers`` moves a library of ``shape`` once, in this order."""
+    once = shape.bytes_total + shape.entries * _AN_ENTRY
+    with fresh_volume(folder, (len(peers) + 3) * once) as volume:
+        library = volume / "vm" / "Library"
+        make_library(library, shape)
+        for peer in peers:
+            job = Job(library, volume / peer, link)
+            job.target.mkdir(parents=True)
+            yield peer, PEERS[peer](job)
+
+
+if __name__ == "__main__":
+    main()
