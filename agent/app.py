@@ -27,6 +27,7 @@ from agent.source.scans import Scans
 from agent.source.snapshots import SnapshotStore
 from shared import __version__, protocol
 from shared.errors import ConfigurationError
+from shared.mallopt import keep_freed_memory
 from shared.pairing import address
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ async def serve(state: str, library: str, host: str, port: int) -> None:
     Raises:
         ConfigurationError: a folder, address or certificate that cannot be used.
     """
+    keep_freed_memory()
     tls = server_tls(state)
     source = open_library(library)
     try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from initpuller.volume.verify import tree_differences, wrong_sums
+from initpuller.frameworker import Assignment, Order
+from initpuller.volume.verify import wrong_sums
 from initpuller.wire.fetch import fetch_frames
 from shared.errors import TreeDiffers, printable
 
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
     from initpuller.volume.staging import Staging
     from initpuller.wire.backoff import Retrier
     from initpuller.wire.client import AgentClient
-    from shared.digest import Buffer
+    from initpuller.wire.fetch import Bring
+    from initpuller.workers import Worker
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("puller")
 
 BATCH = 16
 """Unpacked frames that are not journalled yet; a kill costs at most these and those under way."""
 _BATCH_SECONDS = 1.0
+_SHARE = 4
+"""What is at stake gets less towards the end: a kill at 99 % costs a hundredth of the work."""
 _LISTED = 1000
 """Differences named in one message."""
 
@@ -38,7 +44,7 @@ class Assembly:
         work: the staging.
         client: the agent.
         retrier: how to try again.
-        jobs: frames under way at the same time.
+        workers: who bring frames.
         progress: where people look.
     """
 
@@ -47,18 +53,18 @@ class Assembly:
         work: Staging,
         client: AgentClient,
         retrier: Retrier,
-        jobs: int,
+        workers: list[Worker],
         progress: PullProgress,
     ) -> None:
         self._work = work
         self._client = client
         self._retrier = retrier
-        self._jobs = jobs
+        self._workers = workers
         self._progress = progress
         self._pending: list[tuple[int, str]] = []
-        self._at_stake = 0
+        self._left = 0
         self._since = time.monotonic()
-        self._lock = asyncio.Lock()
+        self._committing: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
@@ -68,18 +74,17 @@ class Assembly:
             TreeDiffers: the tree is not what it shall be.
             PlexodusError: whatever else stops a pull.
         """
-        for is_last in (False, True):
-            await self._fetch()
-            await self._finish()
-            if await self._digests_are_right(is_last=is_last):
-                break
-        work = self._work
-        differences = await asyncio.to_thread(
-            lambda: list(tree_differences(work.fd, work.manifest, work.ownership))
-        )
+        differences = await self._assemble()
+        if not await self._digests_are_right(is_last=False):
+            differences = await self._assemble()
+            await self._digests_are_right(is_last=True)
         if differences:
-            await asyncio.to_thread(work.distrust)
-            raise TreeDiffers(differences[:_LISTED], work.layout.staging)
+            await asyncio.to_thread(self._work.distrust)
+            raise TreeDiffers(differences[:_LISTED], self._work.layout.staging)
+
+    async def _assemble(self) -> list[str]:
+        await self._fetch()
+        return await self._finish()
 
     async def _fetch(self) -> None:
         """Bring all missing frames onto the volume, and journal them."""
@@ -94,31 +99,59 @@ class Assembly:
             total - sum(frame.size for frame in absent),
             plan.entries - sum(frame.count for frame in absent if frame.block == 0),
         )
-        name = work.manifest.name
+        self._left = len(missing)
+        lanes = [await self._lane(worker) for worker in self._workers]
         try:
-            await fetch_frames(
-                self._client, self._retrier, name, plan, missing, self._jobs, self._receive
-            )
+            await fetch_frames(self._retrier, lanes, missing, self._receive)
         finally:
-            await self._commit()
+            await to_its_end(self._commit_all())
 
-    async def _finish(self) -> None:
-        """Finish the tree while the agent looks whether its own has changed."""
-        self._progress.phase("assembling")
-        name = self._work.manifest.name
-        check = self._retrier.run("the check of the source", lambda: self._client.check(name))
-        unchanged = asyncio.ensure_future(check)
+    async def _lane(self, worker: Worker) -> Bring:
+        """What has ``worker`` bring frames of this snapshot."""
+        work, manifest = self._work, self._work.manifest
+        await worker.assign(
+            Assignment(
+                pairing=self._client.pairing,
+                idle=self._client.idle,
+                snapshot=manifest.name,
+                manifest=manifest.path,
+                staging=work.layout.staging,
+                digests=work.layout.digests(manifest.name),
+                entries=manifest.plan.entries,
+                ownership=work.ownership,
+            )
+        )
+
+        async def bring(number: int, following: int | None) -> str:
+            frame = manifest.plan[number]
+            location = manifest.location(frame.first, frame.count)
+            return await worker.bring(Order(frame, location, following))
+
+        return bring
+
+    async def _finish(self) -> list[str]:
+        """Finish and look at the tree while the agent looks at its own; what is wrong with it."""
+        self._progress.phase("verifying")
+        told = asyncio.ensure_future(self._ask_for_the_whole())
         try:
-            await to_its_end(asyncio.to_thread(self._work.finish))
-            await unchanged
+            differences = await to_its_end(asyncio.to_thread(self._work.finish))
+            await told
         finally:
-            unchanged.cancel()
+            told.cancel()
+            await asyncio.gather(told, return_exceptions=True)
+        return differences
+
+    async def _ask_for_the_whole(self) -> None:
+        """Is the library as it was scanned? And the digest of each file, as the agent read it."""
+        name = self._work.manifest.name
+        sums = self._work.layout.sums(name)
+        await self._retrier.run("the check of the source", lambda: self._client.check(name))
+        snapshot = self._work.state.snapshot
+        await self._retrier.run("the digests", lambda: self._client.sums(snapshot, sums))
 
     async def _digests_are_right(self, *, is_last: bool) -> bool:
         work = self._work
         path = work.layout.sums(work.manifest.name)
-        self._progress.phase("verifying")
-        await self._retrier.run("the digests", lambda: self._client.sums(work.state.snapshot, path))
         wrong = await asyncio.to_thread(lambda: list(wrong_sums(work.manifest, work.digests, path)))
         if not wrong:
             return True
@@ -129,37 +162,42 @@ class Assembly:
         _log.warning("files on the volume are not what was read, fetching them again", paths=names)
         return False
 
-    async def _receive(self, number: int, tar: Buffer, digest: str) -> None:
-        """Unpack a frame; journal in batches, files on disk before the record.
+    async def _receive(self, number: int, digest: str) -> None:
+        """Journal frames in batches, files on disk before the record.
 
         Half a batch is made durable while the other half arrives; a slow disk is waited for.
         """
-        await to_its_end(asyncio.to_thread(self._work.unpack, number, tar))
         self._pending.append((number, digest))
-        self._at_stake += 1
+        self._left -= 1
+        if self._committing is not None:
+            if not self._committing.done() and len(self._pending) < BATCH // 2:
+                return
+            await asyncio.shield(self._committing)
         is_old = time.monotonic() - self._since > _BATCH_SECONDS
-        is_half = len(self._pending) >= BATCH // 2 and not self._lock.locked()
-        if self._at_stake >= BATCH or is_half or is_old:
-            await self._commit()
+        if is_old or len(self._pending) >= min(BATCH // 2, self._left // _SHARE):
+            self._committing = asyncio.ensure_future(self._commit())
+
+    async def _commit_all(self) -> None:
+        if self._committing is not None:
+            await self._committing
+        await self._commit()
 
     async def _commit(self) -> None:
-        async with self._lock:
-            batch, self._pending = self._pending, []
-            self._since = time.monotonic()
-            if not batch:
-                return
-            await to_its_end(asyncio.to_thread(self._work.commit, batch))
-            self._at_stake -= len(batch)
-            for number, _ in batch:
-                frame = self._work.manifest.plan[number]
-                self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)
+        batch, self._pending = self._pending, []
+        if not batch:
+            return
+        await asyncio.to_thread(self._work.commit, batch)
+        self._since = time.monotonic()
+        for number, _ in batch:
+            frame = self._work.manifest.plan[number]
+            self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)
 
 
-async def to_its_end(work: Coroutine[None, None, None]) -> None:
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Await ``work`` to its end, however often cancelled: a thread cannot be stopped half way."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             with suppress(asyncio.CancelledError):

@@ -17,7 +17,7 @@ from shared.pairing import Pairing, parse_pairing
 
 PAIRING_VARIABLE = "PLEXODUS_PAIRING"
 """Holds the pairing string itself, for those who have no file of it."""
-_MAX_JOBS = 64
+_MAX_JOBS = 16
 
 
 class _Globs(click.ParamType[str]):
@@ -88,10 +88,10 @@ def cli() -> None:
     "--jobs",
     envvar="PLEXODUS_JOBS",
     metavar="N",
-    default=4,
+    default=2,
     show_default=True,
     type=click.IntRange(1, _MAX_JOBS),
-    help="Frames of 4 MiB that are under way at the same time.",
+    help="Processes that fetch and unpack; each has a frame of 4 MiB in hand and asks for another.",
 )
 @click.option(
     "--on-existing",

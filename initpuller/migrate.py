@@ -17,8 +17,8 @@ from initpuller.volume.findings import finished, look
 from initpuller.volume.layout import Layout, locked, open_layout
 from initpuller.volume.records import load_state
 from initpuller.volume.space import check_space
-from initpuller.wire.backoff import Retrier
-from initpuller.wire.client import IDLE_SECONDS, AgentClient
+from initpuller.wire.backoff import IDLE_SECONDS, Retrier
+from initpuller.workers import Workers
 from shared import errors
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
@@ -26,6 +26,8 @@ from shared.memberpath import check_root_name
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records import Receipt, State
+    from initpuller.wire.client import AgentClient
+    from initpuller.workers import Worker
     from shared.manifestfile import ManifestFile
     from shared.pairing import Pairing
     from shared.protocol import Snapshot
@@ -58,26 +60,31 @@ async def pull(options: PullOptions) -> None:
         PlexodusError: the library's final name is then what it was before.
     """
     layout = open_layout(options.target)
-    receipt = await asyncio.to_thread(finished, layout)
+    receipt = finished(layout)  # nothing else runs yet
     if receipt is not None:
         _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
         await asyncio.to_thread(_sweep, layout)
         return
-    with locked(layout):
+    with locked(layout), Workers(options.jobs) as workers:
         action = await asyncio.to_thread(look, layout, options.on_existing)
         if action is Action.NOTHING or action is Action.SKIP:
             return
         if await asyncio.to_thread(_conclude, layout, action):
             return
         with PullProgress() as progress:
-            await _pull(layout, options, progress)
+            await _pull(layout, options, workers, progress)
 
 
-async def _pull(layout: Layout, options: PullOptions, progress: PullProgress) -> None:
-    async with AgentClient(options.pairing, options.jobs + 1, options.idle) as client:
+async def _pull(
+    layout: Layout, options: PullOptions, workers: list[Worker], progress: PullProgress
+) -> None:
+    # aiohttp takes longer to import than all else that a run needs which finds everything done.
+    from initpuller.wire.client import AgentClient  # noqa: PLC0415
+
+    async with AgentClient(options.pairing, options.idle) as client:
         for attempts_left in reversed(range(_SCANS)):
             try:
-                await _transfer(layout, options, client, progress)
+                await _transfer(layout, options, client, workers, progress)
             except errors.SnapshotGone:
                 if not attempts_left:
                     raise
@@ -102,7 +109,11 @@ def _conclude(layout: Layout, action: Action) -> bool:
 
 
 async def _transfer(
-    layout: Layout, options: PullOptions, client: AgentClient, progress: PullProgress
+    layout: Layout,
+    options: PullOptions,
+    client: AgentClient,
+    workers: list[Worker],
+    progress: PullProgress,
 ) -> None:
     """Scan, fetch, unpack, verify, publish."""
     progress.phase("scanning")
@@ -122,7 +133,7 @@ async def _transfer(
     try:
         await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
         try:
-            await Assembly(work, client, options.retrier, options.jobs, progress).run()
+            await Assembly(work, client, options.retrier, workers, progress).run()
         except errors.NoSpace:
             await asyncio.to_thread(check_space, work.fd, manifest, work.journal)  # how much?
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -30,6 +31,7 @@ def run(command: click.Command, program: str, extra_variables: Collection[str] =
     logs.configure()
     log = structlog.get_logger(program)
     _allow_many_descriptors()
+    gc.freeze()  # what was imported stays: the collector need not look at it again and again
     try:
         check_environment(os.environ, known_variables(command) | set(extra_variables))
         result = command.main(prog_name=program, standalone_mode=False)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """What can be hashed, encoded and written without a copy."""
@@ -18,6 +21,11 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 def sha256(data: Buffer) -> bytes:
     """The raw digest of ``data``."""
     return hashlib.sha256(data).digest()
+
+
+def sha256_of_all(digests: Iterable[bytes]) -> bytes:
+    """One raw digest for many: that of them all in a row (Merkle, CRYPTO '87, with two levels)."""
+    return sha256(b"".join(digests))
 
 
 def is_hex(text: str) -> bool:

@@ -11,6 +11,8 @@ import hashlib
 import os
 from array import array
 from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import zstandard
@@ -29,6 +31,17 @@ MAX_PIECE = PIECE + MAX_LINE
 _LEVEL = 1
 """Of zstd: 3 made it a tenth smaller, and took three times as long."""
 _BLOCK_HEADER, _CHECKSUM, _RLE = 3, 4, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a run of entries is in a manifest's file."""
+
+    offsets: list[int]
+    """Where each piece that holds some of them begins; and where the last one ends."""
+    skip: int
+    """Entries of the first piece that come before."""
+    count: int
 
 
 class ManifestFile:
@@ -78,25 +91,35 @@ class ManifestFile:
         for piece in reversed(range(len(self._first))):
             yield from reversed(self._entries(piece))
 
+    def location(self, first: int, count: int) -> Location:
+        """Where ``count`` entries from number ``first`` on are: what another process must know."""
+        piece = bisect_right(self._first, first) - 1
+        last = bisect_right(self._first, first + count - 1)
+        return Location(self._offset[piece : last + 1].tolist(), first - self._first[piece], count)
+
     def entries(self, first: int, count: int) -> list[Entry]:
         """``count`` entries from number ``first`` on."""
-        found: list[Entry] = []
-        piece = bisect_right(self._first, first) - 1
-        while count > 0:
-            skip = first - self._first[piece]
-            lines = self._lines(piece)[skip : skip + count]
-            found.extend(map(parse_line, lines))
-            first, count, piece = first + len(lines), count - len(lines), piece + 1
-        return found
+        return read_entries(self.path, self.location(first, count))
 
     def _entries(self, piece: int) -> list[Entry]:
-        return list(map(parse_line, self._lines(piece)))
-
-    def _lines(self, piece: int) -> list[bytes]:
-        start, end = self._offset[piece], self._offset[piece + 1]
+        start, end = self._offset[piece : piece + 2]
         with open(self.path, "rb") as file:
             packed = os.pread(file.fileno(), end - start, start)
-        return _unpack(packed, self.path).splitlines()
+        return list(map(parse_line, _unpack(packed, self.path).splitlines()))
+
+
+def read_entries(path: str, location: Location) -> list[Entry]:
+    """The entries at ``location`` of the manifest in the file ``path``.
+
+    Raises:
+        OSError: as the filesystem says.
+        ManifestMalformed: something else has changed the file.
+    """
+    lines: list[bytes] = []
+    with open(path, "rb") as file:
+        for start, end in pairwise(location.offsets):
+            lines += _unpack(os.pread(file.fileno(), end - start, start), path).splitlines()
+    return list(map(parse_line, lines[location.skip : location.skip + location.count]))
 
 
 def write_manifest(path: str, root: bytes, entries: Iterable[Entry]) -> ManifestFile:

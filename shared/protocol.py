@@ -16,6 +16,8 @@ PROBLEM_TYPE = "application/problem+json"
 MANIFEST_TYPE = "application/zstd"
 PREFER, PROCESSING = "Prefer", "processing"
 """The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
+WANT_CONTENT_DIGEST, NO_DIGEST = "Want-Content-Digest", "sha-256=0"
+"""The request field and its value (RFC 9530 section 4) that save the hash of a body."""
 MAX_BODY = 64 * 1024
 """Bytes of a request body that the agent reads at the most."""
 MAX_ANSWER = 16 * 1024 * 1024

@@ -93,7 +93,7 @@ class TreeWalk:
                 try:
                     check_name(name, path, depth=len(stack))
                     info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    if not stat.S_ISDIR(info.st_mode):
+                    if not stat.S_ISDIR(info.st_mode) and above:
                         if (entry := self._no_folder(fd, name, path, info)) is not None:
                             yield entry
                         continue

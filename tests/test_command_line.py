@@ -131,7 +131,7 @@ def test_help_shows_an_example_that_parses(group: click.Group, name: str) -> Non
     "options",
     [
         ("--jobs", "0"),
-        ("--jobs", "65"),
+        ("--jobs", "17"),
         ("--jobs", "many"),
         ("--on-existing", "overwrite"),
         ("--owner", "plex:plex"),

@@ -22,11 +22,14 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, clean_environment
 from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pull, pull
 
+from initpuller import frameworker
 from initpuller.__main__ import main
 from initpuller.volume import carryover, finish, journal, publish, records, staging
+from shared.exitcodes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from shared.digest import Buffer
 
@@ -34,10 +37,12 @@ ROOT = Path(__file__).parent.parent
 OLD = "what was there before"
 
 
-def _run_driver(base: Path, agent: Agent, on_existing: str) -> list[dict[str, Any]]:
+def _run_driver(
+    base: Path, agent: Agent, on_existing: str, who: str = "puller"
+) -> list[dict[str, Any]]:
     """Kill a pull at each of its steps, each followed by a whole run; what was seen each time."""
     done = subprocess.run(
-        [sys.executable, __file__, base, on_existing, agent.library],
+        [sys.executable, __file__, base, on_existing, agent.library, who],
         check=False,
         capture_output=True,
         text=True,
@@ -48,10 +53,15 @@ def _run_driver(base: Path, agent: Agent, on_existing: str) -> list[dict[str, An
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _check(seen: list[dict[str, Any]], final: set[str]) -> None:
+PUBLICATION = {"save_state", "rename", "fsync", "rename_noreplace", "save_receipt", "unlink"}
+
+
+def _check(
+    seen: list[dict[str, Any]], final: set[str], needed: AbstractSet[str] = PUBLICATION
+) -> None:
     """All steps that matter were killed at, and each time all was well in the end."""
     steps = {each["step"] for each in seen}
-    assert {"save_state", "rename", "fsync", "rename_noreplace", "save_receipt", "unlink"} <= steps
+    assert needed <= steps
     assert seen[-1]["killed"] is False, "the last run of all goes through without a kill"
     assert all(each["killed"] for each in seen[:-1])
     for number, each in enumerate(seen):
@@ -118,23 +128,38 @@ def test_killed_between_each_two_steps_of_a_take_over(volumes: Path, tiny_agent:
     _check(_run_driver(volumes, tiny_agent, "skip"), {"absent", "complete"})
 
 
-class Killer:
-    """SIGKILL at the ``number``-th durable step of this process, named in ``report``.
+def test_worker_killed_between_each_two_of_its_steps(volumes: Path, tiny_agent: Agent) -> None:
+    """As the kernel does where memory is short: the run ends, and the next one mends it all."""
+    seen = _run_driver(volumes, tiny_agent, "skip", "worker")
 
-    Steps are counted from the first record on; or, if ``late``, from where publication begins.
+    _check(seen, {"absent", "complete"}, {"mkdir", "pwrite, half"})
+    assert {each["code_of_killed"] for each in seen[:-1]} == {ExitCode.INTERRUPTED}
+
+
+class Killer:
+    """SIGKILL at the ``number``-th durable step of a process, named in ``report``.
+
+    Steps are counted from the first record on; or, if ``late``, from where publication begins; or,
+    if ``who`` is a worker and not the puller, from where it has got its assignment.
     """
 
-    def __init__(self, number: int, report: Path, *, late: bool) -> None:
+    def __init__(self, number: int, report: Path, who: str, *, late: bool) -> None:
         self._left: int | None = None
         self._number = number
         self._report = report
-        self._late = late
+        self._begin = (
+            (frameworker.FrameWorker, "__init__")
+            if who == "worker"
+            else (publish, "prepare")
+            if late
+            else (staging, "begin")
+        )
         self._write = os.pwrite
 
     def arm(self) -> None:
         """Lie in wait in all that makes something durable."""
-        module, name = (publish, "prepare") if self._late else (staging, "begin")
-        setattr(module, name, self._counting(getattr(module, name)))
+        place, name = self._begin
+        setattr(place, name, self._counting(getattr(place, name)))
         os.pwrite = self._torn  # type: ignore[assignment]
         for name in ("rename", "unlink", "rmdir", "mkdir", "fsync", "fdatasync", "symlink", "link"):
             setattr(os, name, self._killing(name, getattr(os, name)))
@@ -203,7 +228,7 @@ def _aside(target: Path) -> list[str]:
     return [(each / "mark").read_text() for each in target.glob("Library.set-aside-*")]
 
 
-def _drive(base: Path, on_existing: str, library: Path) -> None:
+def _drive(base: Path, on_existing: str, library: Path, who: str) -> None:
     number, killed = 0, True
     while killed:
         target = base / f"volume{number}"
@@ -218,9 +243,10 @@ def _drive(base: Path, on_existing: str, library: Path) -> None:
             old = fingerprint(target / "Library")
         report, log = base / f"step{number}", base / f"log{number}"
         arguments = ["pull", "--target", str(target), "--jobs", "1", "--on-existing", on_existing]
-        killer = Killer(number, report, late=on_existing == "set-aside")
-        killed = _in_child(log, arguments, killer) == -signal.SIGKILL
-        seen: dict[str, Any] = {"killed": killed}
+        killer = Killer(number, report, who, late=on_existing == "set-aside")
+        code = _in_child(log, arguments, killer)
+        killed = report.exists()
+        seen: dict[str, Any] = {"killed": killed, "code_of_killed": code}
         seen["step"] = report.read_text() if killed else ""
         seen["after_kill"] = _what_is(target / "Library", library, old)
         seen["aside_after_kill"] = _aside(target)
@@ -235,4 +261,4 @@ def _drive(base: Path, on_existing: str, library: Path) -> None:
 
 
 if __name__ == "__main__":
-    _drive(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    _drive(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4])

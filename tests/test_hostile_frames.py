@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rig.hostileagent import (
     everything,
     folder,
     frame_reply,
+    frame_tags,
     frame_tars,
     hardlink,
     offer_tree,
@@ -40,25 +40,25 @@ GIB = 1024**3
 SMALL = [TOP, entry(b"Library/a", size=5)]
 CONTENT = {b"Library/a": b"right"}
 (TAR,) = frame_tars(SMALL, CONTENT)
-HEX = hashlib.sha256(TAR).hexdigest()
-RIGHT = frame_reply(TAR)
+(HEX,) = frame_tags(SMALL, CONTENT)
+RIGHT = frame_reply(TAR, HEX)
 FRAMES = {
-    "decodes_to_more": (frame_reply(TAR + b"\0"), errors.FrameTooLarge, 1),
-    "decodes_to_less": (frame_reply(TAR[:-1]), errors.FrameSizeWrong, 1),
-    "empty": (frame_reply(TAR, b""), errors.FrameDamagedTwice, 2),
-    "bomb": (frame_reply(TAR, zstd_bomb(GIB, GIB)), errors.FrameTooLarge, 1),
+    "decodes_to_more": (frame_reply(TAR + b"\0", HEX), errors.FrameTooLarge, 1),
+    "decodes_to_less": (frame_reply(TAR[:-1], HEX), errors.FrameSizeWrong, 1),
+    "empty": (frame_reply(TAR, HEX, b""), errors.FrameDamagedTwice, 2),
+    "bomb": (frame_reply(TAR, HEX, zstd_bomb(GIB, GIB)), errors.FrameTooLarge, 1),
     "bomb_that_declares_nothing": (
-        frame_reply(TAR, zstd_bomb(GIB, None)[:1000]),
+        frame_reply(TAR, HEX, zstd_bomb(GIB, None)[:1000]),
         errors.FrameTooLarge,
         1,
     ),
     "bomb_that_declares_little": (
-        frame_reply(TAR, zstd_bomb(32 * FRAME, len(TAR))),
+        frame_reply(TAR, HEX, zstd_bomb(32 * FRAME, len(TAR))),
         errors.FrameDamagedTwice,
         2,
     ),
-    "trailing_bytes": (frame_reply(TAR, RIGHT.body + b"more"), errors.FrameTooLarge, 1),
-    "no_zstd": (frame_reply(TAR, b"\x1f\x8bnot zstd"), errors.FrameDamagedTwice, 2),
+    "trailing_bytes": (frame_reply(TAR, HEX, RIGHT.body + b"more"), errors.FrameTooLarge, 1),
+    "no_zstd": (frame_reply(TAR, HEX, b"\x1f\x8bnot zstd"), errors.FrameDamagedTwice, 2),
     "wrong_digest": (
         Reply(RIGHT.body, headers={"ETag": '"' + "0" * 64 + '"'}),
         errors.FrameDamagedTwice,

@@ -97,7 +97,7 @@ def test_logs_are_json_when_nobody_watches(agent: Agent, target: Path) -> None:
     assert len(done.log) == len(done.text.splitlines())
     assert all({"event", "level", "timestamp"} <= line.keys() for line in done.log)
     progress = [line for line in done.log if line["event"] == "progress"]
-    phases = ["scanning", "transferring", "assembling", "verifying", "publishing", "done"]
+    phases = ["scanning", "transferring", "verifying", "publishing", "done"]
     assert [line["phase"] for line in progress] == phases
     assert [line["percent"] for line in progress].count(100) == 1
     assert (progress[-1]["percent"], progress[-1]["entries"]) == (100, 10)

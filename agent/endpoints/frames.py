@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from agent.endpoints.conditions import is_known
 from agent.source.framebuilder import build_frame
 from shared import protocol
-from shared.codec import SUFFIX_PATTERN, Encoding
-from shared.digest import digest_field, sha256
+from shared.codec import SUFFIX_PATTERN, Encoding, encode
+from shared.digest import digest_field
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -38,7 +38,7 @@ class FrameEndpoints:
         return [web.get(route, self.frame)]
 
     async def frame(self, request: web.Request) -> web.Response:
-        """One frame: its entity-tag is the SHA-256 of its tar bytes, whatever the encoding."""
+        """One frame: its entity-tag is the digest of what is in its files, in any encoding."""
         encoding = Encoding(request.match_info["suffix"])
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, self._make, request, encoding)
@@ -47,14 +47,16 @@ class FrameEndpoints:
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
         try:
-            tar = build_frame(snapshot, number)
+            tar, digest = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
-        tag = sha256(tar).hex()
+        tag = digest.hex()
         headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
         if is_known(request, tag):
             return web.Response(status=304, headers=headers)
+        headers[hdrs.CONTENT_TYPE] = encoding.media_type
+        if request.headers.get(protocol.WANT_CONTENT_DIGEST) == protocol.NO_DIGEST:
+            return web.Response(body=encode(tar, encoding), headers=headers)
         frame = snapshot.representation(encoding).encode(number, tar)
         headers["Content-Digest"] = digest_field(frame.digest)
-        headers[hdrs.CONTENT_TYPE] = encoding.media_type
         return web.Response(body=frame.data, headers=headers)

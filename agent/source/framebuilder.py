@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.source.filereader import read_piece
-from shared.digest import sha256
+from shared.digest import sha256, sha256_of_all
 from shared.dirstack import DirStack
 from shared.frameplan import is_large, members
 from shared.manifest import Kind
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from agent.source.snapshots import OpenSnapshot
 
 
-def build_frame(snapshot: OpenSnapshot, number: int) -> bytearray:
-    """The tar bytes of frame ``number``; remembers the digests of the files that are whole in it.
+class BuiltFrame(NamedTuple):
+    """One frame, not yet encoded."""
+
+    tar: bytearray
+    tag: bytes
+    """The digest of the digests of the pieces of files in it: each byte is hashed once. All other
+    bytes of it follow from the manifest."""
+
+
+def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
+    """Make frame ``number``; remember the digests of the files that are whole in it.
 
     Raises:
         IndexError: there is no such frame.
@@ -26,6 +35,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> bytearray:
     entries = snapshot.manifest.entries(frame.first, frame.count)
     tar = bytearray(frame.size)
     view = memoryview(tar)
+    pieces: list[bytes] = []
     digests: list[bytes | None] = []
     with DirStack(snapshot.source.base) as folders:
         for member in members(frame, entries):
@@ -33,10 +43,12 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> bytearray:
             if member.offset == 0:
                 view[member.start : member.content] = header(entry)
             content = view[member.content : member.content + member.length]
-            if entry.kind is Kind.FILE:
-                read_piece(folders, entry, member.offset, content)
-            whole = entry.kind is Kind.FILE and not is_large(entry)
-            digests.append(sha256(content) if whole else None)
+            if entry.kind is not Kind.FILE:
+                digests.append(None)
+                continue
+            read_piece(folders, entry, member.offset, content)
+            pieces.append(sha256(content))
+            digests.append(None if is_large(entry) else pieces[-1])
     if any(digests):
         snapshot.digests.put(frame.first, digests)
-    return tar
+    return BuiltFrame(tar, sha256_of_all(pieces))

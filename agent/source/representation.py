@@ -69,7 +69,7 @@ class Representation:
             OSError: the state folder does not take what is to be remembered.
         """
         try:
-            frame = self.encode(number, build_frame(self.snapshot, number))
+            frame = self.encode(number, build_frame(self.snapshot, number).tar)
         except (PlexodusError, OSError):
             self.failed = number
             raise

@@ -57,8 +57,8 @@ def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int | None
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
-def drop_other_xattrs(fd: int, entry: Entry) -> None:
-    """Remove the ``user.`` xattrs that a folder of an earlier snapshot had and ``entry`` has not.
+def read_xattrs(fd: int) -> dict[str, bytes]:
+    """The ``user.`` xattrs of a file or folder.
 
     Raises:
         OSError: as the filesystem says.
@@ -66,11 +66,20 @@ def drop_other_xattrs(fd: int, entry: Entry) -> None:
     try:
         names = os.listxattr(fd)
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        return
-    for name in names:
-        if name.startswith("user.") and name not in entry.xattrs:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
+    return {name: os.getxattr(fd, name) for name in names if name.startswith("user.")}
+
+
+def drop_other_xattrs(fd: int, entry: Entry) -> None:
+    """Remove the ``user.`` xattrs that a folder of an earlier snapshot had and ``entry`` has not.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    for name in read_xattrs(fd):
+        if name not in entry.xattrs:
             os.removexattr(fd, name)
 
 

@@ -1,4 +1,4 @@
-"""When all frames are on the volume: links, then the attributes of what had to wait.
+"""When all frames are on the volume: links, and the attributes of large files.
 
 Everything here can be done again after a kill at any point.
 """
@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.fileattributes import drop_other_xattrs, set_attributes
+from initpuller.volume.fileattributes import set_attributes
 from initpuller.volume.unpack import remove
 from shared.dirstack import DirStack
 from shared.errors import IllegalLink, printable, storage_error
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from shared.manifestfile import ManifestFile
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 
 
@@ -82,16 +81,6 @@ class Finisher:
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
 
-    def folders(self) -> None:
-        """Attributes of all folders, children before parents.
-
-        Without privileges, folders stay open for us until :meth:`close_folders`.
-
-        Raises:
-            StorageError: as the filesystem says.
-        """
-        self._each_folder(0 if self._ownership.privileged else _OWNER)
-
     def close_folders(self) -> None:
         """Give the folders that had to stay open their own modes, but not the library's itself.
 
@@ -111,28 +100,6 @@ class Finisher:
                     os.chmod(name, entry.mode, dir_fd=folder)
                 except OSError as error:
                     raise storage_error(error, printable(entry.path)) from error
-
-    def _each_folder(self, also: int) -> None:
-        with DirStack(self._staging, create=True) as folders:
-            for entry in reversed(self._manifest):
-                if entry.kind is not Kind.DIRECTORY:
-                    continue
-                try:
-                    self._folder(folders, entry, also)
-                except OSError as error:
-                    raise storage_error(error, printable(entry.path)) from error
-
-    def _folder(self, folders: DirStack, entry: Entry, also: int) -> None:
-        above, name = folders.parent(entry.path)
-        try:
-            fd = os.open(name, _FOLDER, dir_fd=above)
-        except OSError:  # gone, closed or replaced since it was made
-            fd = os.dup(folders.folder(entry.path))
-        try:
-            drop_other_xattrs(fd, entry)
-            set_attributes(fd, entry, self._ownership, entry.mode | also)
-        finally:
-            os.close(fd)
 
     def _file(self, folders: DirStack, number: int, entry: Entry, *, attributes: bool) -> None:
         is_new = not is_large(entry) and not (

@@ -2,7 +2,7 @@
 
 ::
 
-    done 17 <SHA-256 of the frame's tar bytes>
+    done 17 <the frame's digest>
     kept 18                                      all of it was there from an earlier snapshot
     redo 17                                      found damaged later
 
@@ -74,7 +74,7 @@ class Journal:
         return (number for number, done in enumerate(self._done) if not done)
 
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
-        """Record frames, each with the hexadecimal digest of its tar bytes, durably.
+        """Record frames, each with its hexadecimal digest, durably.
 
         Raises:
             OSError: as the filesystem says; none of them is recorded then.

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from initpuller.volume.carryover import carry_over, drop_files, prune
+from initpuller.volume.conform import conform
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal
 from initpuller.volume.layout import RECORD_PREFIXES
 from initpuller.volume.records import State, save_state
-from initpuller.volume.unpack import remove, unpack_frame
+from initpuller.volume.unpack import remove
 from shared.dirstack import DirStack
 from shared.durable import fsync_folder, syncfs
 from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
@@ -22,7 +23,6 @@ from shared.manifestfile import read_manifest
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
-    from shared.digest import Buffer
     from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot
 
@@ -46,6 +46,7 @@ class Staging:
         self.state = state
         self.manifest = manifest
         self.ownership = ownership
+        self._is_fresh = not os.path.lexists(layout.staging)
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         self.journal = Journal(layout.journal(name), len(manifest.plan))
@@ -78,16 +79,6 @@ class Staging:
         self.journal.close()
         os.close(self.fd)
 
-    def unpack(self, number: int, tar: Buffer) -> None:
-        """Write frame ``number``, whose verified tar bytes are ``tar``.
-
-        Raises:
-            StorageError: as the filesystem says.
-        """
-        frame = self.manifest.plan[number]
-        entries = self.manifest.entries(frame.first, frame.count)
-        unpack_frame(self.fd, frame, entries, tar, self.ownership, self.digests)
-
     def commit(self, frames: list[tuple[int, str]]) -> None:
         """Make unpacked frames durable, then journal them with their digests.
 
@@ -100,18 +91,22 @@ class Staging:
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
 
-    def finish(self) -> None:
-        """Links, and attributes of folders and large files; safe to do again.
+    def finish(self) -> list[str]:
+        """Links, attributes of folders and large files; safe to do again.
+
+        Returns:
+            What is not as it should be, one line each: see :func:`conform`.
 
         Raises:
             StorageError: as the filesystem says.
         """
         self.finisher.files_and_links(all_files=self.state.reown)
-        self.finisher.folders()
+        differences = conform(self.fd, self.manifest, self.ownership, is_fresh=self._is_fresh)
         try:
             syncfs(self.fd)
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
+        return differences
 
     def distrust(self) -> None:
         """Have the next run remove what does not belong here, and set all attributes again.

@@ -8,9 +8,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.fileattributes import set_attributes, write_content
-from shared.digest import sha256
+from shared.digest import sha256, sha256_of_all
 from shared.dirstack import DirStack
-from shared.errors import printable, storage_error
+from shared.errors import FrameDamaged, printable, storage_error
 from shared.frameplan import Frame, Member, is_large, members
 from shared.manifest import Kind
 
@@ -31,10 +31,11 @@ def unpack_frame(
     frame: Frame,
     entries: Sequence[Entry],
     tar: Buffer,
+    tag: str,
     ownership: Ownership,
     digests: FileDigests,
 ) -> None:
-    """Write the files, or the piece of a large file, that ``tar`` holds; make their folders.
+    """Verify and write the files, or the piece of one, that ``tar`` holds; make their folders.
 
     Links, attributes of folders and of large files come when all frames are there. A file that an
     interrupted run left is replaced, never written into, but for the pieces of a large one.
@@ -43,35 +44,44 @@ def unpack_frame(
         staging: descriptor of the staging folder.
         frame: which frame.
         entries: the manifest's entries that it touches.
-        tar: its verified tar bytes, of its planned size.
+        tar: its tar bytes, of its planned size.
+        tag: the hexadecimal digest of the digests of the pieces of files in it.
         ownership: whose the files shall be.
         digests: where the digests of the files go.
 
     Raises:
+        FrameDamaged: the pieces have other digests; nothing was written.
         StorageError: as the filesystem says.
     """
     view = memoryview(tar)
-    sums: list[bytes | None] = []
+    inside = list(members(frame, entries))
+    pieces = [view[each.content : each.content + each.length] for each in inside]
+    sums = [
+        sha256(piece) if each.entry.kind is Kind.FILE else None
+        for each, piece in zip(inside, pieces, strict=True)
+    ]
+    if sha256_of_all(filter(None, sums)).hex() != tag:
+        raise FrameDamaged("a frame's files do not have the digest announced for them")
     with DirStack(staging, create=True) as folders:
-        for member in members(frame, entries):
+        for member, piece in zip(inside, pieces, strict=True):
             entry = member.entry
-            content = view[member.content : member.content + member.length]
-            whole = entry.kind is Kind.FILE and not is_large(entry)
-            sums.append(sha256(content) if whole else None)
             try:
                 if entry.kind is Kind.DIRECTORY:
                     folders.folder(entry.path)
-                elif whole:
-                    _write_file(folders, entry, content, ownership)
-                elif entry.kind is Kind.FILE:
-                    _write_piece(folders, member, content)
+                elif entry.kind is not Kind.FILE:
+                    continue
+                elif is_large(entry):
+                    _write_piece(folders, member, piece)
+                else:
+                    _write_file(folders, entry, piece, ownership)
             except OSError as error:
                 raise storage_error(error, printable(entry.path)) from error
-    if any(sums):
-        try:
-            digests.put(frame.first, sums)
-        except OSError as error:
-            raise storage_error(error, "the digests beside staging") from error
+    if is_large(entries[0]):
+        return
+    try:
+        digests.put(frame.first, sums)
+    except OSError as error:
+        raise storage_error(error, "the digests beside staging") from error
 
 
 def remove(folder: int, name: bytes) -> None:

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
 """Seconds before each new try of the same request: an agent may be away for half a minute."""
+IDLE_SECONDS = 30.0
+"""Without a single byte for so long, the agent counts as stalled; it says 102 every 5 s."""
 _log = structlog.get_logger("puller")
 
 

@@ -1,4 +1,4 @@
-"""The agent's HTTP interface: the only file of the puller that knows an HTTP library.
+"""The agent's HTTP interface, but for frames: the only file that knows an HTTP library.
 
 Every failure leaves here as one of ours (:mod:`shared.errors`), with the library's as its cause.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import aiofiles
 import aiohttp
 import msgspec
 
+from initpuller.wire import answers
 from shared import __version__, errors, protocol
-from shared.codec import Encoding, decode, max_encoded
-from shared.digest import is_hex, sha256
+from shared.digest import is_hex
 from shared.durable import settle
 from shared.pairing import Pairing, address
 from shared.sha256sums import MAX_LINE
@@ -25,17 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from shared.digest import Buffer
     from shared.protocol import Snapshot
 
-T = TypeVar("T")
-
-IDLE_SECONDS = 30.0
-"""Without a single byte for so long, the agent counts as stalled; it says 102 every 5 s."""
 _CONNECT_SECONDS = 10.0
 _MAX_MANIFEST = 8 * 1024**3
-_OK, _CREATED, _NO_CONTENT = 200, 201, 204
-_UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
 class AgentClient:
@@ -43,15 +36,16 @@ class AgentClient:
 
     Args:
         pairing: where it is, and the secrets.
-        connections: how many requests at the same time.
         idle: seconds without a byte after which a request is given up.
     """
 
-    def __init__(self, pairing: Pairing, connections: int, idle: float = IDLE_SECONDS) -> None:
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        self.pairing = pairing
+        self.idle = idle
         self._base = f"https://{address(pairing.host, pairing.port)}"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=aiohttp.Fingerprint(bytes.fromhex(pairing.fingerprint)), limit=connections
+                ssl=aiohttp.Fingerprint(bytes.fromhex(pairing.fingerprint))
             ),
             headers={
                 "Authorization": f"Bearer {pairing.token}",
@@ -86,8 +80,10 @@ class AgentClient:
             ProtocolViolation, ManifestTooLarge.
         """
         body = msgspec.json.encode(protocol.SnapshotRequest(kind="cold", exclude=exclude))
-        async with self._request("POST", protocol.SNAPSHOTS, _CREATED, body) as response:
-            snapshot = _decode(await _read(response, protocol.MAX_ANSWER), protocol.Snapshot)
+        async with self._request("POST", protocol.SNAPSHOTS, answers.CREATED, body) as response:
+            snapshot = answers.decode_answer(
+                await _read(response, protocol.MAX_ANSWER), protocol.Snapshot
+            )
         if not is_hex(snapshot.id):
             raise errors.ProtocolViolation("a snapshot whose name is no digest")
         if snapshot.manifest_bytes > _MAX_MANIFEST:
@@ -101,24 +97,8 @@ class AgentClient:
             AgentUnreachable, AuthenticationError, SnapshotGone, ManifestTooLarge, StorageError.
         """
         route = protocol.manifest_path(snapshot.id)
-        async with self._request("GET", route, _OK) as response:
+        async with self._request("GET", route, answers.OK) as response:
             await _save(response, path, snapshot.manifest_bytes)
-
-    async def frame(self, snapshot: str, number: int, size: int) -> tuple[Buffer, str]:
-        """The verified tar bytes of a frame that has ``size`` of them, and their hex digest.
-
-        Raises:
-            AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
-            FrameSizeWrong, FrameDamaged, ProtocolViolation.
-        """
-        encoding = Encoding.ZSTD
-        route = protocol.frame_path(snapshot, number, encoding.value)
-        async with self._request("GET", route, _OK) as response:
-            tag = response.headers.get("ETag", "").strip('"')
-            if not is_hex(tag):
-                raise errors.ProtocolViolation("a frame without its digest", path=route)
-            encoded = await _read(response, max_encoded(size))
-        return await asyncio.to_thread(_verified, encoded, encoding, size, tag)
 
     async def sums(self, snapshot: Snapshot, path: str) -> None:
         """Bring ``SHA256SUMS`` into the file ``path``.
@@ -129,7 +109,7 @@ class AgentClient:
         """
         most = snapshot.files * MAX_LINE
         route = protocol.sums_path(snapshot.id)
-        async with self._request("GET", route, _OK) as response:
+        async with self._request("GET", route, answers.OK) as response:
             await _save(response, path, most)
 
     async def check(self, snapshot: str) -> None:
@@ -139,7 +119,7 @@ class AgentClient:
             SourceChanged: it is not.
             AgentUnreachable, AuthenticationError, SnapshotGone.
         """
-        async with self._request("POST", protocol.check_path(snapshot), _NO_CONTENT):
+        async with self._request("POST", protocol.check_path(snapshot), answers.NO_CONTENT):
             pass
 
     @asynccontextmanager
@@ -155,28 +135,9 @@ class AgentClient:
                     raise await _failure(response)
                 yield response
         except aiohttp.ServerFingerprintMismatch as error:
-            raise errors.AuthenticationError(
-                "the agent's certificate is not the paired one",
-                path=self._base,
-                hint="Is this the right machine? If its certificate was made anew, pair again.",
-            ) from error
+            raise answers.wrong_certificate(self._base) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise errors.AgentUnreachable(
-                f"the agent did not answer ({_reason(error)})",
-                path=self._base,
-                hint="Does 'plexodus-agent serve' run there, and is the port open?",
-            ) from error
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
-def _verified(encoded: bytes, encoding: Encoding, size: int, tag: str) -> tuple[Buffer, str]:
-    tar = decode(encoded, encoding, size)
-    if sha256(tar).hex() != tag:
-        raise errors.FrameDamaged("a frame's bytes do not have the digest announced for them")
-    return tar, tag
+            raise answers.unreachable(self._base, error) from error
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -216,34 +177,7 @@ async def _save(response: aiohttp.ClientResponse, path: str, most: int) -> None:
             os.unlink(temporary)
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise errors.ProtocolViolation(f"an answer that cannot be read ({error})") from error
-
-
 async def _failure(response: aiohttp.ClientResponse) -> errors.PlexodusError:
-    """Our error for an answer that is not the expected one."""
-    if response.status == _UNAUTHORIZED:
-        return errors.AuthenticationError(
-            "the agent does not accept the token",
-            hint="Was the agent paired anew? Give the puller the new pairing string.",
-        )
-    problem = protocol.Problem(protocol.ABOUT_BLANK, response.reason or "", response.status)
-    if response.content_type == protocol.PROBLEM_TYPE:
-        problem = _decode(await _read(response, protocol.MAX_ANSWER), protocol.Problem)
-    path = problem.paths[0] if problem.paths else None
-    if problem.type == protocol.SOURCE_UNREADABLE:
-        return errors.SourceUnreadable([errors.printable(each) for each in problem.paths])
-    if problem.type == protocol.SOURCE_CHANGED:
-        return errors.SourceChanged(
-            problem.title, path=path, hint="Is Plex really stopped? Stop it and run again."
-        )
-    if problem.type == protocol.NO_SUCH_SNAPSHOT:
-        return errors.SnapshotGone(problem.title)
-    if problem.type == protocol.STORAGE:
-        return errors.StorageError(f"on the agent's side: {problem.title}", path=path)
-    if response.status >= _SERVER_ERROR or response.status == _TOO_MANY:
-        return errors.AgentUnreachable(f"the agent answered {response.status}: {problem.title}")
-    return errors.ProtocolViolation(f"the agent answered {response.status}: {problem.title}")
+    is_problem = response.content_type == protocol.PROBLEM_TYPE
+    problem = await _read(response, protocol.MAX_ANSWER) if is_problem else None
+    return answers.failure(response.status, response.reason or "", problem)

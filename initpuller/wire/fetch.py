@@ -1,60 +1,51 @@
-"""Frames from the agent, a few at a time, each handed on as soon as it is verified."""
+"""Which frame is fetched when, and by whom."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from initpuller.wire.backoff import Retrier
-    from initpuller.wire.client import AgentClient
-    from shared.digest import Buffer
-    from shared.frameplan import FramePlan
+
+Bring: TypeAlias = "Callable[[int, int | None], Awaitable[str]]"
+"""Brings a frame, given its number and that of the one it will be asked for next; its digest."""
 
 
 async def fetch_frames(
-    client: AgentClient,
     retrier: Retrier,
-    snapshot: str,
-    plan: FramePlan,
+    lanes: Sequence[Bring],
     wanted: Iterable[int],
-    jobs: int,
-    receive: Callable[[int, Buffer, str], Awaitable[None]],
+    receive: Callable[[int, str], Awaitable[None]],
 ) -> None:
-    """Fetch the ``wanted`` frames of ``plan``, ``jobs`` at the same time.
+    """Have the ``wanted`` frames brought, one at a time by each of ``lanes``.
 
     Args:
-        client: the agent.
         retrier: how to try again.
-        snapshot: the snapshot's name.
-        plan: its frames.
+        lanes: who brings frames.
         wanted: the numbers of those to fetch, in order.
-        jobs: how many at a time; also the most that are in memory.
-        receive: takes a frame's number, verified tar bytes and hex digest; awaited before the
-            next frame is asked for.
+        receive: takes the number and digest of a frame that was brought; awaited before its lane
+            brings the next one.
 
     Raises:
         PlexodusError: the first failure that is not mended by trying again.
     """
     numbers = iter(wanted)
 
-    async def worker() -> None:
-        for number in numbers:
-            size = plan[number].size
+    async def run(bring: Bring) -> None:
+        ahead = next(numbers, None)
+        while ahead is not None:
+            number, ahead = ahead, next(numbers, None)
+            digest = await retrier.run(f"frame {number}", partial(bring, number, ahead))
+            await receive(number, digest)
 
-            async def fetch(number: int = number, size: int = size) -> tuple[Buffer, str]:
-                return await client.frame(snapshot, number, size)
-
-            tar, digest = await retrier.run(f"frame {number}", fetch)
-            await receive(number, tar, digest)
-
-    workers = [asyncio.create_task(worker()) for _ in range(jobs)]
+    tasks = [asyncio.create_task(run(bring)) for bring in lanes]
     try:
-        await asyncio.gather(*workers)
+        await asyncio.gather(*tasks)
     finally:
-        for task in workers:
+        for task in tasks:
             task.cancel()
-        # Whatever was being unpacked is finished: an interrupted run keeps it.
-        await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -133,10 +133,24 @@ class Offer:
             self.snapshot["id"] = name
 
 
-def frame_reply(tar: bytes, body: bytes | None = None) -> Reply:
-    """A frame with the right digest for ``tar``, and ``body`` as what is sent for it."""
+def frame_tags(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[str]:
+    """The digest of every frame: of the digests of the pieces of files in it."""
+    tags = []
+    for frame in plan(entries):
+        digests = []
+        for member in members(frame, entries[frame.first : frame.first + frame.count]):
+            if member.entry.kind is Kind.FILE:
+                content = contents.get(member.entry.path, b"").ljust(member.entry.size, b"\0")
+                piece = content[member.offset : member.offset + member.length]
+                digests.append(hashlib.sha256(piece).digest())
+        tags.append(hashlib.sha256(b"".join(digests)).hexdigest())
+    return tags
+
+
+def frame_reply(tar: bytes, tag: str, body: bytes | None = None) -> Reply:
+    """A frame with the digest ``tag``, and ``body`` as what is sent for ``tar``."""
     encoded = encode(tar, Encoding.ZSTD) if body is None else body
-    return Reply(bytes(encoded), headers={"ETag": f'"{hashlib.sha256(tar).hexdigest()}"'})
+    return Reply(bytes(encoded), headers={"ETag": f'"{tag}"'})
 
 
 def packed(lines: bytes) -> bytes:
@@ -174,7 +188,8 @@ def offer_tree(entries: Sequence[Entry], contents: Mapping[bytes, bytes] = NOTHI
         "content_bytes": frames.content_bytes,
         "frames": len(frames),
     }
-    offer.frames = [[frame_reply(tar)] for tar in frame_tars(entries, contents)]
+    tars, tags = frame_tars(entries, contents), frame_tags(entries, contents)
+    offer.frames = [[frame_reply(tar, tag)] for tar, tag in zip(tars, tags, strict=True)]
     sums = [
         format_sum(hashlib.sha256(contents.get(each.path, bytes(each.size))).digest(), each.path)
         for each in entries

@@ -1,0 +1,149 @@
+"""A process of its own that fetches, verifies and unpacks frames, one after the other.
+
+Two such processes measured twice as fast as two threads: creating a file is a dozen short system
+calls, and after each of them a thread of the same interpreter waits for its turn.
+
+:mod:`initpuller.workers` is the other end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from initpuller.volume.unpack import unpack_frame
+from initpuller.wire.frameconnection import FrameConnection
+from shared import protocol
+from shared.codec import Encoding, decode, max_encoded
+from shared.errors import PlexodusError, storage_error
+from shared.filedigests import FileDigests
+from shared.mallopt import keep_freed_memory
+from shared.manifestfile import read_entries
+
+if TYPE_CHECKING:
+    from initpuller.volume.ownership import Ownership
+    from shared.frameplan import Frame
+    from shared.manifestfile import Location
+    from shared.pairing import Pairing
+
+LENGTH_BYTES = 4
+"""Of the big-endian number before each pickled request and answer."""
+_ENCODING = Encoding.ZSTD
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all frames of one snapshot have in common."""
+
+    pairing: Pairing
+    idle: float
+    """Seconds without a byte after which the agent counts as stalled."""
+    snapshot: str
+    manifest: str
+    """Path of its manifest."""
+    staging: str
+    digests: str
+    """Path of the digests of unpacked files."""
+    entries: int
+    ownership: Ownership
+
+
+@dataclass(frozen=True)
+class Order:
+    """One frame to bring."""
+
+    frame: Frame
+    entries: Location
+    """Where in the manifest its entries are."""
+    following: int | None
+    """The frame that this worker will be asked for next: its request goes out ahead."""
+
+
+class FrameWorker:
+    """Brings frames of one snapshot into one staging folder.
+
+    Args:
+        assignment: which, and where.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        try:
+            self._staging = os.open(assignment.staging, _FOLDER)
+            self._digests = FileDigests(assignment.digests, assignment.entries)
+        except OSError as error:
+            raise storage_error(error, assignment.staging) from error
+        self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
+
+    def bring(self, order: Order) -> str:
+        """Fetch, verify and unpack a frame; its hexadecimal digest.
+
+        Raises:
+            PlexodusError: see :meth:`FrameConnection.answer`, :func:`shared.codec.decode` and
+                :func:`unpack_frame`.
+        """
+        frame = order.frame
+        wanted = [self._route(frame.number)]
+        if order.following is not None:
+            wanted.append(self._route(order.following))
+        connection = self._ask(wanted)
+        encoded, tag = connection.answer(max_encoded(frame.size))
+        tar = decode(encoded, _ENCODING, frame.size)
+        ownership = self._assignment.ownership
+        entries = read_entries(self._assignment.manifest, order.entries)
+        unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
+        return tag
+
+    def _ask(self, wanted: list[str]) -> FrameConnection:
+        """Have all that is ``wanted`` under way; the connection that answers the first of it."""
+        free = [each for each in self._connections if each.asked not in wanted]
+        asked = [each.asked for each in self._connections]
+        for route in wanted:
+            if route not in asked:
+                free.pop().ask(route)
+        return next(each for each in self._connections if each.asked == wanted[0])
+
+    def _route(self, number: int) -> str:
+        return protocol.frame_path(self._assignment.snapshot, number, _ENCODING.value)
+
+
+def work(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until there are no more: an assignment by nothing, an order by a digest."""
+    keep_freed_memory()
+    worker: FrameWorker | None = None
+    while head := requests.read(LENGTH_BYTES):
+        request = pickle.loads(requests.read(int.from_bytes(head, "big")))  # noqa: S301 - ours
+        answer: str | PlexodusError | None = None
+        try:
+            if isinstance(request, Assignment):
+                worker = FrameWorker(request)
+            elif worker is None:
+                raise ValueError("an order without an assignment")
+            else:
+                answer = worker.bring(request)
+        except PlexodusError as error:
+            answer = error
+        answers.write(framed(answer))
+        answers.flush()
+
+
+def framed(message: object) -> bytes:
+    """``message`` pickled, with its length before it."""
+    body = pickle.dumps(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process as soon as ``parent``, which forked it, is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

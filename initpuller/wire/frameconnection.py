@@ -1,0 +1,130 @@
+"""One connection for frames, which blocks: for a process that does nothing else meanwhile.
+
+Through asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the
+event loop. Here OpenSSL decrypts into a buffer that is used again for each frame.
+"""
+
+from __future__ import annotations
+
+import ssl
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
+
+from initpuller.wire import answers
+from shared import __version__, errors, protocol
+from shared.digest import is_hex, sha256
+from shared.pairing import Pairing, address
+
+_CONNECT_SECONDS = 10.0
+
+
+class _Pinned(HTTPSConnection):
+    """HTTPS to the agent whose certificate has a given fingerprint; nobody else gets a byte."""
+
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        # The fingerprint stands for all that a chain of certificates would.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        super().__init__(pairing.host, pairing.port, timeout=_CONNECT_SECONDS, context=context)
+        self._pairing = pairing
+        self._idle = idle
+
+    def connect(self) -> None:
+        """Connect, and look at the certificate before anything is sent."""
+        super().connect()
+        found = self.sock.getpeercert(binary_form=True)
+        if sha256(found or b"").hex() != self._pairing.fingerprint:
+            self.close()
+            raise answers.wrong_certificate(_base(self._pairing))
+        self.sock.settimeout(self._idle)
+
+
+class FrameConnection:
+    """Asks for one frame at a time; after any failure it begins with a new connection.
+
+    Args:
+        pairing: where the agent is, and the secrets.
+        idle: seconds without a byte after which it is given up.
+    """
+
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        self._base = _base(pairing)
+        self._http = _Pinned(pairing, idle)
+        self._headers = {
+            "Authorization": f"Bearer {pairing.token}",
+            "User-Agent": f"plexodus-puller/{__version__}",
+            protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST,
+        }
+        self._failed: errors.PlexodusError | None = None
+        self._buffer = bytearray()
+        self.asked: str | None = None
+        """The route whose answer is under way."""
+
+    def ask(self, route: str) -> None:
+        """Send a request; what comes of it is told by :meth:`answer`."""
+        if self.asked is not None:  # what is still to come is not for this request
+            self._http.close()
+        self.asked, self._failed = route, None
+        try:
+            self._http.request("GET", route, headers=self._headers)
+        except (HTTPException, OSError) as error:
+            self._failed = answers.unreachable(self._base, error)
+        except errors.PlexodusError as error:
+            self._failed = error
+
+    def answer(self, most: int) -> tuple[memoryview, str]:
+        """The frame that was asked for, as it is encoded, and its entity-tag.
+
+        Args:
+            most: bytes that it may have.
+
+        Returns:
+            A view that is valid until the next answer, and the digest of the tar bytes.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
+            ProtocolViolation.
+        """
+        route, self.asked = self.asked, None
+        try:
+            if self._failed is not None:
+                raise self._failed
+            response = self._http.getresponse()
+            if response.status != answers.OK:
+                raise _failure(response)
+            tag = response.headers.get("ETag", "").strip('"')
+            if not is_hex(tag):
+                raise errors.ProtocolViolation("a frame without its digest", path=route)
+            return self._read(response, most), tag
+        except (HTTPException, OSError) as error:
+            self._http.close()
+            raise answers.unreachable(self._base, error) from error
+        except errors.PlexodusError:
+            self._http.close()
+            raise
+
+    def _read(self, response: HTTPResponse, most: int) -> memoryview:
+        length = response.length
+        if (length or 0) > most:
+            raise errors.FrameTooLarge(f"an answer of {length} bytes, not {most}")
+        if len(self._buffer) <= most:
+            self._buffer = bytearray(most + 1)
+        view = memoryview(self._buffer)[: most + 1]
+        size = 0
+        while got := response.readinto(view[size:]):
+            size += got
+        if size > most:
+            raise errors.FrameTooLarge(f"an answer of more than {most} bytes")
+        if length is not None and size < length:
+            raise HTTPException(f"the answer broke off after {size} bytes of {length}")
+        return view[:size]
+
+
+def _failure(response: HTTPResponse) -> errors.PlexodusError:
+    is_problem = response.headers.get_content_type() == protocol.PROBLEM_TYPE
+    problem = response.read(protocol.MAX_ANSWER) if is_problem else None
+    return answers.failure(response.status, response.reason, problem)
+
+
+def _base(pairing: Pairing) -> str:
+    return f"https://{address(pairing.host, pairing.port)}"
