@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.hostileagent import zstd_bomb
+from rig.bombs import zstd_bomb
 
 from shared.codec import Encoding, decode, encode, max_encoded
 from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge, PlexodusError

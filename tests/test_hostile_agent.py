@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rig.bombs import zstd_bomb
 from rig.hostileagent import (
     Reply,
     entry,
@@ -16,7 +17,6 @@ from rig.hostileagent import (
     packed,
     refused,
     symlink,
-    zstd_bomb,
 )
 
 from shared import errors

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from rig.bombs import zstd_bomb
 from rig.hostileagent import (
     Reply,
     entry,
@@ -21,7 +22,6 @@ from rig.hostileagent import (
     refused,
     serving,
     symlink,
-    zstd_bomb,
 )
 
 from initpuller.migrate import pull

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[bytes, bytes] = {}
 _MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777, Kind.FILE: 0o644, Kind.HARDLINK: 0o644}
-_RLE_BLOCK = 128 * 1024
-_WINDOW_8_MIB = 13 << 3
 
 
 def entry(path: bytes, kind: Kind = Kind.FILE, **changes: Any) -> Entry:  # noqa: ANN401
@@ -84,21 +82,6 @@ def frame_tars(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> lis
             tar[member.content : member.content + len(piece)] = piece
         tars.append(bytes(tar))
     return tars
-
-
-def zstd_bomb(size: int, declared: int | None) -> bytes:
-    """A zstd frame of ``size`` zeros in RLE blocks, which says ``declared``, or nothing at all.
-
-    RFC 8878 sections 3.1.1.1 and 3.1.1.2.
-    """
-    head = b"\x00" if declared is None else b"\xc0"
-    size_field = b"" if declared is None else declared.to_bytes(8, "little")
-    blocks = -(-size // _RLE_BLOCK)
-    last = size - (blocks - 1) * _RLE_BLOCK
-    full = (2 | _RLE_BLOCK << 3).to_bytes(3, "little") + b"\0"
-    end = (3 | last << 3).to_bytes(3, "little") + b"\0"
-    start = b"\x28\xb5\x2f\xfd" + head + bytes([_WINDOW_8_MIB]) + size_field
-    return start + full * (blocks - 1) + end
 
 
 @dataclass
