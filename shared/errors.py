@@ -195,7 +195,7 @@ class SourceChanged(Permanent):
 
 
 class Interrupted(Permanent):
-    """Asked to stop by SIGTERM or SIGINT; the next run goes on from here."""
+    """Stopped by a signal to us or to a worker process; the next run goes on from here."""
 
 
 def printable(path: str | bytes) -> str:
