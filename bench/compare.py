@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SMOKE = LibraryShape(1_500, 30_000_000, 6_000_000)
 _AN_ENTRY = 5120
 """Bytes that an entry takes beside its content, at the most usual."""
+_MORE = 4
+"""Libraries that fit beside the copies: the source, the two archives of S, the filesystem's own."""
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def one_round(
 ) -> Iterator[tuple[str, Measurement]]:
     """Every one of ``peers`` moves a library of ``shape`` once, in this order."""
     once = shape.bytes_total + shape.entries * _AN_ENTRY
-    with fresh_volume(folder, (len(peers) + 3) * once) as volume:
+    with fresh_volume(folder, (len(peers) + _MORE) * once) as volume:
         library = volume / "vm" / "Library"
         make_library(library, shape)
         for peer in peers:

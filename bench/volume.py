@@ -32,7 +32,7 @@ def fresh_volume(folder: Path, size: int) -> Iterator[Path]:
     image = folder / "volume.img"
     with image.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
-    options = ["-q", "-F", "-i", str(_BYTES_AN_INODE), "-E", _NOW]
+    options = ["-q", "-F", "-m", "0", "-i", str(_BYTES_AN_INODE), "-E", _NOW]
     subprocess.run(["mkfs.ext4", *options, str(image)], check=True)
     losetup = ["losetup", "--direct-io=on", "--find", "--show", str(image)]
     device = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
