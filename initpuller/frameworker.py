@@ -99,7 +99,10 @@ class FrameWorker:
         encoded, tag = connection.answer(max_encoded(frame.size))
         tar = decode(encoded, _ENCODING, frame.size)
         ownership = self._assignment.ownership
-        entries = read_entries(self._assignment.manifest, order.entries)
+        try:
+            entries = read_entries(self._assignment.manifest, order.entries)
+        except OSError as error:
+            raise storage_error(error, self._assignment.manifest) from error
         unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
         return tag
 

@@ -8,7 +8,10 @@ import os
 import pickle
 import signal
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import structlog
 
 from initpuller.frameworker import LENGTH_BYTES, end_with, framed, work
 from shared.errors import Interrupted, PlexodusError
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
     from initpuller.frameworker import Assignment, Order
 
+_log = structlog.get_logger("puller")
+_STDERR = 2
 _PATIENCE = 5.0
 """Seconds that a worker gets to end what it has in hand: an agent may have stalled under it."""
 
@@ -104,8 +109,9 @@ class Worker:
 
 def _killed() -> Interrupted:
     return Interrupted(
-        "a worker process was killed",
-        hint="The kernel does that where memory is short. The next run goes on from here.",
+        "a worker process has ended",
+        hint="The kernel kills one where memory is short; else the log above tells why. "
+        "The next run goes on from here.",
     )
 
 
@@ -118,14 +124,22 @@ def _become_worker(requests: socket.socket, parent: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
         end_with(parent)
-        kept = requests.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        _close_all_but(requests.fileno())
         with requests.makefile("rb") as incoming, requests.makefile("wb") as outgoing:
             work(incoming, outgoing)
         status = 0
+    except Exception:  # noqa: BLE001 - nobody above would tell of it
+        _log.exception("unexpected failure of a worker: this is a bug, please report it")
     finally:
         os._exit(status)
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what was inherited, but for the standard streams; the limit may be a milliard."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > _STDERR and fd != kept:
+            with suppress(OSError):  # the listing's own
+                os.close(fd)
 
 
 class Workers:

@@ -1,6 +1,6 @@
 """Looks at a tree as it is: entries in manifest order, and what is not library content.
 
-Both sides look with this: the agent at the library, the puller at what it has assembled.
+Both sides look with this: the agent at the library, the puller at what an earlier run left.
 Files are opened: that proves that they can be read, and their xattrs and holes are asked of the
 descriptor, which measured a third of the way through ``/proc/self/fd``.
 """
@@ -52,7 +52,6 @@ class TreeWalk:
         base: descriptor of the folder that the tree is in.
         name: the tree's own name, the first of every path.
         exclude: patterns, see :func:`matcher`.
-        must_read: list files that could not be opened as unreadable, instead of as entries.
         inside: look into entries; without it they have no targets, holes and xattrs, and files
             are not opened, which takes half the time.
     """
@@ -63,14 +62,12 @@ class TreeWalk:
         name: bytes,
         exclude: tuple[str, ...] = (),
         *,
-        must_read: bool = True,
         inside: bool = True,
     ) -> None:
         self.seen = Sightings()
         self._base = base
         self._name = name
         self._excluded = matcher(exclude)
-        self._must_read = must_read
         self._inside = inside
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -127,12 +124,7 @@ class TreeWalk:
             return _entry(path, Kind.FILE, info, size=info.st_size)
         if kind == stat.S_IFLNK:
             return _entry(path, Kind.SYMLINK, info, link=os.readlink(name, dir_fd=fd))
-        try:
-            file = os.open(name, _FILE, dir_fd=fd)
-        except PermissionError:
-            if self._must_read:
-                raise
-            return _entry(path, Kind.FILE, info, size=info.st_size)
+        file = os.open(name, _FILE, dir_fd=fd)
         try:
             size, data = info.st_size, None
             if info.st_blocks * _SECTOR < size:

@@ -63,7 +63,7 @@ def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
     """
     if os.geteuid():
         _reopen_folders(staging)
-    walk = TreeWalk(staging, manifest.root, must_read=False)
+    walk = TreeWalk(staging, manifest.root, inside=False)
     unwanted = list(_unwanted(walk.entries(), manifest, journal))
     with DirStack(staging, create=True) as folders:
         for path in reversed(unwanted):

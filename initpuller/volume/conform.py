@@ -62,15 +62,15 @@ class _ConformingPass:
         self._ownership = ownership
         self._is_fresh = is_fresh
         self._also = 0 if ownership.privileged else _OWNER
-        self._children: dict[bytes, int] = {}
-        """How many entries each folder has whose own turn is still to come."""
+        self._children: dict[bytes, set[bytes]] = {}
+        """The names in each folder whose own turn is still to come."""
         self._names: dict[tuple[int, int], bytes] = {}
         """Of files with several names, by device and inode: the first of them."""
 
     def differences(self) -> Iterator[str]:
         for entry in reversed(self._manifest):
-            above = entry.path.rpartition(b"/")[0]
-            self._children[above] = self._children.get(above, 0) + 1
+            above, _, name = entry.path.rpartition(b"/")
+            self._children.setdefault(above, set()).add(name)
             try:
                 if entry.kind is Kind.DIRECTORY:
                     yield from self._folder(entry)
@@ -124,14 +124,10 @@ class _ConformingPass:
 
     def _strangers(self, fd: int, path: bytes) -> Iterator[str]:
         """What is in the folder ``fd`` and not in the manifest."""
-        names = os.listdir(fd)
-        if len(names) <= self._children.pop(path, 0):
-            return
-        above = path + b"/" if path else b""
-        wanted = {each.path for each in self._manifest if each.path.startswith(above)}
-        for name in sorted(map(os.fsencode, names)):
-            if above + name not in wanted:
-                yield f"{printable(above + name)}: does not belong here"
+        found = set(map(os.fsencode, os.listdir(fd)))
+        for name in sorted(found - self._children.pop(path, set())):
+            stranger = path + b"/" + name if path else name
+            yield f"{printable(stranger)}: does not belong here"
 
     def _compare(
         self, entry: Entry, have: os.stat_result, mode: int, *, has_xattrs: bool

@@ -79,7 +79,7 @@ class FrameConnection:
             most: bytes that it may have.
 
         Returns:
-            A view that is valid until the next answer, and the digest of the tar bytes.
+            A view that is valid until the next answer, and the frame's digest.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,

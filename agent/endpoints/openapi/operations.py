@@ -190,7 +190,7 @@ def _links(found: Json) -> Json:
 def _frame() -> Json:
     return {
         "200": _body(
-            "The frame. `ETag` is the SHA-256 of its tar bytes, whatever the encoding.",
+            "The frame. `ETag` is its digest, of what is in its files, in any encoding.",
             _ENCODINGS,
             headers("ETag", "Content-Digest"),
         ),
