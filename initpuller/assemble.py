@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from initpuller.report.progress import PullProgress
     from initpuller.volume.staging import Staging
+    from initpuller.volume.unpack import Unpacked
     from initpuller.wire.backoff import Retrier
     from initpuller.wire.client import AgentClient
     from initpuller.wire.fetch import Bring
@@ -61,6 +62,8 @@ class Assembly:
         self._retrier = retrier
         self._workers = workers
         self._progress = progress
+        self._unpacked: dict[int, Unpacked] = {}
+        """What came of each frame of this run."""
         self._pending: list[tuple[int, str]] = []
         self._left = 0
         self._since = time.monotonic()
@@ -106,7 +109,7 @@ class Assembly:
         finally:
             await to_its_end(self._commit_all())
 
-    async def _lane(self, worker: Worker) -> Bring:
+    async def _lane(self, worker: Worker) -> Bring[Unpacked]:
         """What has ``worker`` bring frames of this snapshot."""
         work, manifest = self._work, self._work.manifest
         await worker.assign(
@@ -122,7 +125,7 @@ class Assembly:
             )
         )
 
-        async def bring(number: int, following: int | None) -> str:
+        async def bring(number: int, following: int | None) -> Unpacked:
             frame = manifest.plan[number]
             location = manifest.location(frame.first, frame.count)
             return await worker.bring(Order(frame, location, following))
@@ -132,9 +135,10 @@ class Assembly:
     async def _finish(self) -> list[str]:
         """Finish and look at the tree while the agent looks at its own; what is wrong with it."""
         self._progress.phase("verifying")
+        in_order = [self._unpacked[number] for number in sorted(self._unpacked)]
         told = asyncio.ensure_future(self._ask_for_the_whole())
         try:
-            differences = await to_its_end(asyncio.to_thread(self._work.finish))
+            differences = await to_its_end(asyncio.to_thread(self._work.finish, in_order))
             await told
         finally:
             told.cancel()
@@ -162,12 +166,13 @@ class Assembly:
         _log.warning("files on the volume are not what was read, fetching them again", paths=names)
         return False
 
-    async def _receive(self, number: int, digest: str) -> None:
+    async def _receive(self, number: int, unpacked: Unpacked) -> None:
         """Journal frames in batches, files on disk before the record.
 
         Half a batch is made durable while the other half arrives; a slow disk is waited for.
         """
-        self._pending.append((number, digest))
+        self._unpacked[number] = unpacked
+        self._pending.append((number, unpacked.digest))
         self._left -= 1
         if self._committing is not None:
             if not self._committing.done() and len(self._pending) < BATCH // 2:

@@ -15,7 +15,7 @@ import signal
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from initpuller.volume.unpack import unpack_frame
+from initpuller.volume.unpack import Unpacked, unpack_frame
 from initpuller.wire.frameconnection import FrameConnection
 from shared import protocol
 from shared.codec import Encoding, decode, max_encoded
@@ -84,8 +84,8 @@ class FrameWorker:
             raise storage_error(error, assignment.staging) from error
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
 
-    def bring(self, order: Order) -> str:
-        """Fetch, verify and unpack a frame; its hexadecimal digest.
+    def bring(self, order: Order) -> Unpacked:
+        """Fetch, verify and unpack a frame.
 
         Raises:
             PlexodusError: see :meth:`FrameConnection.answer`, :func:`shared.codec.decode` and
@@ -103,8 +103,7 @@ class FrameWorker:
             entries = read_entries(self._assignment.manifest, order.entries)
         except OSError as error:
             raise storage_error(error, self._assignment.manifest) from error
-        unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
-        return tag
+        return unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
 
     def _ask(self, wanted: list[str]) -> FrameConnection:
         """Have all that is ``wanted`` under way; the connection that answers the first of it."""
@@ -120,12 +119,12 @@ class FrameWorker:
 
 
 def work(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until there are no more: an assignment by nothing, an order by a digest."""
+    """Answer requests until there are no more: an assignment by nothing."""
     keep_freed_memory()
     worker: FrameWorker | None = None
     while head := requests.read(LENGTH_BYTES):
         request = pickle.loads(requests.read(int.from_bytes(head, "big")))  # noqa: S301 - ours
-        answer: str | PlexodusError | None = None
+        answer: Unpacked | PlexodusError | None = None
         try:
             if isinstance(request, Assignment):
                 worker = FrameWorker(request)

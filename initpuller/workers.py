@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.frameworker import LENGTH_BYTES, end_with, framed, work
+from initpuller.volume.unpack import Unpacked
 from shared.errors import Interrupted, PlexodusError
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ class Worker:
         """
         await self._ask(assignment)
 
-    async def bring(self, order: Order) -> str:
+    async def bring(self, order: Order) -> Unpacked:
         """See :meth:`initpuller.frameworker.FrameWorker.bring`."""
-        digest = await self._ask(order)
-        if not isinstance(digest, str):
-            raise TypeError("a worker that answers an order with no digest")
-        return digest
+        unpacked = await self._ask(order)
+        if not isinstance(unpacked, Unpacked):
+            raise TypeError("a worker that answers an order with something else")
+        return unpacked
 
     def end(self) -> None:
         """Kill the process; it writes no more. What it has in hand counts for nothing."""

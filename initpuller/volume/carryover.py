@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.unpack import remove
+from initpuller.volume.names import remove
 from shared.dirstack import DirStack
 from shared.manifest import Kind
 from shared.memberpath import sort_key

@@ -10,14 +10,16 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.fileattributes import set_attributes
-from initpuller.volume.unpack import remove
+from initpuller.volume.names import make_hardlink, make_symlink
 from shared.dirstack import DirStack
-from shared.errors import IllegalLink, printable, storage_error
+from shared.errors import printable, storage_error
 from shared.filedigests import hash_descriptor
 from shared.frameplan import is_large
 from shared.manifest import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from initpuller.volume.journal import Journal
     from initpuller.volume.ownership import Ownership
     from shared.filedigests import FileDigests
@@ -54,7 +56,7 @@ class Finisher:
         self._digests = digests
         self._lost: set[bytes] = set()
 
-    def files_and_links(self, *, all_files: bool) -> None:
+    def files_and_links(self, entries: Iterable[tuple[int, Entry]], *, all_files: bool) -> None:
         """Attributes of large files, symlinks, hard links; and the digests of what is read back.
 
         Read back are large files, since their pieces came in any order, and all that an earlier
@@ -62,6 +64,7 @@ class Finisher:
         run were hashed while they were written. What is lost has no digest, so it is fetched again.
 
         Args:
+            entries: those that are to be looked at, with their numbers.
             all_files: give attributes to small files again too, since the owner changed.
 
         Raises:
@@ -70,12 +73,12 @@ class Finisher:
         """
         self._lost.clear()
         with DirStack(self._staging, create=True) as folders, DirStack(self._staging) as others:
-            for number, entry in enumerate(self._manifest):
+            for number, entry in entries:
                 try:
                     if entry.kind is Kind.SYMLINK:
-                        self._symlink(folders, entry)
+                        make_symlink(*folders.parent(entry.path), entry, self._ownership)
                     elif entry.kind is Kind.HARDLINK and entry.link not in self._lost:
-                        _hardlink(folders, others, entry)
+                        make_hardlink(folders, others, entry)
                     elif entry.kind is Kind.FILE:
                         self._file(folders, number, entry, attributes=all_files)
                 except OSError as error:
@@ -123,31 +126,9 @@ class Finisher:
                 self._digests.put(number, [hash_descriptor(fd)])
             if entry.xattrs:  # an earlier run may have made it read-only: xattr(7)
                 os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
-            set_attributes(fd, entry, self._ownership)
+            set_attributes(fd, entry, self._ownership, entry.mode)
         finally:
             os.close(fd)
-
-    def _symlink(self, folders: DirStack, entry: Entry) -> None:
-        folder, name = folders.parent(entry.path)
-        try:
-            os.symlink(entry.link, name, dir_fd=folder)
-        except FileExistsError:
-            if not _is_symlink_to(entry.link, folder, name):
-                remove(folder, name)
-                os.symlink(entry.link, name, dir_fd=folder)
-        uid, gid = self._ownership.of(entry)
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if (info.st_uid, info.st_gid) != (uid, gid):
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
-        times = (entry.mtime_ns, entry.mtime_ns)
-        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
-
-
-def _is_symlink_to(target: bytes, folder: int, name: bytes) -> bool:
-    try:
-        return os.readlink(name, dir_fd=folder) == target
-    except OSError:
-        return False
 
 
 def _is_file(folder: int, name: bytes) -> bool:
@@ -155,23 +136,3 @@ def _is_file(folder: int, name: bytes) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
-
-
-def _hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
-    try:
-        source, source_name = others.parent(entry.link)
-        wanted = os.stat(source_name, dir_fd=source, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        raise IllegalLink("a hard link to an entry that does not exist", path=entry.path) from None
-    if stat.S_ISDIR(wanted.st_mode):
-        raise IllegalLink("a hard link to a folder", path=entry.path)
-    folder, name = folders.parent(entry.path)
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        pass
-    else:
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return
-        remove(folder, name)
-    os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)

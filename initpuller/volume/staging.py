@@ -12,8 +12,8 @@ from initpuller.volume.conform import conform
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal
 from initpuller.volume.layout import RECORD_PREFIXES
+from initpuller.volume.names import remove
 from initpuller.volume.records import State, save_state
-from initpuller.volume.unpack import remove
 from shared.dirstack import DirStack
 from shared.durable import fsync_folder, syncfs
 from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
@@ -23,6 +23,7 @@ from shared.manifestfile import read_manifest
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
+    from initpuller.volume.unpack import Unpacked
     from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot
 
@@ -46,10 +47,11 @@ class Staging:
         self.state = state
         self.manifest = manifest
         self.ownership = ownership
-        self._is_fresh = not os.path.lexists(layout.staging)
+        is_new = not os.path.lexists(layout.staging)
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         self.journal = Journal(layout.journal(name), len(manifest.plan))
+        self._is_fresh = is_new and not self.journal.has_earlier_frames
         self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
         self.finisher = Finisher(self.fd, manifest, ownership, self.journal, self.digests)
 
@@ -91,22 +93,31 @@ class Staging:
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
 
-    def finish(self) -> list[str]:
+    def finish(self, frames: list[Unpacked]) -> list[str]:
         """Links, attributes of folders and large files; safe to do again.
 
+        If all is of this run, what its frames have settled needs no other look.
+
+        Args:
+            frames: what came of those of this run, in order.
+
         Returns:
-            What is not as it should be, one line each: see :func:`conform`.
+            What is not as it should be, one line each.
 
         Raises:
             StorageError: as the filesystem says.
         """
-        self.finisher.files_and_links(all_files=self.state.reown)
-        differences = conform(self.fd, self.manifest, self.ownership, is_fresh=self._is_fresh)
+        are_all = not self._is_fresh
+        late = [each for frame in frames for each in frame.late]
+        numbered = enumerate(self.manifest) if are_all else late
+        backwards = reversed(self.manifest) if are_all else (entry for _, entry in reversed(late))
+        self.finisher.files_and_links(numbered, all_files=self.state.reown)
+        found = conform(self.fd, backwards, self.ownership, are_all=are_all)
         try:
             syncfs(self.fd)
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
-        return differences
+        return found + [line for frame in frames for line in frame.differences]
 
     def distrust(self) -> None:
         """Have the next run remove what does not belong here, and set all attributes again.

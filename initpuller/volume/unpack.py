@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.fileattributes import set_attributes, write_content
+from initpuller.volume.fileattributes import differences, settle, write_content
+from initpuller.volume.names import make_symlink, remove
 from shared.digest import sha256, sha256_of_all
 from shared.dirstack import DirStack
 from shared.errors import FrameDamaged, printable, storage_error
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHILE_ASSEMBLED = 0o600
+_OWNER = 0o700
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What came of a frame."""
+
+    digest: str
+    """The frame's own."""
+    late: list[tuple[int, Entry]]
+    """Entries with their numbers that can be finished only when all frames are there: hard links,
+    large files, and folders into which something may still come."""
+    differences: list[str]
+    """One line for each attribute that did not hold, see
+    :func:`initpuller.volume.fileattributes.differences`."""
 
 
 def unpack_frame(
@@ -34,11 +49,11 @@ def unpack_frame(
     tag: str,
     ownership: Ownership,
     digests: FileDigests,
-) -> None:
-    """Verify and write the files, or the piece of one, that ``tar`` holds; make their folders.
+) -> Unpacked:
+    """Verify and write what ``tar`` holds, or the piece of a file; all but :attr:`Unpacked.late`.
 
-    Links, attributes of folders and of large files come when all frames are there. A file that an
-    interrupted run left is replaced, never written into, but for the pieces of a large one.
+    A file that an interrupted run left is replaced, never written into, but for the pieces of a
+    large one.
 
     Args:
         staging: descriptor of the staging folder.
@@ -63,44 +78,73 @@ def unpack_frame(
     if sha256_of_all(filter(None, sums)).hex() != tag:
         raise FrameDamaged("a frame's files do not have the digest announced for them")
     with DirStack(staging, create=True) as folders:
+        unpacking = _Unpacking(folders, ownership)
         for member, piece in zip(inside, pieces, strict=True):
-            entry = member.entry
             try:
-                if entry.kind is Kind.DIRECTORY:
-                    folders.folder(entry.path)
-                elif entry.kind is not Kind.FILE:
-                    continue
-                elif is_large(entry):
-                    _write_piece(folders, member, piece)
-                else:
-                    _write_file(folders, entry, piece, ownership)
+                unpacking.add(member, piece)
             except OSError as error:
-                raise storage_error(error, printable(entry.path)) from error
-    if is_large(entries[0]):
-        return
-    try:
-        digests.put(frame.first, sums)
-    except OSError as error:
-        raise storage_error(error, "the digests beside staging") from error
+                raise storage_error(error, printable(member.entry.path)) from error
+    if not is_large(entries[0]):
+        try:
+            digests.put(frame.first, sums)
+        except OSError as error:
+            raise storage_error(error, "the digests beside staging") from error
+    return Unpacked(tag, unpacking.late(), unpacking.differences)
 
 
-def remove(folder: int, name: bytes) -> None:
-    """Remove whatever ``name`` is in ``folder``; nothing there is fine.
+class _Unpacking:
+    """Members of one frame, in order, on their way into staging."""
 
-    Raises:
-        OSError: as the filesystem says.
-    """
-    try:
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(info.st_mode):
-        shutil.rmtree(name, dir_fd=folder)
-    else:
-        os.unlink(name, dir_fd=folder)
+    def __init__(self, folders: DirStack, ownership: Ownership) -> None:
+        self.differences: list[str] = []
+        self._folders = folders
+        self._ownership = ownership
+        self._also = 0 if ownership.privileged else _OWNER
+        self._within: list[Member] = []
+        """The folders of this frame that the last member is in."""
+        self._late: list[Member] = []
+        self._changes_late: set[bytes] = set()
+        """Folders into which a hard link will come."""
+
+    def add(self, member: Member, piece: memoryview) -> None:
+        entry = member.entry
+        above = entry.path.rpartition(b"/")[0]
+        while self._within and self._within[-1].entry.path != above:
+            self._leave(self._within.pop())
+        if entry.kind is Kind.DIRECTORY:
+            self._folders.folder(entry.path)
+            self._within.append(member)
+        elif entry.kind is Kind.SYMLINK:
+            folder, name = self._folders.parent(entry.path)
+            made = make_symlink(folder, name, entry, self._ownership)
+            self.differences += differences(entry, made, self._ownership, entry.mode)
+        elif entry.kind is Kind.HARDLINK:
+            self._late.append(member)
+            self._changes_late.add(above)
+        elif not is_large(entry):
+            self.differences += _write_file(self._folders, entry, piece, self._ownership)
+        else:
+            _write_piece(self._folders, member, piece)
+            if member.offset == 0:
+                self._late.append(member)
+
+    def late(self) -> list[tuple[int, Entry]]:
+        """See :attr:`Unpacked.late`: also the folders that the next frame may go on with."""
+        return sorted((each.number, each.entry) for each in self._late + self._within)
+
+    def _leave(self, member: Member) -> None:
+        """Nothing more comes into a folder: nobody touches it from here on."""
+        entry = member.entry
+        if entry.path in self._changes_late:
+            self._late.append(member)
+            return
+        fd = self._folders.folder(entry.path)
+        self.differences += settle(fd, entry, self._ownership, entry.mode | self._also)
 
 
-def _write_file(folders: DirStack, entry: Entry, content: memoryview, ownership: Ownership) -> None:
+def _write_file(
+    folders: DirStack, entry: Entry, content: memoryview, ownership: Ownership
+) -> list[str]:
     folder, name = folders.parent(entry.path)
     try:
         fd = os.open(name, _CREATE | os.O_EXCL, _WHILE_ASSEMBLED, dir_fd=folder)
@@ -111,7 +155,7 @@ def _write_file(folders: DirStack, entry: Entry, content: memoryview, ownership:
         if entry.data is not None:
             os.ftruncate(fd, entry.size)
         write_content(fd, content, 0, sparse=entry.data is not None)
-        set_attributes(fd, entry, ownership)
+        return settle(fd, entry, ownership, entry.mode)
     finally:
         os.close(fd)
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from initpuller.wire.backoff import Retrier
 
-Bring: TypeAlias = "Callable[[int, int | None], Awaitable[str]]"
-"""Brings a frame, given its number and that of the one it will be asked for next; its digest."""
+Brought = TypeVar("Brought")
+Bring: TypeAlias = "Callable[[int, int | None], Awaitable[Brought]]"
+"""Brings a frame, given its number and that of the one it will be asked for next."""
 
 
 async def fetch_frames(
     retrier: Retrier,
-    lanes: Sequence[Bring],
+    lanes: Sequence[Bring[Brought]],
     wanted: Iterable[int],
-    receive: Callable[[int, str], Awaitable[None]],
+    receive: Callable[[int, Brought], Awaitable[None]],
 ) -> None:
     """Have the ``wanted`` frames brought, one at a time by each of ``lanes``.
 
@@ -27,7 +28,7 @@ async def fetch_frames(
         retrier: how to try again.
         lanes: who brings frames.
         wanted: the numbers of those to fetch, in order.
-        receive: takes the number and digest of a frame that was brought; awaited before its lane
+        receive: takes the number of a frame, and what came of it; awaited before its lane
             brings the next one.
 
     Raises:
@@ -35,12 +36,12 @@ async def fetch_frames(
     """
     numbers = iter(wanted)
 
-    async def run(bring: Bring) -> None:
+    async def run(bring: Bring[Brought]) -> None:
         ahead = next(numbers, None)
         while ahead is not None:
             number, ahead = ahead, next(numbers, None)
-            digest = await retrier.run(f"frame {number}", partial(bring, number, ahead))
-            await receive(number, digest)
+            brought = await retrier.run(f"frame {number}", partial(bring, number, ahead))
+            await receive(number, brought)
 
     tasks = [asyncio.create_task(run(bring)) for bring in lanes]
     try:
