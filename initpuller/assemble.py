@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from initpuller.workers import Worker
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _log = structlog.get_logger("puller")
 
@@ -77,17 +78,20 @@ class Assembly:
             TreeDiffers: the tree is not what it shall be.
             PlexodusError: whatever else stops a pull.
         """
-        differences = await self._assemble()
-        if not await self._digests_are_right(is_last=False):
-            differences = await self._assemble()
-            await self._digests_are_right(is_last=True)
+        await self._fetch()
+        differences, wrong = await self._finish()
+        if wrong:
+            _log.warning(
+                "files on the volume are not what was read, fetching them again", paths=wrong
+            )
+            await self._fetch()
+            differences, wrong = await self._finish()
+        if wrong:
+            damaged = [f"{name}: wrong digest" for name in wrong]
+            raise TreeDiffers(damaged, self._work.layout.staging)
         if differences:
             await asyncio.to_thread(self._work.distrust)
             raise TreeDiffers(differences[:_LISTED], self._work.layout.staging)
-
-    async def _assemble(self) -> list[str]:
-        await self._fetch()
-        return await self._finish()
 
     async def _fetch(self) -> None:
         """Bring all missing frames onto the volume, and journal them."""
@@ -132,39 +136,34 @@ class Assembly:
 
         return bring
 
-    async def _finish(self) -> list[str]:
-        """Finish and look at the tree while the agent looks at its own; what is wrong with it."""
+    async def _finish(self) -> tuple[list[str], list[str]]:
+        """Finish and look at the tree while the agent completes its digests and looks at its own.
+
+        Returns:
+            What is wrong with attributes, and the files whose digest is wrong: these are removed.
+        """
         self._progress.phase("verifying")
+        work, name = self._work, self._work.manifest.name
         in_order = [self._unpacked[number] for number in sorted(self._unpacked)]
-        told = asyncio.ensure_future(self._ask_for_the_whole())
-        try:
-            differences = await to_its_end(asyncio.to_thread(self._work.finish, in_order))
-            await told
-        finally:
-            told.cancel()
-            await asyncio.gather(told, return_exceptions=True)
-        return differences
+        finishing = asyncio.to_thread(work.finish, in_order)
+        differences, _ = await _side_by_side(finishing, self._bring_sums())
+        check = self._retrier.run("the check of the source", lambda: self._client.check(name))
+        wrong, _ = await _side_by_side(asyncio.to_thread(self._drop_wrong), check)
+        return differences, wrong
 
-    async def _ask_for_the_whole(self) -> None:
-        """Is the library as it was scanned? And the digest of each file, as the agent read it."""
-        name = self._work.manifest.name
-        sums = self._work.layout.sums(name)
-        await self._retrier.run("the check of the source", lambda: self._client.check(name))
+    async def _bring_sums(self) -> None:
+        """The digest of each file, as the agent read it."""
         snapshot = self._work.state.snapshot
-        await self._retrier.run("the digests", lambda: self._client.sums(snapshot, sums))
+        path = self._work.layout.sums(snapshot.id)
+        await self._retrier.run("the digests", lambda: self._client.sums(snapshot, path))
 
-    async def _digests_are_right(self, *, is_last: bool) -> bool:
+    def _drop_wrong(self) -> list[str]:
+        """Remove the files that are not what the agent read; the first of their names."""
         work = self._work
-        path = work.layout.sums(work.manifest.name)
-        wrong = await asyncio.to_thread(lambda: list(wrong_sums(work.manifest, work.digests, path)))
-        if not wrong:
-            return True
-        names = [printable(entry.path) for _, entry in wrong[:_LISTED]]
-        await asyncio.to_thread(work.redo, [number for number, _ in wrong])
-        if is_last:
-            raise TreeDiffers([f"{name}: wrong digest" for name in names], work.layout.staging)
-        _log.warning("files on the volume are not what was read, fetching them again", paths=names)
-        return False
+        wrong = list(wrong_sums(work.manifest, work.digests, work.layout.sums(work.manifest.name)))
+        if wrong:
+            work.redo([number for number, _ in wrong])
+        return [printable(entry.path) for _, entry in wrong[:_LISTED]]
 
     async def _receive(self, number: int, unpacked: Unpacked) -> None:
         """Journal frames in batches, files on disk before the record.
@@ -196,6 +195,16 @@ class Assembly:
         for number, _ in batch:
             frame = self._work.manifest.plan[number]
             self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)
+
+
+async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What a thread of ours and the agent do at the same time; the thread is never left running."""
+    asked = asyncio.ensure_future(there)
+    try:
+        return await to_its_end(here), await asked
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -6,12 +6,7 @@ The check is lexical; that no symlink can move the ground under it is :mod:`shar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from shared.errors import IllegalLink, IllegalPath
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MAX_NAME = 255
 """Bytes of one name (NAME_MAX of every filesystem in question)."""
@@ -21,6 +16,7 @@ MAX_DEPTH = 256
 """Names in a path: one open directory descriptor each while a tree is walked."""
 MAX_LINK_TARGET = 4095
 """Bytes of a symlink's target (PATH_MAX less its NUL)."""
+_NO_NAMES = frozenset((b"", b".", b".."))
 STATE_FOLDER = b".plexodus"
 """The puller's own folder on the volume; no library may be called so."""
 
@@ -33,7 +29,7 @@ def check_root_name(name: bytes) -> None:
     """
     if b"/" in name or name == STATE_FOLDER:
         raise IllegalPath("a library cannot have this name", path=name)
-    _check_names([name], name)
+    check_name(name, name, depth=1)
 
 
 def check_name(name: bytes, path: bytes, depth: int) -> None:
@@ -51,7 +47,8 @@ def check_name(name: bytes, path: bytes, depth: int) -> None:
         raise IllegalPath(f"a path of more than {MAX_PATH} bytes", path=path[:200])
     if depth > MAX_DEPTH:
         raise IllegalPath(f"a path of more than {MAX_DEPTH} levels", path=path[:200])
-    _check_names((name,), path)
+    if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
+        raise _illegal(name, path)
 
 
 def check_path(path: bytes, root: bytes) -> None:
@@ -65,19 +62,19 @@ def check_path(path: bytes, root: bytes) -> None:
     names = path.split(b"/")
     if len(names) > MAX_DEPTH:
         raise IllegalPath(f"a path of more than {MAX_DEPTH} levels", path=path[:200])
-    _check_names(names, path)
+    for name in names:
+        if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
+            raise _illegal(name, path)
     if names[0] != root:
         raise IllegalPath("a path outside the library", path=path)
 
 
-def _check_names(names: Sequence[bytes], path: bytes) -> None:
-    for name in names:
-        if name in (b"", b".", b".."):
-            raise IllegalPath("a path with an empty, '.' or '..' name", path=path)
-        if len(name) > MAX_NAME:
-            raise IllegalPath(f"a name of more than {MAX_NAME} bytes", path=path)
-        if b"\0" in name:
-            raise IllegalPath("a path with a NUL byte", path=path)
+def _illegal(name: bytes, path: bytes) -> IllegalPath:
+    if name in _NO_NAMES:
+        return IllegalPath("a path with an empty, '.' or '..' name", path=path)
+    if len(name) > MAX_NAME:
+        return IllegalPath(f"a name of more than {MAX_NAME} bytes", path=path)
+    return IllegalPath("a path with a NUL byte", path=path)
 
 
 def check_symlink_target(target: bytes, path: bytes) -> None:

@@ -7,6 +7,7 @@ backslash. Lines beginning with ``#`` are comments.
 from __future__ import annotations
 
 import re
+from binascii import hexlify
 from typing import TYPE_CHECKING
 
 from shared.errors import ProtocolViolation
@@ -20,14 +21,17 @@ MAX_LINE = 2 * MAX_PATH + 68
 """Bytes of the longest line there can be: every byte of its path escaped."""
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
+_SPECIAL = re.compile(rb"[\\\n\r]")
 _PLAIN = {escape: plain for plain, escape in _ESCAPES.items()}
 
 
 def format_sum(digest: bytes, path: bytes) -> bytes:
     """The line for ``path``, with its newline; ``digest`` raw."""
-    escaped = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], path)
-    mark = b"\\" if escaped != path else b""
-    return b"%s%s  %s\n" % (mark, digest.hex().encode(), escaped)
+    line = b"%b  %b\n"
+    if _SPECIAL.search(path):
+        path = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
+        line = b"\\" + line
+    return line % (hexlify(digest), path)
 
 
 def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -36,11 +40,21 @@ def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     Raises:
         ProtocolViolation: a line that is too long, or none of ours.
     """
-    while line := file.readline(MAX_LINE + 1):
-        if len(line) > MAX_LINE:
-            raise ProtocolViolation(f"a line of SHA256SUMS of more than {MAX_LINE} bytes")
+    while line := read_line(file):
         if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
             yield found
+
+
+def read_line(file: BinaryIO) -> bytes:
+    """The next line with its newline; nothing at the end.
+
+    Raises:
+        ProtocolViolation: it is too long.
+    """
+    line = file.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE:
+        raise ProtocolViolation(f"a line of SHA256SUMS of more than {MAX_LINE} bytes")
+    return line
 
 
 def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:

@@ -30,6 +30,9 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     Raises:
         SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.filereader`.
     """
+    known = sum(digest is not None for digest in snapshot.digests)
+    if known == snapshot.manifest.plan.files:
+        return
     pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
     with DirStack(snapshot.source.base) as folders:
         for number, (entry, digest) in enumerate(pairs):

@@ -9,7 +9,7 @@ from shared.dirstack import DirStack
 from shared.errors import ProtocolViolation, printable
 from shared.filedigests import hash_descriptor
 from shared.manifest import Entry, Kind
-from shared.sha256sums import read_sums
+from shared.sha256sums import format_sum, parse_sum, read_line, read_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,17 +34,19 @@ def wrong_sums(
         ProtocolViolation: the agent's list is not one line for each file, in order.
     """
     with open(sums_path, "rb") as file:
-        theirs = read_sums(file)
         for number, (entry, mine) in enumerate(zip(manifest, digests, strict=True)):
             if entry.kind is not Kind.FILE:
                 continue
-            digest, path = next(theirs, (b"", b""))
+            line = read_line(file)
+            if mine is not None and line == format_sum(mine, entry.path):
+                continue
+            digest, path = parse_sum(line.removesuffix(b"\n")) or (b"", b"")
             if path != entry.path:
                 raise ProtocolViolation("SHA256SUMS lacks a file", path=entry.path)
             if digest != mine:
                 yield number, entry
-        if (left := next(theirs, None)) is not None:
-            raise ProtocolViolation("SHA256SUMS has a file too many", path=left[1])
+        if read_line(file):
+            raise ProtocolViolation("SHA256SUMS has lines too many")
 
 
 def changed_files(base: int, sums_path: str) -> Iterator[str]:
