@@ -64,7 +64,7 @@ class Assembly:
         self._workers = workers
         self._progress = progress
         self._unpacked: dict[int, Unpacked] = {}
-        """What came of each frame of this run."""
+        """What came of those frames of this run that leave something to do."""
         self._pending: list[tuple[int, str]] = []
         self._left = 0
         self._since = time.monotonic()
@@ -170,7 +170,9 @@ class Assembly:
 
         Half a batch is made durable while the other half arrives; a slow disk is waited for.
         """
-        self._unpacked[number] = unpacked
+        self._unpacked.pop(number, None)
+        if unpacked.late or unpacked.differences:
+            self._unpacked[number] = unpacked
         self._pending.append((number, unpacked.digest))
         self._left -= 1
         if self._committing is not None:

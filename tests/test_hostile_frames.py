@@ -27,11 +27,14 @@ from rig.hostileagent import (
 from initpuller.migrate import pull
 from shared import errors
 from shared.frameplan import FRAME
+from shared.manifest import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rig.hostileagent import HostileAgent, Offer
+
+    from shared.manifest import Entry
 
 TOP = folder(b"Library")
 OUTSIDE = b"../../../../outside"
@@ -144,6 +147,26 @@ async def test_hard_link_with_attributes_of_its_own(tmp_path: Path) -> None:
     tree = [*SMALL, hardlink(b"Library/b", b"Library/a")]
     tree[-1] = msgspec.structs.replace(tree[-1], mode=0o777)
     await refused(tmp_path, offer_tree(tree, CONTENT), errors.TreeDiffers)
+
+
+LATER_THAN_EXT4 = 2**34 * 10**9
+WRONG_TIMES = {
+    "file": [TOP, entry(b"Library/a", size=5)],
+    "folder_within_a_frame": [TOP, folder(b"Library/a"), symlink(b"Library/b", b"a")],
+    "folder_at_the_end": [TOP, folder(b"Library/a")],
+    "symlink": [TOP, symlink(b"Library/a", b"b")],
+}
+
+
+@pytest.mark.parametrize("tree", WRONG_TIMES.values(), ids=WRONG_TIMES.keys())
+async def test_time_that_the_volume_cannot_hold(tmp_path: Path, tree: list[Entry]) -> None:
+    """No volume says so by itself: what was given is looked at again, wherever it was given."""
+    tree = [tree[0], msgspec.structs.replace(tree[1], mtime_ns=LATER_THAN_EXT4), *tree[2:]]
+    content = {each.path: b"right" for each in tree if each.kind is Kind.FILE}
+    with pytest.raises(errors.TreeDiffers) as caught:
+        await _published(tmp_path, offer_tree(tree, content))
+    (only,) = caught.value.differences
+    assert only.startswith("Library/a: has the time ")
 
 
 async def test_symlink_planted_by_an_earlier_run(tmp_path: Path) -> None:
