@@ -47,7 +47,7 @@ demo: setup  ## the main job: a library moved, with puller and agent killed on t
 	PYTHONPATH=tests $(BIN)/python -m bench.demo
 
 bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help)
-	$(BIN)/python -m bench.compare $(BENCH)
+	PYTHONPATH=tests $(BIN)/python -m bench.compare $(BENCH)
 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import signal
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work (default: as tempfile has it)")
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left mounted
     results = Results(options.link or "loopback")
     link = shaped_link(options.link) if options.link else nullcontext(Link())
     folder = Path(tempfile.mkdtemp(prefix="plexodus-bench-", dir=options.folder))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rig.programs import free_port
 
 from bench.memory import MemoryWatch
 
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 20.0
 _BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

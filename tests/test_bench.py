@@ -26,7 +26,7 @@ def test_every_method_moves_a_small_library(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment() | {"PYTHONPATH": "tests"},
     )
 
     assert done.returncode == 0, done.stderr

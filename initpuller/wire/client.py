@@ -14,19 +14,19 @@ import aiohttp
 import msgspec
 
 from initpuller.wire import answers
-from shared import __version__, errors, protocol
+from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
+from shared import errors, protocol
 from shared.digest import is_hex
 from shared.durable import settle
-from shared.pairing import Pairing, address
 from shared.sha256sums import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
+    from shared.pairing import Pairing
     from shared.protocol import Snapshot
 
-_CONNECT_SECONDS = 10.0
 _MAX_MANIFEST = 8 * 1024**3
 
 
@@ -41,19 +41,13 @@ class AgentClient:
     def __init__(self, pairing: Pairing, idle: float) -> None:
         self.pairing = pairing
         self.idle = idle
-        self._base = f"https://{address(pairing.host, pairing.port)}"
+        self._base = base_url(pairing)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=aiohttp.Fingerprint(bytes.fromhex(pairing.fingerprint))
             ),
-            headers={
-                "Authorization": f"Bearer {pairing.token}",
-                "User-Agent": f"plexodus-puller/{__version__}",
-                protocol.PREFER: protocol.PROCESSING,
-            },
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_SECONDS, sock_read=idle
-            ),
+            headers=request_headers(pairing) | {protocol.PREFER: protocol.PROCESSING},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle),
             auto_decompress=False,
             trust_env=False,
         )

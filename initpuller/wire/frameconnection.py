@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ssl
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
+from typing import TYPE_CHECKING
 
 from initpuller.wire import answers
-from shared import __version__, errors, protocol
+from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
+from shared import errors, protocol
 from shared.digest import is_hex, sha256
-from shared.pairing import Pairing, address
 
-_CONNECT_SECONDS = 10.0
+if TYPE_CHECKING:
+    from shared.pairing import Pairing
 
 
 class _Pinned(HTTPSConnection):
@@ -25,7 +27,7 @@ class _Pinned(HTTPSConnection):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        super().__init__(pairing.host, pairing.port, timeout=_CONNECT_SECONDS, context=context)
+        super().__init__(pairing.host, pairing.port, timeout=CONNECT_SECONDS, context=context)
         self._pairing = pairing
         self._idle = idle
 
@@ -35,7 +37,7 @@ class _Pinned(HTTPSConnection):
         found = self.sock.getpeercert(binary_form=True)
         if sha256(found or b"").hex() != self._pairing.fingerprint:
             self.close()
-            raise answers.wrong_certificate(_base(self._pairing))
+            raise answers.wrong_certificate(base_url(self._pairing))
         self.sock.settimeout(self._idle)
 
 
@@ -48,12 +50,10 @@ class FrameConnection:
     """
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
-        self._base = _base(pairing)
+        self._base = base_url(pairing)
         self._http = _Pinned(pairing, idle)
-        self._headers = {
-            "Authorization": f"Bearer {pairing.token}",
-            "User-Agent": f"plexodus-puller/{__version__}",
-            protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST,
+        self._headers = request_headers(pairing) | {
+            protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST
         }
         self._failed: errors.PlexodusError | None = None
         self._buffer = bytearray()
@@ -124,7 +124,3 @@ def _failure(response: HTTPResponse) -> errors.PlexodusError:
     is_problem = response.headers.get_content_type() == protocol.PROBLEM_TYPE
     problem = response.read(protocol.MAX_ANSWER) if is_problem else None
     return answers.failure(response.status, response.reason, problem)
-
-
-def _base(pairing: Pairing) -> str:
-    return f"https://{address(pairing.host, pairing.port)}"
