@@ -142,7 +142,7 @@ async def test_no_handshake_ever_succeeds(
     proxy: FaultProxy, options: PullOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut, stalled or refused for good: exit 11, soon, and nothing is made of the library."""
-    monkeypatch.setattr("initpuller.wire.client._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("initpuller.wire.client.CONNECT_SECONDS", 0.5)
     impatient = replace(options, idle=0.5, retrier=Retrier((0.01,)))
     for damage in (Cut(0), Cut(400), Stall(0), Stall(400), None):
         proxy.always(damage)
