@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := agent initpuller shared
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long openapi demo bench footprint lock clean
+.PHONY: help setup tools lint test test-long test-vm deb openapi demo bench footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -35,10 +35,19 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 		[ -z "$$long" ] || { echo "files over 300 lines:"; echo "$$long"; exit 1; }
 
 test: setup tools lint  ## everything that must hold before a change lands
-	$(PYTEST) -n 2 --dist worksteal -m "not long"
+	$(PYTEST) -n 2 --dist worksteal -m "not long and not vm"
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
+
+test-vm: setup tools deb  ## the package on a real systemd, and attackers (as root; minutes)
+	tests/install-vm-tools all
+	tests/make-vm build/vm/base
+	$(PYTEST) -m vm --timeout 600 -o faulthandler_timeout=0
+
+deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer
+	tests/install-vm-tools
+	agent/debian/build $(BIN)/python
 
 openapi: setup  ## docs/openapi.json, as the agent serves it
 	$(BIN)/python -m agent.endpoints.openapi > docs/openapi.json

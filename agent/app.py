@@ -4,100 +4,110 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
 from aiohttp import web
 
 from agent.endpoints.archives import ArchiveEndpoints
-from agent.endpoints.auth import authentication
-from agent.endpoints.credentials import server_tls
+from agent.endpoints.auth import TokenFile, WrongTokens, authentication
+from agent.endpoints.connections import Connections
 from agent.endpoints.frames import FrameEndpoints
 from agent.endpoints.health import health_routes
+from agent.endpoints.listener import Listener
+from agent.endpoints.metrics import Metrics
 from agent.endpoints.openapi.document import openapi_routes
+from agent.endpoints.outflow import Outflow
 from agent.endpoints.plexlibrary import PlexLibraryEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
 from agent.endpoints.snapshots import SnapshotEndpoints
+from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
+from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
 from agent.source.handouts import Handouts
-from agent.source.library import open_library
 from agent.source.scans import Scans
 from agent.source.snapshots import SnapshotStore
-from shared import __version__, protocol
-from shared.errors import ConfigurationError
-from shared.mallopt import keep_freed_memory
-from shared.pairing import address
+from shared import protocol
 
 if TYPE_CHECKING:
+    import ssl
+
+    from agent.settings import Settings
     from agent.source.library import LibrarySource
 
-_log = structlog.get_logger("agent")
-_SHUTDOWN = 5.0
-"""Seconds that requests under way get to finish after SIGTERM."""
+SHUTDOWN = 5.0
+"""Seconds that a frame in hand gets to reach its client once the agent was asked to end."""
 
 
-def make_app(state: str, source: LibrarySource) -> web.Application:
+@dataclass
+class Parts:
+    """What of the application is looked at, or changed, while it runs."""
+
+    app: web.Application
+    outflow: Outflow
+    activity: Activity
+    metrics: Metrics
+
+
+def make_app(settings: Settings, source: LibrarySource) -> Parts:
     """The HTTP application for one library.
 
     Raises:
         OSError: the state folder cannot be used.
     """
+    state = settings.state
     store = SnapshotStore(state, source)
-    app = web.Application(
-        middlewares=[log_request, errors_to_problems, authentication(state)],
-        client_max_size=protocol.MAX_BODY,
-    )
     cores = os.cpu_count() or 1
     workers = ThreadPoolExecutor(cores, thread_name_prefix="frame")
-    scans, frames = Scans(store), FrameCache(workers, ahead=cores)
+    outflow, activity, wrong = Outflow(settings.bytes_per_second), Activity(), WrongTokens()
+    scans, frames = Scans(store, activity), FrameCache(workers, ahead=cores)
+    metrics = Metrics(outflow, frames, activity, wrong)
+    app = web.Application(
+        middlewares=[
+            log_request,
+            metrics.timed(),
+            errors_to_problems,
+            authentication(TokenFile(state), wrong),
+            refuse_when_stopping,
+        ],
+        client_max_size=protocol.MAX_BODY,
+    )
+    app[STOPPING] = asyncio.Event()
 
     async def end_workers(_app: web.Application) -> None:
         workers.shutdown(wait=False, cancel_futures=True)
 
     app.on_cleanup.append(end_workers)
     app.on_response_prepare.append(forbid_storing)
+    app.on_response_prepare.append(close_when_stopping)
     app.add_routes(health_routes(state, source))
     app.add_routes(openapi_routes())
-    app.add_routes(SnapshotEndpoints(store, scans).routes())
-    app.add_routes(FrameEndpoints(store, workers).routes())
-    app.add_routes(ArchiveEndpoints(store, frames).routes())
+    app.add_routes(metrics.routes())
+    body_seconds = settings.limits.body_seconds
+    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity, body_seconds).routes())
+    app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
+    app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
-    return app
+    return Parts(app, outflow, activity, metrics)
 
 
-async def serve(state: str, library: str, host: str, port: int) -> None:
-    """Serve ``library`` over HTTPS until SIGTERM or SIGINT.
+async def listen(
+    parts: Parts, settings: Settings, tls: ssl.SSLContext, shutdown: float = SHUTDOWN
+) -> tuple[web.AppRunner, Connections]:
+    """Open the port; closed by the runner's ``cleanup``.
 
     Raises:
-        ConfigurationError: a folder, address or certificate that cannot be used.
+        ConfigurationError: it cannot be opened.
     """
-    keep_freed_memory()
-    tls = server_tls(state)
-    source = open_library(library)
-    try:
-        app = make_app(state, source)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the state folder cannot be used ({error.strerror})", path=state
-        ) from error
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN)
+    runner = web.AppRunner(parts.app, access_log=None, shutdown_timeout=shutdown)
     await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101 - set up, just now
+    connections = parts.metrics.connections = Connections(settings.limits, tls, server)
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen ({error.strerror})", path=address(host, port)
-            ) from error
-        for where in runner.addresses:
-            _log.info("serving", address=address(*where[:2]), library=library, version=__version__)
-        await stop.wait()
-        _log.info("stopping")
-    finally:
+        await Listener(runner, *settings.listen_address, connections).start()
+    except BaseException:
         await runner.cleanup()
+        raise
+    return runner, connections

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.app import serve as serve_library
+from agent import daemon
 from agent.endpoints.credentials import make_pairing
+from agent.endpoints.tls import is_pinned
+from agent.host.addresses import own_address
+from agent.host.stateowner import become_owner
+from agent.secretformats import OUTPUTS
+from agent.settings import DEFAULT_FILE, load_settings
 from shared import __version__
 from shared.errors import storage_error
 from shared.pairing import parse_address
 
-_STATE = click.option(
-    "--state",
-    envvar="PLEXODUS_STATE",
-    required=True,
-    metavar="DIR",
-    type=click.Path(file_okay=False),
-    help="Where the agent keeps certificate, token hash and snapshots.",
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONFIG = click.option(
+    "--config",
+    envvar="PLEXODUS_CONFIG",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help=f"The settings. Default: {DEFAULT_FILE}, if it is there.",
 )
+
+
+def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
+    """An option that goes before the setting of the same name."""
+    variable = f"PLEXODUS_{name.upper()}"
+    return click.option(f"--{name}", envvar=variable, metavar=metavar, help=text)
+
+
+_STATE = _setting("state", "DIR", "Where certificate, token hash and snapshots are kept.")
+
+
+def _kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        raise click.BadParameter("a name in Kubernetes has lower case letters, digits, - and .")
+    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,66 +53,78 @@ def cli() -> None:
     """Serve a Plex Media Server library to the plexodus puller.
 
     \b
-    Examples:
-      plexodus-agent pair  --state /var/lib/plexodus --address 192.0.2.10:8443
-      plexodus-agent serve --state /var/lib/plexodus --listen 0.0.0.0:8443 \\
-          --library /var/lib/plexmediaserver/Library
+    Examples, on a VM where the package is installed, and anywhere else:
+      plexodus-agent pair && systemctl start plexodus-agent
+      plexodus-agent pair  --state ./state --address 192.0.2.10:8443
+      plexodus-agent serve --state ./state --listen 0.0.0.0:8443 --library ./Library
 
-    Every option can be given as an environment variable: --state as PLEXODUS_STATE.
-    Exit codes: docs/exit-codes.md.
+    Options go before the environment (PLEXODUS_STATE for --state), which goes before the settings
+    in /etc/plexodus/agent.toml. Exit codes: docs/exit-codes.md.
     """
 
 
 @cli.command()
+@_CONFIG
 @_STATE
-@click.option(
-    "--address",
-    envvar="PLEXODUS_ADDRESS",
-    required=True,
-    metavar="HOST:PORT",
-    help="Where the puller will find this agent.",
+@_setting(
+    "address", "HOST:PORT", "Where the puller will find this agent. Default: this machine's own."
 )
-def pair(state: str, address: str) -> None:
+@click.option(
+    "--output",
+    envvar="PLEXODUS_OUTPUT",
+    type=click.Choice(list(OUTPUTS)),
+    default="string",
+    show_default=True,
+    help="The bare string, a Secret to commit sealed or apply, or a command to paste.",
+)
+@click.option(
+    "--name",
+    envvar="PLEXODUS_NAME",
+    default="plexodus-pairing",
+    show_default=True,
+    callback=_kubernetes_name,
+    help="Of the Secret.",
+)
+def pair(
+    *, config: str | None, state: str | None, address: str | None, output: str, name: str
+) -> None:
     """Make a new token and print the pairing string, and nothing else.
 
     The old token stops working at once; a running agent needs no restart. The string is a secret.
 
     \b
-    Example:
-      plexodus-agent pair --state /var/lib/plexodus --address 192.0.2.10:8443 > pairing
+    Examples:
+      plexodus-agent pair --address 192.0.2.10:8443 > pairing
+      plexodus-agent pair --output kubectl
+      plexodus-agent pair --address plex-vm.example.org:8443 --output secret-yaml
     """
-    host, port = parse_address(address)
+    settings = load_settings(config, {"state": state, "address": address})
+    port = settings.listen_address[1]
+    host, port = parse_address(settings.address) if settings.address else (own_address(), port)
     try:
-        pairing = make_pairing(state, host, port)
+        become_owner(settings.state)
+        pairing = make_pairing(settings.state, host, port, is_pinned=is_pinned(settings))
     except OSError as error:
-        raise storage_error(error, state) from error
-    click.echo(str(pairing))
+        raise storage_error(error, settings.state) from error
+    click.echo(OUTPUTS[output](str(pairing), name))
 
 
 @cli.command()
+@_CONFIG
 @_STATE
-@click.option(
-    "--library",
-    envvar="PLEXODUS_LIBRARY",
-    required=True,
-    metavar="DIR",
-    type=click.Path(file_okay=False),
-    help="The library folder; it arrives under its last name.",
+@_setting(
+    "library", "DIR", "The library; it arrives under its last name. Default: where Plex has it."
 )
-@click.option(
-    "--listen",
-    envvar="PLEXODUS_LISTEN",
-    required=True,
-    metavar="HOST:PORT",
-    help="Where to listen, for example 0.0.0.0:8443.",
-)
-def serve(state: str, library: str, listen: str) -> None:
+@_setting("listen", "HOST:PORT", "Where to listen. Default: 0.0.0.0:8443.")
+@_setting("rate", "RATE", "The most that is sent, such as 50MiB/s or 400Mbit/s.")
+def serve(*, config: str | None, **given: str | None) -> None:
     """Serve the library over HTTPS until stopped. The library is only ever read.
+
+    SIGHUP reads the settings again; library, unit, listen and state need a restart.
 
     \b
     Example:
       plexodus-agent serve --state /var/lib/plexodus --listen 0.0.0.0:8443 \\
           --library /var/lib/plexmediaserver/Library
     """
-    host, port = parse_address(listen)
-    asyncio.run(serve_library(state, library, host, port))
+    asyncio.run(daemon.serve(partial(load_settings, config, given)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 
 import click
 
@@ -69,6 +70,22 @@ def cli() -> None:
     type=click.Path(dir_okay=False),
     help="File with the string that 'plexodus-agent pair' printed.",
 )
+@click.option(
+    "--client-certificate",
+    envvar="PLEXODUS_CLIENT_CERTIFICATE",
+    metavar="FILE",
+    default="",
+    type=click.Path(dir_okay=False),
+    help="Our own certificate (PEM), for an agent that lets in only those of its CA.",
+)
+@click.option(
+    "--client-key",
+    envvar="PLEXODUS_CLIENT_KEY",
+    metavar="FILE",
+    default="",
+    type=click.Path(dir_okay=False),
+    help="Its key (PEM), unless it is in the same file.",
+)
 @_TARGET
 @click.option(
     "--owner",
@@ -111,6 +128,8 @@ def cli() -> None:
 def pull(
     *,
     pairing_file: str | None,
+    client_certificate: str,
+    client_key: str,
     target: str,
     owner: str | None,
     exclude: tuple[str, ...],
@@ -128,7 +147,7 @@ def pull(
           --exclude 'Crash Reports'
     """
     options = migrate.PullOptions(
-        pairing=_pairing(pairing_file),
+        pairing=replace(_pairing(pairing_file), certificate=client_certificate, key=client_key),
         target=target,
         ownership=choose_ownership(owner),
         exclude=list(exclude),

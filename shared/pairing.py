@@ -1,4 +1,7 @@
-"""The one string that pairs puller and agent: ``plexodus://TOKEN@host:port?fp=SHA256``."""
+"""The one string that pairs puller and agent: ``plexodus://TOKEN@host:port?fp=SHA256``.
+
+``?trust=ca`` instead of the fingerprint: the agent's certificate is signed by a CA.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ TOKEN_BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 _HINT = "Make a new one on the VM with 'plexodus-agent pair'."
 _MAX_PORT = 65535
+_BY_CA = "trust=ca"
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,18 @@ class Pairing:
 
     host: str
     port: int
-    fingerprint: str
-    """SHA-256 of the agent's certificate (DER), hexadecimal."""
+    fingerprint: str | None
+    """SHA-256 of the agent's certificate (DER), hexadecimal; None: a CA vouches for it."""
     token: str = field(repr=False)
+    certificate: str = ""
+    """Our own, a file (PEM), where the agent wants to see one. Not part of the string."""
+    key: str = ""
+    """Its key's file; empty: in the same one."""
 
     def __str__(self) -> str:
         """The string itself, secret included: print it only where a secret belongs."""
-        return f"plexodus://{self.token}@{address(self.host, self.port)}?fp={self.fingerprint}"
+        trust = _BY_CA if self.fingerprint is None else f"fp={self.fingerprint}"
+        return f"plexodus://{self.token}@{address(self.host, self.port)}?{trust}"
 
 
 def new_token() -> str:
@@ -69,11 +78,13 @@ def parse_pairing(text: str) -> Pairing:
         host, port, token = parts.hostname, parts.port, parts.username
     except ValueError:
         raise ConfigurationError("the pairing string is malformed", hint=_HINT) from None
-    query = parts.query.removeprefix("fp=").lower()
+    fingerprint = parts.query.removeprefix("fp=").lower()
     if parts.scheme != "plexodus" or not host or not port or not 0 < port <= _MAX_PORT:
         raise ConfigurationError("not a pairing string (plexodus://…@host:port?fp=…)", hint=_HINT)
     if token is None or not _TOKEN.fullmatch(token):
         raise ConfigurationError("the pairing string's token is cut or mistyped", hint=_HINT)
-    if not parts.query.startswith("fp=") or not is_hex(query):
+    if parts.query == _BY_CA:
+        return Pairing(host=host, port=port, fingerprint=None, token=token)
+    if not parts.query.startswith("fp=") or not is_hex(fingerprint):
         raise ConfigurationError("the pairing string's fingerprint is cut or mistyped", hint=_HINT)
-    return Pairing(host=host, port=port, fingerprint=query, token=token)
+    return Pairing(host=host, port=port, fingerprint=fingerprint, token=token)

@@ -8,6 +8,7 @@ import msgspec
 
 HEALTHZ = "/healthz"
 READYZ = "/readyz"
+METRICS = "/metrics"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"

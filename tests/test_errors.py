@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 from rig.hostileagent import options
 
-from agent.endpoints.credentials import make_pairing, server_tls
+from agent.endpoints.credentials import make_pairing
+from agent.endpoints.tls import server_tls
+from agent.settings import Settings
 from initpuller.migrate import pull
 from shared import errors
 from shared.exitcodes import ExitCode, exit_code_for
@@ -85,7 +87,7 @@ async def garbling(state: Path, answer: bytes) -> AsyncIterator[int]:
         except (OSError, asyncio.IncompleteReadError):
             pass
 
-    tls = server_tls(str(state))
+    tls = server_tls(Settings(state=str(state)))
     async with await asyncio.start_server(reply, "127.0.0.1", 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1]
 

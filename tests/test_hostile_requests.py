@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
-from aiohttp import web
 from yarl import URL
 
-from agent.app import make_app
-from agent.endpoints.credentials import make_pairing, server_tls
+from agent.app import listen, make_app
+from agent.endpoints.credentials import make_pairing
+from agent.endpoints.tls import server_tls
+from agent.settings import Settings
 from agent.source.library import open_library
 from shared import protocol
 
@@ -88,10 +89,10 @@ async def talking(root: Path) -> AsyncIterator[Session]:
     state = str(root / "state")
     token = make_pairing(state, "127.0.0.1", 1).token
     source = open_library(str(root / "Library"))
-    runner = web.AppRunner(make_app(state, source), access_log=None)
-    await runner.setup()
+    settings = Settings(state=state, listen="127.0.0.1:0")
+    parts = make_app(settings, source)
+    runner, _ = await listen(parts, settings, server_tls(settings))
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(state)).start()
         base = f"https://127.0.0.1:{runner.addresses[0][1]}"
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as http:
             yield Session(http, base, token)
@@ -100,9 +101,10 @@ async def talking(root: Path) -> AsyncIterator[Session]:
 
 
 async def test_request_without_the_token(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """401 on every route but the health's, whatever is sent instead; the log keeps the secret."""
+    monkeypatch.setattr("agent.endpoints.auth._LONGEST_DELAY", 0.0)
     async with talking(tmp_path) as session:
         token = session.token
         basic = base64.b64encode(token.encode() + b":").decode()

@@ -15,6 +15,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from agent.endpoints import conditions
 from agent.endpoints.framestream import FrameStream
 from agent.endpoints.patience import patiently
+from agent.endpoints.stopping import Stopping
 from shared import protocol
 from shared.byterange import UNIT, content_range, resolve
 from shared.codec import SUFFIX_PATTERN, Encoding
@@ -24,6 +25,7 @@ from shared.errors import PlexodusError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agent.endpoints.outflow import Outflow
     from agent.source.framecache import FrameCache
     from agent.source.frameindex import Stretch
     from agent.source.representation import EncodedFrame, Representation
@@ -39,12 +41,13 @@ class ArchiveEndpoints:
     Args:
         store: the snapshots.
         frames: where the archives' frames come from.
+        outflow: how they leave.
     """
 
-    def __init__(self, store: SnapshotStore, frames: FrameCache) -> None:
+    def __init__(self, store: SnapshotStore, frames: FrameCache, outflow: Outflow) -> None:
         self._store = store
         self._frames = frames
-        self._stream = FrameStream(frames)
+        self._stream = FrameStream(frames, outflow)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
@@ -115,6 +118,8 @@ class ArchiveEndpoints:
             await self._stream.send(request, response, archive, stretch)
         except ConnectionError:
             return  # the client has gone
+        except Stopping:
+            _abort(request)
         except Exception as error:  # noqa: BLE001 - a problem now would become part of the body
             is_known = isinstance(error, (PlexodusError, OSError))
             _log.error(
@@ -124,8 +129,7 @@ class ArchiveEndpoints:
                 reason=str(error),
                 exc_info=not is_known,
             )
-            if request.transport is not None:
-                request.transport.abort()
+            _abort(request)
 
     async def _learn(
         self, request: web.Request, archive: Representation, *, needs_size: bool
@@ -155,6 +159,11 @@ class ArchiveEndpoints:
 
     def _open(self, snapshot: str, encoding: Encoding) -> Representation:
         return self._store.open(snapshot).representation(encoding)
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _content_digest(

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from cryptography.x509.oid import NameOID
 
 from shared.digest import sha256
 from shared.durable import write_durably
-from shared.errors import ConfigurationError
 from shared.pairing import Pairing, new_token
 
 if TYPE_CHECKING:
@@ -51,8 +49,14 @@ def hash_token(token: Buffer) -> str:
     return sha256(token).hex()
 
 
-def make_pairing(state: str, host: str, port: int) -> Pairing:
+def make_pairing(state: str, host: str, port: int, *, is_pinned: bool = True) -> Pairing:
     """Make a new token, and a certificate if there is none; the old token stops working.
+
+    Args:
+        state: the state folder.
+        host: where the agent is reached.
+        port: where the agent is reached.
+        is_pinned: whether the pairing names our own certificate; else a CA's is used.
 
     Raises:
         OSError: the state folder cannot be written.
@@ -64,29 +68,8 @@ def make_pairing(state: str, host: str, port: int) -> Pairing:
         certificate = x509.load_pem_x509_certificate(file.read())
     token = new_token()
     write_durably(token_hash_path(state), hash_token(token.encode()).encode() + b"\n")
-    fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
+    fingerprint = certificate.fingerprint(hashes.SHA256()).hex() if is_pinned else None
     return Pairing(host=host, port=port, fingerprint=fingerprint, token=token)
-
-
-def server_tls(state: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer with the agent's certificate.
-
-    Raises:
-        ConfigurationError: the agent was never paired, or its files cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate_path(state), key_path(state))
-        with open(token_hash_path(state), "rb"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"the agent is not paired ({error.strerror})",
-            path=state,
-            hint="Run 'plexodus-agent pair --state … --address …' first.",
-        ) from error
-    return context
 
 
 def _make_certificate(state: str) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
 from agent.endpoints import conditions
 from shared.byterange import UNIT, content_range, resolve
 
+if TYPE_CHECKING:
+    from agent.endpoints.outflow import Outflow
+
 _PIECE = 256 * 1024
 
 
-async def send_file(request: web.Request, path: str, media_type: str) -> web.StreamResponse:
+async def send_file(
+    request: web.Request, path: str, media_type: str, outflow: Outflow
+) -> web.StreamResponse:
     """The file ``path``, which is replaced but never changed, or the range that is asked for.
 
     Raises:
@@ -46,6 +52,6 @@ async def send_file(request: web.Request, path: str, media_type: str) -> web.Str
         file.seek(part.start)
         for start in range(0, len(part), _PIECE):
             piece = await asyncio.to_thread(file.read, min(_PIECE, len(part) - start))
-            await response.write(piece)
+            await outflow.send(response, piece)
         await response.write_eof()
         return response

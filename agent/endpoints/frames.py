@@ -16,7 +16,10 @@ from shared.digest import digest_field
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from agent.endpoints.outflow import Outflow
+    from agent.source.activity import Activity
     from agent.source.snapshots import SnapshotStore
+    from shared.digest import Buffer
 
 
 class FrameEndpoints:
@@ -25,11 +28,17 @@ class FrameEndpoints:
     Args:
         store: the snapshots.
         workers: the threads.
+        outflow: how they leave.
+        activity: is told of each.
     """
 
-    def __init__(self, store: SnapshotStore, workers: Executor) -> None:
+    def __init__(
+        self, store: SnapshotStore, workers: Executor, outflow: Outflow, activity: Activity
+    ) -> None:
         self._store = store
         self._workers = workers
+        self._outflow = outflow
+        self._activity = activity
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
@@ -37,26 +46,39 @@ class FrameEndpoints:
         route = protocol.frame_path("{snapshot:[^/]+}", "{number:\\d{1,12}}", suffix)
         return [web.get(route, self.frame)]
 
-    async def frame(self, request: web.Request) -> web.Response:
+    async def frame(self, request: web.Request) -> web.StreamResponse:
         """One frame: its entity-tag is the digest of what is in its files, in any encoding."""
         encoding = Encoding(request.match_info["suffix"])
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self._make, request, encoding)
+        headers, data = await loop.run_in_executor(self._workers, self._make, request, encoding)
+        if data is None:
+            return web.Response(status=304, headers=headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = len(data)
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD:
+            await self._outflow.send(response, data)
+        await response.write_eof()
+        return response
 
-    def _make(self, request: web.Request, encoding: Encoding) -> web.Response:
+    def _make(
+        self, request: web.Request, encoding: Encoding
+    ) -> tuple[dict[str, str], Buffer | None]:
+        """Headers and body; no body when the client has it already."""
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
         try:
             tar, digest = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
+        self._activity.frame(snapshot.about, number)
         tag = digest.hex()
         headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
         if is_known(request, tag):
-            return web.Response(status=304, headers=headers)
+            return headers, None
         headers[hdrs.CONTENT_TYPE] = encoding.media_type
         if request.headers.get(protocol.WANT_CONTENT_DIGEST) == protocol.NO_DIGEST:
-            return web.Response(body=encode(tar, encoding), headers=headers)
+            return headers, encode(tar, encoding)
         frame = snapshot.representation(encoding).encode(number, tar)
         headers["Content-Digest"] = digest_field(frame.digest)
-        return web.Response(body=frame.data, headers=headers)
+        return headers, frame.data

@@ -6,16 +6,17 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agent.endpoints.stopping import STOPPING, Stopping
 from agent.source.framecache import KEPT
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from agent.endpoints.outflow import Outflow
     from agent.source.framecache import FrameCache
     from agent.source.frameindex import Stretch
     from agent.source.representation import Representation
 
-_SLICE = 256 * 1024
 _AHEAD = 3
 """Frames that are prepared while one is sent, where few clients share the cache."""
 _TURN = 1.0
@@ -30,10 +31,12 @@ class FrameStream:
 
     Args:
         frames: where frames come from.
+        outflow: how they leave.
     """
 
-    def __init__(self, frames: FrameCache) -> None:
+    def __init__(self, frames: FrameCache, outflow: Outflow) -> None:
         self._frames = frames
+        self._outflow = outflow
         self._turns = asyncio.Semaphore(KEPT)
         self._clients = 0
 
@@ -48,6 +51,7 @@ class FrameStream:
 
         Raises:
             ConnectionError: the client has gone.
+            Stopping: the agent ends.
             PlexodusError, OSError: a frame cannot be made, see :meth:`Representation.make`.
         """
         self._clients += 1
@@ -63,6 +67,8 @@ class FrameStream:
                         response, archive, number, position, stop
                     )
                     await request.writer.drain()  # holding neither a turn nor a frame
+                if request.app[STOPPING].is_set():
+                    raise Stopping  # with this frame the client has a place to go on from
         finally:
             self._clients -= 1
 
@@ -78,14 +84,19 @@ class FrameStream:
 
         Slices are copies: a view in the transport's buffer would keep its whole frame in memory.
         """
+        size = self._outflow.slice_size
+        await self._outflow.admit(size if stop is None else min(size, stop - position))
         async with self._turns:
             frame = memoryview((await self._frames.get(archive, number)).data)
             end = frame.nbytes if stop is None else stop
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TURN):
                     while position < end:
-                        piece = bytes(frame[position : min(position + _SLICE, end)])
+                        piece = bytes(frame[position : min(position + size, end)])
                         position += len(piece)  # it is in the transport's hands at once
                         await response.write(piece)
+                        self._outflow.sent += len(piece)
+                        if self._outflow.rate is not None:
+                            break  # waits for the next slice without a frame in its hands
                         await asyncio.sleep(0)  # others' turn, and news of a hang-up
             return position, end

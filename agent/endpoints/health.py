@@ -16,6 +16,8 @@ from shared import protocol
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
 
+_STALE = 1.0
+"""Seconds after which readiness is looked at again."""
 OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
 """What is answered without a token."""
 
@@ -26,8 +28,15 @@ def health_routes(state: str, source: LibrarySource) -> list[web.RouteDef]:
     async def healthz(_request: web.Request) -> web.Response:
         return _well(protocol.Health("ok"))
 
+    looked: list[tuple[float, str | None]] = []
+    looking = asyncio.Lock()
+
     async def readyz(_request: web.Request) -> web.Response:
-        reason = await asyncio.to_thread(_why_not_ready, state, source)
+        async with looking:  # strangers ask this: however many, it costs one look a second
+            now = asyncio.get_running_loop().time()
+            if not looked or now - looked[0][0] > _STALE:
+                looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, source))]
+        reason = looked[0][1]
         if reason is not None:
             return problem(503, reason)
         return _well(protocol.Health("ready"))

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from agent.endpoints.connections import connection_of
 from shared import errors, protocol
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
     """One line for each request; never its headers."""
     started = time.monotonic()
     status = _HUNG_UP
+    if (connection := connection_of(request)) is not None:
+        connection.begin()
     try:
         response = await handler(request)
         if request.transport is not None and not request.transport.is_closing():
             status = response.status
     finally:
+        if connection is not None:
+            connection.end()
         _log.info(
             "request",
             method=request.method,

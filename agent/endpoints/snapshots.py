@@ -12,11 +12,14 @@ from agent.endpoints.files import send_file
 from agent.endpoints.patience import patiently
 from agent.endpoints.problems import problem
 from agent.source import wholetree
+from agent.source.activity import Phase
 from shared import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.endpoints.outflow import Outflow
+    from agent.source.activity import Activity
     from agent.source.scans import Scans
     from agent.source.snapshots import OpenSnapshot, SnapshotStore
     from shared.protocol import Snapshot
@@ -28,11 +31,24 @@ class SnapshotEndpoints:
     Args:
         store: the snapshots.
         scans: how new ones are made.
+        outflow: how bodies leave.
+        activity: is told what the whole tree is read for.
+        body_seconds: that the body of a request may take.
     """
 
-    def __init__(self, store: SnapshotStore, scans: Scans) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        scans: Scans,
+        outflow: Outflow,
+        activity: Activity,
+        body_seconds: float,
+    ) -> None:
         self._store = store
         self._scans = scans
+        self._outflow = outflow
+        self._activity = activity
+        self._body_seconds = body_seconds
         self._one_at_a_time = asyncio.Lock()
         """Held while the whole tree is read or looked at: other requests need threads, too."""
 
@@ -50,7 +66,11 @@ class SnapshotEndpoints:
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
         try:
-            wanted = msgspec.json.decode(await request.read(), type=protocol.SnapshotRequest)
+            async with asyncio.timeout(self._body_seconds):
+                body = await request.read()
+            wanted = msgspec.json.decode(body, type=protocol.SnapshotRequest)
+        except TimeoutError:
+            return problem(408, "the request's body takes too long")
         except (msgspec.MsgspecError, UnicodeError, web.RequestPayloadError) as error:
             return problem(400, f"the request's body cannot be used ({error})")
         about = await patiently(request, self._scans.scan(tuple(wanted.exclude)))
@@ -65,31 +85,36 @@ class SnapshotEndpoints:
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """All entries: JSONL, zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return await send_file(request, snapshot.manifest.path, protocol.MANIFEST_TYPE)
+        return await send_file(
+            request, snapshot.manifest.path, protocol.MANIFEST_TYPE, self._outflow
+        )
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        await patiently(request, self._alone(wholetree.complete_digests, snapshot))
+        await patiently(request, self._alone(Phase.HASHING, wholetree.complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
             return response
         pieces = wholetree.sums(snapshot)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            await response.write(piece)
+            await self._outflow.send(response, piece)
         await response.write_eof()
         return response
 
     async def check(self, request: web.Request) -> web.Response:
         """204 when the library is as it was scanned, 409 when it is not."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        await patiently(request, self._alone(wholetree.check_unchanged, snapshot))
+        await patiently(request, self._alone(Phase.CHECKING, wholetree.check_unchanged, snapshot))
         return web.Response(status=204)
 
-    async def _alone(self, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot) -> None:
+    async def _alone(
+        self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot
+    ) -> None:
         async with self._one_at_a_time:
-            await asyncio.to_thread(work, snapshot)
+            with self._activity.phase(phase):
+                await asyncio.to_thread(work, snapshot)
 
 
 def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -35,6 +35,10 @@ class FrameCache:
         self._wanted: set[_Key] = set()
         """Of those that are being made: what is kept at once when it is there."""
         self._kept: OrderedDict[_Key, EncodedFrame] = OrderedDict()
+        self.hits = 0
+        """Times that a frame was kept which somebody wanted."""
+        self.made = 0
+        """Frames, for whatever reason."""
 
     async def get(self, archive: Representation, number: int) -> EncodedFrame:
         """Frame ``number``, which is then kept for the next who asks."""
@@ -43,6 +47,8 @@ class FrameCache:
         if frame is None:
             self._wanted.add(key)
             frame = await asyncio.shield(self._make(archive, number))
+        else:
+            self.hits += 1
         self._keep(key, frame)
         await self._hash(archive, number, frame)
         return frame
@@ -84,6 +90,7 @@ class FrameCache:
         key = (archive.tag, number)
         making = self._making.get(key)
         if making is None:
+            self.made += 1
             loop = asyncio.get_running_loop()
             making = loop.run_in_executor(self._workers, archive.make, number)
             self._making[key] = making

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from agent.source.activity import Phase
+
 if TYPE_CHECKING:
+    from agent.source.activity import Activity
     from agent.source.snapshots import SnapshotStore
     from shared.protocol import Snapshot
 
@@ -15,10 +18,12 @@ class Scans:
 
     Args:
         store: where they go.
+        activity: is told when there is one.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, activity: Activity) -> None:
         self._store = store
+        self._activity = activity
         self._under_way: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -37,4 +42,5 @@ class Scans:
 
     async def _scan(self, exclude: tuple[str, ...]) -> Snapshot:
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._store.scan, exclude)
+            with self._activity.phase(Phase.SCANNING):
+                return await asyncio.to_thread(self._store.scan, exclude)

@@ -63,7 +63,8 @@ def wrong_certificate(base: str) -> errors.AuthenticationError:
     return errors.AuthenticationError(
         "the agent's certificate is not the paired one",
         path=base,
-        hint="Is this the right machine? If its certificate was made anew, pair again.",
+        hint="Is this the right machine? If its certificate was made anew, pair again. One from a"
+        " CA must be valid for this name; SSL_CERT_FILE says which CAs are trusted.",
     )
 
 
@@ -72,5 +73,6 @@ def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
     return errors.AgentUnreachable(
         f"the agent did not answer ({str(error) or type(error).__name__})",
         path=base,
-        hint="Does 'plexodus-agent serve' run there, and is the port open?",
+        hint="Does 'plexodus-agent serve' run there, is the port open, and does its log say that it"
+        " wants a client certificate?",
     )

@@ -15,6 +15,7 @@ import msgspec
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
+from initpuller.wire.trust import tls_context
 from shared import errors, protocol
 from shared.digest import is_hex
 from shared.durable import settle
@@ -42,10 +43,11 @@ class AgentClient:
         self.pairing = pairing
         self.idle = idle
         self._base = base_url(pairing)
+        self._tls = tls_context(pairing)
+        fingerprint = pairing.fingerprint
+        pin = True if fingerprint is None else aiohttp.Fingerprint(bytes.fromhex(fingerprint))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=aiohttp.Fingerprint(bytes.fromhex(pairing.fingerprint))
-            ),
+            connector=aiohttp.TCPConnector(ssl=pin),
             headers=request_headers(pairing) | {protocol.PREFER: protocol.PROCESSING},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle),
             auto_decompress=False,
@@ -122,12 +124,15 @@ class AgentClient:
         url = self._base + route
         try:
             async with self._session.request(
-                method, url, data=body, allow_redirects=False
+                method, url, data=body, allow_redirects=False, ssl=self._tls
             ) as response:
                 if response.status != expected:
                     raise await _failure(response)
                 yield response
-        except aiohttp.ServerFingerprintMismatch as error:
+        except (
+            aiohttp.ServerFingerprintMismatch,
+            aiohttp.ClientConnectorCertificateError,
+        ) as error:
             raise answers.wrong_certificate(self._base) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise answers.unreachable(self._base, error) from error

@@ -12,30 +12,32 @@ from typing import TYPE_CHECKING
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
+from initpuller.wire.trust import is_paired, tls_context
 from shared import errors, protocol
-from shared.digest import is_hex, sha256
+from shared.digest import is_hex
 
 if TYPE_CHECKING:
     from shared.pairing import Pairing
 
 
 class _Pinned(HTTPSConnection):
-    """HTTPS to the agent whose certificate has a given fingerprint; nobody else gets a byte."""
+    """HTTPS to the paired agent; nobody else gets a byte."""
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
-        # The fingerprint stands for all that a chain of certificates would.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        super().__init__(pairing.host, pairing.port, timeout=CONNECT_SECONDS, context=context)
+        super().__init__(
+            pairing.host, pairing.port, timeout=CONNECT_SECONDS, context=tls_context(pairing)
+        )
         self._pairing = pairing
         self._idle = idle
 
     def connect(self) -> None:
         """Connect, and look at the certificate before anything is sent."""
-        super().connect()
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError as error:
+            raise answers.wrong_certificate(base_url(self._pairing)) from error
         found = self.sock.getpeercert(binary_form=True)
-        if sha256(found or b"").hex() != self._pairing.fingerprint:
+        if not is_paired(self._pairing, found):
             self.close()
             raise answers.wrong_certificate(base_url(self._pairing))
         self.sock.settimeout(self._idle)

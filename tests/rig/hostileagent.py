@@ -15,7 +15,9 @@ import pytest
 import zstandard
 from aiohttp import web
 
-from agent.endpoints.credentials import make_pairing, server_tls
+from agent.endpoints.credentials import make_pairing
+from agent.endpoints.tls import server_tls
+from agent.settings import Settings
 from initpuller.migrate import PullOptions, pull
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
@@ -230,7 +232,8 @@ async def serving(state: Path, offer: Offer) -> AsyncIterator[HostileAgent]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_tls(str(state))).start()
+        tls = server_tls(Settings(state=str(state)))
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         agent.pairing = replace(pairing, port=runner.addresses[0][1])
         yield agent
     finally:

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from unittest.mock import patch
 
-from aiohttp import web
-
 from agent import app
 from agent.endpoints import archives
-from agent.endpoints.credentials import make_pairing, server_tls
+from agent.endpoints.credentials import make_pairing
 from agent.endpoints.framestream import FrameStream
+from agent.endpoints.tls import server_tls
+from agent.settings import Settings
 from agent.source.framecache import FrameCache
 from agent.source.library import open_library
 from agent.source.representation import EncodedFrame, Representation
@@ -120,10 +120,8 @@ class InProcess:
             patch.object(app, "FrameCache", frames),
             patch.object(archives, "FrameStream", streams),
         ):
-            made = app.make_app(str(self.state), open_library(str(self.library)))
-        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        tls = server_tls(str(self.state))
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
+            settings = Settings(state=str(self.state), listen="127.0.0.1:0")
+            parts = app.make_app(settings, open_library(str(self.library)))
+        self._runner, _ = await app.listen(parts, settings, server_tls(settings), shutdown=0.1)
         port = self._runner.addresses[0][1]
         self.client = ArchiveClient(port, self.state, self._token)

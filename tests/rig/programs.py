@@ -53,6 +53,22 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def program(
+    name: str,
+    *arguments: str | Path,
+    check: bool = True,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """One of our programs, run to its end."""
+    return subprocess.run(
+        [_BIN / name, *arguments],
+        check=check,
+        capture_output=True,
+        text=True,
+        env=clean_environment() | (environment or {}),
+    )
+
+
 @dataclass
 class Agent:
     """One agent with its state folder, which can be killed and started again."""
@@ -83,8 +99,8 @@ class Agent:
         ).stdout.strip()
         return self.pairing
 
-    def start(self) -> None:
-        """Start serving, and wait until it listens."""
+    def start(self, *options: str | Path, environment: dict[str, str] | None = None) -> None:
+        """Start serving with these ``options``, and wait until it listens."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -96,9 +112,10 @@ class Agent:
                     self.library,
                     "--listen",
                     f"127.0.0.1:{self.port}",
+                    *options,
                 ],
                 stderr=log,
-                env=clean_environment(),
+                env=clean_environment() | (environment or {}),
             )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -135,13 +152,29 @@ class Agent:
 
     def scan(self) -> Snapshot:
         """A snapshot, asked for over HTTP."""
+        answer = self.ask("POST", SNAPSHOTS, b'{"kind":"cold"}')
+        return msgspec.json.decode(answer, type=Snapshot)
+
+    def get(self, path: str) -> bytes:
+        """The body that is answered at ``path``."""
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a good answer."""
+        with closing(self.connect()) as http:
+            http.request(method, path, body, {"Authorization": f"Bearer {self.token}"})
+            response = http.getresponse()
+            content = response.read()
+            assert response.status in {200, 201}, content
+            return content
+
+    def connect(self, source: str = "127.0.0.1") -> HTTPSConnection:
+        """A connection that trusts this agent, from this address of ours."""
         trust = ssl.create_default_context(cafile=self.state / "agent.crt")
         trust.check_hostname = False
-        http = HTTPSConnection("127.0.0.1", self.port, context=trust, timeout=60)
-        with closing(http):
-            headers = {"Authorization": f"Bearer {self.token}"}
-            http.request("POST", SNAPSHOTS, b'{"kind":"cold"}', headers)
-            return msgspec.json.decode(http.getresponse().read(), type=Snapshot)
+        return HTTPSConnection(
+            "127.0.0.1", self.port, context=trust, timeout=60, source_address=(source, 0)
+        )
 
     def frames_asked(self) -> list[int]:
         """The number of each frame that was asked for, from the agent's own request log."""
@@ -199,20 +232,24 @@ class Puller:
         """The environment of ``pull``: the pairing, and nothing else of ours."""
         return clean_environment() | {"PLEXODUS_PAIRING": self.pairing}
 
-    def pull(self, *options: str | Path, timeout: float = 120) -> Finished:
+    def pull(
+        self, *options: str | Path, timeout: float = 120, environment: dict[str, str] | None = None
+    ) -> Finished:
         """One run to its end."""
-        process = self.begin(*options)
+        process = self.begin(*options, environment=environment)
         process.wait(timeout=timeout)
         return self.finished(process)
 
-    def begin(self, *options: str | Path) -> subprocess.Popen[bytes]:
+    def begin(
+        self, *options: str | Path, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """One run, under way; its output goes to :attr:`log`, which begins anew."""
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 self.command(*options),
                 stdout=log,
                 stderr=log,
-                env=self.environment(),
+                env=self.environment() | (environment or {}),
             )
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:

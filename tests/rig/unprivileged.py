@@ -58,16 +58,16 @@ class UnprivilegedPuller(Puller):
 class UnprivilegedAgent(Agent):
     """An agent without any capability; its state folder is given to it when it is started."""
 
-    def start(self) -> None:
+    def start(self, *options: str | Path, environment: dict[str, str] | None = None) -> None:
         """Start serving, and wait until it listens."""
         for path in (self.state, *self.state.rglob("*")):
             os.chown(path, USER, GROUP)
-        options = [f"--library={self.library}", f"--listen=127.0.0.1:{self.port}"]
+        where = [f"--library={self.library}", f"--listen=127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command("agent", "serve", "--state", self.state, *options),
+                command("agent", "serve", "--state", self.state, *where, *options),
                 stderr=log,
-                env=clean_environment(),
+                env=clean_environment() | (environment or {}),
             )
         deadline = time.monotonic() + _START_SECONDS
         while not any(line.get("event") == "serving" for line in read_log(self.log)):

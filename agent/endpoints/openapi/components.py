@@ -79,9 +79,12 @@ RESPONSES: Json = {
         f"`{protocol.SOURCE_CHANGED}`: the library is not as it was scanned; "
         f"`{protocol.SOURCE_UNREADABLE}`: something of it cannot be read. `paths` says where."
     ),
+    "408": failure("The body takes too long."),
     "413": failure(f"The body has more than {protocol.MAX_BODY} bytes."),
     "500": failure("The agent failed; its log says more."),
-    "503": failure("The library cannot be read, or the state folder not written."),
+    "503": failure(
+        "The library cannot be read, the state folder not written, or the agent is stopping."
+    ),
     "507": failure(f"`{protocol.STORAGE}`: the agent's state folder fails or is full."),
 }
 """Failures by status."""

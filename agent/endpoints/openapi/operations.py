@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
 from agent.endpoints.openapi.components import RESPONSES, UNSATISFIED, failure, headers, schema
 from shared import protocol
 from shared.codec import Encoding
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 _SNAPSHOT = "{snapshot}"
 _SUFFIX = "{suffix}"
-_ALL = ("401", "500", "507")
+_ALL = ("401", "500", "503", "507")
 _NAMED = (*_ALL, "404")
 _READ = (*_NAMED, "409")
 _JSON = "application/json"
@@ -28,10 +30,14 @@ def paths() -> Json:
     """The ``paths`` of the document."""
     found: Json = {
         protocol.HEALTHZ: _get("alive", "Whether the agent is alive", _health()),
-        protocol.READYZ: _get(
-            "ready", "Whether it can do its work", _health() | _failures("500", "503")
-        ),
+        protocol.READYZ: _get("ready", "Whether it can do its work", _health()),
         protocol.OPENAPI: _get("openapi", "This document", _openapi()),
+        protocol.METRICS: _get(
+            "metrics",
+            "What the agent has counted, for Prometheus",
+            {"200": _body("Prometheus' text format.", {CONTENT_TYPE_LATEST: {}})}
+            | _failures(*_ALL),
+        ),
         protocol.SNAPSHOTS: {"post": _scan()},
         protocol.snapshot_path(_SNAPSHOT): _get(
             "snapshot",
@@ -144,7 +150,7 @@ def _body(description: str, content: Json, names: Json | None = None) -> Json:
 def _health() -> Json:
     return {
         "200": _body("It is.", {_JSON: {"schema": schema(protocol.Health)}}),
-        **_failures("500"),
+        **_failures("500", "503"),
     }
 
 
@@ -163,7 +169,7 @@ def _scan() -> Json:
                 {_JSON: {"schema": schema(protocol.Snapshot)}},
                 headers("Location"),
             ),
-            **_failures(*_ALL, "400", "409", "413"),
+            **_failures(*_ALL, "400", "408", "409", "413"),
         },
     )
     operation["requestBody"] = {

@@ -1,0 +1,129 @@
+"""The agent as a service: it starts, tells systemd, hears signals, and ends in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+
+from agent.app import listen, make_app
+from agent.endpoints.stopping import STOPPING
+from agent.endpoints.tls import server_tls
+from agent.host.notify import Notifier
+from agent.host.plexfolder import find_library
+from agent.source.library import open_library
+from shared import __version__
+from shared.durable import write_durably
+from shared.errors import ConfigurationError, PlexodusError, storage_error
+from shared.exitcodes import ExitCode
+from shared.mallopt import keep_freed_memory
+from shared.pairing import address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.app import Parts
+    from agent.endpoints.connections import Connections
+    from agent.settings import Settings
+
+_log = structlog.get_logger("agent")
+_FIXED = ("library", "unit", "listen", "state")
+"""Settings that need a restart."""
+
+
+async def serve(load: Callable[[], Settings]) -> NoReturn:
+    """Serve the library over HTTPS until SIGTERM or SIGINT; SIGHUP reads the settings again.
+
+    Does not return: threads that scan a library may be in the middle of it for minutes. They are
+    left there, since an agent that is killed leaves nothing half written.
+
+    Args:
+        load: reads the settings.
+
+    Raises:
+        ConfigurationError: a setting, folder, address, certificate or clock that cannot be used.
+        StorageError: the state folder takes nothing.
+    """
+    keep_freed_memory()
+    notifier, settings = Notifier(), load()
+    tls = server_tls(settings)
+    _try_state(settings.state)
+    source = open_library(settings.library or find_library(settings.unit))
+    try:
+        parts = make_app(settings, source)
+    except OSError as error:
+        raise storage_error(error, settings.state) from error
+    stop, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    runner, connections = await listen(parts, settings, tls)
+    for where in runner.addresses:
+        _log.info(
+            "serving", address=address(*where[:2]), library=source.about.path, version=__version__
+        )
+    notifier.ready()
+    tasks = [
+        asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
+        asyncio.create_task(_reload(reload, load, settings, parts, connections, notifier)),
+    ]
+    await stop.wait()
+    _log.info("stopping")
+    notifier.stopping()
+    parts.app[STOPPING].set()
+    for task in tasks:
+        task.cancel()
+    await runner.cleanup()
+    _log.info("stopped")
+    sys.stderr.flush()
+    os._exit(ExitCode.OK)
+
+
+async def _reload(
+    asked: asyncio.Event,
+    load: Callable[[], Settings],
+    settings: Settings,
+    parts: Parts,
+    connections: Connections,
+    notifier: Notifier,
+) -> NoReturn:
+    """Whenever it is asked for, take over what can be changed, or say why not."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        notifier.reloading()
+        try:
+            new = load()
+            connections.tls = server_tls(new)
+        except PlexodusError as error:
+            _log.error("settings not taken over", reason=str(error))
+        else:
+            connections.limits = new.limits
+            parts.outflow.rate = new.bytes_per_second
+            fixed = [name for name in _FIXED if getattr(new, name) != getattr(settings, name)]
+            _log.info("settings taken over", path=new.state, need_restart=fixed)
+        notifier.ready()
+
+
+def _try_state(state: str) -> None:
+    """Write a file into the state folder, as every snapshot will.
+
+    Raises:
+        StorageError: the disk is full, or does not take it.
+        ConfigurationError: it is not ours to write into.
+    """
+    path = os.path.join(state, "written")
+    try:
+        write_durably(path, bytes(4096))
+        os.unlink(path)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"the state folder cannot be written ({error.strerror})", path=state
+        ) from error
+    except OSError as error:
+        raise storage_error(error, state) from error

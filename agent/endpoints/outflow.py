@@ -1,0 +1,64 @@
+"""All bytes of bodies that leave the agent: in slices, at no more than the rate that is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from shared.digest import Buffer
+
+_SLICE = 256 * 1024
+_SLICES_A_SECOND = 50
+"""At least so many, so that a limited rate is even over much less than a second."""
+_LATE = 0.1
+"""Seconds of the rate that may be made up for after the event loop was busy with something else."""
+
+
+class Outflow:
+    """One for the whole agent: clients share the rate slice by slice.
+
+    Args:
+        rate: bytes per second; None for no limit. May be replaced at any time.
+    """
+
+    def __init__(self, rate: float | None = None) -> None:
+        self.rate = rate
+        self.sent = 0
+        """Bytes of bodies, before TLS."""
+        self._next = 0.0
+        """When the next slice may go."""
+
+    @property
+    def slice_size(self) -> int:
+        """Bytes that are sent at once."""
+        if self.rate is None:
+            return _SLICE
+        return max(1, min(_SLICE, int(self.rate / _SLICES_A_SECOND)))
+
+    async def admit(self, size: int) -> None:
+        """Wait until ``size`` bytes may go; the caller sends them then."""
+        if self.rate is None:
+            return
+        now = asyncio.get_running_loop().time()
+        start = max(self._next, now - _LATE)
+        self._next = start + size / self.rate
+        if start > now:
+            await asyncio.sleep(start - now)
+
+    async def send(self, response: web.StreamResponse, data: Buffer) -> None:
+        """Send ``data`` as a part of the body.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        view = memoryview(data)
+        position = 0
+        while position < view.nbytes:
+            piece = view[position : position + self.slice_size]
+            await self.admit(piece.nbytes)
+            await response.write(piece)
+            self.sent += piece.nbytes
+            position += piece.nbytes
