@@ -1,0 +1,83 @@
+"""Copies the interpreter that runs this, and what the agent needs, into one folder.
+
+The VM's own Python would be too old on Ubuntu 22.04, and the next release upgrade would take it
+away from under a virtual environment. What is copied needs nothing but the C library and a few
+others, which dpkg-shlibdeps finds; it looks for its standard library beside itself.
+
+Usage: bundle.py REPOSITORY FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+_LEFT_OUT = (
+    "test", "tests", "idlelib", "tkinter", "turtle*", "turtledemo", "ensurepip", "lib2to3",
+    "pydoc_data", "config-*", "site-packages", "dist-packages", "sitecustomize.py", "__pycache__",
+    # extensions whose libraries a server does not have
+    "_tkinter*", "_test*", "_ctypes_test*", "xx*", "readline*", "_curses*", "_dbm*", "_gdbm*",
+    "nis*", "ossaudiodev*",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Interpreter, standard library, requirements, our own packages."""
+    repository, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    library = folder / "lib" / _VERSION
+    _copy_interpreter(folder)
+    shutil.copytree(
+        sysconfig.get_path("stdlib"), library, ignore=shutil.ignore_patterns(*_LEFT_OUT)
+    )
+    for extension in library.glob("lib-dynload/*.so"):
+        _run("patchelf", "--remove-rpath", extension)
+        _run("strip", "--strip-unneeded", extension)
+    _install(repository, folder)
+    # Nothing there can be written later, and times in a package say nothing.
+    _run(
+        folder / "bin" / "python3", "-I", "-m", "compileall", "-q",
+        "--invalidation-mode", "unchecked-hash", library,
+    )  # fmt: skip
+    _run(folder / "bin" / "python3", "-I", "-m", "agent", "--version")
+
+
+def _copy_interpreter(folder: Path) -> None:
+    binary = folder / "bin" / "python3"
+    binary.parent.mkdir(parents=True)
+    shutil.copy(os.path.realpath(sys.executable), binary)
+    _run("strip", "--strip-unneeded", binary)
+    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        name = sysconfig.get_config_var("INSTSONAME")
+        copy = folder / "lib" / name
+        copy.parent.mkdir(parents=True)
+        shutil.copy(Path(sysconfig.get_config_var("LIBDIR")) / name, copy)
+        _run("strip", "--strip-unneeded", copy)
+        _run("patchelf", "--set-rpath", "$ORIGIN/../lib", binary)
+        _run("patchelf", "--remove-rpath", copy)
+
+
+def _install(repository: Path, folder: Path) -> None:
+    """The locked requirements and ourselves, by the pip of whoever builds."""
+    ask = "import site; print(site.getsitepackages()[0])"
+    python = folder / "bin" / "python3"
+    answer = subprocess.run(
+        [python, "-I", "-c", ask], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    pip = sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"
+    locked = "--require-hashes", "--requirement", repository / "requirements.lock"
+    _run(*pip, *locked, "--target", answer)
+    _run(*pip, "--no-build-isolation", repository, "--target", answer)
+    shutil.rmtree(Path(answer) / "bin", ignore_errors=True)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What a VM with Plex has: its unit with a drop-in, and a library that only its user can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rig.vm import VirtualMachine
+
+PLEX = "/srv/media server/plex"
+SUPPORT = f"{PLEX}/Library/Application Support"
+VARIABLE = "PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR"
+UNIT = f"""\
+[Unit]
+Description=Plex Media Server, a stand-in
+[Service]
+User=plex
+Environment="{VARIABLE}=/var/lib/plexmediaserver/Library/Application Support"
+ExecStart=/bin/sleep infinity
+"""
+DROP_IN = f"""\
+[Service]
+Environment="{VARIABLE}={SUPPORT}"
+"""
+MAKE_LIBRARY = f"""
+useradd --system --home-dir '{PLEX}' plex
+mkdir -p '{SUPPORT}/Plex Media Server/Plug-in Support/Databases'
+cd '{SUPPORT}/Plex Media Server'
+echo '<Preferences MachineIdentifier="m"/>' > Preferences.xml
+head -c 40000000 /dev/urandom > 'Plug-in Support/Databases/com.plexapp.plugins.library.db'
+for i in $(seq 2000); do mkdir -p Metadata/$((i % 50)); echo $i > Metadata/$((i % 50))/$i.xml; done
+ln -s ../1/1.xml Metadata/2/link
+chown -R plex:plex '{PLEX}'; chmod -R go= '{PLEX}'
+"""
+
+
+def give_plex(vm: VirtualMachine) -> None:
+    """A stand-in for Plex, and a service that is somebody else's."""
+    vm.write("/etc/systemd/system/plexmediaserver.service", UNIT)
+    vm.write("/etc/systemd/system/plexmediaserver.service.d/folder.conf", DROP_IN)
+    vm.write("/etc/systemd/system/other.service", UNIT.replace("Plex", "Not Plex"))
+    vm.shell(MAKE_LIBRARY)
+    vm.run("systemctl", "daemon-reload")
+
+
+def paths(vm: VirtualMachine) -> set[str]:
+    """All paths but those of apt, of logs and of what runs."""
+    skipped = "-path /proc -o -path /sys -o -path /run -o -path /dev -o -path /tmp -o -path /srv"
+    skipped += " -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log"
+    skipped += " -o -path /root -o -path /var/tmp -o -path /var/lib/systemd"
+    return set(vm.shell(f"find / \\( {skipped} \\) -prune -o -print").splitlines())
