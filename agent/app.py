@@ -84,8 +84,7 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(health_routes(state, source))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
-    body_seconds = settings.limits.body_seconds
-    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity, body_seconds).routes())
+    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())

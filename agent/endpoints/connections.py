@@ -130,6 +130,11 @@ class Connection(asyncio.Protocol):
         self.is_trusted = False
         self.party = ""
 
+    @property
+    def limits(self) -> Limits:
+        """Those that hold now."""
+        return self._all.limits
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stranger is here: count it, and begin with TLS."""
         self._raw = cast("asyncio.Transport", transport)
@@ -138,7 +143,7 @@ class Connection(asyncio.Protocol):
         if not self._all.admit(self):
             self._raw.abort()
             return
-        idle = int(self._all.limits.idle_seconds * 1000)
+        idle = int(self.limits.idle_seconds * 1000)
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, idle)
         self._raw.pause_reading()  # until TLS reads
@@ -201,7 +206,7 @@ class Connection(asyncio.Protocol):
         """Whether it has been silent for longer than it may; an answer may take its time."""
         if self._requests > 0:
             return False
-        limits = self._all.limits
+        limits = self.limits
         may_rest = self._is_idle and self.is_trusted
         return now - self._since > (limits.idle_seconds if may_rest else limits.header_seconds)
 
@@ -213,7 +218,7 @@ class Connection(asyncio.Protocol):
                 self,
                 self._all.tls,
                 server_side=True,
-                ssl_handshake_timeout=self._all.limits.header_seconds,
+                ssl_handshake_timeout=self.limits.header_seconds,
             )
         except OSError as error:  # those of TLS, of time and of the network
             self._all.handshake_failed(self.party, error)

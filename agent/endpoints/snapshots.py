@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import hdrs, web
 
+from agent.endpoints.connections import connection_of
 from agent.endpoints.files import send_file
 from agent.endpoints.patience import patiently
 from agent.endpoints.problems import problem
@@ -33,7 +34,6 @@ class SnapshotEndpoints:
         scans: how new ones are made.
         outflow: how bodies leave.
         activity: is told what the whole tree is read for.
-        body_seconds: that the body of a request may take.
     """
 
     def __init__(
@@ -42,13 +42,11 @@ class SnapshotEndpoints:
         scans: Scans,
         outflow: Outflow,
         activity: Activity,
-        body_seconds: float,
     ) -> None:
         self._store = store
         self._scans = scans
         self._outflow = outflow
         self._activity = activity
-        self._body_seconds = body_seconds
         self._one_at_a_time = asyncio.Lock()
         """Held while the whole tree is read or looked at: other requests need threads, too."""
 
@@ -65,8 +63,11 @@ class SnapshotEndpoints:
 
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
+        connection = connection_of(request)
+        if connection is None:
+            raise ConnectionResetError
         try:
-            async with asyncio.timeout(self._body_seconds):
+            async with asyncio.timeout(connection.limits.body_seconds):
                 body = await request.read()
             wanted = msgspec.json.decode(body, type=protocol.SnapshotRequest)
         except TimeoutError:
