@@ -1,0 +1,128 @@
+"""Reads a SQLite database of Plex without changing anything of it or beside it.
+
+Opening for reading is no innocent thing (https://sqlite.org/wal.html): the first reader makes a
+``-shm``; one that ignores a ``-wal`` loses what is in it; and one that is the last to close may
+delete it. So how it is opened depends on what lies there, and it is opened in a process of its own
+that ends without closing.
+
+That process: ``python -m shared.sqlitequery MODULE PATH``, statements as JSON on stdin.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+Row: TypeAlias = list[Any]
+
+_SHM_LOCK = 128
+"""The byte of ``-shm`` that every connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
+_FLOCK = "hhqqi4x"
+_SECONDS = 3600.0
+_FAILED = 3
+
+
+class DatabaseError(Exception):
+    """What SQLite says of a database that it cannot read."""
+
+
+def query(path: str, statements: list[str], module: str = "sqlite3") -> list[list[Row]]:
+    """The rows of each of ``statements``.
+
+    Args:
+        path: the database's file.
+        statements: what is asked; nothing in it can change the database.
+        module: which SQLite to use; any with Python's DB-API.
+
+    Raises:
+        DatabaseError: it is damaged, no database, busy for long, or takes an hour.
+        OSError: its folder cannot be looked at.
+    """
+    uri, is_left = address(path)
+    asked = {"uri": uri, "is_left": is_left, "statements": statements}
+    try:
+        done = subprocess.run(  # noqa: S603 - ourselves
+            [sys.executable, "-m", __name__, module],
+            check=False,
+            capture_output=True,
+            input=json.dumps(asked).encode(),
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DatabaseError(f"nothing was found in {_SECONDS:.0f} s") from error
+    if done.returncode == _FAILED:
+        raise DatabaseError(done.stdout.decode())
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise DatabaseError(f"SQLite failed on it ({last or done.returncode})")
+    rows: list[list[Row]] = json.loads(done.stdout)
+    return rows
+
+
+def address(path: str) -> tuple[str, bool]:
+    """The URI to open ``path`` by, and whether its ``-wal`` was left by a crash.
+
+    Without a ``-wal`` the file is all there is. With one that somebody has open, we read beside
+    them. One that a crash left is read without locks, and with an index in our own memory.
+    """
+    name = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    if not os.path.exists(f"{path}-wal"):
+        return f"{name}&immutable=1", False
+    if is_in_use(path):
+        return name, False
+    return f"{name}&vfs=unix-none", True
+
+
+def is_in_use(path: str) -> bool:
+    """Whether some process has the database at ``path`` open, in WAL mode.
+
+    Raises:
+        OSError: its ``-shm`` cannot be opened.
+    """
+    try:
+        fd = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHM_LOCK, 1, 0)
+        found = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
+        return bool(found[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def main() -> None:
+    """Answer what stdin asks, and end without closing: a close may checkpoint, and delete."""
+    sqlite = importlib.import_module(sys.argv[1])
+    asked = json.load(sys.stdin)
+    status = 0
+    try:
+        connection = sqlite.connect(asked["uri"], uri=True, isolation_level=None)
+        connection.text_factory = lambda text: text.decode(errors="replace")
+        if asked["is_left"]:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _stand_in(connection)
+        answer = json.dumps([connection.execute(each).fetchall() for each in asked["statements"]])
+    except sqlite.DatabaseError as error:
+        answer, status = str(error), _FAILED
+    sys.stdout.write(answer)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _stand_in(connection: Any) -> None:  # noqa: ANN401 - of whichever SQLite
+    """For what only Plex' own build has. The tokenizer must be bound, or newer ones refuse it."""
+    connection.create_collation("icu_root", lambda one, other: (one > other) - (one < other))
+    (simple,) = connection.execute("SELECT fts3_tokenizer(?)", ("simple",)).fetchone()
+    connection.execute("SELECT fts3_tokenizer(?, ?)", ("collating", simple)).fetchone()
+
+
+if __name__ == "__main__":
+    main()
