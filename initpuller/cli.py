@@ -15,6 +15,7 @@ from initpuller.volume.ownership import choose_ownership
 from shared import __version__
 from shared.errors import ConfigurationError, Interrupted
 from shared.pairing import Pairing, parse_pairing
+from shared.plexlibrary import NEVER, REGENERABLE
 
 PAIRING_VARIABLE = "PLEXODUS_PAIRING"
 """Holds the pairing string itself, for those who have no file of it."""
@@ -102,6 +103,13 @@ def cli() -> None:
     help="Leave this out; can be repeated. In the environment: one a line.",
 )
 @click.option(
+    "--exclude-regenerable",
+    envvar="PLEXODUS_EXCLUDE_REGENERABLE",
+    is_flag=True,
+    help="Leave out what Plex makes again: Cache, Codecs, Crash Reports, Diagnostics, Drivers,"
+    " Logs, Updates, dated copies of the databases.",
+)
+@click.option(
     "--jobs",
     envvar="PLEXODUS_JOBS",
     metavar="N",
@@ -133,6 +141,7 @@ def pull(
     target: str,
     owner: str | None,
     exclude: tuple[str, ...],
+    exclude_regenerable: bool,
     jobs: int,
     on_existing: str,
 ) -> None:
@@ -150,7 +159,7 @@ def pull(
         pairing=replace(_pairing(pairing_file), certificate=client_certificate, key=client_key),
         target=target,
         ownership=choose_ownership(owner),
-        exclude=list(exclude),
+        exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
         jobs=jobs,
         on_existing=OnExisting(on_existing),
     )

@@ -40,7 +40,7 @@ class Sightings:
     skipped: list[str] = field(default_factory=list)
     """FIFOs, sockets, devices, and xattrs with undecodable names: ``path (what)``."""
     excluded: list[str] = field(default_factory=list)
-    """Paths that an exclude pattern matched; of a folder, only the folder."""
+    """``path (size bytes)`` of what an exclude pattern matched; of a folder, only the folder."""
     unreadable: list[str] = field(default_factory=list)
     """``path (reason)`` of what should be content and cannot be read."""
 
@@ -85,7 +85,8 @@ class TreeWalk:
                     continue
                 path = above + name
                 if self._excluded is not None and above and self._excluded(path):
-                    self.seen.excluded.append(printable(path))
+                    size = _size(fd, name) if self._inside else 0
+                    self.seen.excluded.append(f"{printable(path)} ({size} bytes)")
                     continue
                 try:
                     check_name(name, path, depth=len(stack))
@@ -195,15 +196,35 @@ def _data_bytes(file: int, size: int) -> int | None:
     return total if total < size else None
 
 
+def _size(base: int, name: bytes) -> int:
+    """Bytes of content in ``name`` and all below it, as far as it can be looked at."""
+    size, paths = 0, [name]
+    while paths:
+        path = paths.pop()
+        try:
+            info = os.stat(path, dir_fd=base, follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                size += info.st_size
+                continue
+            folder = os.open(path, _FOLDER, dir_fd=base)
+        except OSError:
+            continue
+        try:
+            paths += [path + b"/" + os.fsencode(each) for each in os.listdir(folder)]
+        finally:
+            os.close(folder)
+    return size
+
+
 def matcher(patterns: tuple[str, ...]) -> Callable[[bytes], bool] | None:
     """A test of whether a path, library name first, is to be left out; None if none ever is.
 
-    A pattern with a slash is matched against the whole path below the library; one without,
-    against every single name. Wildcards as in :mod:`fnmatch`: ``*`` crosses slashes. What is
-    below a folder that is left out is left out.
+    A pattern with a slash, be it the first letter, is matched against the whole path below the
+    library; one without, against every single name. Wildcards as in :mod:`fnmatch`: ``*`` crosses
+    slashes. What is below a folder that is left out is left out.
     """
-    whole = [p.strip("/") for p in patterns if "/" in p.strip("/")]
-    names = [p.strip("/") for p in patterns if "/" not in p.strip("/")]
+    whole = [p.strip("/") for p in patterns if "/" in p.rstrip("/")]
+    names = [p.strip("/") for p in patterns if "/" not in p.rstrip("/")]
     if not whole and not names:
         return None
 

@@ -74,7 +74,7 @@ def test_pull_by_variables_alone(target: Path, agent: Agent, tmp_path: Path) -> 
 
     assert done.code == ExitCode.OK, done.text
     receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
-    assert receipt["exclude"] == ["thumb", "empty"]
+    assert receipt["exclude"] == ["*.pid", "thumb", "empty"]
     assert receipt["owner"] == f"{os.geteuid()}:{os.getegid()}"
     assert receipt["set_aside"] is not None
     assert not (target / "Library" / "Plex" / "thumb").exists()

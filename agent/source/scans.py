@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from agent.source.activity import Phase
+from shared.plexlibrary import NEVER
 
 if TYPE_CHECKING:
     from agent.source.activity import Activity
@@ -27,7 +28,7 @@ class Scans:
         self._under_way: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def scan(self, exclude: tuple[str, ...] = ()) -> Snapshot:
+    async def scan(self, exclude: tuple[str, ...] = NEVER) -> Snapshot:
         """A snapshot of the library as it is now; goes on when its caller is cancelled.
 
         Raises:

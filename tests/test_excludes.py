@@ -1,0 +1,86 @@
+"""What must never arrive at a Plex, and what need not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rig.programs import Agent, Puller
+
+SERVER = "Application Support/Plex Media Server"
+KEPT = (
+    "Preferences.xml",
+    "Metadata/Movies/a/Cache/poster.jpg",
+    "Plug-in Support/Databases/com.plexapp.plugins.library.db",
+    "Plug-in Support/Databases/com.plexapp.plugins.library.db-wal",
+    "Plug-in Support/Caches/plugin",
+    "Logs.txt",
+)
+REMADE = (
+    *("Cache/PhotoTranscoder/1.jpg", "Codecs/libx.so", "Crash Reports/1.dmp", "Diagnostics/1"),
+    *("Drivers/d.so", "Logs/Plex Media Server.log", "Updates/1.deb"),
+    "Plug-in Support/Databases/com.plexapp.plugins.library.db-2024-03-11",
+    "Plug-in Support/Databases/com.plexapp.plugins.library.blobs.db-2024-03-08",
+)
+PID_FILES = ("plexmediaserver.pid", "Plug-in Support/other.pid")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A library with one file of each kind, of eleven bytes."""
+    library = tmp_path / "vm" / "Library"
+    for name in (*KEPT, *REMADE, *PID_FILES):
+        path = library / SERVER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"eleven byte")
+    return library
+
+
+def files(folder: Path) -> set[str]:
+    """Every file below Plex' own folder."""
+    top = folder / SERVER
+    return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
+
+
+def test_pid_file_never_arrives(
+    agent: Agent, puller: Puller, library: Path, tmp_path: Path
+) -> None:
+    """By a pull or by a script: the new server would wait for the old one for ever."""
+    assert puller.pull().code == 0
+    assert files(puller.target / "Library") == {*KEPT, *REMADE}
+    receipt = json.loads((puller.target / ".plexodus" / "receipt.json").read_text())
+    told = {f"Library/{SERVER}/{name} (11 bytes)" for name in PID_FILES}
+    assert set(receipt["excluded"]) == told
+    assert puller.run("verify").returncode == 0
+
+    url = f"{agent.url}/plex-library.tar.gz"
+    command = f"curl -fsSLk -u x:{agent.token} {url} | tar xz -C {tmp_path}"
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True)
+    assert files(tmp_path / "Library") == {*KEPT, *REMADE}
+
+
+def test_what_plex_makes_again_can_stay_away(agent: Agent, puller: Puller, library: Path) -> None:
+    """With its size in the receipt; what only has such a name further down arrives."""
+    assert puller.pull("--exclude-regenerable").code == 0
+    assert files(puller.target / "Library") == set(KEPT)
+    receipt = json.loads((puller.target / ".plexodus" / "receipt.json").read_text())
+    assert f"Library/{SERVER}/Cache (11 bytes)" in receipt["excluded"]
+    assert len(receipt["excluded"]) == len(REMADE) + len(PID_FILES)
+
+
+def test_plexs_own_folder_as_the_library(
+    library: Path, tmp_path: Path, puller: Puller, agent: Agent
+) -> None:
+    """The same, where Plex was told to keep it outside of any Application Support."""
+    agent.kill()
+    agent.library = library / SERVER
+    agent.start()
+    assert puller.pull("--exclude-regenerable").code == 0
+    top = puller.target / "Plex Media Server"
+    assert {str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()} == set(KEPT)
