@@ -8,16 +8,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from agent import daemon
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import is_pinned
 from agent.host.addresses import own_address
+from agent.host.plexfolder import find_library
 from agent.host.stateowner import become_owner
+from agent.preflight import preflight as look
 from agent.secretformats import OUTPUTS
 from agent.settings import DEFAULT_FILE, load_settings
+from agent.source.library import open_library
 from shared import __version__
-from shared.errors import storage_error
+from shared.checks import Outcome, page
+from shared.errors import PreflightRefused, storage_error
 from shared.pairing import parse_address
 
 if TYPE_CHECKING:
@@ -38,6 +43,9 @@ def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
     return click.option(f"--{name}", envvar=variable, metavar=metavar, help=text)
 
 
+_LIBRARY = _setting(
+    "library", "DIR", "The library; it arrives under its last name. Default: where Plex has it."
+)
 _STATE = _setting("state", "DIR", "Where certificate, token hash and snapshots are kept.")
 
 
@@ -112,9 +120,7 @@ def pair(
 @cli.command()
 @_CONFIG
 @_STATE
-@_setting(
-    "library", "DIR", "The library; it arrives under its last name. Default: where Plex has it."
-)
+@_LIBRARY
 @_setting("listen", "HOST:PORT", "Where to listen. Default: 0.0.0.0:8443.")
 @_setting("rate", "RATE", "The most that is sent, such as 50MiB/s or 400Mbit/s.")
 def serve(*, config: str | None, **given: str | None) -> None:
@@ -128,3 +134,25 @@ def serve(*, config: str | None, **given: str | None) -> None:
           --library /var/lib/plexmediaserver/Library
     """
     asyncio.run(daemon.serve(partial(load_settings, config, given)))
+
+
+@cli.command()
+@_CONFIG
+@_LIBRARY
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+def preflight(*, config: str | None, library: str | None, as_json: bool) -> None:
+    """Look at Plex and its library as before a move. Nothing is stopped, nothing is written.
+
+    Exits 12 if something must be mended first.
+
+    \b
+    Example:
+      plexodus-agent preflight --library /var/lib/plexmediaserver/Library
+    """
+    settings = load_settings(config, {"library": library})
+    source = open_library(settings.library or find_library(settings.unit))
+    checks = look(source)
+    click.echo(msgspec.json.encode(checks) if as_json else page(checks))
+    failed = [check.name for check in checks if check.outcome is Outcome.FAILURE]
+    if failed:
+        raise PreflightRefused(f"not fit to be moved: {', '.join(failed)}", path=source.about.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 NEVER = ("*.pid",)
 """Patterns of what must not arrive: a server that finds another one's pid file waits for ever."""
 
@@ -12,3 +14,36 @@ _DATED = "Plug-in Support/Databases/com.plexapp.*.db-[0-9][0-9][0-9][0-9]-[0-9][
 
 REGENERABLE = tuple(folder + name for folder in _SERVER for name in (*_REMADE, _DATED))
 """Patterns of what Plex downloads or makes again, and of its dated copies of the databases."""
+
+DATABASES = ("com.plexapp.plugins.library.db", "com.plexapp.plugins.library.blobs.db")
+"""Below :data:`DATABASE_FOLDER`; the second may be missing in old libraries."""
+DATABASE_FOLDER = "Plug-in Support/Databases"
+PREFERENCES = "Preferences.xml"
+
+_SERVER_NAME = "Plex Media Server"
+_BELOW_LIBRARY = f"Application Support/{_SERVER_NAME}"
+
+OLD_MACHINE = (
+    "TranscoderTempDirectory",
+    "ButlerDatabaseBackupPath",
+    "customCertificatePath",
+    "customCertificateKey",
+    "HardwareDevicePath",
+    "PreferredNetworkInterface",
+    "LocalAppDataPath",
+    "customConnections",
+    "allowedNetworks",
+)
+"""Preferences that name paths, devices and networks of the machine that they were made on."""
+
+
+def server_folder(library: str) -> str | None:
+    """Plex' own folder in the library at this path, as it is named; None if that is not Plex'.
+
+    Args:
+        library: its path; its last name says what it is.
+    """
+    name = os.path.basename(library)
+    if name == "Library":
+        return os.path.join(library, _BELOW_LIBRARY)
+    return library if name == _SERVER_NAME else None

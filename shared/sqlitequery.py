@@ -5,7 +5,7 @@ Opening for reading is no innocent thing (https://sqlite.org/wal.html): the firs
 delete it. So how it is opened depends on what lies there, and it is opened in a process of its own
 that ends without closing.
 
-That process: ``python -m shared.sqlitequery MODULE PATH``, statements as JSON on stdin.
+That process: ``python -P -m shared.sqlitequery MODULE PATH``, statements as JSON on stdin.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _SHM_LOCK = 128
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
 _FAILED = 3
+_MODULE = "shared.sqlitequery"
 
 
 class DatabaseError(Exception):
@@ -49,7 +50,7 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
     asked = {"uri": uri, "is_left": is_left, "statements": statements}
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
-            [sys.executable, "-m", __name__, module],
+            [sys.executable, "-P", "-m", _MODULE, module],
             check=False,
             capture_output=True,
             input=json.dumps(asked).encode(),

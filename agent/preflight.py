@@ -1,0 +1,158 @@
+"""What a careful administrator would look at on the VM before Plex is stopped. Nothing is written.
+
+Sources of what Plex does to those who do not know: its own documentation and support threads; each
+check says what to do in its advice.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.host import plexserver
+from agent.source.plexstate import look_at_tree, read_preferences
+from shared.checks import Check, Outcome, size, some
+from shared.plexlibrary import (
+    DATABASE_FOLDER,
+    DATABASES,
+    OLD_MACHINE,
+    PREFERENCES,
+    server_folder,
+)
+from shared.sqlitecheck import check_database
+
+if TYPE_CHECKING:
+    from agent.source.library import LibrarySource
+    from agent.source.plexstate import TreeFacts
+
+_PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
+_OFF = frozenset({"0", "false"})
+
+
+def preflight(source: LibrarySource) -> list[Check]:
+    """Every check of the source; those of Plex only where the library is Plex'."""
+    facts = look_at_tree(source.base, source.name)
+    checks = [_tree(facts), _unreadable(facts), _links(facts)]
+    server = server_folder(source.about.path)
+    if server is None or not os.path.isdir(server):
+        about = "there is no Plex Media Server in it: it is moved as any folder is"
+        return [Check("library", _WARNING, about, "Is this the folder called Library?"), *checks]
+    databases = [_database(server, name) for name in DATABASES]
+    return [_version(server), _running(), *databases, *_preferences(server), *checks, _old(facts)]
+
+
+def _version(server: str) -> Check:
+    found = plexserver.installed_version(server)
+    if found is None:
+        return Check(
+            "Plex version",
+            _WARNING,
+            "neither the server, nor its package, nor its log tells it",
+            "Make sure that the pod's image is not older: the database's schema only goes forward.",
+        )
+    advice = f"Run the same in the pod (image tag {found}), or a newer one; never an older one."
+    return Check("Plex version", _PASS, str(found), advice)
+
+
+def _running() -> Check:
+    if plexserver.is_running():
+        return Check(
+            "Plex is stopped",
+            _WARNING,
+            "it runs",
+            "Stop it before the pull: systemctl stop plexmediaserver",
+        )
+    return Check("Plex is stopped", _PASS, "nothing listens on its port")
+
+
+def _database(server: str, name: str) -> Check:
+    title = "blobs database" if "blobs" in name else "library database"
+    path = os.path.join(server, DATABASE_FOLDER, name)
+    try:
+        length = os.path.getsize(path)
+    except FileNotFoundError:
+        outcome = _WARNING if "blobs" in name else _FAILURE
+        advice = "Is this the library of a server that was ever started?"
+        return Check(title, outcome, f"is not there: {path}", advice)
+    except OSError as error:
+        return Check(title, _FAILURE, f"cannot be looked at ({error.strerror}): {path}")
+    wrong = check_database(path)
+    if not wrong:
+        return Check(title, _PASS, f"sound, {size(length)}")
+    return Check(
+        title,
+        _FAILURE,
+        f"{some(wrong)}: {path}",
+        "Repair it, or restore one of Plex' dated copies, while Plex is stopped; it would be as"
+        " damaged in the pod. Plex' support pages tell how: 'Repair a Corrupted Database'.",
+    )
+
+
+def _preferences(server: str) -> list[Check]:
+    path = os.path.join(server, PREFERENCES)
+    advice = "Restore it from a backup. Without it Plex starts as a new server, unclaimed."
+    try:
+        found = read_preferences(server)
+    except OSError as error:
+        return [Check(PREFERENCES, _FAILURE, f"cannot be read ({error.strerror}): {path}", advice)]
+    except ValueError as error:
+        return [Check(PREFERENCES, _FAILURE, f"{error}: {path}", advice)]
+    if not found.get("MachineIdentifier"):
+        about = f"has no MachineIdentifier: {path}"
+        return [Check(PREFERENCES, _FAILURE, about, advice)]
+    return [
+        Check(PREFERENCES, _PASS, f"{len(found)} settings, with the server's identity"),
+        _old_machine(found),
+        _trash(found),
+    ]
+
+
+def _old_machine(preferences: dict[str, str]) -> Check:
+    found = [f"{name}={preferences[name]}" for name in OLD_MACHINE if preferences.get(name)]
+    if not found:
+        return Check("old machine", _PASS, "no setting names a path or device of this machine")
+    advice = "Change what does not exist in the pod, in the web UI, after the move."
+    return Check("old machine", _WARNING, some(found), advice)
+
+
+def _trash(preferences: dict[str, str]) -> Check:
+    if preferences.get("autoEmptyTrash", "1").lower() in _OFF:
+        return Check("automatic trash", _PASS, "autoEmptyTrash is off")
+    return Check(
+        "automatic trash",
+        _WARNING,
+        "autoEmptyTrash is on: a scan that does not find the media deletes items, history and all",
+        "Switch off 'Empty trash automatically after every scan' before the move, on again after"
+        " the first good scan; or mount the media at the same paths.",
+    )
+
+
+def _tree(facts: TreeFacts) -> Check:
+    found = f"{facts.entries} entries, {size(facts.content_bytes)}"
+    if facts.skipped:
+        found += f"; left out: {some(facts.skipped)}"
+    return Check("content", _PASS, found)
+
+
+def _unreadable(facts: TreeFacts) -> Check:
+    if not facts.unreadable:
+        return Check("readable", _PASS, "all of it")
+    advice = "Give the agent's user access, or leave them out with --exclude."
+    return Check("readable", _FAILURE, some(facts.unreadable), advice)
+
+
+def _links(facts: TreeFacts) -> Check:
+    if not facts.absolute_links:
+        return Check("symlinks", _PASS, "none leads to an absolute path")
+    advice = "They move as they are: make sure that the pod has what they lead to."
+    return Check("symlinks", _WARNING, some(facts.absolute_links), advice)
+
+
+def _old(facts: TreeFacts) -> Check:
+    found = (
+        f"{size(facts.regenerable_bytes)} that Plex makes again, of these"
+        f" {size(facts.dated_bytes)} in {len(facts.dated)} dated copies of the databases"
+    )
+    if facts.regenerable_bytes * 10 < facts.content_bytes:
+        return Check("regenerable", _PASS, found)
+    return Check("regenerable", _WARNING, found, "--exclude-regenerable leaves it out.")

@@ -1,0 +1,30 @@
+"""Versions of Plex Media Server, as its packages, logs, ``/identity`` and image tags spell them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)\.(\d+)(?:-([0-9a-f]{6,}))?")
+
+
+@dataclass(frozen=True, order=True)
+class PlexVersion:
+    """Ordered by its four numbers; the build's hash says nothing about what is newer."""
+
+    numbers: tuple[int, int, int, int]
+    build: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """As an image tag has it."""
+        text = ".".join(map(str, self.numbers))
+        return f"{text}-{self.build}" if self.build else text
+
+
+def find_version(text: str) -> PlexVersion | None:
+    """The first version in ``text``: a log line, a package's, a tag; None if there is none."""
+    found = _VERSION.search(text)
+    if found is None:
+        return None
+    one, two, three, four = (int(number) for number in found.groups()[:4])
+    return PlexVersion((one, two, three, four), found[5] or "")
