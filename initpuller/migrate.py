@@ -13,6 +13,7 @@ from initpuller.assemble import Assembly
 from initpuller.report.progress import PullProgress
 from initpuller.volume import publish, staging
 from initpuller.volume.decision import Action, OnExisting
+from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.findings import finished, look
 from initpuller.volume.layout import Layout, locked, open_layout
 from initpuller.volume.records import load_state
@@ -132,6 +133,13 @@ async def _transfer(
     )
     try:
         await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
+        if (kind := network_filesystem(layout.target)) is not None:
+            _log.warning(
+                "the volume is a network filesystem: SQLite's databases do not survive on one",
+                path=layout.target,
+                filesystem=kind,
+                hint="Use a block volume (iSCSI, Ceph RBD, Longhorn, local) for /config.",
+            )
         try:
             await Assembly(work, client, options.retrier, workers, progress).run()
         except errors.NoSpace:

@@ -9,7 +9,9 @@ import structlog
 from initpuller.volume.decision import Action, Findings, OnExisting, decide
 from initpuller.volume.layout import USUAL_NAME, Layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
-from shared.errors import TargetConflict
+from initpuller.volume.wholeness import what_is_missing
+from shared.checks import some
+from shared.errors import TargetConflict, storage_error
 
 _log = structlog.get_logger("puller")
 
@@ -55,9 +57,10 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
     )
     action = decide(found, on_existing)
     if action is Action.SKIP:
+        _refuse_torso(final)
         _log.warning(
             "A LIBRARY THAT IS NOT OURS IS ALREADY THERE: nothing was done, it may be incomplete",
-            path=layout.library(name),
+            path=final,
             hint="Move it away, or give --on-existing set-aside",
         )
     elif action is Action.REFUSE_EXISTING:
@@ -73,3 +76,18 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
             hint=f"To move it once more, remove {layout.receipt}.",
         )
     return action
+
+
+def _refuse_torso(library: str) -> None:
+    """No Plex is let start on what cannot be a whole library."""
+    try:
+        missing = what_is_missing(library)
+    except OSError as error:
+        raise storage_error(error, library) from error
+    if missing:
+        raise TargetConflict(
+            f"a part of a Plex library that is not ours is there: {some(missing)}",
+            path=library,
+            hint="Something else was stopped in the middle. Remove it, or give --on-existing"
+            " set-aside, and run again.",
+        )

@@ -1,0 +1,30 @@
+"""Which filesystem a volume is: SQLite corrupts its databases where locks do not work."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_MOUNTS = "/proc/self/mountinfo"
+_NETWORK = re.compile(
+    r"nfs4?|cifs|smb3|smbfs|9p|afs|ceph|fuse\.(sshfs|gluster.*|s3fs|rclone|ceph.*)"
+)
+"""Ceph's own locks work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html)."""
+
+
+def network_filesystem(path: str, mounts: str = _MOUNTS) -> str | None:
+    """The type of the filesystem that ``path`` is on, if it is one over the network.
+
+    Args:
+        path: anything on it.
+        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+    """
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            kind = after.split(" ", 1)[0]
+            if before.split(" ")[2] == number and _NETWORK.fullmatch(kind):
+                return kind
+    return None
