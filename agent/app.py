@@ -6,6 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from agent.endpoints.auth import TokenFile, WrongTokens, authentication
 from agent.endpoints.connections import Connections
 from agent.endpoints.frames import FrameEndpoints
 from agent.endpoints.health import health_routes
+from agent.endpoints.libraries import LibraryEndpoints
 from agent.endpoints.listener import Listener
 from agent.endpoints.metrics import Metrics
 from agent.endpoints.openapi.document import openapi_routes
@@ -23,6 +25,7 @@ from agent.endpoints.plexlibrary import PlexLibraryEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
+from agent.preflight import preflight
 from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
 from agent.source.handouts import Handouts
@@ -84,6 +87,7 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(health_routes(state, source))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
+    app.add_routes(LibraryEndpoints(partial(preflight, source), activity).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())

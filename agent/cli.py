@@ -151,8 +151,8 @@ def preflight(*, config: str | None, library: str | None, as_json: bool) -> None
     """
     settings = load_settings(config, {"library": library})
     source = open_library(settings.library or find_library(settings.unit))
-    checks = look(source)
-    click.echo(msgspec.json.encode(checks) if as_json else page(checks))
-    failed = [check.name for check in checks if check.outcome is Outcome.FAILURE]
+    report = look(source)
+    click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
+    failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:
         raise PreflightRefused(f"not fit to be moved: {', '.join(failed)}", path=source.about.path)

@@ -7,6 +7,7 @@ check says what to do in its advice.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
@@ -19,30 +20,57 @@ from shared.plexlibrary import (
     PREFERENCES,
     server_folder,
 )
+from shared.protocol import LibraryReport, MediaFolder
 from shared.sqlitecheck import check_database
+from shared.sqlitequery import DatabaseError, query
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
     from agent.source.plexstate import TreeFacts
+    from shared.plexversion import PlexVersion
 
 _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 _OFF = frozenset({"0", "false"})
+_MEDIA = (
+    "SELECT s.name, l.root_path FROM section_locations l"
+    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
+)
 
 
-def preflight(source: LibrarySource) -> list[Check]:
+def preflight(source: LibrarySource) -> LibraryReport:
     """Every check of the source; those of Plex only where the library is Plex'."""
     facts = look_at_tree(source.base, source.name)
     checks = [_tree(facts), _unreadable(facts), _links(facts)]
+    version, media = None, list[MediaFolder]()
     server = server_folder(source.about.path)
     if server is None or not os.path.isdir(server):
         about = "there is no Plex Media Server in it: it is moved as any folder is"
-        return [Check("library", _WARNING, about, "Is this the folder called Library?"), *checks]
-    databases = [_database(server, name) for name in DATABASES]
-    return [_version(server), _running(), *databases, *_preferences(server), *checks, _old(facts)]
+        checks.insert(0, Check("library", _WARNING, about, "Is this the folder called Library?"))
+    else:
+        version, media = plexserver.installed_version(server), _media(server)
+        databases = [_database(server, name) for name in DATABASES]
+        checks[:0] = [_version(version), _running(), *databases, *_preferences(server)]
+        checks.append(_old(facts))
+    return LibraryReport(
+        library=source.about,
+        plex_version=None if version is None else str(version),
+        entries=facts.entries,
+        content_bytes=facts.content_bytes,
+        media=media,
+        checks=checks,
+    )
 
 
-def _version(server: str) -> Check:
-    found = plexserver.installed_version(server)
+def _media(server: str) -> list[MediaFolder]:
+    """None where the database cannot be read: its own check says so."""
+    path = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
+    with suppress(DatabaseError, OSError):
+        [rows] = query(path, [_MEDIA])
+        return [MediaFolder(str(section), str(folder)) for section, folder in rows]
+    return []
+
+
+def _version(found: PlexVersion | None) -> Check:
     if found is None:
         return Check(
             "Plex version",

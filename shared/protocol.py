@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from shared.checks import Check
+
 HEALTHZ = "/healthz"
 READYZ = "/readyz"
 METRICS = "/metrics"
+LIBRARY = "/v1/library"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
@@ -70,6 +73,25 @@ class Snapshot(msgspec.Struct):
     skipped: list[str]
     """What is not library content: FIFOs, sockets, devices."""
     excluded: list[str]
+
+
+class MediaFolder(msgspec.Struct, frozen=True):
+    """A folder that a library of Plex looks for its media in."""
+
+    section: str
+    """The library's name in Plex."""
+    path: str
+
+
+class LibraryReport(msgspec.Struct, frozen=True):
+    """Answer to `GET /v1/library`: what a preflight of the source has found."""
+
+    library: Library
+    plex_version: str | None
+    entries: Count
+    content_bytes: Count
+    media: list[MediaFolder]
+    checks: list[Check]
 
 
 class Problem(msgspec.Struct):

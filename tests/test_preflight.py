@@ -49,7 +49,7 @@ def looked(server: Path) -> dict[str, Check]:
     before = fingerprint(library)
     source = open_library(str(library))
     try:
-        checks = preflight(source)
+        checks = preflight(source).checks
     finally:
         os.close(source.base)
     assert fingerprint(library) == before
@@ -221,7 +221,7 @@ def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
     """A folder that is not Plex' is not judged as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
-    checks = preflight(source)
+    checks = preflight(source).checks
     os.close(source.base)
     assert {check.name for check in checks} == {"library", "content", "readable", "symlinks"}
     assert {check.outcome for check in checks} == {PASS, WARNING}
@@ -239,7 +239,9 @@ def test_command_says_refused_or_not(server: Path) -> None:
     refused = program("plexodus-agent", "preflight", "--library", library, "--json", check=False)
     assert refused.returncode == 12
     assert "Preferences.xml" in refused.stderr
-    checks = json.loads(refused.stdout)
+    report = json.loads(refused.stdout)
+    assert report["media"][0] == {"section": "Movies", "path": "/srv/media/Movies"}
+    checks = report["checks"]
     assert {"name", "outcome", "found"} <= set(checks[0])
     assert [check["outcome"] for check in checks].count("failure") == 1
 

@@ -20,6 +20,8 @@ class Phase(Enum):
     SCANNING = "scanning"
     HASHING = "hashing"
     CHECKING = "checking"
+    INSPECTING = "inspecting"
+    """For a preflight."""
 
 
 class Activity:

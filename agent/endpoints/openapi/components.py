@@ -13,7 +13,13 @@ from shared.codec import Encoding
 Json: TypeAlias = dict[str, Any]
 
 _, SCHEMAS = msgspec.json.schema_components(
-    [protocol.Health, protocol.SnapshotRequest, protocol.Snapshot, protocol.Problem],
+    [
+        protocol.Health,
+        protocol.LibraryReport,
+        protocol.SnapshotRequest,
+        protocol.Snapshot,
+        protocol.Problem,
+    ],
     ref_template="#/components/schemas/{name}",
 )
 

@@ -38,6 +38,12 @@ def paths() -> Json:
             {"200": _body("Prometheus' text format.", {CONTENT_TYPE_LATEST: {}})}
             | _failures(*_ALL),
         ),
+        protocol.LIBRARY: _get(
+            "preflight",
+            "What a preflight of the library finds",
+            {"200": _body("The report.", {_JSON: {"schema": schema(protocol.LibraryReport)}})}
+            | _failures(*_ALL),
+        ),
         protocol.SNAPSHOTS: {"post": _scan()},
         protocol.snapshot_path(_SNAPSHOT): _get(
             "snapshot",
