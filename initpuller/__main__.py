@@ -1,6 +1,7 @@
 """Entry point of ``plexodus-puller``."""
 
-from initpuller.cli import PAIRING_VARIABLE, cli
+from initpuller.cli import cli
+from initpuller.pairingoptions import PAIRING_VARIABLE
 from shared.commandline import run
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from dataclasses import replace
 
 import click
+import msgspec
 
 from initpuller import migrate, standing
+from initpuller.pairingoptions import chosen_pairing, paired
+from initpuller.preflight import PreflightOptions, VersionPolicy
+from initpuller.preflight import preflight as look_at_both
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from shared import __version__
-from shared.errors import ConfigurationError, Interrupted
-from shared.pairing import Pairing, parse_pairing
+from shared.checks import page
+from shared.errors import ConfigurationError, Interrupted, PreflightRefused
 from shared.plexlibrary import NEVER, REGENERABLE
 
-PAIRING_VARIABLE = "PLEXODUS_PAIRING"
-"""Holds the pairing string itself, for those who have no file of it."""
 _MAX_JOBS = 16
 
 
@@ -64,29 +64,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--pairing-file",
-    envvar="PLEXODUS_PAIRING_FILE",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="File with the string that 'plexodus-agent pair' printed.",
-)
-@click.option(
-    "--client-certificate",
-    envvar="PLEXODUS_CLIENT_CERTIFICATE",
-    metavar="FILE",
-    default="",
-    type=click.Path(dir_okay=False),
-    help="Our own certificate (PEM), for an agent that lets in only those of its CA.",
-)
-@click.option(
-    "--client-key",
-    envvar="PLEXODUS_CLIENT_KEY",
-    metavar="FILE",
-    default="",
-    type=click.Path(dir_okay=False),
-    help="Its key (PEM), unless it is in the same file.",
-)
+@paired
 @_TARGET
 @click.option(
     "--owner",
@@ -156,7 +134,7 @@ def pull(
           --exclude 'Crash Reports'
     """
     options = migrate.PullOptions(
-        pairing=replace(_pairing(pairing_file), certificate=client_certificate, key=client_key),
+        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
         target=target,
         ownership=choose_ownership(owner),
         exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
@@ -164,6 +142,64 @@ def pull(
         on_existing=OnExisting(on_existing),
     )
     asyncio.run(_until_signalled(options))
+
+
+@cli.command()
+@paired
+@_TARGET
+@click.option(
+    "--plex-version",
+    envvar="PLEXODUS_PLEX_VERSION",
+    metavar="VERSION",
+    default="",
+    help="Of the Plex that will run in the pod: the tag of its image.",
+)
+@click.option(
+    "--version-policy",
+    envvar="PLEXODUS_VERSION_POLICY",
+    type=click.Choice([each.value for each in VersionPolicy]),
+    default=VersionPolicy.REFUSE.value,
+    show_default=True,
+    help="What a pod with an older Plex than the source's means.",
+)
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+def preflight(
+    *,
+    pairing_file: str | None,
+    client_certificate: str,
+    client_key: str,
+    target: str,
+    plex_version: str,
+    version_policy: str,
+    as_json: bool,
+) -> None:
+    """Look at both sides as before a move. Nothing is stopped, nothing is written.
+
+    Exits 12 if something must be mended first.
+
+    \b
+    Example:
+      plexodus-puller preflight --pairing-file pairing --target /config \\
+          --plex-version 1.40.1.8227-c0dd5a73e
+    """
+    options = PreflightOptions(
+        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
+        target=target,
+        plex_version=plex_version,
+        policy=VersionPolicy(version_policy),
+    )
+    try:
+        found = asyncio.run(look_at_both(options))
+    except OSError as error:
+        raise ConfigurationError(
+            f"the target cannot be looked at ({error.strerror})", path=target
+        ) from error
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
+    if found.failed:
+        raise PreflightRefused(f"not fit to be moved: {', '.join(found.failed)}", path=target)
 
 
 @cli.command()
@@ -194,23 +230,6 @@ def verify(*, target: str) -> None:
     """
     receipt = standing.verify(target)
     click.echo(f"{receipt.files} files are as they were moved ({receipt.verified})")
-
-
-def _pairing(path: str | None) -> Pairing:
-    text = os.environ.get(PAIRING_VARIABLE)
-    if path is None:
-        if text is None:
-            raise ConfigurationError(
-                "no pairing", hint=f"Give --pairing-file, or the string in {PAIRING_VARIABLE}."
-            )
-        return parse_pairing(text)
-    if text is not None:
-        raise ConfigurationError(f"both --pairing-file and {PAIRING_VARIABLE} are given")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return parse_pairing(file.read())
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"the pairing file cannot be read ({error})") from error
 
 
 async def _until_signalled(options: migrate.PullOptions) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from shared.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -70,7 +72,7 @@ def size(count: float) -> str:
 
 def _folded(text: str, head: str, column: int) -> list[str]:
     return textwrap.wrap(
-        text,
+        printable(text),  # some of it may be the agent's words, or a file's name
         _WIDTH,
         initial_indent=head,
         subsequent_indent=" " * column,

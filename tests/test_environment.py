@@ -10,8 +10,8 @@ import pytest
 from rig.programs import clean_environment
 
 from agent.cli import cli as agent_cli
-from initpuller.cli import PAIRING_VARIABLE
 from initpuller.cli import cli as puller_cli
+from initpuller.pairingoptions import PAIRING_VARIABLE
 from shared.commandline import known_variables
 from shared.environment import check_environment
 from shared.errors import ConfigurationError

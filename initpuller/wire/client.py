@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from shared.pairing import Pairing
-    from shared.protocol import Snapshot
+    from shared.protocol import LibraryReport, Snapshot
 
 _MAX_MANIFEST = 8 * 1024**3
+_MAX_REPORT = 4 * 1024**2
 
 
 class AgentClient:
@@ -66,6 +67,16 @@ class AgentClient:
     ) -> None:
         """Close all connections."""
         await self._session.close()
+
+    async def library(self) -> LibraryReport:
+        """Have the agent look at the library as before a move.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation.
+        """
+        async with self._request("GET", protocol.LIBRARY, answers.OK) as response:
+            body = await _read(response, _MAX_REPORT)
+        return answers.decode_answer(body, protocol.LibraryReport)
 
     async def scan(self, exclude: list[str]) -> Snapshot:
         """Have the agent scan the library.
