@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 
 import click
@@ -10,9 +11,11 @@ import msgspec
 
 from initpuller import migrate, standing
 from initpuller.pairingoptions import chosen_pairing, paired
+from initpuller.plex.paths import as_text, look_at_sections, parse_mapping
 from initpuller.preflight import PreflightOptions, VersionPolicy
 from initpuller.preflight import preflight as look_at_both
 from initpuller.volume.decision import OnExisting
+from initpuller.volume.layout import USUAL_NAME
 from initpuller.volume.ownership import choose_ownership
 from shared import __version__
 from shared.checks import page
@@ -200,6 +203,37 @@ def preflight(
         click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
     if found.failed:
         raise PreflightRefused(f"not fit to be moved: {', '.join(found.failed)}", path=target)
+
+
+@cli.command()
+@_TARGET
+@click.option(
+    "--map",
+    "mappings",
+    envvar="PLEXODUS_MAP",
+    metavar="OLD=NEW",
+    multiple=True,
+    type=_Globs(),
+    help="Media that was below OLD on the VM is below NEW here; can be repeated.",
+)
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+def paths(*, target: str, mappings: tuple[str, ...], as_json: bool) -> None:
+    """Tell where Plex' libraries look for media, whether it is here, and what to change.
+
+    Run it where the media is mounted as in Plex' container. The database is only read. Exits 12 if
+    a media file is not where it is looked for.
+
+    \b
+    Examples:
+      plexodus-puller paths --target /config
+      plexodus-puller paths --target /config --map /mnt/nas-plex=/media/library
+    """
+    library = os.path.join(target, standing.read_standing(target).library or USUAL_NAME)
+    sections = look_at_sections(library, [parse_mapping(each) for each in mappings])
+    click.echo(msgspec.json.encode(sections) if as_json else as_text(sections))
+    incomplete = [section.name for section in sections if section.missing]
+    if incomplete:
+        raise PreflightRefused(f"media is missing of: {', '.join(incomplete)}", path=library)
 
 
 @cli.command()

@@ -1,0 +1,142 @@
+"""Where Plex' libraries look for their media, and whether it is there in this container.
+
+Absolute paths stand in the database, which is only read: folders are changed in Plex itself.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.checks import some
+from shared.errors import ConfigurationError, IntegrityError, printable
+from shared.plexlibrary import DATABASE_FOLDER, DATABASES, server_folder
+from shared.sqlitequery import DatabaseError, query
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FOLDERS = (
+    "SELECT s.name, l.root_path FROM section_locations l"
+    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
+)
+_FILES = (
+    "SELECT s.name, p.file FROM media_parts p JOIN media_items m ON m.id = p.media_item_id"
+    " JOIN library_sections s ON s.id = m.library_section_id"
+    " WHERE p.deleted_at IS NULL AND p.file LIKE '/%' ORDER BY s.name, p.file"
+)
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    """What was below ``old`` on the VM is below ``new`` here."""
+
+    old: str
+    new: str
+
+
+class Folder(msgspec.Struct, frozen=True):
+    """One folder of a library."""
+
+    old: str
+    new: str
+    """Where it is looked for here."""
+    is_there: bool
+
+
+class Section(msgspec.Struct, frozen=True):
+    """One library of Plex."""
+
+    name: str
+    folders: list[Folder]
+    found: int
+    """Media files that are where they are looked for."""
+    missing: list[str]
+    """Those that are not, as they are looked for here."""
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing has to be changed in Plex."""
+        return all(folder.is_there and folder.old == folder.new for folder in self.folders)
+
+
+def parse_mapping(text: str) -> Mapping:
+    """``/old/path=/new/path``.
+
+    Raises:
+        ConfigurationError: it is not that.
+    """
+    old, equals, new = text.partition("=")
+    if not equals or not old.startswith("/") or not new.startswith("/"):
+        raise ConfigurationError(f"not a mapping of the form /old/path=/new/path: {text!r}")
+    return Mapping(old.rstrip("/"), new.rstrip("/"))
+
+
+def mapped(path: str, mappings: Sequence[Mapping]) -> str:
+    """Where ``path`` is here: the longest mapping that it is below decides."""
+    for mapping in sorted(mappings, key=lambda each: len(each.old), reverse=True):
+        if path == mapping.old or path.startswith(f"{mapping.old}/"):
+            return mapping.new + path[len(mapping.old) :]
+    return path
+
+
+def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]:
+    """All libraries of the Plex whose ``Library`` folder is at ``library``.
+
+    Raises:
+        ConfigurationError: it is not Plex'.
+        IntegrityError: its database cannot be read.
+    """
+    server = server_folder(library)
+    if server is None or not os.path.isdir(server):
+        raise ConfigurationError("there is no library of Plex here", path=library)
+    database = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
+    try:
+        folders, files = query(database, [_FOLDERS, _FILES])
+    except (DatabaseError, OSError) as error:
+        raise IntegrityError(f"the database cannot be read ({error})", path=database) from error
+    sections: dict[str, Section] = {}
+    for name, path in folders:
+        new = mapped(path, mappings)
+        section = sections.setdefault(name, Section(name, [], 0, []))
+        section.folders.append(Folder(path, new, os.path.isdir(new)))
+    found: dict[str, int] = dict.fromkeys(sections, 0)
+    for name, path in files:
+        if name in sections:
+            new = mapped(path, mappings)
+            if os.path.exists(new):
+                found[name] += 1
+            else:
+                sections[name].missing.append(new)
+    return [msgspec.structs.replace(each, found=found[each.name]) for each in sections.values()]
+
+
+def as_text(sections: Sequence[Section]) -> str:
+    """What is to be changed, library by library."""
+    lines: list[str] = []
+    for section in sections:
+        files = section.found + len(section.missing)
+        lines.append(f"{section.name}: {section.found} of {files} media files are there")
+        lines += [f"  {_about(folder)}" for folder in section.folders]
+        if section.missing:
+            lines.append(f"  missing: {some(section.missing)}")
+        if section.is_unchanged:
+            lines.append("  nothing is to be changed")
+        elif all(folder.is_there for folder in section.folders):
+            new = ", ".join(f.new for f in section.folders if f.old != f.new)
+            old = ", ".join(f.old for f in section.folders if f.old != f.new)
+            lines.append(f"  in Plex: Manage library, Edit, Add folders: add {new}; scan; then")
+            lines.append(f"  remove {old}. Keep automatic emptying of trash off until then.")
+        else:
+            lines.append("  mount the media here at the old path, or say with --map where it is")
+    return "\n".join(printable(line) for line in lines)
+
+
+def _about(folder: Folder) -> str:
+    state = "is there" if folder.is_there else "is not there"
+    return (
+        f"{folder.old} -> {folder.new} {state}"
+        if folder.old != folder.new
+        else (f"{folder.old} {state}")
+    )
