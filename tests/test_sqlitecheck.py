@@ -114,6 +114,7 @@ def test_wal_that_a_crash_left_is_read(
     assert rows(crashed) < with_wal
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
 def test_read_only_filesystem(crashed: Path) -> None:
     """As in the agent's sandbox: nothing can be made beside it, and nothing has to be."""
     crashed.with_name(f"{LIBRARY}-shm").unlink()
@@ -207,6 +208,7 @@ def test_stale_wal_is_told(made: Path, crashed: Path, sqlite: str) -> None:
     assert findings(crashed, sqlite)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @BOTH
 def test_wrong_permission_is_told(made: Path, sqlite: str) -> None:
     """By somebody who may not read it."""
