@@ -16,7 +16,7 @@ from initpuller.preflight import PreflightOptions, VersionPolicy
 from initpuller.preflight import preflight as look_at_both
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.layout import USUAL_NAME
-from initpuller.volume.ownership import choose_ownership
+from initpuller.volume.ownership import choose_ownership, plex_owner
 from shared import __version__
 from shared.checks import page
 from shared.errors import ConfigurationError, Interrupted, PreflightRefused
@@ -73,7 +73,8 @@ def cli() -> None:
     "--owner",
     envvar="PLEXODUS_OWNER",
     metavar="UID:GID|keep",
-    help="Whose everything shall be. Default: as in the source where we may, else our own.",
+    help="Whose everything shall be. Default: PLEX_UID:PLEX_GID where these are set, as for Plex'"
+    " image; else as in the source where we may, else our own.",
 )
 @click.option(
     "--exclude",
@@ -139,7 +140,7 @@ def pull(
     options = migrate.PullOptions(
         pairing=chosen_pairing(pairing_file, client_certificate, client_key),
         target=target,
-        ownership=choose_ownership(owner),
+        ownership=choose_ownership(owner or plex_owner(os.environ)),
         exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
         jobs=jobs,
         on_existing=OnExisting(on_existing),

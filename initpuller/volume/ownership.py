@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shared.manifest import Entry
 
 KEEP = "keep"
 _OWNER = re.compile(r"(\d{1,10}):(\d{1,10})")
 _MAX_ID = 2**32 - 2
+_USUAL = "1000"
 _CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER"}
 
 
@@ -34,6 +37,17 @@ class Ownership:
     def __str__(self) -> str:
         """As the option has it."""
         return KEEP if self.fixed is None else f"{self.fixed[0]}:{self.fixed[1]}"
+
+
+def plex_owner(environment: Mapping[str, str]) -> str | None:
+    """``UID:GID`` as Plex' image is told them (PLEX_UID, PLEX_GID; 1000 each); None: it is not.
+
+    Its start script changes the owner of everything, for minutes, where it finds another one.
+    """
+    uid, gid = environment.get("PLEX_UID"), environment.get("PLEX_GID")
+    if uid is None and gid is None:
+        return None
+    return f"{uid or _USUAL}:{gid or _USUAL}"
 
 
 def choose_ownership(option: str | None) -> Ownership:
@@ -59,7 +73,9 @@ def choose_ownership(option: str | None) -> Ownership:
 def _parse(option: str) -> tuple[int, int]:
     found = _OWNER.fullmatch(option)
     if found is None or max(int(found[1]), int(found[2])) > _MAX_ID:
-        raise ConfigurationError(f"--owner takes UID:GID in numbers, or keep; not {option!r}")
+        raise ConfigurationError(
+            f"--owner, or PLEX_UID and PLEX_GID, are numbers, or keep; not {option!r}"
+        )
     return int(found[1]), int(found[2])
 
 
