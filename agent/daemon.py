@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 import structlog
 
 from agent.app import listen, make_app
@@ -99,14 +100,15 @@ async def _reload(
         notifier.reloading()
         try:
             new = load()
-            connections.tls = server_tls(new)
+            # the state folder stays the one that is in use
+            connections.tls = server_tls(msgspec.structs.replace(new, state=settings.state))
         except PlexodusError as error:
             _log.error("settings not taken over", reason=str(error))
         else:
             connections.limits = new.limits
             parts.outflow.rate = new.bytes_per_second
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(settings, name)]
-            _log.info("settings taken over", path=new.state, need_restart=fixed)
+            _log.info("settings taken over", need_restart=fixed)
         notifier.ready()
 
 

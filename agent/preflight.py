@@ -16,6 +16,7 @@ from shared.checks import Check, Outcome, size, some
 from shared.plexlibrary import (
     DATABASE_FOLDER,
     DATABASES,
+    MEDIA_FOLDERS,
     OLD_MACHINE,
     PREFERENCES,
     server_folder,
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 _OFF = frozenset({"0", "false"})
-_MEDIA = (
-    "SELECT s.name, l.root_path FROM section_locations l"
-    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
-)
 
 
 def preflight(source: LibrarySource) -> LibraryReport:
@@ -65,7 +62,7 @@ def _media(server: str) -> list[MediaFolder]:
     """None where the database cannot be read: its own check says so."""
     path = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
     with suppress(DatabaseError, OSError):
-        [rows] = query(path, [_MEDIA])
+        [rows] = query(path, [MEDIA_FOLDERS])
         return [MediaFolder(str(section), str(folder)) for section, folder in rows]
     return []
 

@@ -1,14 +1,16 @@
-"""The pairing as people carry it into a cluster: bare, as a Secret, or as a command."""
+"""The pairing as people carry it into a cluster: bare, as a Secret, or as a command.
+
+The Secret's key is the variable that the puller reads, so that ``envFrom`` is all a pod needs.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.pairing import PAIRING_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-KEY = "PLEXODUS_PAIRING"
-"""The Secret's key: ``envFrom`` makes of it what the puller reads."""
 
 
 def bare(pairing: str, _name: str) -> str:
@@ -25,7 +27,7 @@ def secret_yaml(pairing: str, name: str) -> str:
         f'  name: "{name}"\n'
         "type: Opaque\n"
         "stringData:\n"
-        f'  {KEY}: "{pairing}"'
+        f'  {PAIRING_VARIABLE}: "{pairing}"'
     )
 
 
@@ -33,7 +35,7 @@ def kubectl(pairing: str, name: str) -> str:
     """A command to paste: the string goes through a pipe, so that no process list shows it."""
     return (
         f"kubectl create secret generic {name} --from-env-file=/dev/stdin <<'EOF'\n"
-        f"{KEY}={pairing}\n"
+        f"{PAIRING_VARIABLE}={pairing}\n"
         "EOF"
     )
 

@@ -1,8 +1,8 @@
 """Entry point of ``plexodus-puller``."""
 
 from initpuller.cli import cli
-from initpuller.pairingoptions import PAIRING_VARIABLE
 from shared.commandline import run
+from shared.pairing import PAIRING_VARIABLE
 
 
 def main() -> None:

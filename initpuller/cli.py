@@ -193,7 +193,7 @@ def preflight(
         policy=VersionPolicy(version_policy),
     )
     try:
-        found = asyncio.run(look_at_both(options))
+        found = look_at_both(options)
     except OSError as error:
         raise ConfigurationError(
             f"the target cannot be looked at ({error.strerror})", path=target

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from shared.errors import ConfigurationError
-from shared.pairing import Pairing, parse_pairing
+from shared.pairing import PAIRING_VARIABLE, Pairing, parse_pairing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-PAIRING_VARIABLE = "PLEXODUS_PAIRING"
-"""Holds the pairing string itself, for those who have no file of it."""
 
 
 def paired(command: Callable[..., None]) -> Callable[..., None]:

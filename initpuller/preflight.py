@@ -5,6 +5,7 @@ Nothing is written, and nothing is stopped.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from enum import Enum
@@ -75,7 +76,7 @@ class Preflight(msgspec.Struct, frozen=True):
         return [check.name for check in both if check.outcome is _FAILURE]
 
 
-async def preflight(options: PreflightOptions) -> Preflight:
+def preflight(options: PreflightOptions) -> Preflight:
     """Look at both sides.
 
     Raises:
@@ -83,10 +84,7 @@ async def preflight(options: PreflightOptions) -> Preflight:
         IllegalPath: its library has a name that cannot be moved.
         OSError: the volume cannot be looked at.
     """
-    from initpuller.wire.client import AgentClient  # noqa: PLC0415 - takes long to import
-
-    async with AgentClient(options.pairing, options.idle) as client:
-        report = await options.retrier.run("the preflight", client.library)
+    report = asyncio.run(_ask(options))
     check_root_name(os.fsencode(report.library.name))
     target = [
         check_version(report.plex_version, options.plex_version, options.policy),
@@ -94,6 +92,13 @@ async def preflight(options: PreflightOptions) -> Preflight:
         check_media(report.media, _there(report.media)),
     ]
     return Preflight(source=report.checks, target=target)
+
+
+async def _ask(options: PreflightOptions) -> LibraryReport:
+    from initpuller.wire.client import AgentClient  # noqa: PLC0415 - takes long to import
+
+    async with AgentClient(options.pairing, options.idle) as client:
+        return await options.retrier.run("the preflight", client.library)
 
 
 def _there(media: list[MediaFolder]) -> list[MediaFolder]:

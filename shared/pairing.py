@@ -14,6 +14,8 @@ from shared.digest import is_hex
 from shared.errors import ConfigurationError
 
 TOKEN_BYTES = 32
+PAIRING_VARIABLE = "PLEXODUS_PAIRING"
+"""Holds the string itself in the puller's environment; so the key of a Secret is called, too."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 _HINT = "Make a new one on the VM with 'plexodus-agent pair'."
 _MAX_PORT = 65535

@@ -10,13 +10,21 @@ NEVER = ("*.pid",)
 _SERVER = ("/", "/Application Support/Plex Media Server/")
 """Where Plex' own folder is, below the library: it may be the library itself."""
 _REMADE = ("Cache", "Codecs", "Crash Reports", "Diagnostics", "Drivers", "Logs", "Updates")
-_DATED = "Plug-in Support/Databases/com.plexapp.*.db-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+_COPY = "Plug-in Support/Databases/com.plexapp.*.db-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 
-REGENERABLE = tuple(folder + name for folder in _SERVER for name in (*_REMADE, _DATED))
+DATED = tuple(folder + _COPY for folder in _SERVER)
+"""Patterns of the dated copies that Plex keeps of its databases."""
+
+REGENERABLE = (*(folder + name for folder in _SERVER for name in _REMADE), *DATED)
 """Patterns of what Plex downloads or makes again, and of its dated copies of the databases."""
 
 DATABASES = ("com.plexapp.plugins.library.db", "com.plexapp.plugins.library.blobs.db")
 """Below :data:`DATABASE_FOLDER`; the second may be missing in old libraries."""
+MEDIA_FOLDERS = (
+    "SELECT s.name, l.root_path FROM section_locations l"
+    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
+)
+"""Asked of the first database: each library's name and a folder of its media."""
 DATABASE_FOLDER = "Plug-in Support/Databases"
 PREFERENCES = "Preferences.xml"
 

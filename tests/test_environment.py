@@ -11,11 +11,11 @@ from rig.programs import clean_environment
 
 from agent.cli import cli as agent_cli
 from initpuller.cli import cli as puller_cli
-from initpuller.pairingoptions import PAIRING_VARIABLE
 from shared.commandline import known_variables
 from shared.environment import check_environment
 from shared.errors import ConfigurationError
 from shared.exitcodes import ExitCode
+from shared.pairing import PAIRING_VARIABLE
 
 KNOWN = known_variables(puller_cli) | {PAIRING_VARIABLE}
 

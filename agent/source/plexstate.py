@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
+from shared.errors import printable
 from shared.manifest import Kind
-from shared.plexlibrary import NEVER, PREFERENCES, REGENERABLE
+from shared.plexlibrary import DATED, NEVER, PREFERENCES, REGENERABLE
 from shared.treewalk import TreeWalk, matcher
-
-_DATED = re.compile(r"com\.plexapp\..*\.db-\d{4}-\d{2}-\d{2}")
 
 
 @dataclass
@@ -34,13 +32,13 @@ class TreeFacts:
 def look_at_tree(base: int, name: bytes) -> TreeFacts:
     """Walk the library ``name`` in the folder ``base`` once, reading no content."""
     facts = TreeFacts()
-    is_regenerable = matcher(REGENERABLE)
+    is_regenerable, is_dated = matcher(REGENERABLE), matcher(DATED)
     left_out: list[bytes] = []
     walk = TreeWalk(base, name, NEVER)
     for entry in walk.entries():
         facts.entries += 1
         if entry.kind is Kind.SYMLINK and entry.link.startswith(b"/"):
-            facts.absolute_links.append(f"{_shown(entry.path)} -> {_shown(entry.link)}")
+            facts.absolute_links.append(f"{printable(entry.path)} -> {printable(entry.link)}")
         if entry.kind is Kind.DIRECTORY and is_regenerable is not None:
             if is_regenerable(entry.path):
                 left_out.append(entry.path + b"/")
@@ -48,8 +46,8 @@ def look_at_tree(base: int, name: bytes) -> TreeFacts:
         if entry.kind is not Kind.FILE:
             continue
         facts.content_bytes += entry.size
-        if _DATED.match(os.fsdecode(entry.path.rpartition(b"/")[2])):
-            facts.dated.append(_shown(entry.path))
+        if is_dated is not None and is_dated(entry.path):
+            facts.dated.append(printable(entry.path))
             facts.dated_bytes += entry.size
         is_below = bool(left_out) and entry.path.startswith(left_out[-1])
         if is_below or (is_regenerable is not None and is_regenerable(entry.path)):
@@ -73,7 +71,3 @@ def read_preferences(server: str) -> dict[str, str]:
         return dict(ET.fromstring(content).attrib)  # noqa: S314 - the administrator's own file
     except ET.ParseError as error:
         raise ValueError(f"is no XML ({error})") from error
-
-
-def _shown(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")

@@ -12,16 +12,12 @@ import msgspec
 
 from shared.checks import some
 from shared.errors import ConfigurationError, IntegrityError, printable
-from shared.plexlibrary import DATABASE_FOLDER, DATABASES, server_folder
+from shared.plexlibrary import DATABASE_FOLDER, DATABASES, MEDIA_FOLDERS, server_folder
 from shared.sqlitequery import DatabaseError, query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FOLDERS = (
-    "SELECT s.name, l.root_path FROM section_locations l"
-    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
-)
 _FILES = (
     "SELECT s.name, p.file FROM media_parts p JOIN media_items m ON m.id = p.media_item_id"
     " JOIN library_sections s ON s.id = m.library_section_id"
@@ -93,7 +89,7 @@ def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]
         raise ConfigurationError("there is no library of Plex here", path=library)
     database = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
     try:
-        folders, files = query(database, [_FOLDERS, _FILES])
+        folders, files = query(database, [MEDIA_FOLDERS, _FILES])
     except (DatabaseError, OSError) as error:
         raise IntegrityError(f"the database cannot be read ({error})", path=database) from error
     sections: dict[str, Section] = {}
