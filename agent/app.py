@@ -22,10 +22,12 @@ from agent.endpoints.metrics import Metrics
 from agent.endpoints.openapi.document import openapi_routes
 from agent.endpoints.outflow import Outflow
 from agent.endpoints.plexlibrary import PlexLibraryEndpoints
+from agent.endpoints.probe import ProbeEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
+from agent.endpoints.pullerlog import PullerLogEndpoints
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
-from agent.preflight import preflight
+from agent.preflight import look_at_server, preflight
 from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
 from agent.source.handouts import Handouts
@@ -87,7 +89,10 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(health_routes(state, source))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
-    app.add_routes(LibraryEndpoints(partial(preflight, source), activity).routes())
+    looks = partial(preflight, source), partial(look_at_server, source)
+    app.add_routes(LibraryEndpoints(*looks, activity).routes())
+    app.add_routes(ProbeEndpoints(outflow).routes())
+    app.add_routes(PullerLogEndpoints().routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.host import plexserver
 from agent.source.plexstate import look_at_tree, read_preferences
+from agent.source.readprobe import read_seconds
 from shared.checks import Check, Outcome, size, some
 from shared.plexlibrary import (
     DATABASE_FOLDER,
@@ -21,7 +22,7 @@ from shared.plexlibrary import (
     PREFERENCES,
     server_folder,
 )
-from shared.protocol import LibraryReport, MediaFolder
+from shared.protocol import LibraryReport, MediaFolder, ServerReport
 from shared.sqlitecheck import check_database
 from shared.sqlitequery import DatabaseError, query
 
@@ -36,26 +37,42 @@ _OFF = frozenset({"0", "false"})
 
 def preflight(source: LibrarySource) -> LibraryReport:
     """Every check of the source; those of Plex only where the library is Plex'."""
-    facts = look_at_tree(source.base, source.name)
-    checks = [_tree(facts), _unreadable(facts), _links(facts)]
-    version, media = None, list[MediaFolder]()
-    server = server_folder(source.about.path)
-    if server is None or not os.path.isdir(server):
-        about = "there is no Plex Media Server in it: it is moved as any folder is"
-        checks.insert(0, Check("library", _WARNING, about, "Is this the folder called Library?"))
-    else:
-        version, media = plexserver.installed_version(server), _media(server)
-        databases = [_database(server, name) for name in DATABASES]
-        checks[:0] = [_version(version), _running(), *databases, *_preferences(server)]
-        checks.append(_old(facts))
+    facts, about = look_at_tree(source.base, source.name), look_at_server(source)
+    tree = [_tree(facts), _unreadable(facts), _links(facts)]
+    if _plex_folder(source) is not None:
+        tree.append(_old(facts))
     return LibraryReport(
-        library=source.about,
-        plex_version=None if version is None else str(version),
+        library=about.library,
+        plex_version=about.plex_version,
+        media=about.media,
+        checks=[*about.checks, *tree],
         entries=facts.entries,
         content_bytes=facts.content_bytes,
-        media=media,
-        checks=checks,
+        read_seconds=read_seconds(source.base, facts.sample),
     )
+
+
+def look_at_server(source: LibrarySource) -> ServerReport:
+    """The checks for which the tree need not be walked."""
+    server = _plex_folder(source)
+    if server is None:
+        about = "there is no Plex Media Server in it: it is moved as any folder is"
+        check = Check("library", _WARNING, about, "Is this the folder called Library?")
+        return ServerReport(source.about, None, [], [check])
+    version = plexserver.installed_version(server)
+    databases = [_database(server, name) for name in DATABASES]
+    return ServerReport(
+        library=source.about,
+        plex_version=None if version is None else str(version),
+        media=_media(server),
+        checks=[_version(version), _running(), *databases, *_preferences(server)],
+    )
+
+
+def _plex_folder(source: LibrarySource) -> str | None:
+    """Plex' own folder, if the library is Plex'."""
+    server = server_folder(source.about.path)
+    return server if server is not None and os.path.isdir(server) else None
 
 
 def _media(server: str) -> list[MediaFolder]:
@@ -174,10 +191,9 @@ def _links(facts: TreeFacts) -> Check:
 
 
 def _old(facts: TreeFacts) -> Check:
-    found = (
-        f"{size(facts.regenerable_bytes)} that Plex makes again, of these"
-        f" {size(facts.dated_bytes)} in {len(facts.dated)} dated copies of the databases"
-    )
-    if facts.regenerable_bytes * 10 < facts.content_bytes:
+    regenerable = sum(facts.regenerable.values())
+    each = "; ".join(f"{path} {size(count)}" for path, count in facts.regenerable.items())
+    found = f"{size(regenerable)} that Plex makes again" + (f": {each}" if each else "")
+    if regenerable * 10 < facts.content_bytes:
         return Check("regenerable", _PASS, found)
     return Check("regenerable", _WARNING, found, "--exclude-regenerable leaves it out.")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from initpuller.frameworker import Assignment, Order
-from initpuller.volume.verify import wrong_sums
+from initpuller.volume.verify import check_databases, wrong_sums
 from initpuller.wire.fetch import fetch_frames
-from shared.errors import TreeDiffers, printable
+from shared.checks import some
+from shared.errors import IntegrityError, TreeDiffers, printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -75,6 +76,7 @@ class Assembly:
 
         Raises:
             SourceChanged: the library is not as it was scanned.
+            IntegrityError: a database of Plex is not sound.
             TreeDiffers: the tree is not what it shall be.
             PlexodusError: whatever else stops a pull.
         """
@@ -148,8 +150,21 @@ class Assembly:
         finishing = asyncio.to_thread(work.finish, in_order)
         differences, _ = await _side_by_side(finishing, self._bring_sums())
         check = self._retrier.run("the check of the source", lambda: self._client.check(name))
-        wrong, _ = await _side_by_side(asyncio.to_thread(self._drop_wrong), check)
+        (wrong, damaged), _ = await _side_by_side(self._verify(), check)
+        if damaged and not wrong:
+            raise IntegrityError(
+                f"a database on the volume is damaged: {some(damaged)}",
+                path=work.layout.staging,
+                hint="It is what the agent read. Run 'plexodus-agent preflight', and check memory"
+                " and disks of both machines.",
+            )
         return differences, wrong
+
+    async def _verify(self) -> tuple[list[str], list[str]]:
+        """Files whose digest is wrong, and what is wrong with databases."""
+        databases = asyncio.to_thread(check_databases, self._work)
+        wrong, damaged = await asyncio.gather(asyncio.to_thread(self._drop_wrong), databases)
+        return wrong, damaged
 
     async def _bring_sums(self) -> None:
         """The digest of each file, as the agent read it."""

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.assemble import Assembly
+from initpuller.plex.preferences import preferences_name, with_preferences
+from initpuller.plex.versiongate import VersionGate
+from initpuller.preflight import check_filesystem
 from initpuller.report.progress import PullProgress
 from initpuller.volume import publish, staging
+from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.findings import finished, look
@@ -21,12 +25,14 @@ from initpuller.volume.space import check_space
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from initpuller.workers import Workers
 from shared import errors
+from shared.checks import Outcome
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records import Receipt, State
+    from initpuller.volume.staging import Staging
     from initpuller.wire.client import AgentClient
     from initpuller.workers import Worker
     from shared.manifestfile import ManifestFile
@@ -49,6 +55,9 @@ class PullOptions:
     exclude: list[str]
     jobs: int
     on_existing: OnExisting
+    gate: VersionGate = field(default_factory=VersionGate)
+    preferences: dict[str, str] = field(default_factory=dict)
+    """Of Plex, to be set in the volume's copy."""
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
@@ -118,7 +127,13 @@ async def _transfer(
 ) -> None:
     """Scan, fetch, unpack, verify, publish."""
     progress.phase("scanning")
-    snapshot = await options.retrier.run("the scan", lambda: client.scan(options.exclude))
+    look_first = asyncio.ensure_future(_preflight(options, client))
+    try:
+        snapshot = await options.retrier.run("the scan", lambda: client.scan(options.exclude))
+        await look_first
+    finally:
+        look_first.cancel()
+        await asyncio.gather(look_first, return_exceptions=True)
     name = snapshot.library.name
     check_root_name(os.fsencode(name))
     if snapshot.skipped:
@@ -133,13 +148,6 @@ async def _transfer(
     )
     try:
         await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
-        if (kind := network_filesystem(layout.target)) is not None:
-            _log.warning(
-                "the volume is a network filesystem: SQLite's databases do not survive on one",
-                path=layout.target,
-                filesystem=kind,
-                hint="Use a block volume (iSCSI, Ceph RBD, Longhorn, local) for /config.",
-            )
         try:
             await Assembly(work, client, options.retrier, workers, progress).run()
         except errors.NoSpace:
@@ -147,12 +155,37 @@ async def _transfer(
             raise
         progress.phase("publishing")
         displace = options.on_existing is OnExisting.SET_ASIDE
-        receipt = await asyncio.to_thread(publish.prepare, work, displace=displace)
+        if options.preferences:
+            await asyncio.to_thread(_set_preferences, work, options.preferences)
+        receipt = await asyncio.to_thread(
+            publish.prepare, work, options.preferences, displace=displace
+        )
     finally:
         work.close()
     await asyncio.to_thread(publish.publish, layout, work.state, receipt)
     _published(layout, receipt)
     progress.done()
+
+
+async def _preflight(options: PullOptions, client: AgentClient) -> None:
+    """Refuse what would end badly, before anything is moved."""
+    report = await options.retrier.run("the preflight", client.server)
+    kind = await asyncio.to_thread(network_filesystem, options.target)
+    checks = [*report.checks, options.gate.check(report.plex_version), check_filesystem(kind)]
+    for check in checks:
+        if check.outcome is Outcome.WARNING:
+            _log.warning(check.found, check=check.name, hint=check.advice)
+    failed = [check for check in checks if check.outcome is Outcome.FAILURE]
+    if failed:
+        raise errors.PreflightRefused(
+            "; ".join(f"{check.name}: {check.found}" for check in failed),
+            hint=" ".join(check.advice for check in failed),
+        )
+
+
+def _set_preferences(work: Staging, preferences: dict[str, str]) -> None:
+    name = preferences_name(work.state.snapshot.library.name)
+    amend(work, name, lambda content: with_preferences(content, preferences))
 
 
 def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:

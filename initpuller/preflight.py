@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,24 +15,19 @@ import msgspec
 from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.wholeness import what_is_missing
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
-from shared.checks import Check, Outcome, size, some
+from shared.checks import Check, Outcome, duration, size, some
 from shared.memberpath import check_root_name
-from shared.plexversion import find_version
 
 if TYPE_CHECKING:
+    from initpuller.plex.versiongate import VersionGate
     from shared.pairing import Pairing
     from shared.protocol import LibraryReport, MediaFolder
 
 _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 _AN_ENTRY = 4096
 """Bytes that an entry may take beside its content: a block of a folder, or a file's last one."""
-
-
-class VersionPolicy(Enum):
-    """What it means that the pod's Plex is older than the source's."""
-
-    REFUSE = "refuse"
-    WARN = "warn"
+_ENTRY_SECONDS = 0.0002
+"""That an entry takes beside its bytes, both sides together (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,7 @@ class PreflightOptions:
 
     pairing: Pairing
     target: str
-    plex_version: str
-    """Of the pod's Plex, or its image's tag; empty if nobody said."""
-    policy: VersionPolicy
+    gate: VersionGate
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
@@ -84,21 +76,24 @@ def preflight(options: PreflightOptions) -> Preflight:
         IllegalPath: its library has a name that cannot be moved.
         OSError: the volume cannot be looked at.
     """
-    report = asyncio.run(_ask(options))
+    report, rate = asyncio.run(_ask(options))
     check_root_name(os.fsencode(report.library.name))
     target = [
-        check_version(report.plex_version, options.plex_version, options.policy),
+        options.gate.check(report.plex_version),
         *check_volume(report, look_at_volume(options.target, report.library.name)),
+        predict(report, rate),
         check_media(report.media, _there(report.media)),
     ]
     return Preflight(source=report.checks, target=target)
 
 
-async def _ask(options: PreflightOptions) -> LibraryReport:
+async def _ask(options: PreflightOptions) -> tuple[LibraryReport, float]:
+    """The agent's report, and how many bytes a second come from it."""
     from initpuller.wire.client import AgentClient  # noqa: PLC0415 - takes long to import
 
     async with AgentClient(options.pairing, options.idle) as client:
-        return await options.retrier.run("the preflight", client.library)
+        report = await options.retrier.run("the preflight", client.library)
+        return report, await options.retrier.run("the probe", client.probe)
 
 
 def _there(media: list[MediaFolder]) -> list[MediaFolder]:
@@ -116,37 +111,6 @@ def look_at_volume(target: str, name: str) -> Volume:
     )
 
 
-def check_version(source: str | None, target: str, policy: VersionPolicy) -> Check:
-    """The database's schema goes forward by itself, and never back."""
-    title = "version"
-    ours, theirs = find_version(target), find_version(source or "")
-    if theirs is None or ours is None:
-        whose = "the source's" if theirs is None else "the pod's"
-        return Check(
-            title,
-            _WARNING,
-            f"{whose} Plex version is not known",
-            "Give --plex-version or PLEXODUS_PLEX_VERSION, the tag of the image: it must not be"
-            " older than the source.",
-        )
-    if ours == theirs:
-        return Check(title, _PASS, f"{ours} on both sides")
-    if ours > theirs:
-        return Check(
-            title,
-            _WARNING,
-            f"the pod's {ours} is newer than the source's {theirs}",
-            "Plex will migrate its database at the first start: give it time, with no liveness"
-            f" probe; or begin with {theirs} and upgrade later.",
-        )
-    return Check(
-        title,
-        _FAILURE if policy is VersionPolicy.REFUSE else _WARNING,
-        f"the pod's {ours} is older than the source's {theirs}",
-        f"Use the image's tag {theirs} or a newer one: an older Plex cannot read the database.",
-    )
-
-
 def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:
     """Room, locks, and whether something is in the way."""
     needed = report.content_bytes + report.entries * _AN_ENTRY
@@ -161,12 +125,44 @@ def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:
         if report.entries > volume.free_inodes:
             advice = "Make the volume with more of them (mkfs -N), or larger."
             inodes = Check("inodes", _FAILURE, found, advice)
-    locks = Check("filesystem", _PASS, "a local one, or a block device's")
-    if volume.network is not None:
-        advice = "Use a block volume (iSCSI, Ceph RBD, Longhorn, local) for /config."
-        found = f"{volume.network}: SQLite's databases do not survive on a network filesystem"
-        locks = Check("filesystem", _WARNING, found, advice)
+    locks = check_filesystem(volume.network)
     return [space, inodes, locks, _existing(report.library.name, volume.existing)]
+
+
+def check_filesystem(network: str | None) -> Check:
+    """Whether the volume's locks work as SQLite needs them (https://sqlite.org/faq.html, 5).
+
+    Args:
+        network: the type of the filesystem, if that is one over the network.
+    """
+    if network is None:
+        return Check("filesystem", _PASS, "a local one, or a block device's")
+    advice = "Use a block volume (iSCSI, Ceph RBD, Longhorn, local) for /config."
+    found = f"{network}: SQLite's databases do not survive on a network filesystem"
+    return Check("filesystem", _WARNING, found, advice)
+
+
+def predict(report: LibraryReport, rate: float) -> Check:
+    """How long a pull may take, and so how long Plex is down.
+
+    Reading and sending go on at the same time; what an entry costs comes on top. How fast the
+    volume writes is not known before something is written.
+
+    Args:
+        report: the agent's, with what reading takes.
+        rate: bytes a second from the agent.
+    """
+    sending = report.content_bytes / rate if rate else 0.0
+    slower = max(report.read_seconds, sending)
+    seconds = slower + report.entries * _ENTRY_SECONDS
+    by = "the VM's disk" if report.read_seconds > sending else f"the network, {size(rate)}/s"
+    return Check(
+        "time",
+        _PASS,
+        f"about {duration(seconds)}, if the volume writes as fast: {duration(slower)} for"
+        f" {size(report.content_bytes)} by {by} (measured),"
+        f" the rest for {report.entries} entries; Plex is down for all of it",
+    )
 
 
 def check_media(asked: list[MediaFolder], there: list[MediaFolder]) -> Check:
@@ -184,8 +180,7 @@ def check_media(asked: list[MediaFolder], there: list[MediaFolder]) -> Check:
         _WARNING,
         f"not in this container: {some(absent)}",
         "Mount the media at the same paths in Plex' container, then nothing has to be changed. Else"
-        " add the new folders to each library before the first scan, with automatic emptying of"
-        " trash off.",
+        " 'plexodus-puller paths' tells what to change, and can do it.",
     )
 
 

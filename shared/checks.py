@@ -70,6 +70,14 @@ def size(count: float) -> str:
     raise AssertionError(count)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
+
+
 def _folded(text: str, head: str, column: int) -> list[str]:
     return textwrap.wrap(
         printable(text),  # some of it may be the agent's words, or a file's name

@@ -12,6 +12,9 @@ HEALTHZ = "/healthz"
 READYZ = "/readyz"
 METRICS = "/metrics"
 LIBRARY = "/v1/library"
+LIBRARY_SERVER = "/v1/library/server"
+PROBE = "/v1/probe"
+LOG = "/v1/log"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
@@ -28,6 +31,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a JSON answer that the puller reads at the most."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Health(msgspec.Struct):
@@ -83,15 +87,29 @@ class MediaFolder(msgspec.Struct, frozen=True):
     path: str
 
 
-class LibraryReport(msgspec.Struct, frozen=True):
-    """Answer to `GET /v1/library`: what a preflight of the source has found."""
+class ServerReport(msgspec.Struct, frozen=True):
+    """Answer to `GET /v1/library/server`: what is found without a look at the whole tree."""
 
     library: Library
     plex_version: str | None
-    entries: Count
-    content_bytes: Count
     media: list[MediaFolder]
     checks: list[Check]
+
+
+class LibraryReport(ServerReport, frozen=True):
+    """Answer to `GET /v1/library`: what a preflight of the source has found."""
+
+    entries: Count
+    content_bytes: Count
+    read_seconds: Seconds
+    """That reading all of it may take, by what a sample took."""
+
+
+class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /v1/log`: what the puller has to tell whoever reads the agent's log."""
+
+    event: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,40}$")]
+    about: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 class Problem(msgspec.Struct):

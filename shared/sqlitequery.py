@@ -10,6 +10,7 @@ That process: ``python -P -m shared.sqlitequery MODULE PATH``, statements as JSO
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import importlib
 import json
@@ -17,6 +18,7 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -26,6 +28,7 @@ _SHM_LOCK = 128
 """The byte of ``-shm`` that every connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
+_NOBODY = 65534
 _FAILED = 3
 _MODULE = "shared.sqlitequery"
 
@@ -101,6 +104,7 @@ def is_in_use(path: str) -> bool:
 
 def main() -> None:
     """Answer what stdin asks, and end without closing: a close may checkpoint, and delete."""
+    _keep_owners()
     sqlite = importlib.import_module(sys.argv[1])
     asked = json.load(sys.stdin)
     status = 0
@@ -116,6 +120,17 @@ def main() -> None:
     sys.stdout.write(answer)
     sys.stdout.flush()
     os._exit(status)
+
+
+def _keep_owners() -> None:
+    """Be root for files, but not in name: to root, SQLite's opening of a ``-wal`` is a chown of it.
+
+    That leaves a new ctime, by which the file would count as changed (unixOpen in os_unix.c).
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):  # in a user namespace that has nobody
+            os.seteuid(_NOBODY)
+            ctypes.CDLL(None).setfsuid(0)
 
 
 def _stand_in(connection: Any) -> None:  # noqa: ANN401 - of whichever SQLite

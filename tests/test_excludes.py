@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,12 +35,18 @@ PID_FILES = ("plexmediaserver.pid", "Plug-in Support/other.pid")
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library with one file of each kind, of eleven bytes."""
+    """A library with one file of each kind, of eleven bytes but for what Plex cannot do without."""
     library = tmp_path / "vm" / "Library"
     for name in (*KEPT, *REMADE, *PID_FILES):
         path = library / SERVER / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"eleven byte")
+    database = library / SERVER / KEPT[2]
+    database.unlink()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE metadata_items (id INTEGER)")
+    database.with_name(f"{database.name}-wal").write_bytes(b"eleven byte")
+    (library / SERVER / KEPT[0]).write_text('<Preferences MachineIdentifier="m"/>')
     return library
 
 

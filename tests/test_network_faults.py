@@ -154,7 +154,9 @@ async def test_no_handshake_ever_succeeds(
             await pull(impatient)
 
         assert time.monotonic() - started < 10
-        assert damage is None or proxy.happened.count(damage) == 2
+        assert (
+            damage is None or 2 <= proxy.happened.count(damage) <= 4
+        )  # the preflight goes beside the scan
         assert exit_code_for(caught.value) is ExitCode.UNREACHABLE
         assert str(proxy.port) in str(caught.value)
         assert {path.name for path in (tmp_path / "config").iterdir()} == {".plexodus"}

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import threading
 from contextlib import closing
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,12 +171,14 @@ def test_damage_is_told_by_its_check(server: Path, damage: str) -> None:
 
 
 def test_dated_copies_are_counted(server: Path) -> None:
-    """With their bytes, which are those of four more databases at the most."""
+    """Each, like all that Plex makes again, with its bytes."""
     for day in ("2024-03-11", "2024-03-08"):
         copy = (server / DATABASE).with_name(f"com.plexapp.plugins.library.db-{day}")
         copy.write_bytes(bytes(3 * 1024**2))
     check = looked(server)["regenerable"]
-    assert re.search(r"of these \d+\.\d MiB in [23] dated copies", check.found)
+    assert f"{PurePath(DATABASE).name}-2024-03-11 3.0 MiB" in check.found
+    assert f"{PurePath(DATABASE).name}-2024-03-08 3.0 MiB" in check.found
+    assert re.search(r"Cache \d+\.\d MiB", check.found)
     assert "--exclude-regenerable" in check.advice
 
 

@@ -11,7 +11,8 @@ from rig.programs import Agent, Puller, clean_environment, program
 from rig.volume import fingerprint
 
 from bench.plexlibrary import LibraryShape, make_library
-from initpuller.preflight import VersionPolicy, Volume, check_media, check_version, check_volume
+from initpuller.plex.versiongate import VersionGate
+from initpuller.preflight import Volume, check_media, check_volume, predict
 from shared.checks import Check, Outcome
 from shared.protocol import Library, LibraryReport, MediaFolder
 
@@ -63,7 +64,7 @@ def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -
     assert "0 failure" in target
     assert fingerprint(library) == before
     assert fingerprint(puller.target) == volume
-    assert agent.requests() == ["GET /v1/library"]
+    assert agent.requests() == ["GET /v1/library", "GET /v1/probe"]
 
 
 def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
@@ -126,6 +127,7 @@ def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
         content_bytes=content_bytes,
         media=[],
         checks=[],
+        read_seconds=20,
     )
 
 
@@ -164,7 +166,7 @@ def test_media_that_the_pod_does_not_have() -> None:
 
 def test_source_without_a_version() -> None:
     """Is a warning, whatever the pod's is."""
-    assert check_version(None, SAME, VersionPolicy.REFUSE).outcome is WARNING
+    assert VersionGate(SAME).check(None).outcome is WARNING
 
 
 def test_agent_that_is_not_there(
@@ -179,3 +181,14 @@ def test_agent_that_is_not_there(
     token = pairing.partition("//")[2].partition("@")[0]
     puller = Puller(target, tmp_path / "log", pairing.replace(token, "x" * 43))
     assert look(puller)[0] == 10
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(10**7, ("about 2 min", "by the network, 9.5 MiB/s")), (10**9, ("about 20 s", "disk"))],
+)
+def test_time_that_it_takes(rate: float, said: tuple[str, ...]) -> None:
+    """What is slower, the VM's disk or the network, decides; both were measured."""
+    check = predict(report(), rate)
+    assert check.outcome is PASS
+    assert all(words in check.found for words in said), check.found

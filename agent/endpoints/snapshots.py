@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import hdrs, web
 
-from agent.endpoints.connections import connection_of
+from agent.endpoints.bodies import read_body
 from agent.endpoints.files import send_file
 from agent.endpoints.patience import patiently
-from agent.endpoints.problems import problem
 from agent.source import wholetree
 from agent.source.activity import Phase
 from shared import protocol
@@ -63,17 +62,7 @@ class SnapshotEndpoints:
 
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
-        connection = connection_of(request)
-        if connection is None:
-            raise ConnectionResetError
-        try:
-            async with asyncio.timeout(connection.limits.body_seconds):
-                body = await request.read()
-            wanted = msgspec.json.decode(body, type=protocol.SnapshotRequest)
-        except TimeoutError:
-            return problem(408, "the request's body takes too long")
-        except (msgspec.MsgspecError, UnicodeError, web.RequestPayloadError) as error:
-            return problem(400, f"the request's body cannot be used ({error})")
+        wanted = await read_body(request, protocol.SnapshotRequest)
         about = await patiently(request, self._scans.scan(tuple(wanted.exclude)))
         location = protocol.snapshot_path(about.id)
         return _json(about, status=201, headers={"Location": location})

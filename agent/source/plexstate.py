@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
+from agent.source.readprobe import ReadSample
 from shared.errors import printable
 from shared.manifest import Kind
-from shared.plexlibrary import DATED, NEVER, PREFERENCES, REGENERABLE
+from shared.plexlibrary import NEVER, PREFERENCES, REGENERABLE
 from shared.treewalk import TreeWalk, matcher
 
 
@@ -18,11 +19,10 @@ class TreeFacts:
 
     entries: int = 0
     content_bytes: int = 0
-    regenerable_bytes: int = 0
-    """Of files that ``--exclude-regenerable`` leaves out, dated copies of databases included."""
-    dated: list[str] = field(default_factory=list)
-    """Dated copies of databases."""
-    dated_bytes: int = 0
+    regenerable: dict[str, int] = field(default_factory=dict)
+    """What ``--exclude-regenerable`` leaves out, below Plex' own folder, and its bytes."""
+    sample: ReadSample = field(default_factory=ReadSample)
+    """Some of the files."""
     absolute_links: list[str] = field(default_factory=list)
     """``path -> target`` of symlinks that lead somewhere only this machine has."""
     unreadable: list[str] = field(default_factory=list)
@@ -32,26 +32,23 @@ class TreeFacts:
 def look_at_tree(base: int, name: bytes) -> TreeFacts:
     """Walk the library ``name`` in the folder ``base`` once, reading no content."""
     facts = TreeFacts()
-    is_regenerable, is_dated = matcher(REGENERABLE), matcher(DATED)
-    left_out: list[bytes] = []
+    is_regenerable = matcher(REGENERABLE)
+    left_out = b""
     walk = TreeWalk(base, name, NEVER)
     for entry in walk.entries():
         facts.entries += 1
         if entry.kind is Kind.SYMLINK and entry.link.startswith(b"/"):
             facts.absolute_links.append(f"{printable(entry.path)} -> {printable(entry.link)}")
-        if entry.kind is Kind.DIRECTORY and is_regenerable is not None:
-            if is_regenerable(entry.path):
-                left_out.append(entry.path + b"/")
-            continue
+        is_below = bool(left_out) and entry.path.startswith(left_out)
+        if not is_below and is_regenerable is not None and is_regenerable(entry.path):
+            left_out, is_below = entry.path + b"/", True
+            facts.regenerable[printable(os.path.basename(entry.path))] = 0
         if entry.kind is not Kind.FILE:
             continue
         facts.content_bytes += entry.size
-        if is_dated is not None and is_dated(entry.path):
-            facts.dated.append(printable(entry.path))
-            facts.dated_bytes += entry.size
-        is_below = bool(left_out) and entry.path.startswith(left_out[-1])
-        if is_below or (is_regenerable is not None and is_regenerable(entry.path)):
-            facts.regenerable_bytes += entry.size
+        facts.sample.offer(entry.path, entry.size)
+        if is_below:
+            facts.regenerable[printable(os.path.basename(left_out[:-1]))] += entry.size
     facts.unreadable, facts.skipped = walk.seen.unreadable, walk.seen.skipped
     return facts
 

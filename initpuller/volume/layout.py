@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 USUAL_NAME = "Library"
 """What Plex calls its library: looked for before the agent has told the name."""
-RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-")
+RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-", "amended-")
 """How the names of the files begin that belong to one snapshot and one pull."""
 
 
@@ -71,6 +71,10 @@ class Layout:
     def sums(self, snapshot: str) -> str:
         """The agent's own list of digests."""
         return os.path.join(self.folder, f"sums-{snapshot}")
+
+    def amended(self, snapshot: str) -> str:
+        """What is about to take the place of a file of it."""
+        return os.path.join(self.folder, f"amended-{snapshot}")
 
     def library(self, name: str) -> str:
         """The final name."""

@@ -13,7 +13,8 @@ import os
 from typing import TYPE_CHECKING
 
 from initpuller.volume.records import Receipt, State, save_receipt, save_state
-from initpuller.volume.staging import Staging, compact_timestamp, remove_leftovers, timestamp
+from initpuller.volume.staging import Staging, remove_leftovers
+from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 _OWNER, _MODE = 0o700, 0o7777
 
 
-def prepare(staging: Staging, *, displace: bool) -> Receipt:
+def prepare(staging: Staging, preferences: dict[str, str], *, displace: bool) -> Receipt:
     """Step 1: from here on the agent is not needed any more.
 
     Args:
         staging: finished and verified.
+        preferences: those of Plex that were set in it.
         displace: set aside what has the library's name, if something has.
 
     Returns:
@@ -67,6 +69,7 @@ def prepare(staging: Staging, *, displace: bool) -> Receipt:
             started=state.started,
             verified=timestamp(),
             runs=state.runs,
+            preferences=preferences,
             set_aside=aside,
         )
         state.phase = "publishing"

@@ -44,6 +44,8 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     verified: str
     runs: int
     """How many runs of the puller it took."""
+    preferences: dict[str, str] = {}
+    """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
     set_aside: str | None = None
     """Where what had the library's name before has gone."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from initpuller.volume.carryover import carry_over, drop_files, prune
@@ -14,6 +13,7 @@ from initpuller.volume.journal import Journal
 from initpuller.volume.layout import RECORD_PREFIXES
 from initpuller.volume.names import remove
 from initpuller.volume.records import State, save_state
+from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared.dirstack import DirStack
 from shared.durable import fsync_folder, syncfs
 from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from initpuller.volume.unpack import Unpacked
     from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot
-
-
-def timestamp() -> str:
-    """Now: RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Staging:
@@ -118,6 +113,12 @@ class Staging:
         except OSError as error:
             raise storage_error(error, self.layout.staging) from error
         return found + [line for frame in frames for line in frame.differences]
+
+    def regular_file(self, name: str) -> str | None:
+        """The path of the file ``name`` below staging; None if it is none, or behind a symlink."""
+        path, top = os.path.join(self.layout.staging, name), os.path.realpath(self.layout.staging)
+        is_plain = os.path.realpath(path) == os.path.join(top, name) and os.path.isfile(path)
+        return path if is_plain else None
 
     def distrust(self) -> None:
         """Have the next run remove what does not belong here, and set all attributes again.
@@ -278,11 +279,6 @@ def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bo
         os.rename(layout.staging, aside)
     drop_work(layout)
     return True
-
-
-def compact_timestamp() -> str:
-    """Now, as part of a file name."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def remove_leftovers(layout: Layout) -> None:

@@ -9,11 +9,14 @@ from shared.dirstack import DirStack
 from shared.errors import ProtocolViolation, printable
 from shared.filedigests import hash_descriptor
 from shared.manifest import Entry, Kind
+from shared.plexlibrary import DATABASE_FOLDER, DATABASES, server_folder
 from shared.sha256sums import format_sum, parse_sum, read_line, read_sums
+from shared.sqlitecheck import check_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from initpuller.volume.staging import Staging
     from shared.filedigests import FileDigests
     from shared.manifestfile import ManifestFile
 
@@ -47,6 +50,19 @@ def wrong_sums(
                 yield number, entry
         if read_line(file):
             raise ProtocolViolation("SHA256SUMS has lines too many")
+
+
+def check_databases(staging: Staging) -> list[str]:
+    """What is wrong with Plex' databases in staging, a line each; nothing if there are none."""
+    server = server_folder(staging.state.snapshot.library.name)
+    if server is None:
+        return []
+    found = []
+    for name in DATABASES:
+        path = staging.regular_file(os.path.join(server, DATABASE_FOLDER, name))
+        if path is not None:
+            found += [f"{name}: {line}" for line in check_database(path)]
+    return found
 
 
 def changed_files(base: int, sums_path: str) -> Iterator[str]:

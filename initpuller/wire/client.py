@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from shared.pairing import Pairing
-    from shared.protocol import LibraryReport, Snapshot
+    from shared.protocol import LibraryReport, ServerReport, Snapshot
 
 _MAX_MANIFEST = 8 * 1024**3
 _MAX_REPORT = 4 * 1024**2
+_PROBE_SECONDS = 1.0
 
 
 class AgentClient:
@@ -77,6 +79,32 @@ class AgentClient:
         async with self._request("GET", protocol.LIBRARY, answers.OK) as response:
             body = await _read(response, _MAX_REPORT)
         return answers.decode_answer(body, protocol.LibraryReport)
+
+    async def server(self) -> ServerReport:
+        """Have the agent look at what of the library need not be walked.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation.
+        """
+        async with self._request("GET", protocol.LIBRARY_SERVER, answers.OK) as response:
+            body = await _read(response, _MAX_REPORT)
+        return answers.decode_answer(body, protocol.ServerReport)
+
+    async def probe(self) -> float:
+        """How many bytes a second come from the agent, measured for a second at most.
+
+        Raises:
+            AgentUnreachable, AuthenticationError.
+        """
+        received, clock = 0, time.monotonic
+        async with self._request("GET", protocol.PROBE, answers.OK) as response:
+            await response.content.readany()  # the connection is open, and its window too
+            started = clock()
+            async for part in response.content.iter_any():
+                received += len(part)
+                if clock() - started > _PROBE_SECONDS:
+                    break
+            return received / max(clock() - started, 1e-6)
 
     async def scan(self, exclude: list[str]) -> Snapshot:
         """Have the agent scan the library.

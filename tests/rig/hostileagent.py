@@ -97,6 +97,12 @@ class Reply:
     """Send the body again and again, until the client hangs up."""
 
 
+SOUND = msgspec.json.encode(
+    protocol.ServerReport(protocol.Library("0" * 32, "Library", "vm", "/srv/Library"), None, [], [])
+)
+"""A report of a source with which nothing is wrong."""
+
+
 @dataclass
 class Offer:
     """All answers of an agent; to the n-th request for the same goes the n-th, or the last."""
@@ -109,6 +115,8 @@ class Offer:
     frames: list[list[Reply]]
     sums: list[Reply]
     check: list[Reply]
+    server: list[Reply]
+    """The answers to the preflight."""
 
     def announce(self, manifest: bytes, name: str | None = None) -> None:
         """Serve ``manifest`` (as it is on the wire) and name it as it should be, or ``name``."""
@@ -158,7 +166,7 @@ def offer_lines(lines: bytes) -> Offer:
         "skipped": [],
         "excluded": [],
     }
-    offer = Offer(snapshot, [], [], [], [Reply()], [Reply(status=204)])
+    offer = Offer(snapshot, [], [], [], [Reply()], [Reply(status=204)], [Reply(SOUND)])
     offer.announce(packed(lines))
     return offer
 
@@ -214,6 +222,8 @@ class HostileAgent:
 
     def _replies(self, request: web.Request) -> list[Reply]:
         offer, last = self.offer, request.path.rpartition("/")[2]
+        if request.path == protocol.LIBRARY_SERVER:
+            return offer.server
         if request.path == protocol.SNAPSHOTS:
             return offer.scan or [Reply(msgspec.json.encode(offer.snapshot), 201)]
         if "/frames/" in request.path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import json
 import os
@@ -113,10 +114,11 @@ def _forget_sockets() -> None:
 
 def _resolve(name: str) -> object:
     """A module, or a class in one."""
-    if name in sys.modules:
-        return sys.modules[name]
-    module, _, below = name.rpartition(".")
-    return getattr(_resolve(module), below)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, below = name.rpartition(".")
+        return getattr(_resolve(module), below)
 
 
 def grow_tiny(root: Path, seed: int = 3) -> Path:

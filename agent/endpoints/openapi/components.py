@@ -16,6 +16,8 @@ _, SCHEMAS = msgspec.json.schema_components(
     [
         protocol.Health,
         protocol.LibraryReport,
+        protocol.ServerReport,
+        protocol.PullerEvent,
         protocol.SnapshotRequest,
         protocol.Snapshot,
         protocol.Problem,

@@ -12,6 +12,8 @@ from shared import protocol
 from shared.codec import Encoding
 
 if TYPE_CHECKING:
+    import msgspec
+
     from agent.endpoints.openapi.components import Json
 
 _SNAPSHOT = "{snapshot}"
@@ -19,6 +21,7 @@ _SUFFIX = "{suffix}"
 _ALL = ("401", "500", "503", "507")
 _NAMED = (*_ALL, "404")
 _READ = (*_NAMED, "409")
+_BODY = ("400", "408", "413")
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
 _ENCODINGS: Json = {encoding.media_type: {} for encoding in Encoding}
@@ -44,6 +47,30 @@ def paths() -> Json:
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.LibraryReport)}})}
             | _failures(*_ALL),
         ),
+        protocol.LIBRARY_SERVER: _get(
+            "server",
+            "What a preflight finds without a look at the whole tree",
+            {"200": _body("The report.", {_JSON: {"schema": schema(protocol.ServerReport)}})}
+            | _failures(*_ALL),
+        ),
+        protocol.PROBE: _get(
+            "probe",
+            "Random bytes, to measure the network by; close the connection after enough of them",
+            {"200": _body("Bytes.", {"application/octet-stream": {}})} | _failures(*_ALL),
+        ),
+        protocol.LOG: {
+            "post": _with_body(
+                _operation(
+                    "tell",
+                    "Write into the agent's log what a puller has to tell",
+                    {
+                        "204": {"description": "It is written.", "headers": headers()},
+                        **_failures(*_ALL, *_BODY),
+                    },
+                ),
+                protocol.PullerEvent,
+            )
+        },
         protocol.SNAPSHOTS: {"post": _scan()},
         protocol.snapshot_path(_SNAPSHOT): _get(
             "snapshot",
@@ -175,13 +202,17 @@ def _scan() -> Json:
                 {_JSON: {"schema": schema(protocol.Snapshot)}},
                 headers("Location"),
             ),
-            **_failures(*_ALL, "400", "408", "409", "413"),
+            **_failures(*_ALL, *_BODY, "409"),
         },
     )
+    return _with_body(operation, protocol.SnapshotRequest)
+
+
+def _with_body(operation: Json, kind: type[msgspec.Struct]) -> Json:
     operation["requestBody"] = {
         "required": True,
         "description": "Read as JSON, whatever its Content-Type.",
-        "content": {_JSON: {"schema": schema(protocol.SnapshotRequest)}},
+        "content": {_JSON: {"schema": schema(kind)}},
     }
     return operation
 

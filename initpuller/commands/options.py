@@ -1,0 +1,59 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from initpuller.plex.versiongate import VersionPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Globs(click.ParamType[str]):
+    """Patterns; in the environment one a line, since names have blanks."""
+
+    name = "glob"
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what JSON cannot carry; ``?`` and ``*`` match the bytes of other names."""
+        try:
+            value.encode()
+        except UnicodeError:
+            self.fail("a pattern must be UTF-8; match other bytes with ? or *", param, ctx)
+        return value
+
+
+TARGET = click.option(
+    "--target",
+    envvar="PLEXODUS_TARGET",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The volume; the library appears in it under its own name.",
+)
+
+AS_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+
+
+def version_gated(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options ``plex_version`` and ``version_policy``."""
+    version = click.option(
+        "--plex-version",
+        envvar="PLEXODUS_PLEX_VERSION",
+        metavar="VERSION",
+        default="",
+        help="Of the Plex that will run in the pod: the tag of its image.",
+    )
+    policy = click.option(
+        "--version-policy",
+        envvar="PLEXODUS_VERSION_POLICY",
+        type=click.Choice([each.value for each in VersionPolicy]),
+        default=VersionPolicy.REFUSE.value,
+        show_default=True,
+        help="What a pod with an older Plex than the source's means.",
+    )
+    return version(policy(command))

@@ -1,0 +1,59 @@
+"""``plexodus-puller preflight``."""
+
+from __future__ import annotations
+
+import click
+
+from initpuller.commands.options import AS_JSON, TARGET, version_gated
+from initpuller.commands.pairing import chosen_pairing, paired
+
+
+@click.command()
+@paired
+@TARGET
+@version_gated
+@AS_JSON
+def preflight(
+    *,
+    pairing_file: str | None,
+    client_certificate: str,
+    client_key: str,
+    target: str,
+    plex_version: str,
+    version_policy: str,
+    as_json: bool,
+) -> None:
+    """Look at both sides as before a move. Nothing is stopped, nothing is written.
+
+    Exits 12 if something must be mended first.
+
+    \b
+    Example:
+      plexodus-puller preflight --pairing-file pairing --target /config \\
+          --plex-version 1.40.1.8227-c0dd5a73e
+    """
+    import msgspec
+
+    from initpuller.plex.versiongate import VersionGate, VersionPolicy
+    from initpuller.preflight import PreflightOptions
+    from initpuller.preflight import preflight as look_at_both
+    from shared.checks import page
+    from shared.errors import ConfigurationError, PreflightRefused
+
+    options = PreflightOptions(
+        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
+        target=target,
+        gate=VersionGate(plex_version, VersionPolicy(version_policy)),
+    )
+    try:
+        found = look_at_both(options)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the target cannot be looked at ({error.strerror})", path=target
+        ) from error
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
+    if found.failed:
+        raise PreflightRefused(f"not fit to be moved: {', '.join(found.failed)}", path=target)

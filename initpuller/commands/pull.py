@@ -1,0 +1,137 @@
+"""``plexodus-puller pull``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from initpuller.commands.options import TARGET, Globs, version_gated
+from initpuller.commands.pairing import chosen_pairing, paired
+from initpuller.volume.decision import OnExisting
+from shared.errors import Interrupted
+
+if TYPE_CHECKING:
+    from initpuller.migrate import PullOptions
+
+_MAX_JOBS = 16
+
+
+@click.command()
+@paired
+@TARGET
+@click.option(
+    "--owner",
+    envvar="PLEXODUS_OWNER",
+    metavar="UID:GID|keep",
+    help="Whose everything shall be. Default: PLEX_UID:PLEX_GID where these are set, as for Plex'"
+    " image; else as in the source where we may, else our own.",
+)
+@click.option(
+    "--exclude",
+    envvar="PLEXODUS_EXCLUDE",
+    metavar="GLOB",
+    multiple=True,
+    type=Globs(),
+    help="Leave this out; can be repeated. In the environment: one a line.",
+)
+@click.option(
+    "--exclude-regenerable",
+    envvar="PLEXODUS_EXCLUDE_REGENERABLE",
+    is_flag=True,
+    help="Leave out what Plex makes again: Cache, Codecs, Crash Reports, Diagnostics, Drivers,"
+    " Logs, Updates, dated copies of the databases.",
+)
+@click.option(
+    "--jobs",
+    envvar="PLEXODUS_JOBS",
+    metavar="N",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, _MAX_JOBS),
+    help="Processes that fetch and unpack; each has a frame of 4 MiB in hand and asks for another.",
+)
+@click.option(
+    "--on-existing",
+    envvar="PLEXODUS_ON_EXISTING",
+    default=OnExisting.SKIP.value,
+    show_default=True,
+    type=click.Choice([each.value for each in OnExisting]),
+    help="What to do about a library that is there already and not ours.",
+)
+@click.option(
+    "--set-preference",
+    "set_preferences",
+    envvar="PLEXODUS_SET_PREFERENCE",
+    metavar="NAME=VALUE",
+    multiple=True,
+    type=Globs(),
+    help="Change this in the volume's Preferences.xml before Plex starts on it; can be repeated."
+    " autoEmptyTrash=0 keeps a first scan without media from deleting anything.",
+)
+@version_gated
+@click.option(
+    "--no-cutover",
+    envvar="PLEXODUS_NO_CUTOVER",
+    is_flag=True,
+    expose_value=False,
+    help="Plex is stopped already, or there is none. This version knows no other way.",
+)
+def pull(
+    *,
+    pairing_file: str | None,
+    client_certificate: str,
+    client_key: str,
+    target: str,
+    owner: str | None,
+    exclude: tuple[str, ...],
+    exclude_regenerable: bool,
+    jobs: int,
+    on_existing: str,
+    set_preferences: tuple[str, ...],
+    plex_version: str,
+    version_policy: str,
+) -> None:
+    """Bring the library, verified, in one rename; go on where an earlier run ended.
+
+    Stop Plex on the VM first. Exits 0 when the library is there, and at once when it was there.
+
+    \b
+    Examples:
+      plexodus-puller pull --pairing-file pairing --target /config --owner 1000:1000
+      plexodus-puller pull --pairing-file pairing --target /config --exclude Cache \\
+          --exclude 'Crash Reports'
+    """
+    from initpuller.migrate import PullOptions
+    from initpuller.plex.preferences import parse_preferences
+    from initpuller.plex.versiongate import VersionGate, VersionPolicy
+    from initpuller.volume.ownership import choose_ownership, plex_owner
+    from shared.plexlibrary import NEVER, REGENERABLE
+
+    options = PullOptions(
+        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
+        target=target,
+        ownership=choose_ownership(owner or plex_owner(os.environ)),
+        exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
+        jobs=jobs,
+        on_existing=OnExisting(on_existing),
+        preferences=parse_preferences(set_preferences),
+        gate=VersionGate(plex_version, VersionPolicy(version_policy)),
+    )
+    asyncio.run(_until_signalled(options))
+
+
+async def _until_signalled(options: PullOptions) -> None:
+    """Run the pull; SIGTERM and SIGINT end it with its journal in order."""
+    from initpuller import migrate
+
+    task = asyncio.create_task(migrate.pull(options))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise Interrupted("stopped by a signal", hint="The next run goes on from here.") from None

@@ -1,0 +1,25 @@
+"""``plexodus-puller verify``."""
+
+from __future__ import annotations
+
+import click
+
+from initpuller.commands.options import TARGET
+
+
+@click.command()
+@TARGET
+def verify(*, target: str) -> None:
+    """Read every file on the volume again and compare it with the receipt's digests.
+
+    What Plex itself has changed since is reported too. The same by hand:
+    cd TARGET && sha256sum -c .plexodus/SHA256SUMS
+
+    \b
+    Example:
+      plexodus-puller verify --target /config
+    """
+    from initpuller import standing
+
+    receipt = standing.verify(target)
+    click.echo(f"{receipt.files} files are as they were moved ({receipt.verified})")
