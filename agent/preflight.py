@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
-from agent.source.plexstate import look_at_tree, read_preferences
+from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds
 from shared.checks import Check, Outcome, size, some
 from shared.plexlibrary import (
@@ -22,6 +22,7 @@ from shared.plexlibrary import (
     PREFERENCES,
     server_folder,
 )
+from shared.preferences import read_preferences
 from shared.protocol import LibraryReport, MediaFolder, ServerReport
 from shared.sqlitecheck import check_database
 from shared.sqlitequery import DatabaseError, query
@@ -80,7 +81,7 @@ def _media(server: str) -> list[MediaFolder]:
     path = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
     with suppress(DatabaseError, OSError):
         [rows] = query(path, [MEDIA_FOLDERS])
-        return [MediaFolder(str(section), str(folder)) for section, folder in rows]
+        return [MediaFolder(str(section), str(folder)) for _, section, folder in rows]
     return []
 
 

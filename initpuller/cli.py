@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from initpuller.commands import paths, preflight, pull, status, verify
+from initpuller.commands import check, paths, preflight, pull, status, verify, watch
 from shared import __version__
 
 
@@ -28,6 +28,8 @@ for _command in (
     preflight.preflight,
     pull.pull,
     paths.paths,
+    check.check,
+    watch.watch,
     status.status,
     verify.verify,
 ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.assemble import Assembly
+from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import check_filesystem
@@ -28,6 +29,7 @@ from shared import errors
 from shared.checks import Outcome
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
+from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
@@ -130,7 +132,7 @@ async def _transfer(
     look_first = asyncio.ensure_future(_preflight(options, client))
     try:
         snapshot = await options.retrier.run("the scan", lambda: client.scan(options.exclude))
-        await look_first
+        version = await look_first
     finally:
         look_first.cancel()
         await asyncio.gather(look_first, return_exceptions=True)
@@ -154,12 +156,7 @@ async def _transfer(
             await asyncio.to_thread(check_space, work.fd, manifest, work.journal)  # how much?
             raise
         progress.phase("publishing")
-        displace = options.on_existing is OnExisting.SET_ASIDE
-        if options.preferences:
-            await asyncio.to_thread(_set_preferences, work, options.preferences)
-        receipt = await asyncio.to_thread(
-            publish.prepare, work, options.preferences, displace=displace
-        )
+        receipt = await asyncio.to_thread(_prepare, work, options, version)
     finally:
         work.close()
     await asyncio.to_thread(publish.publish, layout, work.state, receipt)
@@ -167,8 +164,8 @@ async def _transfer(
     progress.done()
 
 
-async def _preflight(options: PullOptions, client: AgentClient) -> None:
-    """Refuse what would end badly, before anything is moved."""
+async def _preflight(options: PullOptions, client: AgentClient) -> str | None:
+    """Refuse what would end badly, before anything is moved; the version of the source's Plex."""
     report = await options.retrier.run("the preflight", client.server)
     kind = await asyncio.to_thread(network_filesystem, options.target)
     checks = [*report.checks, options.gate.check(report.plex_version), check_filesystem(kind)]
@@ -181,11 +178,20 @@ async def _preflight(options: PullOptions, client: AgentClient) -> None:
             "; ".join(f"{check.name}: {check.found}" for check in failed),
             hint=" ".join(check.advice for check in failed),
         )
+    return report.plex_version
 
 
-def _set_preferences(work: Staging, preferences: dict[str, str]) -> None:
-    name = preferences_name(work.state.snapshot.library.name)
-    amend(work, name, lambda content: with_preferences(content, preferences))
+def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receipt:
+    """Change what the user wants changed, and write down what has come."""
+    name, preferences = work.state.snapshot.library.name, options.preferences
+    if preferences:
+        amend(work, preferences_name(name), lambda content: with_preferences(content, preferences))
+    facts, server = None, server_folder(name)
+    needed = (PREFERENCES, os.path.join(DATABASE_FOLDER, DATABASES[0]))
+    if server and all(work.regular_file(os.path.join(server, each)) for each in needed):
+        facts = read_facts(os.path.join(work.layout.staging, server), version)
+    displace = options.on_existing is OnExisting.SET_ASIDE
+    return publish.prepare(work, preferences, facts, displace=displace)
 
 
 def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:

@@ -13,6 +13,8 @@ from initpuller.volume.records import Receipt, load_receipt, load_state
 from initpuller.volume.verify import changed_files
 from shared.errors import StorageError, TargetConflict, TreeDiffers, storage_error
 from shared.filedigests import hash_descriptor
+from shared.plexlibrary import ServerFacts, server_folder
+from shared.preferences import read_preferences
 
 _PERCENT = 100
 _ALMOST = 99
@@ -100,6 +102,27 @@ def as_text(standing: Standing) -> str:
         "runs": str(standing.runs or ""),
     }
     return "\n".join(f"{name:<9} {value}" for name, value in pairs.items() if value)
+
+
+def moved_plex(target: str) -> tuple[ServerFacts, str]:
+    """What the server was that was moved onto this volume, and its owner's token.
+
+    Raises:
+        TargetConflict: none was.
+        StorageError: the receipt, or the preferences, cannot be read.
+    """
+    layout = open_layout(target)
+    receipt = load_receipt(layout)
+    if receipt is None or receipt.plex is None:
+        raise TargetConflict("no Plex was moved onto this volume", path=layout.receipt)
+    server = server_folder(layout.library(receipt.library.name)) or ""
+    try:
+        token = read_preferences(server).get("PlexOnlineToken", "")
+    except OSError as error:
+        raise storage_error(error, server) from error
+    except ValueError as error:
+        raise StorageError(f"Preferences.xml {error}", path=server) from error
+    return receipt.plex, token
 
 
 def verify(target: str) -> Receipt:

@@ -5,6 +5,7 @@
     PlexodusError
     ├── Temporary                     trying again may help: the retry loop looks at nothing else
     │   ├── AgentUnreachable          refused, cut, stalled, or an answer of the 5xx kind
+    │   ├── PlexUnreachable           the pod's Plex does not answer (yet)
     │   ├── SnapshotGone              the agent no longer has the snapshot: scan again
     │   └── FrameDamaged              a frame whose digest is wrong, the first time
     └── Permanent                     trying again cannot help: tell the user and stop
@@ -17,6 +18,7 @@
         │   ├── ManifestTooLarge, ManifestMalformed, ManifestDigestWrong, ManifestSumsWrong
         │   ├── IllegalPath, IllegalLink, EntriesOutOfOrder, ParentNotDirectory
         │   ├── ProtocolViolation
+        │   ├── PlexRefused
         │   └── TreeDiffers
         ├── TargetConflict
         │   └── VolumeLocked
@@ -66,6 +68,10 @@ class Permanent(PlexodusError):
 
 class AgentUnreachable(Temporary):
     """The agent cannot be reached, went away, stalled, or is in trouble of its own."""
+
+
+class PlexUnreachable(Temporary):
+    """The Plex that runs on the volume does not answer (yet)."""
 
 
 class SnapshotGone(Temporary):
@@ -154,6 +160,10 @@ class ParentNotDirectory(IntegrityError):
 
 class ProtocolViolation(IntegrityError):
     """An answer of the agent that the protocol does not allow."""
+
+
+class PlexRefused(IntegrityError):
+    """Plex did not do what it was asked, or is not the server that was moved."""
 
 
 class TreeDiffers(IntegrityError):

@@ -27,6 +27,7 @@ _CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
     (errors.ConfigurationError, ExitCode.CONFIGURATION),
     (errors.AuthenticationError, ExitCode.AUTHENTICATION),
     (errors.AgentUnreachable, ExitCode.UNREACHABLE),
+    (errors.PlexUnreachable, ExitCode.UNREACHABLE),
     (errors.SnapshotGone, ExitCode.UNREACHABLE),
     (errors.PreflightRefused, ExitCode.PREFLIGHT),
     (errors.FrameDamaged, ExitCode.INTEGRITY),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 NEVER = ("*.pid",)
 """Patterns of what must not arrive: a server that finds another one's pid file waits for ever."""
 
@@ -21,10 +23,10 @@ REGENERABLE = (*(folder + name for folder in _SERVER for name in _REMADE), *DATE
 DATABASES = ("com.plexapp.plugins.library.db", "com.plexapp.plugins.library.blobs.db")
 """Below :data:`DATABASE_FOLDER`; the second may be missing in old libraries."""
 MEDIA_FOLDERS = (
-    "SELECT s.name, l.root_path FROM section_locations l"
-    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, l.root_path"
+    "SELECT s.id, s.name, l.root_path FROM section_locations l"
+    " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, s.id, l.root_path"
 )
-"""Asked of the first database: each library's name and a folder of its media."""
+"""Asked of the first database: each library's number and name, and a folder of its media."""
 DATABASE_FOLDER = "Plug-in Support/Databases"
 PREFERENCES = "Preferences.xml"
 
@@ -43,6 +45,25 @@ OLD_MACHINE = (
     "allowedNetworks",
 )
 """Preferences that name paths, devices and networks of the machine that they were made on."""
+
+
+class SectionFacts(msgspec.Struct, frozen=True):
+    """One library of a server, as its database has it."""
+
+    number: int
+    name: str
+    items: int
+    """On the top level: films, shows, artists, photos and albums."""
+
+
+class ServerFacts(msgspec.Struct, frozen=True):
+    """What makes a server the one that it was."""
+
+    version: str
+    """Empty where it was not known."""
+    machine_identifier: str
+    """As ``/identity`` tells it; empty where it could not be read."""
+    sections: list[SectionFacts]
 
 
 def server_folder(library: str) -> str | None:

@@ -8,9 +8,19 @@ import pytest
 from rig.programs import Agent, Puller
 from rig.volume import grow_small
 
+from bench.plexlibrary import LibraryShape, make_library
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Plex library of version 1.40.1, which nobody changes: copy it for that."""
+    library = tmp_path_factory.mktemp("made") / "Library"
+    make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
+    return library
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, cut_at, left_of_pull, pull
 
-from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.preferences import parse_preferences, with_preferences
 from shared.errors import ConfigurationError, IntegrityError
 
@@ -28,14 +27,6 @@ SERVER = "Application Support/Plex Media Server"
 DATABASE = f"{SERVER}/Plug-in Support/Databases/com.plexapp.plugins.library.db"
 PREFERENCES = f"{SERVER}/Preferences.xml"
 SAME = "1.40.1.8227-c0dd5a73e"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Plex library of version 1.40.1."""
-    library = tmp_path_factory.mktemp("made") / "Library"
-    make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
-    return library
 
 
 @pytest.fixture

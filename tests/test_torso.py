@@ -10,7 +10,6 @@ import pytest
 from rig.programs import Agent, Puller
 from rig.volume import fingerprint
 
-from bench.plexlibrary import LibraryShape, make_library
 from initpuller.volume.filesystem import network_filesystem
 
 if TYPE_CHECKING:
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
 
 SERVER = "Application Support/Plex Media Server"
 DATABASE = f"{SERVER}/Plug-in Support/Databases/com.plexapp.plugins.library.db"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Plex library."""
-    library = tmp_path_factory.mktemp("made") / "Library"
-    make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
-    return library
 
 
 @pytest.fixture

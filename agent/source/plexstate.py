@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from xml.etree import ElementTree as ET
 
 from agent.source.readprobe import ReadSample
 from shared.errors import printable
 from shared.manifest import Kind
-from shared.plexlibrary import NEVER, PREFERENCES, REGENERABLE
+from shared.plexlibrary import NEVER, REGENERABLE
 from shared.treewalk import TreeWalk, matcher
 
 
@@ -51,20 +50,3 @@ def look_at_tree(base: int, name: bytes) -> TreeFacts:
             facts.regenerable[printable(os.path.basename(left_out[:-1]))] += entry.size
     facts.unreadable, facts.skipped = walk.seen.unreadable, walk.seen.skipped
     return facts
-
-
-def read_preferences(server: str) -> dict[str, str]:
-    """The attributes of ``Preferences.xml``, which are all that it has.
-
-    Raises:
-        OSError: it is not there, or may not be read.
-        ValueError: it is empty, or no XML.
-    """
-    with open(os.path.join(server, PREFERENCES), "rb") as file:
-        content = file.read()
-    if not content:
-        raise ValueError("is empty")
-    try:
-        return dict(ET.fromstring(content).attrib)  # noqa: S314 - the administrator's own file
-    except ET.ParseError as error:
-        raise ValueError(f"is no XML ({error})") from error

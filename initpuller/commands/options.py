@@ -38,6 +38,25 @@ TARGET = click.option(
 
 AS_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
 
+PLEX_URL = click.option(
+    "--plex-url",
+    envvar="PLEXODUS_PLEX_URL",
+    metavar="URL",
+    default="http://127.0.0.1:32400",
+    show_default=True,
+    help="Where the Plex listens that runs on this volume: in a pod, at the same address.",
+)
+
+MAP = click.option(
+    "--map",
+    "mappings",
+    envvar="PLEXODUS_MAP",
+    metavar="OLD=NEW",
+    multiple=True,
+    type=Globs(),
+    help="Media that was below OLD on the VM is below NEW here; can be repeated.",
+)
+
 
 def version_gated(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` the options ``plex_version`` and ``version_policy``."""

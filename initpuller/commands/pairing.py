@@ -56,6 +56,17 @@ def chosen_pairing(path: str | None, certificate: str, key: str) -> Pairing:
     return replace(parse_pairing(_pairing_text(path)), certificate=certificate, key=key)
 
 
+def pairing_if_given(path: str | None, certificate: str, key: str) -> Pairing | None:
+    """The same; None if there is none.
+
+    Raises:
+        ConfigurationError: there are two, or it cannot be used.
+    """
+    if path is None and PAIRING_VARIABLE not in os.environ:
+        return None
+    return chosen_pairing(path, certificate, key)
+
+
 def _pairing_text(path: str | None) -> str:
     text = os.environ.get(PAIRING_VARIABLE)
     if path is None:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from initpuller.commands.options import AS_JSON, TARGET, Globs
+from initpuller.commands.options import AS_JSON, MAP, PLEX_URL, TARGET
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from initpuller.plex.paths import Section
 
 
 @click.command()
 @TARGET
+@MAP
 @click.option(
-    "--map",
-    "mappings",
-    envvar="PLEXODUS_MAP",
-    metavar="OLD=NEW",
-    multiple=True,
-    type=Globs(),
-    help="Media that was below OLD on the VM is below NEW here; can be repeated.",
+    "--apply",
+    "is_applied",
+    envvar="PLEXODUS_APPLY",
+    is_flag=True,
+    help="Have the running Plex look where the media is now: library by library, new folders first,"
+    " a scan, then without the old ones, with automatic emptying of trash off meanwhile.",
 )
+@PLEX_URL
 @AS_JSON
-def paths(*, target: str, mappings: tuple[str, ...], as_json: bool) -> None:
+def paths(
+    *, target: str, mappings: tuple[str, ...], is_applied: bool, plex_url: str, as_json: bool
+) -> None:
     """Tell where Plex' libraries look for media, whether it is here, and what to change.
 
     Run it where the media is mounted as in Plex' container. The database is only read. Exits 12 if
-    a media file is not where it is looked for.
+    a media file is not where it is looked for; then nothing is applied.
 
     \b
     Examples:
       plexodus-puller paths --target /config
       plexodus-puller paths --target /config --map /mnt/nas-plex=/media/library
+      plexodus-puller paths --target /config --map /mnt/nas-plex=/media/library --apply
     """
     import msgspec
 
@@ -41,7 +51,28 @@ def paths(*, target: str, mappings: tuple[str, ...], as_json: bool) -> None:
 
     library = os.path.join(target, read_standing(target).library or USUAL_NAME)
     sections = look_at_sections(library, [parse_mapping(each) for each in mappings])
-    click.echo(msgspec.json.encode(sections) if as_json else as_text(sections))
+    click.echo(msgspec.json.encode(sections).decode() if as_json else as_text(sections))
     incomplete = [section.name for section in sections if section.missing]
     if incomplete:
         raise PreflightRefused(f"media is missing of: {', '.join(incomplete)}", path=library)
+    if is_applied:
+        _apply(target, plex_url, sections)
+
+
+def _apply(target: str, plex_url: str, sections: Sequence[Section]) -> None:
+    from initpuller.plex.api import PlexApi
+    from initpuller.plex.apply import apply_sections
+    from initpuller.plex.arrived import check_identity
+    from initpuller.plex.identity import check_url
+    from initpuller.plex.trash import TrashRecord
+    from initpuller.standing import moved_plex
+    from initpuller.volume.layout import open_layout
+    from shared.checks import Outcome
+    from shared.errors import PlexRefused
+
+    facts, token = moved_plex(target)
+    api = PlexApi(check_url(plex_url), token)
+    identity = check_identity(facts, api.machine_identifier)
+    if identity.outcome is Outcome.FAILURE:
+        raise PlexRefused(identity.found, path=plex_url, hint=identity.advice)
+    apply_sections(api, sections, TrashRecord(open_layout(target).trash))

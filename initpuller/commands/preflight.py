@@ -52,7 +52,7 @@ def preflight(
             f"the target cannot be looked at ({error.strerror})", path=target
         ) from error
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(msgspec.json.encode(found).decode())
     else:
         click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
     if found.failed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -105,6 +104,8 @@ def pull(
       plexodus-puller pull --pairing-file pairing --target /config --exclude Cache \\
           --exclude 'Crash Reports'
     """
+    import asyncio
+
     from initpuller.migrate import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
@@ -126,6 +127,8 @@ def pull(
 
 async def _until_signalled(options: PullOptions) -> None:
     """Run the pull; SIGTERM and SIGINT end it with its journal in order."""
+    import asyncio
+
     from initpuller import migrate
 
     task = asyncio.create_task(migrate.pull(options))

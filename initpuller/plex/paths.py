@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FILES = (
-    "SELECT s.name, p.file FROM media_parts p JOIN media_items m ON m.id = p.media_item_id"
+    "SELECT s.id, p.file FROM media_parts p JOIN media_items m ON m.id = p.media_item_id"
     " JOIN library_sections s ON s.id = m.library_section_id"
-    " WHERE p.deleted_at IS NULL AND p.file LIKE '/%' ORDER BY s.name, p.file"
+    " WHERE p.deleted_at IS NULL AND p.file LIKE '/%' ORDER BY s.id, p.file"
 )
 
 
@@ -44,6 +44,7 @@ class Folder(msgspec.Struct, frozen=True):
 class Section(msgspec.Struct, frozen=True):
     """One library of Plex."""
 
+    number: int
     name: str
     folders: list[Folder]
     found: int
@@ -92,20 +93,20 @@ def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]
         folders, files = query(database, [MEDIA_FOLDERS, _FILES])
     except (DatabaseError, OSError) as error:
         raise IntegrityError(f"the database cannot be read ({error})", path=database) from error
-    sections: dict[str, Section] = {}
-    for name, path in folders:
+    sections: dict[int, Section] = {}
+    for number, name, path in folders:
         new = mapped(path, mappings)
-        section = sections.setdefault(name, Section(name, [], 0, []))
+        section = sections.setdefault(number, Section(number, name, [], 0, []))
         section.folders.append(Folder(path, new, os.path.isdir(new)))
-    found: dict[str, int] = dict.fromkeys(sections, 0)
-    for name, path in files:
-        if name in sections:
+    found: dict[int, int] = dict.fromkeys(sections, 0)
+    for number, path in files:
+        if number in sections:
             new = mapped(path, mappings)
             if os.path.exists(new):
-                found[name] += 1
+                found[number] += 1
             else:
-                sections[name].missing.append(new)
-    return [msgspec.structs.replace(each, found=found[each.name]) for each in sections.values()]
+                sections[number].missing.append(new)
+    return [msgspec.structs.replace(each, found=found[each.number]) for each in sections.values()]
 
 
 def as_text(sections: Sequence[Section]) -> str:

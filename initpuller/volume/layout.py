@@ -56,6 +56,16 @@ class Layout:
         """The digest of every file that was moved."""
         return os.path.join(self.folder, "SHA256SUMS")
 
+    @property
+    def trash(self) -> str:
+        """While Plex' libraries move to other folders: its emptying of trash was on."""
+        return os.path.join(self.folder, "trash-was-on")
+
+    @property
+    def migrated(self) -> str:
+        """What was found when Plex ran on this volume for the first time."""
+        return os.path.join(self.folder, "migrated.json")
+
     def manifest(self, snapshot: str) -> str:
         """The manifest of a snapshot that is under way."""
         return os.path.join(self.folder, f"manifest-{snapshot}")

@@ -22,16 +22,20 @@ from shared.filedigests import hash_descriptor
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
+    from shared.plexlibrary import ServerFacts
 
 _OWNER, _MODE = 0o700, 0o7777
 
 
-def prepare(staging: Staging, preferences: dict[str, str], *, displace: bool) -> Receipt:
+def prepare(
+    staging: Staging, preferences: dict[str, str], plex: ServerFacts | None, *, displace: bool
+) -> Receipt:
     """Step 1: from here on the agent is not needed any more.
 
     Args:
         staging: finished and verified.
         preferences: those of Plex that were set in it.
+        plex: what the server was.
         displace: set aside what has the library's name, if something has.
 
     Returns:
@@ -70,6 +74,7 @@ def prepare(staging: Staging, preferences: dict[str, str], *, displace: bool) ->
             verified=timestamp(),
             runs=state.runs,
             preferences=preferences,
+            plex=plex,
             set_aside=aside,
         )
         state.phase = "publishing"

@@ -9,6 +9,7 @@ import msgspec
 
 from shared.durable import write_durably
 from shared.errors import StorageError, storage_error
+from shared.plexlibrary import ServerFacts
 from shared.protocol import Library, Snapshot
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     """How many runs of the puller it took."""
     preferences: dict[str, str] = {}
     """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
+    plex: ServerFacts | None = None
+    """What the server was, if it is Plex."""
     set_aside: str | None = None
     """Where what had the library's name before has gone."""
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from shared.pairing import Pairing
     from shared.protocol import LibraryReport, ServerReport, Snapshot
+
+T = TypeVar("T")
 
 _MAX_MANIFEST = 8 * 1024**3
 _MAX_REPORT = 4 * 1024**2
@@ -76,9 +78,7 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        async with self._request("GET", protocol.LIBRARY, answers.OK) as response:
-            body = await _read(response, _MAX_REPORT)
-        return answers.decode_answer(body, protocol.LibraryReport)
+        return await self._report(protocol.LIBRARY, protocol.LibraryReport)
 
     async def server(self) -> ServerReport:
         """Have the agent look at what of the library need not be walked.
@@ -86,9 +86,7 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        async with self._request("GET", protocol.LIBRARY_SERVER, answers.OK) as response:
-            body = await _read(response, _MAX_REPORT)
-        return answers.decode_answer(body, protocol.ServerReport)
+        return await self._report(protocol.LIBRARY_SERVER, protocol.ServerReport)
 
     async def probe(self) -> float:
         """How many bytes a second come from the agent, measured for a second at most.
@@ -155,6 +153,10 @@ class AgentClient:
         """
         async with self._request("POST", protocol.check_path(snapshot), answers.NO_CONTENT):
             pass
+
+    async def _report(self, route: str, kind: type[T]) -> T:
+        async with self._request("GET", route, answers.OK) as response:
+            return answers.decode_answer(await _read(response, _MAX_REPORT), kind)
 
     @asynccontextmanager
     async def _request(

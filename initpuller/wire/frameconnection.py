@@ -6,41 +6,17 @@ event loop. Here OpenSSL decrypts into a buffer that is used again for each fram
 
 from __future__ import annotations
 
-import ssl
-from http.client import HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING
 
 from initpuller.wire import answers
-from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
-from initpuller.wire.trust import is_paired, tls_context
+from initpuller.wire.agentaddress import base_url, request_headers
+from initpuller.wire.pinned import PinnedConnection
 from shared import errors, protocol
 from shared.digest import is_hex
 
 if TYPE_CHECKING:
     from shared.pairing import Pairing
-
-
-class _Pinned(HTTPSConnection):
-    """HTTPS to the paired agent; nobody else gets a byte."""
-
-    def __init__(self, pairing: Pairing, idle: float) -> None:
-        super().__init__(
-            pairing.host, pairing.port, timeout=CONNECT_SECONDS, context=tls_context(pairing)
-        )
-        self._pairing = pairing
-        self._idle = idle
-
-    def connect(self) -> None:
-        """Connect, and look at the certificate before anything is sent."""
-        try:
-            super().connect()
-        except ssl.SSLCertVerificationError as error:
-            raise answers.wrong_certificate(base_url(self._pairing)) from error
-        found = self.sock.getpeercert(binary_form=True)
-        if not is_paired(self._pairing, found):
-            self.close()
-            raise answers.wrong_certificate(base_url(self._pairing))
-        self.sock.settimeout(self._idle)
 
 
 class FrameConnection:
@@ -53,7 +29,7 @@ class FrameConnection:
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
         self._base = base_url(pairing)
-        self._http = _Pinned(pairing, idle)
+        self._http = PinnedConnection(pairing, idle)
         self._headers = request_headers(pairing) | {
             protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST
         }

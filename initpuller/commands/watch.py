@@ -1,0 +1,85 @@
+"""``plexodus-puller watch``."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from initpuller.commands.options import MAP, PLEX_URL, TARGET
+from initpuller.commands.pairing import paired, pairing_if_given
+
+
+@click.command()
+@paired
+@TARGET
+@PLEX_URL
+@MAP
+@click.option(
+    "--apply-paths",
+    "applies",
+    envvar="PLEXODUS_APPLY_PATHS",
+    is_flag=True,
+    help="Once Plex runs, have its libraries look where --map says: as 'paths --apply' does.",
+)
+@click.option(
+    "--listen",
+    envvar="PLEXODUS_LISTEN",
+    metavar="ADDRESS:PORT",
+    default="0.0.0.0:8444",
+    show_default=True,
+    help="Where /healthz, /readyz and /progress are answered.",
+)
+@click.option(
+    "--interval",
+    envvar="PLEXODUS_INTERVAL",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_default=True,
+    help="Between two questions whether Plex is up.",
+)
+def watch(
+    *,
+    pairing_file: str | None,
+    client_certificate: str,
+    client_key: str,
+    target: str,
+    plex_url: str,
+    mappings: tuple[str, ...],
+    applies: bool,
+    listen: str,
+    interval: float,
+) -> None:
+    """Wait beside Plex until it has started on the moved library, look whether all is there.
+
+    Then tells the agent's log 'migrated', answers probes, and idles until it is stopped. Without a
+    pairing nobody is told. A database migration may take long: that is said, and waited for.
+
+    \b
+    Example:
+      plexodus-puller watch --target /config --pairing-file pairing \\
+          --map /mnt/nas-plex=/media/library --apply-paths
+    """
+    from initpuller.plex.identity import check_url
+    from initpuller.plex.paths import parse_mapping
+    from initpuller.watch import Watch, WatchOptions
+    from shared.errors import ConfigurationError
+    from shared.pairing import parse_address
+
+    for mapping in mappings:
+        parse_mapping(mapping)
+    if applies and not mappings:
+        raise ConfigurationError("--apply-paths needs --map", hint="Say what was where.")
+    options = WatchOptions(
+        target=target,
+        plex_url=check_url(plex_url),
+        pairing=pairing_if_given(pairing_file, client_certificate, client_key),
+        mappings=mappings,
+        applies=applies,
+        listen=parse_address(listen),
+        interval=interval,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: options.stopping.set())
+    Watch(options).run()

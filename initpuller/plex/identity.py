@@ -1,0 +1,75 @@
+"""Whether Plex answers yet, and as whom: ``/identity``, which needs no token."""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+from shared.errors import ConfigurationError, printable
+
+_SECONDS = 10.0
+_MOST = 64 * 1024
+_OK = 200
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A server that is up."""
+
+    version: str
+    machine_identifier: str
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """What is heard of one that is not."""
+
+    reason: str
+
+
+Answer: TypeAlias = Identity | NotYet
+
+
+def check_url(url: str) -> str:
+    """``url`` without a slash at its end.
+
+    Raises:
+        ConfigurationError: it is no address of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigurationError(f"not an address such as http://127.0.0.1:32400: {url!r}")
+    return url.rstrip("/")
+
+
+def ask_identity(url: str) -> Answer:
+    """Ask once. While Plex migrates its database it answers 503, and says so."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_SECONDS)
+    try:
+        connection.request("GET", f"{parts.path}/identity", headers={"Accept": "application/xml"})
+        answer = connection.getresponse()
+        return _read(answer.status, answer.read(_MOST))
+    except (OSError, http.client.HTTPException) as error:
+        return NotYet(f"no answer ({printable(str(error) or type(error).__name__)})")
+    finally:
+        connection.close()
+
+
+def _read(status: int, body: bytes) -> Answer:
+    try:
+        found = ET.fromstring(body).attrib  # noqa: S314 - the pod's own Plex, at most 64 KiB
+    except ET.ParseError:
+        found = {}
+    if status == _OK and found.get("machineIdentifier"):
+        return Identity(printable(found.get("version", "")), printable(found["machineIdentifier"]))
+    said = found.get("status") or found.get("title") or "no identity"
+    return NotYet(f"{status}: {printable(said)}")

@@ -1,0 +1,96 @@
+"""What is asked of a program that stays: is it alive, is it ready, how far is it."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Self
+
+from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_SECONDS = 10.0
+"""That a client may take for its request."""
+
+
+class Probes:
+    """A small HTTP server in a thread: ``/healthz``, ``/readyz``, ``/progress``.
+
+    Args:
+        address: host and port to listen on.
+        is_ready: whether ``/readyz`` says yes.
+        progress: the JSON that ``/progress`` shows.
+
+    Raises:
+        ConfigurationError: it cannot listen there.
+    """
+
+    def __init__(
+        self, address: tuple[str, int], is_ready: Callable[[], bool], progress: Callable[[], bytes]
+    ) -> None:
+        class Handler(_Handler):
+            answers = {  # noqa: RUF012 - one class for each server
+                "/healthz": lambda: (200, b'{"status":"ok"}'),
+                "/readyz": lambda: (
+                    (200, b'{"status":"ready"}') if is_ready() else (503, b'{"status":"not ready"}')
+                ),
+                "/progress": lambda: (200, progress()),
+            }
+
+        try:
+            self._server = _Server(address, Handler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen there ({error.strerror})", path="{}:{}".format(*address)
+            ) from error
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Answer."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    answers: dict[str, Callable[[], tuple[int, bytes]]]
+    timeout = _SECONDS
+
+    def do_GET(self) -> None:
+        """Answer a probe."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """The same without the body."""
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        known = self.answers.get(self.path.partition("?")[0])
+        status, body = known() if known is not None else (404, b'{"status":"not found"}')
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Probes come every few seconds: no line for each."""

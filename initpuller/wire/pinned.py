@@ -1,0 +1,37 @@
+"""A connection to the paired agent that blocks, and knows no event loop."""
+
+from __future__ import annotations
+
+import ssl
+from http.client import HTTPSConnection
+from typing import TYPE_CHECKING
+
+from initpuller.wire import answers
+from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url
+from initpuller.wire.trust import is_paired, tls_context
+
+if TYPE_CHECKING:
+    from shared.pairing import Pairing
+
+
+class PinnedConnection(HTTPSConnection):
+    """HTTPS to the paired agent; nobody else gets a byte."""
+
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        super().__init__(
+            pairing.host, pairing.port, timeout=CONNECT_SECONDS, context=tls_context(pairing)
+        )
+        self._pairing = pairing
+        self._idle = idle
+
+    def connect(self) -> None:
+        """Connect, and look at the certificate before anything is sent."""
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError as error:
+            raise answers.wrong_certificate(base_url(self._pairing)) from error
+        found = self.sock.getpeercert(binary_form=True)
+        if not is_paired(self._pairing, found):
+            self.close()
+            raise answers.wrong_certificate(base_url(self._pairing))
+        self.sock.settimeout(self._idle)

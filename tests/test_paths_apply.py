@@ -1,0 +1,250 @@
+"""``check`` and ``paths --apply``: what the running Plex is asked, and told, after the move."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.plexserver import FakePlex, plex_of
+from rig.volume import Ended, fingerprint, pull, run_puller
+
+from initpuller.plex import apply
+from initpuller.plex.api import PlexApi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+TOKEN = "FAKE-not-a-token-000"  # noqa: S105 - of the generator of libraries
+SERVER = "Application Support/Plex Media Server"
+
+
+@pytest.fixture
+def volume(made: Path, target: Path, new_agent: Callable[[Path], Agent]) -> Path:
+    """A volume that it was pulled onto."""
+    agent = new_agent(made)
+    agent.pair()
+    agent.start()
+    done = pull(target, agent)
+    assert done.code == 0, done.text
+    agent.kill()
+    return target
+
+
+@pytest.fixture
+def plex(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlex]:
+    """The Plex that runs on it, quicker than a real one."""
+    monkeypatch.setattr(apply, "_PAUSE", 0.01)
+    receipt = json.loads((volume / ".plexodus" / "receipt.json").read_text())
+    with plex_of(receipt, token=TOKEN) as plex:
+        yield plex
+
+
+@pytest.fixture
+def media(volume: Path, tmp_path: Path) -> Path:
+    """Every media file, but below another folder than on the VM."""
+    listing = run_puller("paths", "--target", volume, "--json").out
+    for section in json.loads(listing):
+        for path in section["missing"]:
+            made = tmp_path / "media" / path.removeprefix("/srv/media/")
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.touch()
+    return tmp_path / "media"
+
+
+def look(volume: Path, plex: FakePlex) -> Ended:
+    """``check``."""
+    return run_puller("check", "--target", volume, "--plex-url", plex.url, "--json")
+
+
+def move(volume: Path, plex: FakePlex, media: Path) -> Ended:
+    """``paths --apply``."""
+    return run_puller(
+        "paths", "--target", volume, "--map", f"/srv/media={media}", "--apply",
+        "--plex-url", plex.url,
+    )  # fmt: skip
+
+
+def test_receipt_tells_what_the_server_was(volume: Path) -> None:
+    """Version, identity, and how many items each library has, as its own database says."""
+    moved = json.loads((volume / ".plexodus" / "receipt.json").read_text())["plex"]
+    assert moved["version"] == "1.40.1.8227-c0dd5a73e"
+    assert moved["machine_identifier"] == "fa4e" * 10
+    assert {each["name"] for each in moved["sections"]} == {"Movies", "TV Shows", "Music"}
+    assert all(each["items"] > 0 for each in moved["sections"])
+
+
+def test_all_has_arrived(volume: Path, plex: FakePlex) -> None:
+    """0, and nothing was changed, neither in Plex nor on the volume."""
+    before = fingerprint(volume)
+    done = look(volume, plex)
+    assert done.code == 0, done.text
+    assert {each["outcome"] for each in json.loads(done.out)} == {"pass"}
+    assert plex.changes() == []
+    assert fingerprint(volume) == before
+
+
+def test_more_items_than_before(volume: Path, plex: FakePlex) -> None:
+    """A scan has found new films: that is no loss."""
+    plex.sections[0].items += 5
+    assert look(volume, plex).code == 0
+
+
+def test_another_server_answers(volume: Path, plex: FakePlex) -> None:
+    """13: Plex made itself a new identity, or it is somebody else's."""
+    plex.machine_identifier = "another"
+    done = look(volume, plex)
+    assert done.code == 13
+    assert "fa4e" * 10 in done.reason()
+
+
+def test_older_plex_answers(volume: Path, plex: FakePlex) -> None:
+    """13; a newer one is fine, its database is migrated."""
+    plex.version = "1.39.0.1-a"
+    assert look(volume, plex).code == 13
+    plex.version = "1.42.0.1-a"
+    assert look(volume, plex).code == 0
+
+
+def test_library_is_lost(volume: Path, plex: FakePlex) -> None:
+    """13, by name."""
+    lost = plex.sections.pop()
+    done = look(volume, plex)
+    assert done.code == 13
+    assert lost.name in done.reason()
+
+
+def test_items_are_lost(volume: Path, plex: FakePlex) -> None:
+    """A warning with both numbers: what a scan deleted does not come back by itself."""
+    plex.sections[0].items -= 1
+    done = look(volume, plex)
+    assert done.code == 0
+    checks = {each["name"]: each for each in json.loads(done.out)}
+    assert checks["libraries"]["outcome"] == "warning"
+    assert str(plex.sections[0].items) in checks["libraries"]["found"]
+
+
+def test_plex_does_not_answer(volume: Path, plex: FakePlex) -> None:
+    """11 when nobody listens, 10 when the token is not taken, 13 when it fails."""
+    plex.fails["GET /"] = 500
+    assert look(volume, plex).code == 13
+    plex.fails.clear()
+    plex.token = "another"  # noqa: S105
+    assert look(volume, plex).code == 10
+    done = run_puller("check", "--target", volume, "--plex-url", "http://127.0.0.1:1")
+    assert done.code == 11
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:32400", "ftp://x", "http://", "http://x:99999"])
+def test_what_is_no_address(volume: Path, url: str) -> None:
+    """2."""
+    assert run_puller("check", "--target", volume, "--plex-url", url).code == 2
+
+
+def test_volume_that_nothing_was_moved_to(target: Path) -> None:
+    """14: there is nothing to compare with."""
+    assert run_puller("check", "--target", target).code == 14
+
+
+def test_libraries_move(volume: Path, plex: FakePlex, media: Path) -> None:
+    """One after the other: new folder beside the old one, a scan, the old one away.
+
+    Trash is not emptied meanwhile, and is again afterwards; the database is never written.
+    """
+    before = fingerprint(volume / "Library")
+    done = move(volume, plex, media)
+    assert done.code == 0, done.text
+    assert [each.folders for each in plex.sections] == [
+        [str(media / each.name)] for each in plex.sections
+    ]
+    assert plex.trash_during == [False] * 9
+    assert plex.is_emptying()
+    changes = plex.changes()
+    assert changes[0].endswith("/:/prefs?autoEmptyTrash=0")
+    assert changes[-1].endswith("/:/prefs?autoEmptyTrash=1")
+    for number, section in enumerate(sorted(plex.sections, key=lambda each: each.name)):
+        both, scan, new = changes[1 + 3 * number : 4 + 3 * number]
+        assert f"sections/{section.number}?" in both
+        assert both.count("location=") == 2
+        assert f"sections/{section.number}/refresh" in scan
+        assert new.count("location=") == 1
+    assert fingerprint(volume / "Library") == before
+
+
+def test_second_run_changes_nothing(volume: Path, plex: FakePlex, media: Path) -> None:
+    """All is as it is wanted."""
+    assert move(volume, plex, media).code == 0
+    plex.requests.clear()
+    assert move(volume, plex, media).code == 0
+    assert not [each for each in plex.changes() if "autoEmptyTrash" not in each]
+    assert plex.is_emptying()
+
+
+def test_trash_that_was_never_emptied(volume: Path, plex: FakePlex, media: Path) -> None:
+    """Stays so."""
+    plex.empties_trash = False
+    assert move(volume, plex, media).code == 0
+    assert not plex.is_emptying()
+    assert not [each for each in plex.changes() if "prefs" in each]
+
+
+def test_plex_does_not_see_the_media(volume: Path, plex: FakePlex, media: Path) -> None:
+    """Its container lacks the mount that ours has: refused before anything is changed."""
+    plex.fails[f"GET /services/browse/{b64encode(str(media).encode()).decode()}"] = 404
+    done = move(volume, plex, media)
+    assert done.code == 13
+    assert "does not see" in done.reason()
+    assert plex.changes() == []
+
+
+def test_media_is_missing(volume: Path, plex: FakePlex, media: Path) -> None:
+    """12, and Plex is not even asked."""
+    next(path for path in media.rglob("*") if path.is_file()).unlink()
+    assert move(volume, plex, media).code == 12
+    assert plex.requests == []
+
+
+def test_plex_says_yes_and_does_nothing(volume: Path, plex: FakePlex, media: Path) -> None:
+    """Found by reading back; trash stays off, and is put on again by the run that succeeds."""
+    plex.keeps_folders = True
+    assert move(volume, plex, media).code == 13
+    assert not plex.is_emptying()
+    assert (volume / ".plexodus" / "trash-was-on").exists()
+    plex.keeps_folders = False
+    assert move(volume, plex, media).code == 0
+    assert plex.is_emptying()
+    assert not (volume / ".plexodus" / "trash-was-on").exists()
+
+
+def test_scan_loses_items(volume: Path, plex: FakePlex, media: Path) -> None:
+    """The old folder stays, and so does trash: nothing is deleted for good."""
+    plex.loses = 1
+    done = move(volume, plex, media)
+    assert done.code == 13
+    assert "/srv/media/Movies" in plex.sections[0].folders + plex.sections[1].folders
+    assert not plex.is_emptying()
+
+
+def test_killed_between_two_libraries(
+    volume: Path, plex: FakePlex, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run does the rest, and remembers that trash was emptied before the first."""
+    scan, scanned = PlexApi.scan, list[int]()
+
+    def killed(api: PlexApi, number: int) -> None:
+        if scanned:
+            raise KeyboardInterrupt
+        scanned.append(number)
+        scan(api, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlexApi, "scan", killed)
+        assert move(volume, plex, media).code == 130
+    assert not plex.is_emptying()
+    assert move(volume, plex, media).code == 0
+    assert plex.is_emptying()
+    assert all(each.folders == [str(media / each.name)] for each in plex.sections)

@@ -1,0 +1,239 @@
+"""The sidecar: patient while Plex starts, exact about what it finds, small while it waits."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rig.plexserver import FakePlex, plex_of
+from rig.programs import Agent, clean_environment, free_port, read_log
+from rig.volume import pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TOKEN = "FAKE-not-a-token-000"  # noqa: S105 - of the generator of libraries
+_SECONDS = 60.0
+
+
+@pytest.fixture
+def agent(made: Path, new_agent: Callable[[Path], Agent]) -> Agent:
+    """The agent that serves it."""
+    agent = new_agent(made)
+    agent.pair()
+    agent.start()
+    return agent
+
+
+@pytest.fixture
+def volume(target: Path, agent: Agent) -> Path:
+    """A volume that it was pulled onto."""
+    assert pull(target, agent).code == 0
+    return target
+
+
+@pytest.fixture
+def plex(volume: Path) -> Iterator[FakePlex]:
+    """The Plex that starts on it."""
+    receipt = json.loads((volume / ".plexodus" / "receipt.json").read_text())
+    with plex_of(receipt, token=TOKEN) as plex:
+        yield plex
+
+
+class Sidecar:
+    """``plexodus-puller watch`` as a process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def ask(self, route: str) -> tuple[int, dict[str, Any]]:
+        """Status and JSON."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{route}") as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def until(self, *phases: str) -> dict[str, Any]:
+        """What ``/progress`` shows once it is in one of these phases."""
+        found: dict[str, Any] = {}
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                found = self.ask("/progress")[1]
+            except urllib.error.URLError:
+                found = {}
+            if found.get("phase") in phases:
+                return found
+            time.sleep(0.05)
+        raise TimeoutError(f"{found}\n{self.log.read_text()}")
+
+    def resident(self) -> int:
+        """Bytes."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+@contextmanager
+def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> Iterator[Sidecar]:
+    """A sidecar beside ``plex``."""
+    port, log = free_port(), volume.parent / "watch.log"
+    environment = clean_environment() | ({"PLEXODUS_PAIRING": pairing} if pairing else {})
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).parent / "plexodus-puller", "watch", "--target", volume,
+                "--plex-url", plex.url, "--listen", f"127.0.0.1:{port}", "--interval", "0.1",
+                *options,
+            ],
+            stderr=file,
+            env=environment,
+        )  # fmt: skip
+    try:
+        yield Sidecar(process, port, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def told(agent: Agent) -> list[dict[str, Any]]:
+    """What pullers have told the agent's log."""
+    return [line for line in read_log(agent.log) if line.get("event") == "the puller reports"]
+
+
+def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent) -> None:
+    """Migrated: on the probes, in the agent's log; then it is small, and ends when it is told."""
+    with watching(volume, plex, pairing=agent.pairing) as sidecar:
+        found = sidecar.until("migrated", "attention")
+        assert found["phase"] == "migrated", found
+        assert {each["outcome"] for each in found["checks"]} == {"pass"}
+        assert sidecar.ask("/healthz")[0] == sidecar.ask("/readyz")[0] == 200
+        assert sidecar.ask("/other")[0] == 404
+        deadline = time.monotonic() + _SECONDS
+        while not told(agent) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [line["what"] for line in told(agent)] == ["migrated"]
+        assert sidecar.resident() <= 40 * 1024**2
+        sidecar.process.send_signal(signal.SIGTERM)
+        assert sidecar.process.wait(10) == 0
+    assert plex.changes() == []
+
+
+def test_plex_migrates_its_database_first(volume: Path, plex: FakePlex) -> None:
+    """Not ready, not alarmed: it says what it hears, and goes on when Plex does."""
+    plex.is_migrating = True
+    with watching(volume, plex) as sidecar:
+        found = sidecar.until("waiting")
+        deadline = time.monotonic() + _SECONDS
+        while "database migrations" not in found.get("about", "") and time.monotonic() < deadline:
+            found = sidecar.ask("/progress")[1]
+        assert "running database migrations" in found["about"]
+        assert sidecar.ask("/readyz")[0] == 503
+        assert sidecar.ask("/healthz")[0] == 200
+        plex.is_migrating = False
+        sidecar.until("migrated")
+    said = [line["heard"] for line in read_log(sidecar.log) if line["event"].endswith("not up yet")]
+    assert len(said) == len(set(said)), "the same is not said again at each question"
+
+
+def test_plex_goes_away_while_it_is_checked(volume: Path, plex: FakePlex) -> None:
+    """As a server does that starts again after its migration: waited for once more."""
+    plex.fails["GET /"] = 503
+    with watching(volume, plex) as sidecar:
+        sidecar.until("attention", "waiting", "checking")
+        plex.fails.clear()
+        found = sidecar.until("migrated", "attention")
+    assert found["phase"] in {"migrated", "attention"}
+
+
+def test_another_server_on_the_volume(volume: Path, plex: FakePlex, agent: Agent) -> None:
+    """Attention, with both identities, and the agent's log has it."""
+    plex.machine_identifier = "another"
+    with watching(volume, plex, pairing=agent.pairing) as sidecar:
+        found = sidecar.until("migrated", "attention")
+        assert found["phase"] == "attention"
+        assert "fa4e" * 10 in found["about"]
+        deadline = time.monotonic() + _SECONDS
+        while not told(agent) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert [line["what"] for line in told(agent)] == ["attention"]
+
+
+def test_second_start_of_the_pod(volume: Path, plex: FakePlex, agent: Agent) -> None:
+    """It knows that it is done: neither Plex nor the agent is asked again."""
+    with watching(volume, plex) as sidecar:
+        first = sidecar.until("migrated")
+    plex.requests.clear()
+    with watching(volume, plex, pairing=agent.pairing) as sidecar:
+        assert sidecar.until("migrated")["since"] == first["since"]
+    assert plex.requests == []
+    assert told(agent) == []
+
+
+def test_nothing_was_moved_here(target: Path) -> None:
+    """A volume with somebody else's library: it idles, and harms nothing."""
+    with FakePlex("x") as plex, watching(target, plex) as sidecar:
+        assert "nothing to compare" in sidecar.until("idle")["about"]
+        assert sidecar.ask("/readyz")[0] == 200
+        assert plex.requests == []
+    assert not list(target.iterdir())
+
+
+def test_agent_is_gone(volume: Path, plex: FakePlex, agent: Agent) -> None:
+    """The VM may be off by now: that is a warning, and the state is migrated all the same."""
+    agent.kill()
+    with watching(volume, plex, pairing=agent.pairing) as sidecar:
+        sidecar.until("migrated")
+        sidecar.process.send_signal(signal.SIGTERM)
+        assert sidecar.process.wait(10) == 0
+    assert any("could not be told" in line["event"] for line in read_log(sidecar.log))
+
+
+def test_libraries_move_once_plex_runs(volume: Path, plex: FakePlex, tmp_path: Path) -> None:
+    """With ``--apply-paths``; trash is emptied again at the end."""
+    for section in json.loads(_paths(volume)):
+        for path in section["missing"]:
+            made = tmp_path / "media" / path.removeprefix("/srv/media/")
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.touch()
+    media = tmp_path / "media"
+    with watching(volume, plex, "--apply-paths", f"--map=/srv/media={media}") as sidecar:
+        found = sidecar.until("migrated", "attention")
+    assert found["phase"] == "migrated", found
+    assert all(each.folders == [str(media / each.name)] for each in plex.sections)
+    assert plex.empties_trash
+
+
+def test_media_is_not_mounted(volume: Path, plex: FakePlex) -> None:
+    """Attention, and no library was touched."""
+    with watching(volume, plex, "--apply-paths", "--map=/srv/media=/nowhere") as sidecar:
+        found = sidecar.until("migrated", "attention")
+    assert found["phase"] == "attention"
+    assert "media is missing" in found["about"]
+    assert plex.changes() == []
+
+
+def _paths(volume: Path) -> bytes:
+    """The libraries as JSON."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "plexodus-puller", "paths", "--target", volume, "--json"],
+        check=False,
+        capture_output=True,
+        env=clean_environment(),
+    )
+    return done.stdout
