@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := agent initpuller shared
+LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	--universal --python-version 3.11 --upgrade pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help setup tools lint test test-long test-vm deb openapi demo bench footprint lock clean
@@ -61,11 +63,10 @@ bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint
 
-lock:  ## pin the newest versions (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--universal --python-version 3.11 --upgrade pyproject.toml -o requirements.lock
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--universal --python-version 3.11 --upgrade pyproject.toml --group dev -o requirements-dev.lock
+lock:  ## pin the newest versions (needs uv): of the agent, the puller, and all with its tools
+	$(LOCK) -o requirements-agent.lock
+	$(LOCK) --extra puller -o requirements-puller.lock
+	$(LOCK) --extra puller --group dev -o requirements-dev.lock
 
 clean:  ## remove what was installed and made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

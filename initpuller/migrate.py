@@ -13,7 +13,7 @@ from initpuller.assemble import Assembly
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.plex.versiongate import VersionGate
-from initpuller.preflight import check_filesystem
+from initpuller.preflight import check_filesystem, completed
 from initpuller.report.progress import PullProgress
 from initpuller.volume import publish, staging
 from initpuller.volume.amend import amend
@@ -168,7 +168,8 @@ async def _preflight(options: PullOptions, client: AgentClient) -> str | None:
     """Refuse what would end badly, before anything is moved; the version of the source's Plex."""
     report = await options.retrier.run("the preflight", client.server)
     kind = await asyncio.to_thread(network_filesystem, options.target)
-    checks = [*report.checks, options.gate.check(report.plex_version), check_filesystem(kind)]
+    gate = await completed(options.gate)
+    checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
     for check in checks:
         if check.outcome is Outcome.WARNING:
             _log.warning(check.found, check=check.name, hint=check.advice)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from initpuller.report.kube import plex_image
 from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.wholeness import what_is_missing
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
@@ -76,10 +77,10 @@ def preflight(options: PreflightOptions) -> Preflight:
         IllegalPath: its library has a name that cannot be moved.
         OSError: the volume cannot be looked at.
     """
-    report, rate = asyncio.run(_ask(options))
+    report, rate, gate = asyncio.run(_ask(options))
     check_root_name(os.fsencode(report.library.name))
     target = [
-        options.gate.check(report.plex_version),
+        gate.check(report.plex_version),
         *check_volume(report, look_at_volume(options.target, report.library.name)),
         predict(report, rate),
         check_media(report.media, _there(report.media)),
@@ -87,13 +88,19 @@ def preflight(options: PreflightOptions) -> Preflight:
     return Preflight(source=report.checks, target=target)
 
 
-async def _ask(options: PreflightOptions) -> tuple[LibraryReport, float]:
-    """The agent's report, and how many bytes a second come from it."""
+async def completed(gate: VersionGate) -> VersionGate:
+    """The gate; if nobody said which Plex the pod runs, with what the pod's own spec says."""
+    return gate if gate.plex_version else replace(gate, plex_version=await plex_image())
+
+
+async def _ask(options: PreflightOptions) -> tuple[LibraryReport, float, VersionGate]:
+    """The agent's report, how many bytes a second come from it, and what the pod will run."""
     from initpuller.wire.client import AgentClient  # noqa: PLC0415 - takes long to import
 
     async with AgentClient(options.pairing, options.idle) as client:
         report = await options.retrier.run("the preflight", client.library)
-        return report, await options.retrier.run("the probe", client.probe)
+        rate = await options.retrier.run("the probe", client.probe)
+    return report, rate, await completed(options.gate)
 
 
 def _there(media: list[MediaFolder]) -> list[MediaFolder]:

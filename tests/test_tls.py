@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from rig.authority import Authority
 from rig.oracle import rsync_differences
 from rig.programs import Puller, clean_environment, program
 
@@ -22,34 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rig.programs import Agent
-
-
-class Authority:
-    """A CA of openssl's, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.certificate = folder / "ca.crt"
-        self._openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test CA", "-days", "2",
-            "-keyout", "ca.key", "-out", "ca.crt", "-addext", "keyUsage=critical,keyCertSign",
-        )  # fmt: skip
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key for ``name``."""
-        self._openssl(
-            "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout",
-            f"{name}.key", "-out", f"{name}.csr", "-addext", f"subjectAltName=DNS:{name}",
-        )  # fmt: skip
-        self._openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "1",
-            "-copy_extensions", "copy", "-out", f"{name}.crt",
-        )  # fmt: skip
-        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=self.folder)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def _install(repository: Path, folder: Path) -> None:
         [python, "-I", "-c", ask], check=True, capture_output=True, text=True
     ).stdout.strip()
     pip = sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"
-    locked = "--require-hashes", "--requirement", repository / "requirements.lock"
+    locked = "--require-hashes", "--requirement", repository / "requirements-agent.lock"
     _run(*pip, *locked, "--target", answer)
     _run(*pip, "--no-build-isolation", repository, "--target", answer)
     shutil.rmtree(Path(answer) / "bin", ignore_errors=True)

@@ -65,7 +65,8 @@ def version_gated(command: Callable[..., None]) -> Callable[..., None]:
         envvar="PLEXODUS_PLEX_VERSION",
         metavar="VERSION",
         default="",
-        help="Of the Plex that will run in the pod: the tag of its image.",
+        help="Of the Plex that will run in the pod: the tag of its image. Default: what the pod's"
+        " own spec says, where the service account may read it.",
     )
     policy = click.option(
         "--version-policy",
