@@ -52,8 +52,8 @@ async def _own_images() -> list[str]:
     InClusterConfigLoader(
         os.path.join(SERVICE_ACCOUNT, "token"), os.path.join(SERVICE_ACCOUNT, "ca.crt")
     ).load_and_set(configuration)
-    namespace = Path(SERVICE_ACCOUNT, "namespace").read_text(encoding="utf-8").strip()
+    namespace = await asyncio.to_thread(Path(SERVICE_ACCOUNT, "namespace").read_text)
     async with client.ApiClient(configuration) as api:
         name = os.environ.get("HOSTNAME", "")  # the pod's own, unless it sets another
-        pod = await client.CoreV1Api(api).read_namespaced_pod(name, namespace)
+        pod = await client.CoreV1Api(api).read_namespaced_pod(name, namespace.strip())
         return [str(container.image) for container in pod.spec.containers]
