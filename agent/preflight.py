@@ -172,8 +172,8 @@ def _trash(preferences: dict[str, str]) -> Check:
 
 def _tree(facts: TreeFacts) -> Check:
     found = f"{facts.entries} entries, {size(facts.content_bytes)}"
-    if facts.skipped:
-        found += f"; left out: {some(facts.skipped)}"
+    if facts.left_out:
+        found += f"; left out: {some(facts.left_out)}"
     return Check("content", _PASS, found)
 
 

@@ -166,7 +166,7 @@ def predict(report: LibraryReport, rate: float) -> Check:
     return Check(
         "time",
         _PASS,
-        f"about {duration(seconds)}, if the volume writes as fast: {duration(slower)} for"
+        f"at least {duration(seconds)}, if the volume writes as fast: {duration(slower)} for"
         f" {size(report.content_bytes)} by {by} (measured),"
         f" the rest for {report.entries} entries; Plex is down for all of it",
     )

@@ -249,3 +249,22 @@ async def test_answer_that_is_none(
     code = ExitCode.UNREACHABLE if is_away else ExitCode.INTEGRITY
     agent = await refused(tmp_path, offer, kind, code)
     assert asked(agent) == ["POST /v1/snapshots"] * tries
+
+
+REPORTS = {
+    "garbage": (Reply(b"{garbage"), errors.ProtocolViolation),
+    "no_report": (Reply(b"{}"), errors.ProtocolViolation),
+    "endless": (Reply(b" " * 65536, endless=True), errors.FrameTooLarge),
+    "other_status": (Reply(b"", 204), errors.ProtocolViolation),
+}
+
+
+@pytest.mark.parametrize(("reply", "kind"), REPORTS.values(), ids=REPORTS.keys())
+async def test_report_that_is_none(
+    tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError]
+) -> None:
+    """Of a preflight: nothing is moved without one that can be read."""
+    offer = offer_tree([TOP])
+    offer.server = [reply]
+    agent = await refused(tmp_path, offer, kind)
+    assert not [each for each in agent.requests if "frames" in each]

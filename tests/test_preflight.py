@@ -269,3 +269,12 @@ def test_figures_as_people_read_them() -> None:
     ]
     assert some(["a", "b"]) == "a, b"
     assert some(list("abcdefgh")) == "a, b, c, d, e and 3 more"
+
+
+def test_what_never_moves_is_listed(server: Path) -> None:
+    """With its bytes, before the move as in the receipt."""
+    (server / "plexmediaserver.pid").write_text("4711\n")
+    os.mkfifo(server / "pipe")
+    found = looked(server)["content"].found
+    assert "plexmediaserver.pid (5 bytes)" in found
+    assert "pipe (FIFO)" in found

@@ -25,7 +25,8 @@ class TreeFacts:
     absolute_links: list[str] = field(default_factory=list)
     """``path -> target`` of symlinks that lead somewhere only this machine has."""
     unreadable: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """What never moves: pid files, with their bytes, and what is no content, such as sockets."""
 
 
 def look_at_tree(base: int, name: bytes) -> TreeFacts:
@@ -48,5 +49,6 @@ def look_at_tree(base: int, name: bytes) -> TreeFacts:
         facts.sample.offer(entry.path, entry.size)
         if is_below:
             facts.regenerable[printable(os.path.basename(left_out[:-1]))] += entry.size
-    facts.unreadable, facts.skipped = walk.seen.unreadable, walk.seen.skipped
+    facts.unreadable = walk.seen.unreadable
+    facts.left_out = [*walk.seen.skipped, *walk.seen.excluded]
     return facts
