@@ -11,7 +11,6 @@ from rig.bombs import zstd_bomb
 from rig.hostileagent import (
     Reply,
     entry,
-    everything,
     folder,
     frame_reply,
     frame_tags,
@@ -23,6 +22,7 @@ from rig.hostileagent import (
     serving,
     symlink,
 )
+from rig.volume import everything
 
 from initpuller.migrate import pull
 from shared import errors

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from initpuller.migrate import PullOptions, pull
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from initpuller.wire.backoff import Retrier
+from rig.volume import everything
 from shared import errors, protocol
 from shared.codec import Encoding, encode
 from shared.exitcodes import ExitCode, exit_code_for
@@ -256,22 +255,6 @@ def _lay_ground(root: Path) -> None:
     (root / "outside" / "secret").write_bytes(b"untouched")
     (root / "target" / ".plexodus").mkdir(parents=True)
     (root / "target" / "other").write_bytes(b"somebody else's")
-
-
-def everything(root: Path) -> dict[str, tuple[object, ...]]:
-    """Attributes and content of all that is below ``root``, but for the puller's own folder."""
-    found: dict[str, tuple[object, ...]] = {}
-    for above, names, files in os.walk(root):
-        if ".plexodus" in names:
-            names.remove(".plexodus")
-        for path in (above, *(os.path.join(above, name) for name in (*names, *files))):
-            info = os.lstat(path)
-            content = b""
-            if stat.S_ISREG(info.st_mode):
-                with open(path, "rb") as file:
-                    content = file.read()
-            found[path] = (info.st_mode, info.st_uid, info.st_ino, info.st_ctime_ns, content)
-    return found
 
 
 def options(root: Path, pairing: Pairing) -> PullOptions:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import stat
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -165,6 +166,22 @@ def fingerprint(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
             content = path.read_bytes()
         name = str(path.relative_to(top))
         found[name] = (info.st_ino, info.st_mode, info.st_mtime_ns, content)
+    return found
+
+
+def everything(root: Path) -> dict[str, tuple[object, ...]]:
+    """Attributes and content of all that is below ``root``, but for the puller's own folder."""
+    found: dict[str, tuple[object, ...]] = {}
+    for above, names, files in os.walk(root):
+        if ".plexodus" in names:
+            names.remove(".plexodus")
+        for path in (above, *(os.path.join(above, name) for name in (*names, *files))):
+            info = os.lstat(path)
+            content = b""
+            if stat.S_ISREG(info.st_mode):
+                with open(path, "rb") as file:
+                    content = file.read()
+            found[path] = (info.st_mode, info.st_uid, info.st_ino, info.st_ctime_ns, content)
     return found
 
 
