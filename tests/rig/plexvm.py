@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rig.vm import VirtualMachine
+
+
+def _database() -> str:
+    """A small one that is sound, base64."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE metadata_items (id INTEGER PRIMARY KEY)")
+        return base64.b64encode(connection.serialize()).decode()
+
 
 PLEX = "/srv/media server/plex"
 SUPPORT = f"{PLEX}/Library/Application Support"
@@ -27,7 +38,8 @@ useradd --system --home-dir '{PLEX}' plex
 mkdir -p '{SUPPORT}/Plex Media Server/Plug-in Support/Databases'
 cd '{SUPPORT}/Plex Media Server'
 echo '<Preferences MachineIdentifier="m"/>' > Preferences.xml
-head -c 40000000 /dev/urandom > 'Plug-in Support/Databases/com.plexapp.plugins.library.db'
+base64 -d > 'Plug-in Support/Databases/com.plexapp.plugins.library.db' <<< '{_database()}'
+mkdir Media; head -c 40000000 /dev/urandom > Media/index-sd.bif
 for i in $(seq 2000); do mkdir -p Metadata/$((i % 50)); echo $i > Metadata/$((i % 50))/$i.xml; done
 ln -s ../1/1.xml Metadata/2/link
 chown -R plex:plex '{PLEX}'; chmod -R go= '{PLEX}'
