@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
 
@@ -13,7 +13,7 @@ from initpuller.frameworker import Assignment, Order
 from initpuller.volume.verify import check_databases, wrong_sums
 from initpuller.wire.fetch import fetch_frames
 from shared.checks import some
-from shared.errors import IntegrityError, TreeDiffers, printable
+from shared.errors import IntegrityError, SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from initpuller.wire.client import AgentClient
     from initpuller.wire.fetch import Bring
     from initpuller.workers import Worker
+    from shared.manifest import Entry
 
+Wrong: TypeAlias = "list[tuple[int, Entry]]"
+"""Files whose digest is wrong, with their numbers."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -66,6 +69,8 @@ class Assembly:
         self._progress = progress
         self._unpacked: dict[int, Unpacked] = {}
         """What came of those frames of this run that leave something to do."""
+        self.moved_bytes = 0
+        """Tar bytes of the frames that were fetched."""
         self._pending: list[tuple[int, str]] = []
         self._left = 0
         self._since = time.monotonic()
@@ -82,18 +87,31 @@ class Assembly:
         """
         await self._fetch()
         differences, wrong = await self._finish()
+        if any(entry.kept for _, entry in wrong):
+            raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
         if wrong:
             _log.warning(
-                "files on the volume are not what was read, fetching them again", paths=wrong
+                "files on the volume are not what was read, fetching them again",
+                paths=_named(wrong),
             )
             await self._fetch()
             differences, wrong = await self._finish()
         if wrong:
-            damaged = [f"{name}: wrong digest" for name in wrong]
+            damaged = [f"{name}: wrong digest" for name in _named(wrong)]
             raise TreeDiffers(damaged, self._work.layout.staging)
         if differences:
             await asyncio.to_thread(self._work.distrust)
             raise TreeDiffers(differences[:_LISTED], self._work.layout.staging)
+
+    async def run_live(self) -> None:
+        """Fetch and finish; nothing is compared, since Plex goes on changing it.
+
+        Raises:
+            PlexodusError: whatever stops a pull.
+        """
+        await self._fetch()
+        self._progress.phase("finishing")
+        await to_its_end(asyncio.to_thread(self._work.finish, self._in_order()))
 
     async def _fetch(self) -> None:
         """Bring all missing frames onto the volume, and journal them."""
@@ -132,13 +150,14 @@ class Assembly:
         )
 
         async def bring(number: int, following: int | None) -> Unpacked:
-            frame = manifest.plan[number]
+            frame, journal = manifest.plan[number], work.journal
             location = manifest.location(frame.first, frame.count)
-            return await worker.bring(Order(frame, location, following))
+            after = None if following is None else (following, journal.tag(following))
+            return await worker.bring(Order(frame, location, journal.tag(number), after))
 
         return bring
 
-    async def _finish(self) -> tuple[list[str], list[str]]:
+    async def _finish(self) -> tuple[list[str], Wrong]:
         """Finish and look at the tree while the agent completes its digests and looks at its own.
 
         Returns:
@@ -146,8 +165,7 @@ class Assembly:
         """
         self._progress.phase("verifying")
         work, name = self._work, self._work.manifest.name
-        in_order = [self._unpacked[number] for number in sorted(self._unpacked)]
-        finishing = asyncio.to_thread(work.finish, in_order)
+        finishing = asyncio.to_thread(work.finish, self._in_order())
         differences, _ = await _side_by_side(finishing, self._bring_sums())
         check = self._retrier.run("the check of the source", lambda: self._client.check(name))
         (wrong, damaged), _ = await _side_by_side(self._verify(), check)
@@ -160,11 +178,14 @@ class Assembly:
             )
         return differences, wrong
 
-    async def _verify(self) -> tuple[list[str], list[str]]:
+    async def _verify(self) -> tuple[Wrong, list[str]]:
         """Files whose digest is wrong, and what is wrong with databases."""
         databases = asyncio.to_thread(check_databases, self._work)
         wrong, damaged = await asyncio.gather(asyncio.to_thread(self._drop_wrong), databases)
         return wrong, damaged
+
+    def _in_order(self) -> list[Unpacked]:
+        return [self._unpacked[number] for number in sorted(self._unpacked)]
 
     async def _bring_sums(self) -> None:
         """The digest of each file, as the agent read it."""
@@ -172,13 +193,13 @@ class Assembly:
         path = self._work.layout.sums(snapshot.id)
         await self._retrier.run("the digests", lambda: self._client.sums(snapshot, path))
 
-    def _drop_wrong(self) -> list[str]:
-        """Remove the files that are not what the agent read; the first of their names."""
+    def _drop_wrong(self) -> Wrong:
+        """Remove the files that are not what the agent read."""
         work = self._work
         wrong = list(wrong_sums(work.manifest, work.digests, work.layout.sums(work.manifest.name)))
         if wrong:
-            work.redo([number for number, _ in wrong])
-        return [printable(entry.path) for _, entry in wrong[:_LISTED]]
+            work.redo(wrong)
+        return wrong
 
     async def _receive(self, number: int, unpacked: Unpacked) -> None:
         """Journal frames in batches, files on disk before the record.
@@ -186,6 +207,8 @@ class Assembly:
         Half a batch is made durable while the other half arrives; a slow disk is waited for.
         """
         self._unpacked.pop(number, None)
+        if not unpacked.is_held:
+            self.moved_bytes += self._work.manifest.plan[number].size
         if unpacked.late or unpacked.differences:
             self._unpacked[number] = unpacked
         self._pending.append((number, unpacked.digest))
@@ -212,6 +235,10 @@ class Assembly:
         for number, _ in batch:
             frame = self._work.manifest.plan[number]
             self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)
+
+
+def _named(wrong: Wrong) -> list[str]:
+    return [printable(entry.path) for _, entry in wrong[:_LISTED]]
 
 
 async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any, U]) -> tuple[T, U]:

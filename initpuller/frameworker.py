@@ -15,7 +15,7 @@ import signal
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from initpuller.volume.unpack import Unpacked, unpack_frame
+from initpuller.volume.unpack import Unpacked, keep_piece, unpack_frame
 from initpuller.wire.frameconnection import FrameConnection
 from shared import protocol
 from shared.codec import Encoding, decode, max_encoded
@@ -61,8 +61,11 @@ class Order:
     frame: Frame
     entries: Location
     """Where in the manifest its entries are."""
-    following: int | None
-    """The frame that this worker will be asked for next: its request goes out ahead."""
+    held: str | None
+    """The digest of what an earlier snapshot left in its place."""
+    following: tuple[int, str | None] | None
+    """The frame that this worker will be asked for next, and what is held of it: its request goes
+    out ahead."""
 
 
 class FrameWorker:
@@ -92,27 +95,35 @@ class FrameWorker:
                 :func:`unpack_frame`.
         """
         frame = order.frame
-        wanted = [self._route(frame.number)]
+        wanted = {self._route(frame.number): order.held}
         if order.following is not None:
-            wanted.append(self._route(order.following))
+            number, held = order.following
+            wanted[self._route(number)] = held
         connection = self._ask(wanted)
         encoded, tag = connection.answer(max_encoded(frame.size))
-        tar = decode(encoded, _ENCODING, frame.size)
         ownership = self._assignment.ownership
         try:
             entries = read_entries(self._assignment.manifest, order.entries)
         except OSError as error:
             raise storage_error(error, self._assignment.manifest) from error
+        if encoded is None:
+            return keep_piece(self._staging, frame, entries[0], tag)
+        tar = decode(encoded, _ENCODING, frame.size)
         return unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
 
-    def _ask(self, wanted: list[str]) -> FrameConnection:
-        """Have all that is ``wanted`` under way; the connection that answers the first of it."""
+    def _ask(self, wanted: dict[str, str | None]) -> FrameConnection:
+        """Have all that is ``wanted`` under way; the connection that answers the first of it.
+
+        Args:
+            wanted: routes, and what is held of each.
+        """
         free = [each for each in self._connections if each.asked not in wanted]
         asked = [each.asked for each in self._connections]
-        for route in wanted:
+        for route, held in wanted.items():
             if route not in asked:
-                free.pop().ask(route)
-        return next(each for each in self._connections if each.asked == wanted[0])
+                free.pop().ask(route, held)
+        first = next(iter(wanted))
+        return next(each for each in self._connections if each.asked == first)
 
     def _route(self, number: int) -> str:
         return protocol.frame_path(self._assignment.snapshot, number, _ENCODING.value)

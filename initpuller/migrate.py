@@ -4,65 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
-from initpuller.assemble import Assembly
+from initpuller.passes import Passes
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
-from initpuller.plex.versiongate import VersionGate
-from initpuller.preflight import check_filesystem, completed
 from initpuller.report.progress import PullProgress
-from initpuller.volume import publish, staging
+from initpuller.volume import leftovers, publish
 from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.findings import finished, look
 from initpuller.volume.layout import Layout, locked, open_layout
 from initpuller.volume.records import load_state
-from initpuller.volume.space import check_space
-from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from initpuller.workers import Workers
 from shared import errors
-from shared.checks import Outcome
-from shared.manifestfile import read_manifest
-from shared.memberpath import check_root_name
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
 if TYPE_CHECKING:
-    from initpuller.volume.ownership import Ownership
-    from initpuller.volume.records import Receipt, State
+    from initpuller.passes import PullOptions
+    from initpuller.volume.records import Receipt
     from initpuller.volume.staging import Staging
-    from initpuller.wire.client import AgentClient
     from initpuller.workers import Worker
-    from shared.manifestfile import ManifestFile
-    from shared.pairing import Pairing
-    from shared.protocol import Snapshot
 
 _log = structlog.get_logger("puller")
 
 _SCANS = 3
 """Times in one run that a snapshot is made which the agent then loses."""
-
-
-@dataclass(frozen=True)
-class PullOptions:
-    """What the user wants, and how patient we are."""
-
-    pairing: Pairing
-    target: str
-    ownership: Ownership
-    exclude: list[str]
-    jobs: int
-    on_existing: OnExisting
-    gate: VersionGate = field(default_factory=VersionGate)
-    preferences: dict[str, str] = field(default_factory=dict)
-    """Of Plex, to be set in the volume's copy."""
-    retrier: Retrier = field(default_factory=Retrier)
-    idle: float = IDLE_SECONDS
-    """Seconds without a byte after which the agent counts as stalled."""
 
 
 async def pull(options: PullOptions) -> None:
@@ -94,13 +63,18 @@ async def _pull(
     from initpuller.wire.client import AgentClient  # noqa: PLC0415
 
     async with AgentClient(options.pairing, options.idle) as client:
-        for attempts_left in reversed(range(_SCANS)):
+        passes = Passes(layout, options, client, workers, progress)
+        for attempt in range(_SCANS):
             try:
-                await _transfer(layout, options, client, workers, progress)
-            except errors.SnapshotGone:
-                if not attempts_left:
+                if options.until_ready:
+                    await passes.live(is_delta=attempt == 0)
+                    _log.info("ready: the next pull brings what has changed by then")
+                else:
+                    await _transfer(layout, options, passes, progress, is_delta=attempt == 0)
+            except errors.SnapshotGone as error:
+                if attempt == _SCANS - 1:
                     raise
-                _log.warning("the agent has lost the snapshot, scanning again")
+                _log.warning("scanning again, the whole library", reason=str(error))
             else:
                 return
 
@@ -123,63 +97,24 @@ def _conclude(layout: Layout, action: Action) -> bool:
 async def _transfer(
     layout: Layout,
     options: PullOptions,
-    client: AgentClient,
-    workers: list[Worker],
+    passes: Passes,
     progress: PullProgress,
+    *,
+    is_delta: bool,
 ) -> None:
     """Scan, fetch, unpack, verify, publish."""
-    progress.phase("scanning")
-    look_first = asyncio.ensure_future(_preflight(options, client))
-    try:
-        snapshot = await options.retrier.run("the scan", lambda: client.scan(options.exclude))
-        version = await look_first
-    finally:
-        look_first.cancel()
-        await asyncio.gather(look_first, return_exceptions=True)
-    name = snapshot.library.name
-    check_root_name(os.fsencode(name))
-    if snapshot.skipped:
-        _log.warning("not library content, left out", paths=snapshot.skipped)
-    action = await asyncio.to_thread(look, layout, options.on_existing, name)
-    if action is Action.SKIP:
+    work = await passes.begin("cold", is_delta=is_delta)
+    if work is None:
         return
-    state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
-    manifest = await _manifest(layout, snapshot, client, options.retrier)
-    work = await asyncio.to_thread(
-        staging.begin, layout, state, snapshot, manifest, options.ownership
-    )
     try:
-        await asyncio.to_thread(check_space, work.fd, manifest, work.journal)
-        try:
-            await Assembly(work, client, options.retrier, workers, progress).run()
-        except errors.NoSpace:
-            await asyncio.to_thread(check_space, work.fd, manifest, work.journal)  # how much?
-            raise
+        await passes.bring(work)
         progress.phase("publishing")
-        receipt = await asyncio.to_thread(_prepare, work, options, version)
+        receipt = await asyncio.to_thread(_prepare, work, options, passes.version)
     finally:
         work.close()
     await asyncio.to_thread(publish.publish, layout, work.state, receipt)
     _published(layout, receipt)
     progress.done()
-
-
-async def _preflight(options: PullOptions, client: AgentClient) -> str | None:
-    """Refuse what would end badly, before anything is moved; the version of the source's Plex."""
-    report = await options.retrier.run("the preflight", client.server)
-    kind = await asyncio.to_thread(network_filesystem, options.target)
-    gate = await completed(options.gate)
-    checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
-    for check in checks:
-        if check.outcome is Outcome.WARNING:
-            _log.warning(check.found, check=check.name, hint=check.advice)
-    failed = [check for check in checks if check.outcome is Outcome.FAILURE]
-    if failed:
-        raise errors.PreflightRefused(
-            "; ".join(f"{check.name}: {check.found}" for check in failed),
-            hint=" ".join(check.advice for check in failed),
-        )
-    return report.plex_version
 
 
 def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receipt:
@@ -195,33 +130,6 @@ def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receip
     return publish.prepare(work, preferences, facts, displace=displace)
 
 
-def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:
-    """The state to go on from, if it is of this library."""
-    state = load_state(layout)
-    if state is None:
-        return None
-    told = on_existing is OnExisting.SET_ASIDE
-    try:
-        foreign = staging.refuse_foreign(layout, state, snapshot, told=told)
-    except OSError as error:
-        raise errors.storage_error(error, layout.folder) from error
-    return None if foreign else state
-
-
-async def _manifest(
-    layout: Layout, snapshot: Snapshot, client: AgentClient, retrier: Retrier
-) -> ManifestFile:
-    """The checked manifest: the one on the volume if it is whole, or else from the agent."""
-    path, root = layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
-    try:
-        manifest = await asyncio.to_thread(read_manifest, path, snapshot.id, root)
-    except (FileNotFoundError, errors.IntegrityError):
-        await retrier.run("the manifest", lambda: client.manifest(snapshot, path))
-        manifest = await asyncio.to_thread(read_manifest, path, snapshot.id, root)
-    staging.check_sums(manifest, snapshot)
-    return manifest
-
-
 def _published(layout: Layout, receipt: Receipt) -> None:
     _log.info(
         "published",
@@ -235,7 +143,7 @@ def _published(layout: Layout, receipt: Receipt) -> None:
 
 def _drop(layout: Layout) -> None:
     try:
-        staging.drop_work(layout)
+        leftovers.drop_work(layout)
     except OSError as error:
         raise errors.storage_error(error, layout.folder) from error
 
@@ -246,6 +154,6 @@ def _sweep(layout: Layout) -> None:
         return
     try:
         with locked(layout):
-            staging.remove_leftovers(layout)
+            leftovers.remove_leftovers(layout)
     except (errors.PlexodusError, OSError) as error:  # the library is whole all the same
         _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

@@ -23,7 +23,8 @@ _ALMOST = 99
 class Standing(msgspec.Struct):
     """Where a pull stands."""
 
-    phase: Literal["nothing", "transferring", "publishing", "done"]
+    phase: Literal["nothing", "transferring", "ready", "publishing", "done"]
+    """Ready: all is there that could be brought while Plex ran."""
     percent: int
     frames: int = 0
     frames_done: int = 0
@@ -67,8 +68,9 @@ def read_standing(target: str) -> Standing:
         done = count_done(layout.journal(about.id), about.frames)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
+    is_ready = about.kind == "live" and done == about.frames and state.phase == "transferring"
     return Standing(
-        phase=state.phase,
+        phase="ready" if is_ready else state.phase,
         percent=_ALMOST * done // about.frames if about.frames else 0,
         frames=about.frames,
         frames_done=done,

@@ -43,11 +43,16 @@ class FileDigests:
         with open(path, "ab") as file:
             file.truncate(entries * SIZE)
 
-    def put(self, first: int, digests: Iterable[bytes | None]) -> None:
-        """Remember digests of the entries from number ``first`` on; None for what has none."""
-        block = b"".join(digest or _UNKNOWN for digest in digests)
+    def put(self, numbered: Iterable[tuple[int, bytes | None]]) -> None:
+        """Remember digests of entries by their numbers, which ascend; None for what has none."""
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
+            first, block = 0, bytearray()
+            for number, digest in numbered:
+                if number * SIZE != first * SIZE + len(block):
+                    os.pwrite(fd, block, first * SIZE)
+                    first, block = number, bytearray()
+                block += digest or _UNKNOWN
             os.pwrite(fd, block, first * SIZE)
         finally:
             os.close(fd)

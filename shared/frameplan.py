@@ -2,7 +2,8 @@
 
 Small entries are packed together until a frame is full and never straddle frames. A file larger
 than a frame has frames of its own, cut every :data:`FRAME` bytes of its content, so that their
-boundaries depend on nothing but the file. The last frame carries the end-of-archive blocks.
+boundaries depend on nothing but the file. The last frame carries the end-of-archive blocks. Entries
+that a delta keeps are in no frame.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Frame:
     first: int
     """Number of its first entry in the manifest."""
     count: int
-    """How many entries it touches."""
+    """How many entries it touches, with those between them that are kept."""
     block: int
     """Which :data:`FRAME`-sized piece of its one large file; 0 also for packed frames."""
     size: int
@@ -95,8 +96,10 @@ class FramePlan:
         """Every frame in order."""
         return (self[number] for number in range(len(self)))
 
-    def frames_of(self, number: int) -> range:
-        """The numbers of all frames that entry ``number`` lies in."""
+    def frames_of(self, number: int, entry: Entry) -> range:
+        """The numbers of all frames that ``entry``, of this number, lies in: none if it is kept."""
+        if entry.kept:
+            return range(0)
         last = bisect_right(self._first, number) - 1
         first = bisect_left(self._first, self._first[last])
         return range(first, last + 1)
@@ -115,6 +118,8 @@ class FramePlan:
         if entry.kind is Kind.FILE:
             self.files += 1
             self.content_bytes += entry.size
+        if entry.kept:
+            return
         if is_large(entry):
             self._add_large(number, size, entry.size)
             return
@@ -155,6 +160,8 @@ def members(frame: Frame, entries: Iterable[Entry]) -> Iterator[Member]:
     """Where each of ``frame``'s entries lies in it; ``entries`` are those, in order."""
     position = 0
     for number, entry in enumerate(entries, frame.first):
+        if entry.kept:
+            continue
         offset = frame.block * FRAME
         content = position + (header_size(entry) if offset == 0 else 0)
         length = min(FRAME, entry.size - offset)

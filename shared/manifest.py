@@ -64,14 +64,18 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     link: bytes = b""
     """A symlink's target; or the earlier path that a hard link is another name of."""
     xattrs: dict[str, bytes] = {}
+    kept: bool = False
+    """It is as in the snapshot that this one is a delta to: no frame has it."""
 
     def is_as_in(self, other: Entry) -> bool:
-        """Whether two scans saw the same.
+        """Whether two scans saw the same, whatever they are deltas to.
 
         Space that is allocated and not yet written counts as a hole until somebody reads it
         (lseek(2), SEEK_DATA), so :attr:`data` may differ where nothing changed.
         """
-        return self == other or msgspec.structs.replace(self, data=other.data) == other
+        if self == other:
+            return True
+        return msgspec.structs.replace(self, data=other.data, kept=other.kept) == other
 
 
 class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -91,6 +95,7 @@ class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     link: str = ""
     link_b64: bytes = b""
     xattrs: dict[str, bytes] = {}
+    kept: bool = False
 
 
 _LINKS = (Kind.SYMLINK, Kind.HARDLINK)
@@ -124,6 +129,7 @@ def format_line(entry: Entry) -> bytes:
         link=link,
         link_b64=link_b64,
         xattrs=entry.xattrs,
+        kept=entry.kept,
     )
     return _encoder.encode(line) + b"\n"
 
@@ -162,6 +168,7 @@ def parse_line(text: bytes) -> Entry:
         data=line.data,
         link=link,
         xattrs=line.xattrs,
+        kept=line.kept,
     )
 
 

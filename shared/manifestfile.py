@@ -24,6 +24,8 @@ from shared.manifest import MAX_LINE, Entry, checked, format_line, parse_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from shared.protocol import Kind as SnapshotKind
+
 PIECE = 256 * 1024
 """Bytes of lines after which a piece is closed."""
 MAX_PIECE = PIECE + MAX_LINE
@@ -52,15 +54,17 @@ class ManifestFile:
     Args:
         path: its file.
         root: the library's own name.
+        kind: of the snapshot.
     """
 
-    def __init__(self, path: str, root: bytes) -> None:
+    def __init__(self, path: str, root: bytes, kind: SnapshotKind = "cold") -> None:
         self.path = path
         self.root = root
         self.name = ""
-        """The snapshot's name: SHA-256 of the lines, hexadecimal."""
+        """The snapshot's name: SHA-256 of the lines, hexadecimal; of a live one, with a line
+        ``live`` before them, since a cold one that saw the same must be another."""
         self.plan = FramePlan()
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(b"live\n" if kind == "live" else b"")
         self._offset = array("Q")
         self._first = array("Q")
 
@@ -122,14 +126,16 @@ def read_entries(path: str, location: Location) -> list[Entry]:
     return list(map(parse_line, lines[location.skip : location.skip + location.count]))
 
 
-def write_manifest(path: str, root: bytes, entries: Iterable[Entry]) -> ManifestFile:
+def write_manifest(
+    path: str, root: bytes, entries: Iterable[Entry], kind: SnapshotKind = "cold"
+) -> ManifestFile:
     """Write ``entries``, of our own walk of the library called ``root``, to ``path``.
 
     Raises:
         OSError: as the filesystem says.
         ManifestTooLarge: more frames than anybody takes.
     """
-    manifest = ManifestFile(path, root)
+    manifest = ManifestFile(path, root, kind)
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     with open(path, "xb") as file:
         for first, text in _batches(manifest.plan, entries):
@@ -157,19 +163,20 @@ def _batches(plan: FramePlan, entries: Iterable[Entry]) -> Iterator[tuple[int, b
         yield first, b"".join(lines)
 
 
-def read_manifest(path: str, name: str, root: bytes) -> ManifestFile:
+def read_manifest(path: str, name: str, root: bytes, kind: SnapshotKind = "cold") -> ManifestFile:
     """The manifest in the file ``path``, checked to the last entry.
 
     Args:
         path: a file that :func:`write_manifest` wrote, or that an agent sent.
         name: the snapshot's name, which the lines' digest must be.
         root: the library's own name.
+        kind: of the snapshot.
 
     Raises:
         ManifestMalformed, ManifestTooLarge, ManifestDigestWrong, IllegalPath, IllegalLink,
         EntriesOutOfOrder, ParentNotDirectory: it is not one that we take.
     """
-    manifest = ManifestFile(path, root)
+    manifest = ManifestFile(path, root, kind)
     for entry in checked(_parsed(manifest), root):
         manifest.plan.add(entry)
     manifest.close(os.path.getsize(path))

@@ -31,6 +31,8 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a JSON answer that the puller reads at the most."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Kind = Literal["live", "cold"]
+"""Of a snapshot: with Plex running, its files may change under it; or stopped, they must not."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -43,8 +45,11 @@ class Health(msgspec.Struct):
 class SnapshotRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST /v1/snapshots`."""
 
-    kind: Literal["cold"]
+    kind: Kind
     exclude: Annotated[list[str], msgspec.Meta(max_length=1000)] = []
+    base: Annotated[str, msgspec.Meta(pattern="^(|[0-9a-f]{64})$")] = ""
+    """A snapshot that the puller has all frames of: what is as in it is marked as kept, and in no
+    frame."""
 
 
 class Library(msgspec.Struct):
@@ -63,7 +68,7 @@ class Snapshot(msgspec.Struct):
 
     id: str
     """SHA-256 of the manifest's lines, hexadecimal."""
-    kind: Literal["cold"]
+    kind: Kind
     library: Library
     created: str
     """When the scan began: RFC 3339, UTC."""
@@ -77,6 +82,8 @@ class Snapshot(msgspec.Struct):
     skipped: list[str]
     """What is not library content: FIFOs, sockets, devices."""
     excluded: list[str]
+    base: str = ""
+    """The snapshot that it is a delta to; empty: to none."""
 
 
 class MediaFolder(msgspec.Struct, frozen=True):

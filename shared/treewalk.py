@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 _SECTOR = 512
 _SPECIAL = {
     stat.S_IFIFO: "FIFO",
@@ -54,6 +55,7 @@ class TreeWalk:
         exclude: patterns, see :func:`matcher`.
         inside: look into entries; without it they have no targets, holes and xattrs, and files
             are not opened, which takes half the time.
+        live: what goes away while it is looked at was never there.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class TreeWalk:
         exclude: tuple[str, ...] = (),
         *,
         inside: bool = True,
+        live: bool = False,
     ) -> None:
         self.seen = Sightings()
         self._base = base
         self._name = name
         self._excluded = matcher(exclude)
         self._inside = inside
+        self._live = live
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
@@ -102,12 +106,16 @@ class TreeWalk:
                     below = sorted(map(os.fsencode, os.listdir(folder)))
                     stack[-1] = (folder, path + b"/", iter(below))
                 except OSError as error:
-                    self._unreadable(path, os.strerror(error.errno or 0))
+                    self._failed(path, error)
                 except IllegalPath as error:
                     self._unreadable(path[:200], error.what)
         finally:
             for fd, _, _ in stack[1:]:
                 os.close(fd)
+
+    def _failed(self, path: bytes, error: OSError) -> None:
+        if not (self._live and error.errno in _GONE):
+            self._unreadable(path, os.strerror(error.errno or 0))
 
     def _no_folder(self, fd: int, name: bytes, path: bytes, info: os.stat_result) -> Entry | None:
         """The entry of what is no folder; None if it is no content."""

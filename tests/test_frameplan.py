@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -95,7 +96,28 @@ def test_frames_of_every_entry(tree: list[Entry]) -> None:
     for frame in planned:
         for member in members(frame, tree[frame.first : frame.first + frame.count]):
             found.setdefault(member.number, []).append(frame.number)
-    assert {number: list(planned.frames_of(number)) for number in range(len(tree))} == found
+    assert {
+        number: list(planned.frames_of(number, tree[number])) for number in range(len(tree))
+    } == {number: found.get(number, []) for number in range(len(tree))}
+
+
+@given(trees(), st.data())
+def test_what_is_kept_is_in_no_frame(tree: list[Entry], data: st.DataObject) -> None:
+    """All else is framed as if what is kept were not there; numbers stay those of the manifest."""
+    kept = data.draw(st.lists(st.booleans(), min_size=len(tree), max_size=len(tree)))
+    delta = [
+        msgspec.structs.replace(each, kept=keep) for each, keep in zip(tree, kept, strict=True)
+    ]
+    planned, alone = plan(delta), plan([each for each in delta if not each.kept])
+    assert [frame.size for frame in planned] == [frame.size for frame in alone]
+    assert (planned.entries, planned.files) == (plan(tree).entries, plan(tree).files)
+    for frame in planned:
+        inside = delta[frame.first : frame.first + frame.count]
+        for member in members(frame, inside):
+            assert delta[member.number] is member.entry
+            assert not member.entry.kept
+    for number, each in enumerate(delta):
+        assert bool(planned.frames_of(number, each)) != each.kept
 
 
 @given(trees(), trees(), st.integers(FRAME + 1, 6 * FRAME))
@@ -108,7 +130,7 @@ def test_boundaries_of_a_large_file_are_its_own(
     def pieces(tree: list[Entry], number: int) -> list[tuple[int, int, int]]:
         planned = plan(tree)
         cut = []
-        for frame in (planned[each] for each in planned.frames_of(number)):
+        for frame in (planned[each] for each in planned.frames_of(number, tree[number])):
             (member,) = members(frame, tree[frame.first : frame.first + frame.count])
             cut.append((member.offset, member.length, member.content))
         return cut

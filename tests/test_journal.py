@@ -48,7 +48,8 @@ def _replayed(path: Path, content: bytes, frames: int = FRAMES) -> list[int]:
         f"done 2 {DIGEST} \n".encode(),
         f"done 2 {DIGEST[:-1]}\n".encode(),
         f"done  2 {DIGEST}\n".encode(),
-        f"kept 2 {DIGEST}\n".encode(),
+        f"kept 2 {DIGEST[1:]}\n".encode(),
+        b"held 2\n",
         f"kept {FRAMES}\n".encode(),
         b"undo 0\n",
         "done ２ ".encode() + DIGEST.encode() + b"\n",  # noqa: RUF001 - digits of another script
@@ -69,7 +70,7 @@ def test_appending_after_a_torn_line(tmp_path: Path) -> None:
     path.write_bytes(LINES[0] + LINES[1][:20])
     journal = Journal(str(path), FRAMES)
     journal.done([(5, DIGEST), (1, DIGEST)])
-    journal.kept([7])
+    journal.carried([(7, None)], [])
     journal.close()
 
     assert path.read_bytes() == LINES[0] + LINES[5] + LINES[1] + b"kept 7\n"
@@ -163,10 +164,27 @@ def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) ->
             if what == "done":
                 journal.done([(number, DIGEST)])
             elif what == "kept":
-                journal.kept([number])
+                journal.carried([(number, None)], [])
             else:
                 journal.redo([number])
         in_memory = [number for number in range(FRAMES) if number in journal]
         journal.close()
 
         assert in_memory == _model(records) == _replayed(path, path.read_bytes())
+
+
+def test_held_is_known_and_not_safe(tmp_path: Path) -> None:
+    """What is in a frame's place can be asked for by its digest, after a restart too."""
+    path, other = tmp_path / "journal", DIGEST[::-1]
+    journal = Journal(str(path), FRAMES)
+    journal.carried([(1, DIGEST), (2, None)], [(3, DIGEST), (4, DIGEST), (5, DIGEST)])
+    journal.done([(4, other)])
+    journal.redo([5])
+    journal.close()
+    for each in (journal, Journal(str(path), FRAMES)):
+        assert [each.tag(number) for number in range(6)] == [
+            None, DIGEST, None, DIGEST, other, None
+        ]  # fmt: skip
+        assert [number for number in range(FRAMES) if number in each] == [1, 2, 4]
+    journal.close()
+    assert _replayed(path, path.read_bytes()) == [1, 2, 4]

@@ -16,7 +16,8 @@ from rig.faultproxy import FaultProxy
 from rig.oracle import rsync_differences, sums_hold
 
 from initpuller.assemble import BATCH
-from initpuller.migrate import PullOptions, pull
+from initpuller.migrate import pull
+from initpuller.passes import PullOptions
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from shared import durable
@@ -174,7 +175,7 @@ def test_both_killed_together_then_agent_loses_its_snapshots(
 
     assert done.code == ExitCode.OK, done.text
     said = [line.get("event") for line in done.log if "snapshot" in str(line)]
-    assert said == ["the agent has lost the snapshot, scanning again"], "asked in vain, repeatedly"
+    assert said == ["scanning again, the whole library"], "asked in vain, repeatedly"
     assert kept.isdisjoint(agent.frames_asked()[before:])
     assert agent.requests().count("POST /v1/snapshots") == 3
     assert rsync_differences(large_library, puller.target / "Library") == []

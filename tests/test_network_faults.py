@@ -18,7 +18,8 @@ from rig.faultproxy import Cut, FaultProxy, Flip, Stall
 from rig.oracle import rsync_differences
 from rig.programs import Puller
 
-from initpuller.migrate import PullOptions, pull
+from initpuller.migrate import pull
+from initpuller.passes import PullOptions
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from initpuller.wire.backoff import Retrier

@@ -67,7 +67,7 @@ def test_older_plex_in_the_pod(agent: Agent, target: Path) -> None:
 def test_database_that_got_damaged_on_the_way(agent: Agent, library: Path, target: Path) -> None:
     """Whatever the source's own check said: a damaged database is not published."""
     damage(library / DATABASE)
-    with patch("initpuller.migrate._preflight", _nothing):
+    with patch("initpuller.passes.Passes._preflight", _nothing):
         done = pull(target, agent)
     assert done.code == 13
     assert "damaged" in done.reason()

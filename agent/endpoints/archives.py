@@ -158,7 +158,10 @@ class ArchiveEndpoints:
             raise ConnectionResetError
 
     def _open(self, snapshot: str, encoding: Encoding) -> Representation:
-        return self._store.open(snapshot).representation(encoding)
+        found = self._store.open(snapshot)
+        if found.about.kind == "live" or found.about.base:
+            raise web.HTTPNotFound(reason="only a cold snapshot that is no delta is an archive")
+        return found.representation(encoding)
 
 
 def _abort(request: web.Request) -> None:

@@ -1,9 +1,10 @@
-"""Reads files of a cold snapshot, and notices when one is not as it was scanned."""
+"""Reads files of a snapshot: of a cold one as they were scanned, of a live one as they are now."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from shared.errors import SourceChanged, SourceUnreadable, StorageError, printable
@@ -35,6 +36,29 @@ def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -
                 raise changed(entry)
             position += got
         _check(fd, entry)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+
+
+def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+    """Fill ``into``, which is all zeros, with what the file has now from ``offset`` on.
+
+    What is gone or has become shorter stays zeros: the layout holds, and the next delta brings it.
+
+    Raises:
+        SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    try:
+        fd = _open(folders, entry)
+    except SourceChanged:
+        return
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            position = 0
+            while got := os.preadv(fd, [into[position:]], offset + position):
+                position += got
     except OSError as error:
         raise _unreadable(error, entry) from error
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.source.filereader import read_piece
+from agent.source.filereader import read_live_piece, read_piece
 from shared.digest import sha256, sha256_of_all
 from shared.dirstack import DirStack
 from shared.frameplan import is_large, members
@@ -35,20 +35,20 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     entries = snapshot.manifest.entries(frame.first, frame.count)
     tar = bytearray(frame.size)
     view = memoryview(tar)
+    read = read_live_piece if snapshot.about.kind == "live" else read_piece
     pieces: list[bytes] = []
-    digests: list[bytes | None] = []
+    digests: list[tuple[int, bytes | None]] = []
     with DirStack(snapshot.source.base) as folders:
         for member in members(frame, entries):
             entry = member.entry
             if member.offset == 0:
                 view[member.start : member.content] = header(entry)
             content = view[member.content : member.content + member.length]
-            if entry.kind is not Kind.FILE:
-                digests.append(None)
-                continue
-            read_piece(folders, entry, member.offset, content)
-            pieces.append(sha256(content))
-            digests.append(None if is_large(entry) else pieces[-1])
-    if any(digests):
-        snapshot.digests.put(frame.first, digests)
+            if entry.kind is Kind.FILE:
+                read(folders, entry, member.offset, content)
+                pieces.append(sha256(content))
+                if not is_large(entry):
+                    digests.append((member.number, pieces[-1]))
+    if digests:
+        snapshot.digests.put(digests)
     return BuiltFrame(tar, sha256_of_all(pieces))

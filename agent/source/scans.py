@@ -11,7 +11,7 @@ from shared.plexlibrary import NEVER
 if TYPE_CHECKING:
     from agent.source.activity import Activity
     from agent.source.snapshots import SnapshotStore
-    from shared.protocol import Snapshot
+    from shared.protocol import Kind, Snapshot
 
 
 class Scans:
@@ -25,23 +25,26 @@ class Scans:
     def __init__(self, store: SnapshotStore, activity: Activity) -> None:
         self._store = store
         self._activity = activity
-        self._under_way: dict[tuple[str, ...], asyncio.Task[Snapshot]] = {}
+        self._under_way: dict[tuple[tuple[str, ...], Kind, str], asyncio.Task[Snapshot]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def scan(self, exclude: tuple[str, ...] = NEVER) -> Snapshot:
+    async def scan(
+        self, exclude: tuple[str, ...] = NEVER, kind: Kind = "cold", base: str = ""
+    ) -> Snapshot:
         """A snapshot of the library as it is now; goes on when its caller is cancelled.
 
         Raises:
-            SourceUnreadable, OSError: see :meth:`SnapshotStore.scan`.
+            SnapshotGone, SourceUnreadable, OSError: see :meth:`SnapshotStore.scan`.
         """
-        scan = self._under_way.get(exclude)
+        wanted = exclude, kind, base
+        scan = self._under_way.get(wanted)
         if scan is None:
-            scan = asyncio.create_task(self._scan(exclude))
-            self._under_way[exclude] = scan
-            scan.add_done_callback(lambda _: self._under_way.pop(exclude))
+            scan = asyncio.create_task(self._scan(*wanted))
+            self._under_way[wanted] = scan
+            scan.add_done_callback(lambda _: self._under_way.pop(wanted))
         return await asyncio.shield(scan)
 
-    async def _scan(self, exclude: tuple[str, ...]) -> Snapshot:
+    async def _scan(self, exclude: tuple[str, ...], kind: Kind, base: str) -> Snapshot:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.SCANNING):
-                return await asyncio.to_thread(self._store.scan, exclude)
+                return await asyncio.to_thread(self._store.scan, exclude, kind, base)

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from agent.source.delta import marked
 from agent.source.frameindex import FrameIndex
 from agent.source.representation import Representation
 from shared.digest import is_hex
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from agent.source.library import LibrarySource
     from shared.codec import Encoding
     from shared.manifestfile import ManifestFile
+    from shared.protocol import Kind
 
 _KEEP = 4
 """Snapshots kept on disk; those that were used longest ago go when a new one comes."""
@@ -88,24 +90,34 @@ class SnapshotStore:
             if not is_hex(name):  # a scan that was killed
                 shutil.rmtree(os.path.join(self._folder, name))
 
-    def scan(self, exclude: tuple[str, ...]) -> Snapshot:
+    def scan(self, exclude: tuple[str, ...], kind: Kind = "cold", base: str = "") -> Snapshot:
         """Look at the library once and remember what was seen.
 
+        Args:
+            exclude: patterns of what is left out.
+            kind: whether files may change meanwhile.
+            base: the snapshot that this one is to be a delta to; empty: to none.
+
         Raises:
+            SnapshotGone: there is no such base.
             SourceUnreadable: something in it cannot be read; every path of it is listed.
             OSError: the state folder does not take the manifest.
         """
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        walk = TreeWalk(self._source.base, self._source.name, exclude)
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        walk = TreeWalk(self._source.base, self._source.name, exclude, live=kind == "live")
+        since = self.open(base) if base else None
         draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
         os.mkdir(draft, 0o700)
         try:
-            manifest = write_manifest(_manifest(draft), self._source.name, walk.entries())
+            entries = walk.entries()
+            if since is not None:
+                entries = marked(entries, since, FileDigests(os.path.join(draft, "digests"), 0))
+            manifest = write_manifest(_manifest(draft), self._source.name, entries, kind)
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)
             about = Snapshot(
                 id=manifest.name,
-                kind="cold",
+                kind=kind,
                 library=self._source.about,
                 created=created,
                 entries=manifest.plan.entries,
@@ -116,6 +128,7 @@ class SnapshotStore:
                 exclude=list(exclude),
                 skipped=walk.seen.skipped,
                 excluded=walk.seen.excluded,
+                base=base,
             )
             write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
             self._keep(draft, about, manifest)
@@ -158,7 +171,7 @@ class SnapshotStore:
                 about = msgspec.json.decode(file.read(), type=Snapshot)
         except FileNotFoundError:
             raise gone from None
-        manifest = read_manifest(_manifest(folder), about.id, self._source.name)
+        manifest = read_manifest(_manifest(folder), about.id, self._source.name, about.kind)
         return OpenSnapshot(folder, self._source, about, manifest)
 
     def _keep(self, draft: str, about: Snapshot, manifest: ManifestFile) -> None:

@@ -37,7 +37,7 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     with DirStack(snapshot.source.base) as folders:
         for number, (entry, digest) in enumerate(pairs):
             if entry.kind is Kind.FILE and digest is None:
-                snapshot.digests.put(number, [hash_file(folders, entry)])
+                snapshot.digests.put([(number, hash_file(folders, entry))])
 
 
 def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:
@@ -79,6 +79,11 @@ def _is_same(seen: Entry, known: Entry) -> bool:
     if seen == known:
         return True
     if known.kind is Kind.HARDLINK:
-        return False
-    inside = {"link": known.link, "data": known.data, "xattrs": known.xattrs}
+        return seen.is_as_in(known)
+    inside = {
+        "link": known.link,
+        "data": known.data,
+        "xattrs": known.xattrs,
+        "kept": known.kept,
+    }
     return msgspec.structs.replace(seen, **inside) == known

@@ -14,7 +14,7 @@ from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted
 
 if TYPE_CHECKING:
-    from initpuller.migrate import PullOptions
+    from initpuller.passes import PullOptions
 
 _MAX_JOBS = 16
 
@@ -71,6 +71,15 @@ _MAX_JOBS = 16
     help="Change this in the volume's Preferences.xml before Plex starts on it; can be repeated."
     " autoEmptyTrash=0 keeps a first scan without media from deleting anything.",
 )
+@click.option(
+    "--until",
+    envvar="PLEXODUS_UNTIL",
+    type=click.Choice(["done", "ready"]),
+    default="done",
+    show_default=True,
+    help="ready: bring what can be brought while Plex runs, and publish nothing; a later pull has"
+    " little left to bring.",
+)
 @version_gated
 @click.option(
     "--no-cutover",
@@ -91,6 +100,7 @@ def pull(
     jobs: int,
     on_existing: str,
     set_preferences: tuple[str, ...],
+    until: str,
     plex_version: str,
     version_policy: str,
 ) -> None:
@@ -106,7 +116,7 @@ def pull(
     """
     import asyncio
 
-    from initpuller.migrate import PullOptions
+    from initpuller.passes import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
     from initpuller.volume.ownership import choose_ownership, plex_owner
@@ -120,6 +130,7 @@ def pull(
         jobs=jobs,
         on_existing=OnExisting(on_existing),
         preferences=parse_preferences(set_preferences),
+        until_ready=until == "ready",
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
     )
     asyncio.run(_until_signalled(options))

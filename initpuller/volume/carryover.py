@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from initpuller.volume.names import remove
 from shared.dirstack import DirStack
+from shared.errors import SnapshotGone
+from shared.frameplan import is_large
 from shared.manifest import Kind
 from shared.memberpath import sort_key
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from initpuller.volume.journal import Journal
     from shared.filedigests import FileDigests
     from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
+
+_BATCH = 4096
+"""Digests that are copied at once."""
+
+
+@dataclass
+class Carried:
+    """What of the new snapshot's frames is on the volume from the old one's."""
+
+    kept: list[tuple[int, str | None]] = field(default_factory=list)
+    """Frames that need not be fetched, with their digests where these are known."""
+    held: list[tuple[int, str]] = field(default_factory=list)
+    """Frames of large files that have changed, with the digest of what is in their place: those of
+    which the agent has another one are fetched."""
 
 
 def carry_over(
@@ -31,23 +48,71 @@ def carry_over(
     old_digests: FileDigests,
     new: ManifestFile,
     new_digests: FileDigests,
-) -> Iterator[int]:
-    """The numbers of the new frames that need not be fetched; copies their files' digests."""
-    stays = _staying(old, old_journal, old_digests, new)
-    number, digest = next(stays, (-1, None))
-    for frame in new.plan:
-        can_stay = True
-        digests: list[bytes | None] = []
-        for entry_number, entry in enumerate(new.entries(frame.first, frame.count), frame.first):
-            while 0 <= number < entry_number:
-                number, digest = next(stays, (-1, None))
-            is_same = number == entry_number
-            digests.append(digest if is_same else None)
-            can_stay &= is_same or entry.kind is not Kind.FILE
-        if can_stay:
-            if any(digests):
-                new_digests.put(frame.first, digests)
-            yield frame.number
+    is_steady: Callable[[Entry], bool],
+) -> Carried:
+    """What can stay, and what may; copies the digests of files that can.
+
+    Args:
+        old: what staging has by the journal.
+        old_journal: which frames of that.
+        old_digests: of the files in it.
+        new: what staging shall have.
+        new_digests: get those of the files that stay.
+        is_steady: whether a file that both saw alike has not changed in between.
+
+    Raises:
+        SnapshotGone: the new snapshot is a delta that keeps what is not on the volume.
+        OSError: as the filesystem says.
+    """
+    carried, fetched = Carried(), bytearray(len(new.plan))
+    tags: dict[int, str | None] = {}
+    digests: list[tuple[int, bytes | None]] = []
+    for number, entry, match in _matched(old, old_digests, new):
+        stays = match is not None and match.is_whole(old, old_journal) and match.is_same(entry)
+        stays = stays and is_steady(entry)
+        if match is not None and stays:
+            digests.append((number, match.digest))
+            if len(digests) >= _BATCH:
+                new_digests.put(digests)
+                digests.clear()
+        if entry.kept and not stays:
+            raise SnapshotGone("the volume has not all that the delta keeps")
+        frames = new.plan.frames_of(number, entry)
+        before = match.tags(old, old_journal) if match is not None and is_large(entry) else []
+        if stays:
+            tags.update(zip(frames, before, strict=False))
+            continue
+        for frame in frames:
+            fetched[frame] = 1
+        if entry.data is None and match is not None and match.entry.data is None:
+            pairs = zip(frames, before, strict=False)
+            carried.held += [(frame, tag) for frame, tag in pairs if tag is not None]
+    new_digests.put(digests)
+    carried.kept = [(frame, tags.get(frame)) for frame, is_out in enumerate(fetched) if not is_out]
+    return carried
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A file of the old snapshot with the path of one of the new."""
+
+    position: int
+    entry: Entry
+    digest: bytes | None
+
+    def is_whole(self, old: ManifestFile, journal: Journal) -> bool:
+        """Whether all of it is on the volume."""
+        return all(frame in journal for frame in old.plan.frames_of(self.position, self.entry))
+
+    def is_same(self, entry: Entry) -> bool:
+        """Whether it is as in the new snapshot."""
+        return self.entry.is_as_in(entry)
+
+    def tags(self, old: ManifestFile, journal: Journal) -> list[str | None]:
+        """The digests of its pieces, if it is large, where they are known."""
+        if not is_large(self.entry):
+            return []
+        return [journal.tag(frame) for frame in old.plan.frames_of(self.position, self.entry)]
 
 
 def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
@@ -86,24 +151,20 @@ def _reopen_folders(above: int) -> None:
             os.close(fd)
 
 
-def _staying(
-    old: ManifestFile, journal: Journal, digests: FileDigests, new: ManifestFile
-) -> Iterator[tuple[int, bytes | None]]:
-    """New number and digest of each file that can stay."""
+def _matched(
+    old: ManifestFile, digests: FileDigests, new: ManifestFile
+) -> Iterator[tuple[int, Entry, _Match | None]]:
+    """Number and entry of each file of the new snapshot, with that of the old one at its path."""
     known = enumerate(zip(old, digests, strict=True))
     position, (before, digest) = next(known)
     for number, entry in enumerate(new):
         if entry.kind is not Kind.FILE:
             continue
         key = sort_key(entry.path)
-        while sort_key(before.path) < key:
-            following = next(known, None)
-            if following is None:
-                return
+        while sort_key(before.path) < key and (following := next(known, None)) is not None:
             position, (before, digest) = following
-        is_safe = all(frame in journal for frame in old.plan.frames_of(position))
-        if is_safe and before.is_as_in(entry):
-            yield number, digest
+        is_there = before.path == entry.path and before.kind is Kind.FILE
+        yield number, entry, _Match(position, before, digest) if is_there else None
 
 
 def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) -> Iterator[bytes]:
@@ -120,7 +181,9 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
         else:
             same_place = want.path == entry.path
             is_folder = entry.kind is Kind.DIRECTORY and want.kind is Kind.DIRECTORY
-            is_safe = all(frame in journal for frame in manifest.plan.frames_of(number))
+            frames = manifest.plan.frames_of(number, want)
+            # What is held is written over piece by piece.
+            is_safe = all(frame in journal for frame in frames) or any(map(journal.tag, frames))
             if not same_place or not (is_folder or (want.kind is Kind.FILE and is_safe)):
                 yield entry.path
 

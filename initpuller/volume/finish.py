@@ -105,16 +105,13 @@ class Finisher:
                     raise storage_error(error, printable(entry.path)) from error
 
     def _file(self, folders: DirStack, number: int, entry: Entry, *, attributes: bool) -> None:
-        is_new = not is_large(entry) and not (
-            self._journal.has_earlier_frames
-            and self._journal.is_of_earlier_run(self._manifest.plan.frames_of(number)[0])
-        )
+        is_new = not is_large(entry) and not self._is_of_earlier_run(number, entry)
         if is_new and not attributes:
             return
         folder, name = folders.parent(entry.path)
         if not _is_file(folder, name):
             self._lost.add(entry.path)
-            self._digests.put(number, [None])
+            self._digests.put([(number, None)])
             return
         try:
             fd = os.open(name, _READ, dir_fd=folder)
@@ -123,12 +120,18 @@ class Finisher:
             fd = os.open(name, _READ, dir_fd=folder)
         try:
             if not is_new:
-                self._digests.put(number, [hash_descriptor(fd)])
+                self._digests.put([(number, hash_descriptor(fd))])
             if entry.xattrs:  # an earlier run may have made it read-only: xattr(7)
                 os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
             set_attributes(fd, entry, self._ownership, entry.mode)
         finally:
             os.close(fd)
+
+    def _is_of_earlier_run(self, number: int, entry: Entry) -> bool:
+        if entry.kept or not self._journal.has_earlier_frames:
+            return entry.kept
+        frames = self._manifest.plan.frames_of(number, entry)
+        return self._journal.is_of_earlier_run(frames[0])
 
 
 def _is_file(folder: int, name: bytes) -> bool:

@@ -3,7 +3,9 @@
 ::
 
     done 17 <the frame's digest>
-    kept 18                                      all of it was there from an earlier snapshot
+    kept 18 <the frame's digest, if known>       all of it was there from an earlier snapshot
+    held 19 <another frame's digest>             that piece of a file is there, as it was: ask if it
+                                                 has changed
     redo 17                                      found damaged later
 
 A frame's line is written only after its files are on disk. A torn last line, or whatever a power
@@ -21,7 +23,10 @@ from shared.durable import fsync_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_LINE = re.compile(rb"(?:(done) (\d{1,12}) [0-9a-f]{64}|(kept|redo) (\d{1,12}))\n")
+_LINE = re.compile(
+    rb"(?:(done|held) (\d{1,12}) ([0-9a-f]{64})|(kept) (\d{1,12})(?: ([0-9a-f]{64}))?"
+    rb"|(redo) (\d{1,12}))\n"
+)
 
 
 class Journal:
@@ -37,13 +42,14 @@ class Journal:
 
     def __init__(self, path: str, frames: int) -> None:
         self._done = bytearray(frames)
+        self._tags: dict[int, str] = {}
         is_new = not os.path.exists(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
         if is_new:
             fsync_folder(os.path.dirname(path))
         with os.fdopen(os.dup(self._fd), "rb") as file:
-            self._end = _replay(file, self._done)
+            self._end = _replay(file, self._done, self._tags)
         os.ftruncate(self._fd, self._end)
         self._found = bytes(self._done)
         self.has_earlier_frames = any(self._found)
@@ -73,6 +79,13 @@ class Journal:
         """The numbers of the frames that are not safe, in order."""
         return (number for number, done in enumerate(self._done) if not done)
 
+    def tag(self, frame: int) -> str | None:
+        """The digest of what is on the volume in frame number ``frame``'s place, if that is known.
+
+        Of a frame that is not safe it is an earlier snapshot's, which may be the same.
+        """
+        return self._tags.get(frame)
+
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
         """Record frames, each with its hexadecimal digest, durably.
 
@@ -81,19 +94,30 @@ class Journal:
         """
         frames = list(frames)
         self._append("".join(f"done {number} {digest}\n" for number, digest in frames))
-        for number, _ in frames:
+        for number, digest in frames:
             self._done[number] = 1
+            self._tags[number] = digest
 
-    def kept(self, frames: Iterable[int]) -> None:
-        """Record frames whose content an earlier snapshot has brought, durably.
+    def carried(
+        self, kept: Iterable[tuple[int, str | None]], held: Iterable[tuple[int, str]]
+    ) -> None:
+        """Record what an earlier snapshot has brought, with digests, durably.
+
+        Args:
+            kept: frames all of whose content is there.
+            held: frames in whose place is what has this digest.
 
         Raises:
             OSError: as for :meth:`done`.
         """
-        frames = list(frames)
-        self._append("".join(f"kept {number}\n" for number in frames))
-        for number in frames:
+        kept, held = list(kept), list(held)
+        lines = [f"kept {number} {tag}\n" if tag else f"kept {number}\n" for number, tag in kept]
+        self._append("".join(lines + [f"held {number} {tag}\n" for number, tag in held]))
+        for number, tag in kept:
             self._done[number] = 1
+            if tag:
+                self._tags[number] = tag
+        self._tags.update(held)
 
     def redo(self, frames: Iterable[int]) -> None:
         """Record that frames must be fetched again, durably.
@@ -105,6 +129,7 @@ class Journal:
         self._append("".join(f"redo {number}\n" for number in frames))
         for number in frames:
             self._done[number] = 0
+            self._tags.pop(number, None)
 
     def _append(self, lines: str) -> None:
         block = lines.encode()
@@ -124,20 +149,24 @@ def count_done(path: str, frames: int) -> int:
     try:
         with open(path, "rb") as file:
             done = bytearray(frames)
-            _replay(file, done)
+            _replay(file, done, {})
             return done.count(1)
     except FileNotFoundError:
         return 0
 
 
-def _replay(file: BinaryIO, done: bytearray) -> int:
-    """Take all good lines into ``done``; return where they end."""
+def _replay(file: BinaryIO, done: bytearray, tags: dict[int, str]) -> int:
+    """Take all good lines into ``done`` and ``tags``; return where they end."""
     end = 0
     for line in file:
         found = _LINE.fullmatch(line)
-        number = int(found[2] or found[4]) if found else len(done)
+        number = int(found[2] or found[5] or found[8]) if found else len(done)
         if found is None or number >= len(done):
             break
-        done[number] = found[3] != b"redo"
+        done[number] = found[1] == b"done" or found[4] is not None
+        if tag := found[3] or found[6]:
+            tags[number] = tag.decode()
+        else:
+            tags.pop(number, None)
         end += len(line)
     return end

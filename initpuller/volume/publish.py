@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from initpuller.volume.leftovers import remove_leftovers
 from initpuller.volume.records import Receipt, State, save_receipt, save_state
-from initpuller.volume.staging import Staging, remove_leftovers
 from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
@@ -22,6 +22,7 @@ from shared.filedigests import hash_descriptor
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
+    from initpuller.volume.staging import Staging
     from shared.plexlibrary import ServerFacts
 
 _OWNER, _MODE = 0o700, 0o7777

@@ -80,7 +80,7 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
                 need.inodes += frame.block == 0
                 if credited != frame.first and entry.data is None:
                     credited = frame.first
-                    pieces = manifest.plan.frames_of(frame.first)
+                    pieces = manifest.plan.frames_of(frame.first, entry)
                     safe = sum(
                         _piece_bytes(entry, piece - pieces.start, block)
                         for piece in pieces

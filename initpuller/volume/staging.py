@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING, Self
 
 from initpuller.volume.carryover import carry_over, drop_files, prune
 from initpuller.volume.conform import conform
 from initpuller.volume.finish import Finisher
-from initpuller.volume.journal import Journal
-from initpuller.volume.layout import RECORD_PREFIXES
+from initpuller.volume.journal import Journal, count_done
 from initpuller.volume.names import remove
-from initpuller.volume.records import State, save_state
-from initpuller.volume.timestamps import compact_timestamp, timestamp
+from initpuller.volume.records import State, load_state, save_state
+from initpuller.volume.timestamps import timestamp
 from shared.dirstack import DirStack
-from shared.durable import fsync_folder, syncfs
-from shared.errors import ManifestSumsWrong, TargetConflict, storage_error
+from shared.durable import syncfs
+from shared.errors import ManifestSumsWrong, storage_error
 from shared.filedigests import FileDigests
 from shared.manifestfile import read_manifest
+from shared.steady import Steadiness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.unpack import Unpacked
+    from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot
 
@@ -129,19 +131,18 @@ class Staging:
         self.state.prune = self.state.reown = True
         save_state(self.layout, self.state)
 
-    def redo(self, entries: list[int]) -> None:
+    def redo(self, entries: list[tuple[int, Entry]]) -> None:
         """Remove these files, and journal their frames as not there.
 
         Raises:
             StorageError: as the filesystem says.
         """
         plan = self.manifest.plan
-        frames = sorted({frame for entry in entries for frame in plan.frames_of(entry)})
+        frames = sorted({frame for each in entries for frame in plan.frames_of(*each)})
         try:
             self.journal.redo(frames)
             with DirStack(self.fd, create=True) as folders:
-                for number in entries:
-                    (entry,) = self.manifest.entries(number, 1)
+                for _, entry in entries:
                     folder, name = folders.parent(entry.path)
                     remove(folder, name)
         except OSError as error:
@@ -218,18 +219,20 @@ def _take_over(
     drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
     # A take-over that was itself interrupted before its pruning left staging in a mixed state.
     if not old.prune and os.path.exists(old_records[0]):
-        was = read_manifest(old_records[0], before, os.fsencode(old.snapshot.library.name))
+        root = os.fsencode(old.snapshot.library.name)
+        was = read_manifest(old_records[0], before, root, old.snapshot.kind)
         old_journal = Journal(old_records[1], len(was.plan))
         journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
         try:
-            frames = carry_over(
+            carried = carry_over(
                 was,
                 old_journal,
                 FileDigests(old_records[2], was.plan.entries),
                 manifest,
                 FileDigests(layout.digests(snapshot.id), manifest.plan.entries),
+                _steadiness(old.snapshot, snapshot),
             )
-            journal.kept(frames)
+            journal.carried(carried.kept, carried.held)
             syncfs(journal.fileno())
         finally:
             journal.close()
@@ -239,53 +242,26 @@ def _take_over(
     return state
 
 
-def drop_work(layout: Layout) -> None:
-    """Forget a pull whose staging is gone. The state goes last: until then this is done again.
+def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
+    """Which of the entries that both have alike can stay: of a delta, the agent says so."""
+    if new.base:
+        return lambda entry: entry.kept
+    return Steadiness(old.kind, old.created).holds
+
+
+def complete_snapshot(layout: Layout) -> str:
+    """The live snapshot all of which is in staging, as the base of a delta; or nothing.
+
+    A cold one needs no delta: if nothing has changed, the next one has its name, and goes on.
 
     Raises:
+        StorageError: the state cannot be read.
         OSError: as the filesystem says.
     """
-    _drop_records(layout)
-    fsync_folder(layout.folder)
-    drop_files(layout.state)
-
-
-def _drop_records(layout: Layout) -> None:
-    """Remove what there is of any snapshot, half-written and taken over ones too."""
-    with os.scandir(layout.folder) as found:
-        drop_files(*(each.path for each in found if each.name.startswith(RECORD_PREFIXES)))
-
-
-def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
-    """Whether staging is of another library and has now been set aside, since we were told to.
-
-    Raises:
-        TargetConflict: it is of another library, and we were not told.
-        OSError: as the filesystem says.
-    """
-    theirs, ours = state.snapshot.library, snapshot.library
-    if (theirs.id, theirs.name) == (ours.id, ours.name):
-        return False
-    if not told:
-        raise TargetConflict(
-            f"staging holds another library, {theirs.host}:{theirs.path}, "
-            f"not {ours.host}:{ours.path}",
-            path=layout.staging,
-            hint="Use another volume; or, to begin anew, remove this folder or give "
-            "--on-existing set-aside.",
-        )
-    aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
-    if os.path.isdir(layout.staging):
-        os.rename(layout.staging, aside)
-    drop_work(layout)
-    return True
-
-
-def remove_leftovers(layout: Layout) -> None:
-    """After the receipt: what only the pull itself needed.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
-    shutil.rmtree(layout.staging, ignore_errors=True)
-    drop_work(layout)
+    state = load_state(layout)
+    if state is None or state.snapshot.kind != "live" or state.prune:
+        return ""
+    about = state.snapshot
+    is_there = os.path.isdir(layout.staged(about.library.name))
+    is_complete = count_done(layout.journal(about.id), about.frames) == about.frames
+    return about.id if is_there and is_complete else ""

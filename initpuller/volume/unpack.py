@@ -39,6 +39,8 @@ class Unpacked:
     differences: list[str]
     """One line for each attribute that did not hold, see
     :func:`initpuller.volume.fileattributes.differences`."""
+    is_held: bool = False
+    """It was there as it is, and only its digest was asked."""
 
 
 def unpack_frame(
@@ -86,10 +88,36 @@ def unpack_frame(
                 raise storage_error(error, printable(member.entry.path)) from error
     if not is_large(entries[0]):
         try:
-            digests.put(frame.first, sums)
+            digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
         except OSError as error:
             raise storage_error(error, "the digests beside staging") from error
     return Unpacked(tag, unpacking.late(), unpacking.differences)
+
+
+def keep_piece(staging: int, frame: Frame, entry: Entry, tag: str) -> Unpacked:
+    """Leave a piece of a large file as an earlier snapshot brought it; with the first, its length.
+
+    Args:
+        staging: descriptor of the staging folder.
+        frame: which piece.
+        entry: of which file.
+        tag: the digest that it has, on both sides.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+    is_first = frame.block == 0
+    try:
+        with DirStack(staging) as folders:
+            fd = _open_piece(folders, entry, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if is_first:
+                    os.ftruncate(fd, entry.size)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise storage_error(error, printable(entry.path)) from error
+    return Unpacked(tag, [(frame.first, entry)] if is_first else [], [], is_held=True)
 
 
 class _Unpacking:
@@ -163,14 +191,18 @@ def _write_file(
 def _write_piece(folders: DirStack, member: Member, content: memoryview) -> None:
     """Pieces come in any order, so each makes the file if it is missing."""
     entry = member.entry
-    folder, name = folders.parent(entry.path)
-    try:
-        fd = os.open(name, _CREATE, _WHILE_ASSEMBLED, dir_fd=folder)
-    except PermissionError:  # finished by an earlier run, which then found it damaged
-        os.chmod(name, _WHILE_ASSEMBLED, dir_fd=folder)
-        fd = os.open(name, _CREATE, _WHILE_ASSEMBLED, dir_fd=folder)
+    fd = _open_piece(folders, entry, _CREATE)
     try:
         os.ftruncate(fd, entry.size)
         write_content(fd, content, member.offset, sparse=entry.data is not None)
     finally:
         os.close(fd)
+
+
+def _open_piece(folders: DirStack, entry: Entry, flags: int) -> int:
+    folder, name = folders.parent(entry.path)
+    try:
+        return os.open(name, flags, _WHILE_ASSEMBLED, dir_fd=folder)
+    except PermissionError:  # finished by an earlier run, or for an earlier snapshot
+        os.chmod(name, _WHILE_ASSEMBLED, dir_fd=folder)
+        return os.open(name, flags, _WHILE_ASSEMBLED, dir_fd=folder)

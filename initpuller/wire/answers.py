@@ -10,7 +10,7 @@ from shared import errors, protocol
 
 T = TypeVar("T")
 
-OK, CREATED, NO_CONTENT = 200, 201, 204
+OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
 _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 

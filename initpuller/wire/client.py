@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from shared.pairing import Pairing
-    from shared.protocol import LibraryReport, ServerReport, Snapshot
+    from shared.protocol import Kind, LibraryReport, ServerReport, Snapshot
 
 T = TypeVar("T")
 
@@ -104,14 +104,19 @@ class AgentClient:
                     break
             return received / max(clock() - started, 1e-6)
 
-    async def scan(self, exclude: list[str]) -> Snapshot:
+    async def scan(self, exclude: list[str], kind: Kind = "cold", base: str = "") -> Snapshot:
         """Have the agent scan the library.
+
+        Args:
+            exclude: patterns of what is left out.
+            kind: whether Plex may go on changing it.
+            base: a snapshot all of which we have; empty: none.
 
         Raises:
             AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
-            ProtocolViolation, ManifestTooLarge.
+            SnapshotGone, ProtocolViolation, ManifestTooLarge.
         """
-        body = msgspec.json.encode(protocol.SnapshotRequest(kind="cold", exclude=exclude))
+        body = msgspec.json.encode(protocol.SnapshotRequest(kind=kind, exclude=exclude, base=base))
         async with self._request("POST", protocol.SNAPSHOTS, answers.CREATED, body) as response:
             snapshot = answers.decode_answer(
                 await _read(response, protocol.MAX_ANSWER), protocol.Snapshot

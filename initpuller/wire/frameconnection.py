@@ -33,31 +33,39 @@ class FrameConnection:
         self._headers = request_headers(pairing) | {
             protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST
         }
+        self._held: str | None = None
         self._failed: errors.PlexodusError | None = None
         self._buffer = bytearray()
         self.asked: str | None = None
         """The route whose answer is under way."""
 
-    def ask(self, route: str) -> None:
-        """Send a request; what comes of it is told by :meth:`answer`."""
+    def ask(self, route: str, held: str | None = None) -> None:
+        """Send a request; what comes of it is told by :meth:`answer`.
+
+        Args:
+            route: the frame's.
+            held: the digest of what is in its place already.
+        """
         if self.asked is not None:  # what is still to come is not for this request
             self._http.close()
-        self.asked, self._failed = route, None
+        self.asked, self._held, self._failed = route, held, None
+        condition = {"If-None-Match": f'"{held}"'} if held is not None else {}
         try:
-            self._http.request("GET", route, headers=self._headers)
+            self._http.request("GET", route, headers=self._headers | condition)
         except (HTTPException, OSError) as error:
             self._failed = answers.unreachable(self._base, error)
         except errors.PlexodusError as error:
             self._failed = error
 
-    def answer(self, most: int) -> tuple[memoryview, str]:
+    def answer(self, most: int) -> tuple[memoryview | None, str]:
         """The frame that was asked for, as it is encoded, and its entity-tag.
 
         Args:
             most: bytes that it may have.
 
         Returns:
-            A view that is valid until the next answer, and the frame's digest.
+            A view that is valid until the next answer, None where it is what we hold; and the
+            frame's digest.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
@@ -68,6 +76,9 @@ class FrameConnection:
             if self._failed is not None:
                 raise self._failed
             response = self._http.getresponse()
+            if response.status == answers.NOT_MODIFIED and self._held is not None:
+                response.read()
+                return None, self._held
             if response.status != answers.OK:
                 raise _failure(response)
             tag = response.headers.get("ETag", "").strip('"')

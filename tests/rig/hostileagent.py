@@ -17,7 +17,8 @@ from aiohttp import web
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import server_tls
 from agent.settings import Settings
-from initpuller.migrate import PullOptions, pull
+from initpuller.migrate import pull
+from initpuller.passes import PullOptions
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from initpuller.wire.backoff import Retrier

@@ -202,7 +202,7 @@ def _scan() -> Json:
                 {_JSON: {"schema": schema(protocol.Snapshot)}},
                 headers("Location"),
             ),
-            **_failures(*_ALL, *_BODY, "409"),
+            **_failures(*_NAMED, *_BODY, "409"),
         },
     )
     return _with_body(operation, protocol.SnapshotRequest)

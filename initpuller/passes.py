@@ -1,0 +1,228 @@
+"""A pass: one scan, and what of it the volume lacks brought into staging."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from initpuller.assemble import Assembly
+from initpuller.plex.versiongate import VersionGate
+from initpuller.preflight import check_filesystem, completed
+from initpuller.volume import leftovers, staging
+from initpuller.volume.decision import Action, OnExisting
+from initpuller.volume.filesystem import network_filesystem
+from initpuller.volume.findings import look
+from initpuller.volume.records import load_state
+from initpuller.volume.space import check_space
+from initpuller.wire.backoff import IDLE_SECONDS, Retrier
+from shared import errors
+from shared.checks import Outcome, duration, size
+from shared.manifestfile import read_manifest
+from shared.memberpath import check_root_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from initpuller.report.progress import PullProgress
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.ownership import Ownership
+    from initpuller.volume.records import State
+    from initpuller.volume.staging import Staging
+    from initpuller.wire.client import AgentClient
+    from initpuller.workers import Worker
+    from shared.manifestfile import ManifestFile
+    from shared.pairing import Pairing
+    from shared.protocol import Kind, Snapshot
+
+_log = structlog.get_logger("puller")
+
+_SHORT_SECONDS = 30.0
+"""A live pass that takes less is the last one: so long would Plex be down for what is left."""
+_SHRINKS = 0.8
+"""A live pass that moves more than this part of what the one before moved is the last one, too."""
+
+
+@dataclass(frozen=True)
+class PullOptions:
+    """What the user wants, and how patient we are."""
+
+    pairing: Pairing
+    target: str
+    ownership: Ownership
+    exclude: list[str]
+    jobs: int
+    on_existing: OnExisting
+    gate: VersionGate = field(default_factory=VersionGate)
+    preferences: dict[str, str] = field(default_factory=dict)
+    """Of Plex, to be set in the volume's copy."""
+    until_ready: bool = False
+    """Move what can be moved while Plex runs, and publish nothing."""
+    retrier: Retrier = field(default_factory=Retrier)
+    idle: float = IDLE_SECONDS
+    """Seconds without a byte after which the agent counts as stalled."""
+
+
+class Passes:
+    """The passes of one run.
+
+    Args:
+        layout: the volume.
+        options: what the user wants.
+        client: the agent.
+        workers: who bring frames.
+        progress: where people look.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        options: PullOptions,
+        client: AgentClient,
+        workers: list[Worker],
+        progress: PullProgress,
+    ) -> None:
+        self.version: str | None = None
+        """Of the source's Plex."""
+        self._layout = layout
+        self._options = options
+        self._client = client
+        self._workers = workers
+        self._progress = progress
+        self._is_looked_at = False
+
+    async def live(self, *, is_delta: bool) -> None:
+        """Pass after pass while Plex runs, until there is little left, or it gets no less.
+
+        Args:
+            is_delta: whether what an earlier run brought can be asked for as a base.
+
+        Raises:
+            PlexodusError: what is on the volume stays, and the next run goes on from there.
+        """
+        moved_before, is_over = None, False
+        while not is_over:
+            began = time.monotonic()
+            work = await self.begin("live", is_delta=is_delta)
+            if work is None:
+                return
+            try:
+                moved = await self._bring_live(work)
+            finally:
+                work.close()
+            seconds = time.monotonic() - began
+            _log.info("live pass", moved=size(moved), took=duration(seconds))
+            is_over = seconds < _SHORT_SECONDS or (
+                moved_before is not None and moved > _SHRINKS * moved_before
+            )
+            moved_before, is_delta = moved, True
+
+    async def begin(self, kind: Kind, *, is_delta: bool) -> Staging | None:
+        """Scan, and make staging ready for what came of it; None if nothing is to be done.
+
+        Raises:
+            SnapshotGone: the agent, or the volume, has not what the delta is based on.
+            PlexodusError: whatever else keeps a pull from beginning.
+        """
+        layout, options = self._layout, self._options
+        base = await asyncio.to_thread(staging.complete_snapshot, layout) if is_delta else ""
+        self._progress.phase("scanning")
+        look_first = asyncio.ensure_future(self._preflight())
+        try:
+            snapshot = await options.retrier.run(
+                "the scan", lambda: self._client.scan(options.exclude, kind, base)
+            )
+            await look_first
+        finally:
+            look_first.cancel()
+            await asyncio.gather(look_first, return_exceptions=True)
+        name = snapshot.library.name
+        check_root_name(os.fsencode(name))
+        if (snapshot.kind, snapshot.base) != (kind, base):
+            raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
+        if snapshot.skipped:
+            _log.warning("not library content, left out", paths=snapshot.skipped)
+        action = await asyncio.to_thread(look, layout, options.on_existing, name)
+        if action is Action.SKIP:
+            return None
+        state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
+        manifest = await self._manifest(snapshot)
+        return await asyncio.to_thread(
+            staging.begin, layout, state, snapshot, manifest, options.ownership
+        )
+
+    async def bring(self, work: Staging) -> None:
+        """Bring what a cold snapshot has, and verify all of it.
+
+        Raises:
+            PlexodusError: what is on the volume stays, and the next run goes on from there.
+        """
+        await self._within_space(work, self._assembly(work).run)
+
+    async def _bring_live(self, work: Staging) -> int:
+        """Bring what a live snapshot has; the bytes that were moved for it."""
+        assembly = self._assembly(work)
+        await self._within_space(work, assembly.run_live)
+        return assembly.moved_bytes
+
+    def _assembly(self, work: Staging) -> Assembly:
+        return Assembly(work, self._client, self._options.retrier, self._workers, self._progress)
+
+    async def _within_space(self, work: Staging, run: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
+        try:
+            await run()
+        except errors.NoSpace:
+            await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
+            raise
+
+    async def _preflight(self) -> None:
+        """Refuse what would end badly, before anything is moved; once a run."""
+        if self._is_looked_at:
+            return
+        options = self._options
+        report = await options.retrier.run("the preflight", self._client.server)
+        kind = await asyncio.to_thread(network_filesystem, options.target)
+        gate = await completed(options.gate)
+        checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
+        for check in checks:
+            if check.outcome is Outcome.WARNING:
+                _log.warning(check.found, check=check.name, hint=check.advice)
+        failed = [check for check in checks if check.outcome is Outcome.FAILURE]
+        if failed:
+            raise errors.PreflightRefused(
+                "; ".join(f"{check.name}: {check.found}" for check in failed),
+                hint=" ".join(check.advice for check in failed),
+            )
+        self.version, self._is_looked_at = report.plex_version, True
+
+    async def _manifest(self, snapshot: Snapshot) -> ManifestFile:
+        """The checked manifest: the one on the volume if it is whole, or else from the agent."""
+        path, root = self._layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
+        wanted = path, snapshot.id, root, snapshot.kind
+        try:
+            manifest = await asyncio.to_thread(read_manifest, *wanted)
+        except (FileNotFoundError, errors.IntegrityError):
+            await self._options.retrier.run(
+                "the manifest", lambda: self._client.manifest(snapshot, path)
+            )
+            manifest = await asyncio.to_thread(read_manifest, *wanted)
+        staging.check_sums(manifest, snapshot)
+        return manifest
+
+
+def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:
+    """The state to go on from, if it is of this library."""
+    state = load_state(layout)
+    if state is None:
+        return None
+    told = on_existing is OnExisting.SET_ASIDE
+    try:
+        foreign = leftovers.refuse_foreign(layout, state, snapshot, told=told)
+    except OSError as error:
+        raise errors.storage_error(error, layout.folder) from error
+    return None if foreign else state

@@ -1,0 +1,70 @@
+"""What a pull leaves beside the library, and when it goes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from initpuller.volume.carryover import drop_files
+from initpuller.volume.layout import RECORD_PREFIXES
+from initpuller.volume.timestamps import compact_timestamp
+from shared.durable import fsync_folder
+from shared.errors import TargetConflict
+
+if TYPE_CHECKING:
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.records import State
+    from shared.protocol import Snapshot
+
+
+def drop_work(layout: Layout) -> None:
+    """Forget a pull whose staging is gone. The state goes last: until then this is done again.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    _drop_records(layout)
+    fsync_folder(layout.folder)
+    drop_files(layout.state)
+
+
+def _drop_records(layout: Layout) -> None:
+    """Remove what there is of any snapshot, half-written and taken over ones too."""
+    with os.scandir(layout.folder) as found:
+        drop_files(*(each.path for each in found if each.name.startswith(RECORD_PREFIXES)))
+
+
+def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
+    """Whether staging is of another library and has now been set aside, since we were told to.
+
+    Raises:
+        TargetConflict: it is of another library, and we were not told.
+        OSError: as the filesystem says.
+    """
+    theirs, ours = state.snapshot.library, snapshot.library
+    if (theirs.id, theirs.name) == (ours.id, ours.name):
+        return False
+    if not told:
+        raise TargetConflict(
+            f"staging holds another library, {theirs.host}:{theirs.path}, "
+            f"not {ours.host}:{ours.path}",
+            path=layout.staging,
+            hint="Use another volume; or, to begin anew, remove this folder or give "
+            "--on-existing set-aside.",
+        )
+    aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
+    if os.path.isdir(layout.staging):
+        os.rename(layout.staging, aside)
+    drop_work(layout)
+    return True
+
+
+def remove_leftovers(layout: Layout) -> None:
+    """After the receipt: what only the pull itself needed.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    shutil.rmtree(layout.staging, ignore_errors=True)
+    drop_work(layout)

@@ -1,0 +1,43 @@
+"""Whether a change of a file after a scan would show in a later scan."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from shared.manifest import Kind
+
+if TYPE_CHECKING:
+    from shared.manifest import Entry
+    from shared.protocol import Kind as SnapshotKind
+
+_RACY_NS = 2 * 10**9
+"""A file whose ctime is so close to the scan may have changed after it and kept its ctime ("racy
+git", git's Documentation/technical/racy-git)."""
+_DATABASE = re.compile(rb".*\.db(-wal|-shm|-journal)?", re.DOTALL)
+"""SQLite writes into these through memory maps, too: the kernel sets their times when it likes."""
+
+
+class Steadiness:
+    """Of entries that two scans saw alike.
+
+    Args:
+        kind: of the first scan. After a cold one each file was looked at again once it was read.
+        created: when that began: RFC 3339, by the clock that also sets ctimes.
+
+    Raises:
+        ValueError: it is no time.
+    """
+
+    def __init__(self, kind: SnapshotKind, created: str) -> None:
+        self._is_cold = kind == "cold"
+        began = datetime.fromisoformat(created).timestamp()
+        self._racy_from = int(began * 1000) * 10**6 - _RACY_NS
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether ``entry`` has not changed in between, if both saw it so."""
+        if self._is_cold:
+            return True
+        is_database = entry.kind is Kind.FILE and _DATABASE.fullmatch(entry.path) is not None
+        return entry.ctime_ns < self._racy_from and not is_database
