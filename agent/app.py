@@ -19,14 +19,15 @@ from agent.endpoints.health import health_routes
 from agent.endpoints.libraries import LibraryEndpoints
 from agent.endpoints.listener import Listener
 from agent.endpoints.metrics import Metrics
+from agent.endpoints.migrationlog import MigrationLogEndpoints
 from agent.endpoints.openapi.document import openapi_routes
 from agent.endpoints.outflow import Outflow
 from agent.endpoints.plexlibrary import PlexLibraryEndpoints
 from agent.endpoints.probe import ProbeEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
-from agent.endpoints.pullerlog import PullerLogEndpoints
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
+from agent.host.migrationlog import MigrationLog
 from agent.preflight import look_at_server, preflight
 from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
@@ -89,15 +90,26 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(health_routes(state, source))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
-    looks = partial(preflight, source), partial(look_at_server, source)
+    log = MigrationLog(state)
+    looks = partial(preflight, source), partial(_look_and_tell, source, log)
     app.add_routes(LibraryEndpoints(*looks, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
-    app.add_routes(PullerLogEndpoints().routes())
+    app.add_routes(MigrationLogEndpoints(log, outflow).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
     return Parts(app, outflow, activity, metrics)
+
+
+def _look_and_tell(source: LibrarySource, log: MigrationLog) -> protocol.ServerReport:
+    """What a pull begins with: it goes into the migration log."""
+    report = look_at_server(source)
+    log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
+    for check in report.checks:
+        if check.name.endswith("database"):
+            log.write("database", f"{check.name.capitalize()}: {check.found}")
+    return report
 
 
 async def listen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from agent import daemon
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import is_pinned
 from agent.host.addresses import own_address
+from agent.host.migrationlog import MigrationLog
 from agent.host.plexfolder import find_library
 from agent.host.stateowner import become_owner
 from agent.preflight import preflight as look
@@ -28,6 +30,8 @@ from shared.pairing import parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_GLANCE = 0.5
+"""Seconds between two looks for new lines."""
 _CONFIG = click.option(
     "--config",
     envvar="PLEXODUS_CONFIG",
@@ -134,6 +138,33 @@ def serve(*, config: str | None, **given: str | None) -> None:
           --library /var/lib/plexmediaserver/Library
     """
     asyncio.run(daemon.serve(partial(load_settings, config, given)))
+
+
+@cli.command()
+@_CONFIG
+@_STATE
+@click.option("--follow", envvar="PLEXODUS_FOLLOW", is_flag=True, help="Wait for more.")
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON lines.")
+def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -> None:
+    """Show the migration log: what was found, each pass, what was published, each failure.
+
+    \b
+    Examples:
+      plexodus-agent log --follow
+      plexodus-agent log --state ./state --json
+    """
+    folder = load_settings(config, {"state": state}).state
+    story, offset = MigrationLog(folder), 0
+    try:
+        while True:
+            piece, offset = story.read(offset, as_json=as_json)
+            click.echo(piece, nl=False)
+            if not piece and not follow:
+                return
+            if not piece:
+                time.sleep(_GLANCE)
+    except OSError as error:
+        raise storage_error(error, folder) from error
 
 
 @cli.command()

@@ -64,19 +64,35 @@ async def _pull(
 
     async with AgentClient(options.pairing, options.idle) as client:
         passes = Passes(layout, options, client, workers, progress)
-        for attempt in range(_SCANS):
-            try:
-                if options.until_ready:
-                    await passes.live(is_delta=attempt == 0)
-                    _log.info("ready: the next pull brings what has changed by then")
-                else:
-                    await _transfer(layout, options, passes, progress, is_delta=attempt == 0)
-            except errors.SnapshotGone as error:
-                if attempt == _SCANS - 1:
-                    raise
-                _log.warning("scanning again, the whole library", reason=str(error))
-            else:
-                return
+        try:
+            published = await _until_over(layout, options, passes, progress)
+        except errors.AgentUnreachable:
+            raise
+        except errors.PlexodusError as error:
+            await client.tell("failed", f"Pull failed: {error.what}")
+            raise
+        if published is not None:
+            about = f"Published {layout.library(published.library.name)}, snapshot"
+            await client.tell("done", f"{about} {published.snapshot}")
+
+
+async def _until_over(
+    layout: Layout, options: PullOptions, passes: Passes, progress: PullProgress
+) -> Receipt | None:
+    """Everything, once more from the scan on where a snapshot is lost; what was published."""
+    for attempt in range(_SCANS):
+        try:
+            if not options.until_ready:
+                return await _transfer(layout, options, passes, progress, is_delta=attempt == 0)
+            await passes.live(is_delta=attempt == 0)
+            _log.info("ready: the next pull brings what has changed by then")
+        except errors.SnapshotGone as error:
+            if attempt == _SCANS - 1:
+                raise
+            _log.warning("scanning again, the whole library", reason=str(error))
+        else:
+            return None
+    return None
 
 
 def _conclude(layout: Layout, action: Action) -> bool:
@@ -101,11 +117,11 @@ async def _transfer(
     progress: PullProgress,
     *,
     is_delta: bool,
-) -> None:
-    """Scan, fetch, unpack, verify, publish."""
+) -> Receipt | None:
+    """Scan, fetch, unpack, verify, publish; None if nothing is to be done."""
     work = await passes.begin("cold", is_delta=is_delta)
     if work is None:
-        return
+        return None
     try:
         await passes.bring(work)
         progress.phase("publishing")
@@ -115,6 +131,7 @@ async def _transfer(
     await asyncio.to_thread(publish.publish, layout, work.state, receipt)
     _published(layout, receipt)
     progress.done()
+    return receipt
 
 
 def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receipt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ class Passes:
                 work.close()
             seconds = time.monotonic() - began
             _log.info("live pass", moved=size(moved), took=duration(seconds))
+            await self._client.tell("pass", f"Live pass: {size(moved)} in {duration(seconds)}")
             is_over = seconds < _SHORT_SECONDS or (
                 moved_before is not None and moved > _SHRINKS * moved_before
             )
@@ -161,7 +163,11 @@ class Passes:
         Raises:
             PlexodusError: what is on the volume stays, and the next run goes on from there.
         """
-        await self._within_space(work, self._assembly(work).run)
+        assembly, began = self._assembly(work), time.monotonic()
+        await self._within_space(work, assembly.run)
+        seconds = duration(time.monotonic() - began)
+        moved = size(assembly.moved_bytes)
+        await self._client.tell("pass", f"Cold pass, verified: {moved} in {seconds}")
 
     async def _bring_live(self, work: Staging) -> int:
         """Bring what a live snapshot has; the bytes that were moved for it."""
@@ -185,6 +191,8 @@ class Passes:
         if self._is_looked_at:
             return
         options = self._options
+        until = "ready" if options.until_ready else "done"
+        await self._client.tell("pull", f"Pull until {until} started on {socket.gethostname()}")
         report = await options.retrier.run("the preflight", self._client.server)
         kind = await asyncio.to_thread(network_filesystem, options.target)
         gate = await completed(options.gate)

@@ -25,7 +25,7 @@ from shared.checks import Check, Outcome
 from shared.durable import write_durably
 from shared.errors import PlexodusError, PlexUnreachable, Temporary, printable
 from shared.exitcodes import ExitCode
-from shared.protocol import PullerEvent
+from shared.protocol import MAX_ABOUT, PullerEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,6 @@ _PATIENT_SECONDS = 60.0
 """Between two words about a Plex that is not up yet: it may migrate its database for an hour."""
 _TOLD_PAUSES = (1.0, 5.0, 30.0, 120.0)
 """Seconds between the tries to tell the agent."""
-_ABOUT = 1000
 _GLANCE = 0.5
 """Seconds between two looks whether we are told to stop."""
 
@@ -212,7 +211,7 @@ class Watch:
         reason = ""
         for pause in (*_TOLD_PAUSES, None):
             try:
-                tell(self._options.pairing, PullerEvent(event, printable(about)[:_ABOUT]))
+                tell(self._options.pairing, PullerEvent(event, printable(about)[:MAX_ABOUT]))
             except Temporary as error:
                 reason = str(error)
                 if pause is None or self._options.stopping.wait(pause):

@@ -39,9 +39,14 @@ def configure(level: int = logging.INFO) -> None:
     )
 
 
+def without_secrets(text: str) -> str:
+    """``text`` with whatever looks like a token or pairing string replaced."""
+    return _SECRET.sub("[secret]", text)
+
+
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace whatever looks like a token or pairing string."""
     return {
-        key: _SECRET.sub("[secret]", value) if isinstance(value, str) else value
+        key: without_secrets(value) if isinstance(value, str) else value
         for key, value in event.items()
     }

@@ -20,11 +20,14 @@ LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
 OPENAPI = "/openapi.json"
 PROBLEM_TYPE = "application/problem+json"
+LOG_LINES_TYPE = "application/jsonl"
 MANIFEST_TYPE = "application/zstd"
 PREFER, PROCESSING = "Prefer", "processing"
 """The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
 WANT_CONTENT_DIGEST, NO_DIGEST = "Want-Content-Digest", "sha-256=0"
 """The request field and its value (RFC 9530 section 4) that save the hash of a body."""
+MAX_ABOUT = 1000
+"""Characters of what a puller adds to the migration log at once."""
 MAX_BODY = 64 * 1024
 """Bytes of a request body that the agent reads at the most."""
 MAX_ANSWER = 16 * 1024 * 1024
@@ -113,10 +116,10 @@ class LibraryReport(ServerReport, frozen=True):
 
 
 class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /v1/log`: what the puller has to tell whoever reads the agent's log."""
+    """Body of `POST /v1/log`: what the puller adds to the migration log."""
 
     event: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,40}$")]
-    about: Annotated[str, msgspec.Meta(max_length=1000)]
+    about: Annotated[str, msgspec.Meta(max_length=MAX_ABOUT)]
 
 
 class Problem(msgspec.Struct):

@@ -156,7 +156,7 @@ async def test_no_handshake_ever_succeeds(
 
         assert time.monotonic() - started < 10
         assert (
-            damage is None or 2 <= proxy.happened.count(damage) <= 4
+            damage is None or 2 <= proxy.happened.count(damage) <= 5
         )  # the preflight goes beside the scan
         assert exit_code_for(caught.value) is ExitCode.UNREACHABLE
         assert str(proxy.port) in str(caught.value)

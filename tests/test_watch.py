@@ -112,8 +112,9 @@ def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> 
 
 
 def told(agent: Agent) -> list[dict[str, Any]]:
-    """What pullers have told the agent's log."""
-    return [line for line in read_log(agent.log) if line.get("event") == "the puller reports"]
+    """What sidecars have told the migration log."""
+    told = [line for line in read_log(agent.log) if line.get("event") == "migration"]
+    return [line for line in told if line["what"] in {"migrated", "attention"}]
 
 
 def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent) -> None:

@@ -34,6 +34,7 @@ T = TypeVar("T")
 _MAX_MANIFEST = 8 * 1024**3
 _MAX_REPORT = 4 * 1024**2
 _PROBE_SECONDS = 1.0
+_TOLD_SECONDS = 5.0
 
 
 class AgentClient:
@@ -162,6 +163,16 @@ class AgentClient:
     async def _report(self, route: str, kind: type[T]) -> T:
         async with self._request("GET", route, answers.OK) as response:
             return answers.decode_answer(await _read(response, _MAX_REPORT), kind)
+
+    async def tell(self, event: str, about: str) -> None:
+        """Add a line to the migration log; for a few seconds only, and whatever comes of it."""
+        told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
+        with suppress(errors.PlexodusError, TimeoutError):
+            async with (
+                asyncio.timeout(_TOLD_SECONDS),
+                self._request("POST", protocol.LOG, answers.NO_CONTENT, msgspec.json.encode(told)),
+            ):
+                pass
 
     @asynccontextmanager
     async def _request(

@@ -165,7 +165,7 @@ class Agent:
             http.request(method, path, body, {"Authorization": f"Bearer {self.token}"})
             response = http.getresponse()
             content = response.read()
-            assert response.status in {200, 201}, content
+            assert response.status in {200, 201, 204}, content
             return content
 
     def connect(self, source: str = "127.0.0.1") -> HTTPSConnection:

@@ -58,11 +58,22 @@ def paths() -> Json:
             "Random bytes, to measure the network by; close the connection after enough of them",
             {"200": _body("Bytes.", {"application/octet-stream": {}})} | _failures(*_ALL),
         ),
-        protocol.LOG: {
+        protocol.LOG: _get(
+            "log",
+            "The migration log, as text or JSON lines",
+            {
+                "200": _body(
+                    "A line for each event.",
+                    {_TEXT: {}, protocol.LOG_LINES_TYPE: {}},
+                )
+            }
+            | _failures(*_ALL),
+        )
+        | {
             "post": _with_body(
                 _operation(
                     "tell",
-                    "Write into the agent's log what a puller has to tell",
+                    "Add to the migration log what a puller has to tell",
                     {
                         "204": {"description": "It is written.", "headers": headers()},
                         **_failures(*_ALL, *_BODY),
