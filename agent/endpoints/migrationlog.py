@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs, web
 
@@ -12,7 +12,16 @@ from shared import protocol
 
 if TYPE_CHECKING:
     from agent.endpoints.outflow import Outflow
-    from agent.host.migrationlog import MigrationLog
+
+
+class Story(Protocol):
+    """What is needed of the log."""
+
+    def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
+        """Whole lines from ``offset`` on; and where to go on."""
+
+    def write(self, event: str, about: str) -> None:
+        """Append a line."""
 
 
 class MigrationLogEndpoints:
@@ -23,7 +32,7 @@ class MigrationLogEndpoints:
         outflow: how bodies leave.
     """
 
-    def __init__(self, log: MigrationLog, outflow: Outflow) -> None:
+    def __init__(self, log: Story, outflow: Outflow) -> None:
         self._log = log
         self._outflow = outflow
 
