@@ -254,6 +254,7 @@ def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, libr
     real = Assembly.run_live
 
     async def first(assembly: Assembly) -> None:
+        """The damage, then the pass."""
         vanishing.unlink()
         os.truncate(shrinking, FRAME // 2)
         await real(assembly)
