@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from initpuller.report.progress import PullProgress
+    from initpuller.volume.blocks import Unpacked
     from initpuller.volume.staging import Staging
-    from initpuller.volume.unpack import Unpacked
     from initpuller.wire.backoff import Retrier
     from initpuller.wire.client import AgentClient
     from initpuller.wire.fetch import Bring
@@ -152,8 +152,8 @@ class Assembly:
         async def bring(number: int, following: int | None) -> Unpacked:
             frame, journal = manifest.plan[number], work.journal
             location = manifest.location(frame.first, frame.count)
-            after = None if following is None else (following, journal.tag(following))
-            return await worker.bring(Order(frame, location, journal.tag(number), after))
+            ahead = following if following is None or journal.tag(following) is None else None
+            return await worker.bring(Order(frame, location, journal.tag(number), ahead))
 
         return bring
 

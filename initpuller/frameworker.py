@@ -15,18 +15,22 @@ import signal
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from initpuller.volume.unpack import Unpacked, keep_piece, unpack_frame
-from initpuller.wire.frameconnection import FrameConnection
+from initpuller.volume.blocks import Unpacked, keep_block, patch_block, read_block
+from initpuller.volume.unpack import unpack_frame
+from initpuller.wire.frameconnection import Answer, FrameConnection, Held
 from shared import protocol
 from shared.codec import Encoding, decode, max_encoded
-from shared.errors import PlexodusError, storage_error
+from shared.errors import PlexodusError, ProtocolViolation, storage_error
 from shared.filedigests import FileDigests
+from shared.frameplan import block_length
 from shared.mallopt import keep_freed_memory
 from shared.manifestfile import read_entries
+from shared.pieces import format_pieces, places
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from shared.frameplan import Frame
+    from shared.manifest import Entry
     from shared.manifestfile import Location
     from shared.pairing import Pairing
 
@@ -63,8 +67,8 @@ class Order:
     """Where in the manifest its entries are."""
     held: str | None
     """The digest of what an earlier snapshot left in its place."""
-    following: tuple[int, str | None] | None
-    """The frame that this worker will be asked for next, and what is held of it: its request goes
+    following: int | None
+    """The frame that this worker will be asked for next, if nothing is held of it: its request goes
     out ahead."""
 
 
@@ -95,35 +99,55 @@ class FrameWorker:
                 :func:`unpack_frame`.
         """
         frame = order.frame
-        wanted = {self._route(frame.number): order.held}
+        wanted = [self._route(frame.number)]
         if order.following is not None:
-            number, held = order.following
-            wanted[self._route(number)] = held
-        connection = self._ask(wanted)
-        encoded, tag = connection.answer(max_encoded(frame.size))
-        ownership = self._assignment.ownership
+            wanted.append(self._route(order.following))
         try:
             entries = read_entries(self._assignment.manifest, order.entries)
         except OSError as error:
             raise storage_error(error, self._assignment.manifest) from error
-        if encoded is None:
-            return keep_piece(self._staging, frame, entries[0], tag)
-        tar = decode(encoded, _ENCODING, frame.size)
-        return unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
+        if order.held is not None:
+            return self._renew(frame, entries, order.held, wanted)
+        answer = self._ask(wanted).answer(max_encoded(frame.size))
+        return self._unpack(frame, entries, answer)
 
-    def _ask(self, wanted: dict[str, str | None]) -> FrameConnection:
+    def _renew(self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]) -> Unpacked:
+        """Bring what of a block is not as an earlier snapshot left it."""
+        old = read_block(self._staging, frame, entries[0])
+        known = Held(held, format_pieces(old))
+        answer = self._ask(wanted, known).answer(max_encoded(frame.size))
+        if answer.encoded is None:
+            return keep_block(self._staging, frame, entries[0], answer.tag)
+        if answer.bitmap is None:
+            return self._unpack(frame, entries, answer)
+        where = places(answer.bitmap, block_length(frame, entries[0]))
+        if where is None:
+            raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
+        changed = decode(answer.encoded, _ENCODING, sum(length for _, length in where))
+        return patch_block(self._staging, frame, entries[0], old, where, changed, answer.tag)
+
+    def _unpack(self, frame: Frame, entries: list[Entry], answer: Answer) -> Unpacked:
+        if answer.encoded is None:
+            raise ProtocolViolation("nothing, for a frame that was asked for whole")
+        tar = decode(answer.encoded, _ENCODING, frame.size)
+        ownership = self._assignment.ownership
+        return unpack_frame(
+            self._staging, frame, entries, tar, answer.tag, ownership, self._digests
+        )
+
+    def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Have all that is ``wanted`` under way; the connection that answers the first of it.
 
         Args:
-            wanted: routes, and what is held of each.
+            wanted: routes.
+            held: what we have of the first.
         """
         free = [each for each in self._connections if each.asked not in wanted]
         asked = [each.asked for each in self._connections]
-        for route, held in wanted.items():
+        for route in wanted:
             if route not in asked:
-                free.pop().ask(route, held)
-        first = next(iter(wanted))
-        return next(each for each in self._connections if each.asked == first)
+                free.pop().ask(route, held if route == wanted[0] else None)
+        return next(each for each in self._connections if each.asked == wanted[0])
 
     def _route(self, number: int) -> str:
         return protocol.frame_path(self._assignment.snapshot, number, _ENCODING.value)

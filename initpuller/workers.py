@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.frameworker import LENGTH_BYTES, end_with, framed, work
-from initpuller.volume.unpack import Unpacked
+from initpuller.volume.blocks import Unpacked
 from shared.errors import Interrupted, PlexodusError
 
 if TYPE_CHECKING:

@@ -63,6 +63,11 @@ def is_large(entry: Entry) -> bool:
     return entry.size > FRAME
 
 
+def block_length(frame: Frame, entry: Entry) -> int:
+    """Bytes of the content of ``entry``, which is large, in ``frame``."""
+    return min(FRAME, entry.size - frame.block * FRAME)
+
+
 class FramePlan:
     """All frames of a snapshot, 24 bytes each."""
 
@@ -164,6 +169,6 @@ def members(frame: Frame, entries: Iterable[Entry]) -> Iterator[Member]:
             continue
         offset = frame.block * FRAME
         content = position + (header_size(entry) if offset == 0 else 0)
-        length = min(FRAME, entry.size - offset)
+        length = block_length(frame, entry)
         yield Member(entry, number, position, content, length, offset)
         position = content + padded(length)

@@ -24,6 +24,8 @@ LOG_LINES_TYPE = "application/jsonl"
 MANIFEST_TYPE = "application/zstd"
 PREFER, PROCESSING = "Prefer", "processing"
 """The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
+HELD_PIECES, CHANGED_PIECES = "Plexodus-Held-Pieces", "Plexodus-Changed-Pieces"
+"""The fields of a request and an answer that are about pieces of a block, see shared.pieces."""
 WANT_CONTENT_DIGEST, NO_DIGEST = "Want-Content-Digest", "sha-256=0"
 """The request field and its value (RFC 9530 section 4) that save the hash of a body."""
 MAX_ABOUT = 1000

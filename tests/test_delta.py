@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import threading
 import time
@@ -109,6 +110,32 @@ def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, libra
         file.write(b"new")
     finish(target, ready, library)
     assert frames(ready) == (1, LARGE - 1)
+
+
+def test_database_with_pages_changed_here_and_there(
+    agent: Agent, target: Path, library: Path
+) -> None:
+    """What is sent is in the order of what has changed, though that is in every block."""
+    database, content = library / "x.db", random.Random(9)  # noqa: S311 - reproducible
+    database.write_bytes(content.randbytes(LARGE * FRAME))
+    time.sleep(_RACY)
+    assert pull(target, agent, "--until", "ready").code == 0
+    before = sent_bytes(agent)
+    with database.open("r+b") as file:
+        for page in content.sample(range(LARGE * FRAME // 4096), LARGE):
+            file.seek(page * 4096)
+            file.write(content.randbytes(4096))
+    finish(target, agent, library)
+    assert sent_bytes(agent) - before < LARGE * FRAME // 20
+
+
+def sent_bytes(agent: Agent) -> int:
+    """Bytes of bodies that the agent has sent, as it counts them for Prometheus."""
+    found = re.search(
+        r"^plexodus_agent_sent_bytes_total (\S+)$", agent.get("/metrics").decode(), re.MULTILINE
+    )
+    assert found is not None
+    return int(float(found[1]))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from agent.endpoints.conditions import is_known
-from agent.source.framebuilder import build_frame
+from agent.source.framebuilder import block_content, build_frame
 from shared import protocol
 from shared.codec import SUFFIX_PATTERN, Encoding, encode
 from shared.digest import digest_field
+from shared.pieces import changed_pieces
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -77,6 +78,12 @@ class FrameEndpoints:
         if is_known(request, tag):
             return headers, None
         headers[hdrs.CONTENT_TYPE] = encoding.media_type
+        if (known := request.headers.get(protocol.HELD_PIECES)) is not None:
+            content = block_content(snapshot, number, tar)
+            found = None if content is None else changed_pieces(content, known)
+            if found is not None and found[1]:
+                headers[protocol.CHANGED_PIECES] = found[0]
+                return headers, encode(found[1], encoding)
         if request.headers.get(protocol.WANT_CONTENT_DIGEST) == protocol.NO_DIGEST:
             return headers, encode(tar, encoding)
         frame = snapshot.representation(encoding).encode(number, tar)

@@ -24,6 +24,16 @@ class BuiltFrame(NamedTuple):
     bytes of it follow from the manifest."""
 
 
+def block_content(snapshot: OpenSnapshot, number: int, tar: bytearray) -> memoryview | None:
+    """The content in frame ``number``, if that is a block of a large file; else None."""
+    frame = snapshot.manifest.plan[number]
+    [entry] = snapshot.manifest.entries(frame.first, 1)
+    if not is_large(entry):
+        return None
+    [member] = members(frame, [entry])
+    return memoryview(tar)[member.content : member.content + member.length]
+
+
 def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     """Make frame ``number``; remember the digests of the files that are whole in it.
 

@@ -32,7 +32,7 @@ def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) ->
         OSError: as the filesystem says.
     """
     if not sparse:
-        _write_all(fd, content, offset)
+        write_all(fd, content, offset)
         return
     for start in range(0, len(content), _STRIDE):
         stride = content[start : start + _STRIDE]
@@ -41,7 +41,7 @@ def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) ->
         for at in range(0, len(stride), _HOLE):
             piece = stride[at : at + _HOLE]
             if piece != _ZEROS[: len(piece)]:
-                _write_all(fd, piece, offset + start + at)
+                write_all(fd, piece, offset + start + at)
 
 
 def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> None:
@@ -145,7 +145,12 @@ def drop_other_xattrs(fd: int, entry: Entry) -> None:
             os.removexattr(fd, name)
 
 
-def _write_all(fd: int, content: memoryview, offset: int) -> None:
+def write_all(fd: int, content: memoryview, offset: int) -> None:
+    """Write all of ``content`` at ``offset``.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
     done = 0
     while done < len(content):
         done += os.pwrite(fd, content[done:], offset + done)

@@ -22,9 +22,9 @@ from shared.steady import Steadiness
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from initpuller.volume.blocks import Unpacked
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
-    from initpuller.volume.unpack import Unpacked
     from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
     from shared.protocol import Snapshot

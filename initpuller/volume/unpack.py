@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from initpuller.volume.blocks import WHILE_ASSEMBLED, Unpacked, open_block
 from initpuller.volume.fileattributes import differences, settle, write_content
 from initpuller.volume.names import make_symlink, remove
 from shared.digest import sha256, sha256_of_all
@@ -23,24 +23,7 @@ if TYPE_CHECKING:
     from shared.manifest import Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHILE_ASSEMBLED = 0o600
 _OWNER = 0o700
-
-
-@dataclass(frozen=True)
-class Unpacked:
-    """What came of a frame."""
-
-    digest: str
-    """The frame's own."""
-    late: list[tuple[int, Entry]]
-    """Entries with their numbers that can be finished only when all frames are there: hard links,
-    large files, and folders into which something may still come."""
-    differences: list[str]
-    """One line for each attribute that did not hold, see
-    :func:`initpuller.volume.fileattributes.differences`."""
-    is_held: bool = False
-    """It was there as it is, and only its digest was asked."""
 
 
 def unpack_frame(
@@ -92,32 +75,6 @@ def unpack_frame(
         except OSError as error:
             raise storage_error(error, "the digests beside staging") from error
     return Unpacked(tag, unpacking.late(), unpacking.differences)
-
-
-def keep_piece(staging: int, frame: Frame, entry: Entry, tag: str) -> Unpacked:
-    """Leave a piece of a large file as an earlier snapshot brought it; with the first, its length.
-
-    Args:
-        staging: descriptor of the staging folder.
-        frame: which piece.
-        entry: of which file.
-        tag: the digest that it has, on both sides.
-
-    Raises:
-        StorageError: as the filesystem says.
-    """
-    is_first = frame.block == 0
-    try:
-        with DirStack(staging) as folders:
-            fd = _open_piece(folders, entry, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if is_first:
-                    os.ftruncate(fd, entry.size)
-            finally:
-                os.close(fd)
-    except OSError as error:
-        raise storage_error(error, printable(entry.path)) from error
-    return Unpacked(tag, [(frame.first, entry)] if is_first else [], [], is_held=True)
 
 
 class _Unpacking:
@@ -175,10 +132,10 @@ def _write_file(
 ) -> list[str]:
     folder, name = folders.parent(entry.path)
     try:
-        fd = os.open(name, _CREATE | os.O_EXCL, _WHILE_ASSEMBLED, dir_fd=folder)
+        fd = os.open(name, _CREATE | os.O_EXCL, WHILE_ASSEMBLED, dir_fd=folder)
     except FileExistsError:
         remove(folder, name)
-        fd = os.open(name, _CREATE | os.O_EXCL, _WHILE_ASSEMBLED, dir_fd=folder)
+        fd = os.open(name, _CREATE | os.O_EXCL, WHILE_ASSEMBLED, dir_fd=folder)
     try:
         if entry.data is not None:
             os.ftruncate(fd, entry.size)
@@ -191,18 +148,9 @@ def _write_file(
 def _write_piece(folders: DirStack, member: Member, content: memoryview) -> None:
     """Pieces come in any order, so each makes the file if it is missing."""
     entry = member.entry
-    fd = _open_piece(folders, entry, _CREATE)
+    fd = open_block(folders, entry, _CREATE)
     try:
         os.ftruncate(fd, entry.size)
         write_content(fd, content, member.offset, sparse=entry.data is not None)
     finally:
         os.close(fd)
-
-
-def _open_piece(folders: DirStack, entry: Entry, flags: int) -> int:
-    folder, name = folders.parent(entry.path)
-    try:
-        return os.open(name, flags, _WHILE_ASSEMBLED, dir_fd=folder)
-    except PermissionError:  # finished by an earlier run, or for an earlier snapshot
-        os.chmod(name, _WHILE_ASSEMBLED, dir_fd=folder)
-        return os.open(name, flags, _WHILE_ASSEMBLED, dir_fd=folder)

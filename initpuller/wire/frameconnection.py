@@ -7,7 +7,7 @@ event loop. Here OpenSSL decrypts into a buffer that is used again for each fram
 from __future__ import annotations
 
 from http.client import HTTPException, HTTPResponse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import base_url, request_headers
@@ -17,6 +17,26 @@ from shared.digest import is_hex
 
 if TYPE_CHECKING:
     from shared.pairing import Pairing
+
+
+class Held(NamedTuple):
+    """An older version of a block that we have."""
+
+    tag: str
+    """Its digest."""
+    pieces: str
+    """Those of its pieces, see :mod:`shared.pieces`."""
+
+
+class Answer(NamedTuple):
+    """A frame, or what of it we have not."""
+
+    tag: str
+    """The frame's digest."""
+    encoded: memoryview | None = None
+    """None where it is what we hold."""
+    bitmap: str | None = None
+    """Which pieces these are, if it is not the whole."""
 
 
 class FrameConnection:
@@ -33,23 +53,25 @@ class FrameConnection:
         self._headers = request_headers(pairing) | {
             protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST
         }
-        self._held: str | None = None
+        self._held: Held | None = None
         self._failed: errors.PlexodusError | None = None
         self._buffer = bytearray()
         self.asked: str | None = None
         """The route whose answer is under way."""
 
-    def ask(self, route: str, held: str | None = None) -> None:
+    def ask(self, route: str, held: Held | None = None) -> None:
         """Send a request; what comes of it is told by :meth:`answer`.
 
         Args:
             route: the frame's.
-            held: the digest of what is in its place already.
+            held: what is in its place already.
         """
         if self.asked is not None:  # what is still to come is not for this request
             self._http.close()
         self.asked, self._held, self._failed = route, held, None
-        condition = {"If-None-Match": f'"{held}"'} if held is not None else {}
+        condition = {}
+        if held is not None:
+            condition = {"If-None-Match": f'"{held.tag}"', protocol.HELD_PIECES: held.pieces}
         try:
             self._http.request("GET", route, headers=self._headers | condition)
         except (HTTPException, OSError) as error:
@@ -57,15 +79,14 @@ class FrameConnection:
         except errors.PlexodusError as error:
             self._failed = error
 
-    def answer(self, most: int) -> tuple[memoryview | None, str]:
+    def answer(self, most: int) -> Answer:
         """The frame that was asked for, as it is encoded, and its entity-tag.
 
         Args:
             most: bytes that it may have.
 
         Returns:
-            A view that is valid until the next answer, None where it is what we hold; and the
-            frame's digest.
+            What has come; its view is valid until the next answer.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
@@ -78,13 +99,18 @@ class FrameConnection:
             response = self._http.getresponse()
             if response.status == answers.NOT_MODIFIED and self._held is not None:
                 response.read()
-                return None, self._held
+                return Answer(self._held.tag)
             if response.status != answers.OK:
                 raise _failure(response)
             tag = response.headers.get("ETag", "").strip('"')
             if not is_hex(tag):
                 raise errors.ProtocolViolation("a frame without its digest", path=route)
-            return self._read(response, most), tag
+            bitmap = response.headers.get(protocol.CHANGED_PIECES)
+            if bitmap is not None and self._held is None:
+                raise errors.ProtocolViolation(
+                    "pieces of a frame that was asked for whole", path=route
+                )
+            return Answer(tag, self._read(response, most), bitmap)
         except (HTTPException, OSError) as error:
             self._http.close()
             raise answers.unreachable(self._base, error) from error

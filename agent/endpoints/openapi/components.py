@@ -42,6 +42,10 @@ _HEADERS: dict[str, tuple[str, Json]] = {
     "Content-Digest": ("Of the bytes sent (RFC 9530).", {"pattern": _DIGEST}),
     "Repr-Digest": ("Of the whole, once it is known (RFC 9530).", {"pattern": _DIGEST}),
     "Cache-Control": ("What caches may do.", {"enum": ["no-store", "private, no-cache"]}),
+    protocol.CHANGED_PIECES: (
+        "The body has only these pieces of 32 KiB of the block, a bit each.",
+        {"pattern": "^[0-9a-f]{32}$"},
+    ),
     "Location": ("Where it is.", {"format": "uri-reference", "pattern": "^/v1/snapshots/"}),
     "Allow": ("The methods that there are.", {"pattern": "^[A-Z]+(,[A-Z]+)*$"}),
     "WWW-Authenticate": ("How to send the token.", {"pattern": "^Bearer .*, Basic "}),
@@ -133,6 +137,12 @@ PARAMETERS: Json = {
         rest="bytes=100-",
         beyond="bytes=999999999999999-",
         end="bytes=-100",
+    ),
+    protocol.HELD_PIECES: _header(
+        protocol.HELD_PIECES,
+        "Of a block of a large file that the client has in an older version: the first 8 bytes of"
+        " the SHA-256 of each piece of 32 KiB, base64. Pieces that have these are not sent.",
+        one="AAAAAAAAAAA=",
     ),
     "If-Range": _header("If-Range", "The range if this is still the `ETag`, else the whole."),
     "If-Match": _header("If-Match", "412 if none of these is the `ETag`.", any="*", no='"other"'),

@@ -96,7 +96,7 @@ def paths() -> Json:
             *_PARTIAL,
         ),
         protocol.frame_path(_SNAPSHOT, "{number}", _SUFFIX): _get(
-            "frame", "One frame", _frame(), "If-None-Match"
+            "frame", "One frame", _frame(), "If-None-Match", protocol.HELD_PIECES
         ),
         protocol.archive_path(_SNAPSHOT, _SUFFIX): _get(
             "archive",
@@ -246,7 +246,7 @@ def _frame() -> Json:
         "200": _body(
             "The frame. `ETag` is its digest, of what is in its files, in any encoding.",
             _ENCODINGS,
-            headers("ETag", "Content-Digest"),
+            headers("ETag", maybe=("Content-Digest", protocol.CHANGED_PIECES)),
         ),
         "304": {"description": "The client has it.", "headers": headers("ETag")},
         **_failures(*_READ),
