@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
-import re
 import shutil
 import threading
 import time
@@ -15,9 +13,8 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from rig.oracle import rsync_differences, sums_hold
-from rig.programs import Agent, read_log
-from rig.volume import FRAME, RECEIPT_FILES, cut_at, left_of_pull, pull, run_puller
+from rig.deltas import LARGE, RACY, finish, frames, grow_steady
+from rig.volume import FRAME, cut_at, pull, run_puller
 
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.assemble import Assembly
@@ -27,27 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_RACY = 2.1
-"""Seconds after which a file is old enough for the agent to take its ctime for what it says."""
-LARGE = 6
-"""Frames of the large file."""
+    from rig.programs import Agent
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
-    library, content = tmp_path / "vm" / "Library", random.Random(5)  # noqa: S311 - reproducible
-    for folder in range(6):
-        below = library / f"folder{folder}" / "below"
-        below.mkdir(parents=True)
-        for number in range(30):
-            (below / f"{number:02}").write_bytes(content.randbytes(40_000))
-        (below / "link").symlink_to("00")
-        (below / "hard").hardlink_to(below / "01")
-    (library / "large").write_bytes(content.randbytes(LARGE * FRAME))
-    (library / "empty").mkdir()
-    time.sleep(_RACY)
-    return library
+    return grow_steady(tmp_path / "vm" / "Library")
 
 
 @pytest.fixture
@@ -59,25 +42,6 @@ def ready(agent: Agent, target: Path) -> Agent:
     assert json.loads(run_puller("status", "--target", target, "--json").out)["phase"] == "ready"
     agent.log.write_bytes(b"")
     return agent
-
-
-def frames(agent: Agent) -> tuple[int, int]:
-    """How many frames were sent, and how many were asked for that had not changed."""
-    status = [
-        line["status"]
-        for line in read_log(agent.log)
-        if line.get("event") == "request" and "/frames/" in line["path"]
-    ]
-    return status.count(200), status.count(304)
-
-
-def finish(target: Path, agent: Agent, library: Path) -> None:
-    """The pull that is left brings exactly the library, and leaves nothing but its receipt."""
-    done = pull(target, agent, "--no-cutover")
-    assert done.code == 0, done.text
-    assert rsync_differences(library, target / "Library") == []
-    assert sums_hold(target)
-    assert left_of_pull(target) == RECEIPT_FILES
 
 
 def test_nothing_has_changed(ready: Agent, target: Path, library: Path) -> None:
@@ -103,50 +67,6 @@ def test_changed_without_a_new_mtime(ready: Agent, target: Path, library: Path) 
     assert frames(ready) == (1, 0)
 
 
-def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, library: Path) -> None:
-    """The others are asked for by their digests, and not sent."""
-    with (library / "large").open("r+b") as file:
-        file.seek(5 * FRAME + 17)
-        file.write(b"new")
-    finish(target, ready, library)
-    assert frames(ready) == (1, LARGE - 1)
-
-
-def test_database_with_pages_changed_here_and_there(
-    agent: Agent, target: Path, library: Path
-) -> None:
-    """What is sent is in the order of what has changed, though that is in every block."""
-    database, content = library / "x.db", random.Random(9)  # noqa: S311 - reproducible
-    database.write_bytes(content.randbytes(LARGE * FRAME))
-    time.sleep(_RACY)
-    assert pull(target, agent, "--until", "ready").code == 0
-    before = sent_bytes(agent)
-    with database.open("r+b") as file:
-        for page in content.sample(range(LARGE * FRAME // 4096), LARGE):
-            file.seek(page * 4096)
-            file.write(content.randbytes(4096))
-    finish(target, agent, library)
-    assert sent_bytes(agent) - before < LARGE * FRAME // 20
-
-
-def sent_bytes(agent: Agent) -> int:
-    """Bytes of bodies that the agent has sent, as it counts them for Prometheus."""
-    found = re.search(
-        r"^plexodus_agent_sent_bytes_total (\S+)$", agent.get("/metrics").decode(), re.MULTILINE
-    )
-    assert found is not None
-    return int(float(found[1]))
-
-
-@pytest.mark.parametrize(
-    "size", [LARGE * FRAME + 1, (LARGE + 2) * FRAME, 3 * FRAME, 3 * FRAME - 1, FRAME, 100, 0]
-)
-def test_large_file_has_another_size(ready: Agent, target: Path, library: Path, size: int) -> None:
-    """Longer, shorter by whole blocks, or no large file any more."""
-    os.truncate(library / "large", size)
-    finish(target, ready, library)
-
-
 def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, library: Path) -> None:
     """Removed, renamed, replaced by another kind, new; links moved; attributes changed."""
     below = [library / f"folder{number}" / "below" for number in range(6)]
@@ -170,17 +90,6 @@ def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, librar
     (library / "large").rename(library / "larger")
     os.utime(library / "empty", ns=(1, 1))
     finish(target, ready, library)
-
-
-def test_database_that_keeps_its_times(agent: Agent, target: Path, library: Path) -> None:
-    """Memory maps may change one at any time: its blocks are always asked for."""
-    database = library / "folder0" / "x.db"
-    shutil.copy(library / "large", database)
-    time.sleep(_RACY)
-    assert pull(target, agent, "--until", "ready").code == 0
-    agent.log.write_bytes(b"")
-    finish(target, agent, library)
-    assert frames(agent) == (0, LARGE)
 
 
 def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) -> None:
@@ -223,21 +132,6 @@ def test_killed_while_the_delta_is_taken_over(
     finish(target, ready, library)
 
 
-@pytest.mark.parametrize("call", [1, 2])
-def test_killed_between_two_blocks(ready: Agent, target: Path, library: Path, call: int) -> None:
-    """Blocks of two times are in one file then; each is known by its own digest."""
-    with (library / "large").open("r+b") as file:
-        for block in (0, 2, 5):
-            file.seek(block * FRAME)
-            file.write(b"new")
-    with cut_at("initpuller.volume.journal.Journal.done", call):
-        pull(target, ready)
-    with (library / "large").open("r+b") as file:
-        file.seek(3 * FRAME)
-        file.write(b"newer")
-    finish(target, ready, library)
-
-
 def test_second_live_pass_goes_on_from_the_first(ready: Agent, target: Path, library: Path) -> None:
     """A volume that was seeded days before gets only the difference; then the rest."""
     (library / "folder3" / "below" / "07").write_bytes(b"new")
@@ -245,7 +139,7 @@ def test_second_live_pass_goes_on_from_the_first(ready: Agent, target: Path, lib
     assert frames(ready) == (1, 0)
     assert not (target / "Library").exists()
     (library / "folder4" / "below" / "07").write_bytes(b"newer")
-    time.sleep(_RACY)
+    time.sleep(RACY)
     finish(target, ready, library)
 
 
@@ -298,7 +192,7 @@ def test_plex_library_until_ready(
     library = tmp_path / "vm" / "Library"
     library.parent.mkdir()
     make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
-    time.sleep(_RACY)
+    time.sleep(RACY)
     agent = new_agent(library)
     agent.pair()
     agent.start()

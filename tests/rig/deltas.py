@@ -1,0 +1,64 @@
+"""What is left to bring after live passes: a library that is old enough, and how it is counted."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from typing import TYPE_CHECKING
+
+from rig.oracle import rsync_differences, sums_hold
+from rig.programs import Agent, read_log
+from rig.volume import FRAME, RECEIPT_FILES, left_of_pull, pull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RACY = 2.1
+"""Seconds after which a file is old enough for the agent to take its ctime for what it says."""
+LARGE = 6
+"""Frames of the large file."""
+
+
+def grow_steady(library: Path) -> Path:
+    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    content = random.Random(5)  # noqa: S311 - reproducible
+    for folder in range(6):
+        below = library / f"folder{folder}" / "below"
+        below.mkdir(parents=True)
+        for number in range(30):
+            (below / f"{number:02}").write_bytes(content.randbytes(40_000))
+        (below / "link").symlink_to("00")
+        (below / "hard").hardlink_to(below / "01")
+    (library / "large").write_bytes(content.randbytes(LARGE * FRAME))
+    (library / "empty").mkdir()
+    time.sleep(RACY)
+    return library
+
+
+def frames(agent: Agent) -> tuple[int, int]:
+    """How many frames were sent, and how many were asked for that had not changed."""
+    status = [
+        line["status"]
+        for line in read_log(agent.log)
+        if line.get("event") == "request" and "/frames/" in line["path"]
+    ]
+    return status.count(200), status.count(304)
+
+
+def finish(target: Path, agent: Agent, library: Path) -> None:
+    """The pull that is left brings exactly the library, and leaves nothing but its receipt."""
+    done = pull(target, agent, "--no-cutover")
+    assert done.code == 0, done.text
+    assert rsync_differences(library, target / "Library") == []
+    assert sums_hold(target)
+    assert left_of_pull(target) == RECEIPT_FILES
+
+
+def sent_bytes(agent: Agent) -> int:
+    """Bytes of bodies that the agent has sent, as it counts them for Prometheus."""
+    found = re.search(
+        r"^plexodus_agent_sent_bytes_total (\S+)$", agent.get("/metrics").decode(), re.MULTILINE
+    )
+    assert found is not None
+    return int(float(found[1]))
