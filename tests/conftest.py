@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.programs import Agent, Puller
-from rig.volume import grow_small
+from rig.volume import grow_small, pull
 
 from bench.plexlibrary import LibraryShape, make_library
 
@@ -21,6 +21,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("made") / "Library"
     make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
     return library
+
+
+@pytest.fixture(scope="session")
+def moved(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume that it was pulled onto, which nobody changes: copy it for that."""
+    place = tmp_path_factory.mktemp("moved")
+    agent, target = Agent(place / "state", made, place / "agent.log"), place / "config"
+    target.mkdir()
+    agent.pair()
+    agent.start()
+    try:
+        done = pull(target, agent)
+    finally:
+        agent.kill()
+    assert done.code == 0, done.text
+    return target
 
 
 @pytest.fixture

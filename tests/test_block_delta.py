@@ -60,9 +60,7 @@ def test_database_with_pages_changed_here_and_there(
     assert sent_bytes(agent) - before < LARGE * FRAME // 20
 
 
-@pytest.mark.parametrize(
-    "size", [LARGE * FRAME + 1, (LARGE + 2) * FRAME, 3 * FRAME, 3 * FRAME - 1, FRAME, 100, 0]
-)
+@pytest.mark.parametrize("size", [(LARGE + 1) * FRAME + 1, 3 * FRAME, FRAME, 0])
 def test_large_file_has_another_size(ready: Agent, target: Path, library: Path, size: int) -> None:
     """Longer, shorter by whole blocks, or no large file any more."""
     os.truncate(library / "large", size)

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.plexserver import FakePlex, plex_of
-from rig.volume import Ended, fingerprint, pull, run_puller
+from rig.volume import Ended, fingerprint, run_puller
 
 from initpuller.plex import apply
 from initpuller.plex.api import PlexApi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from rig.programs import Agent
 
 TOKEN = "FAKE-not-a-token-000"  # noqa: S105 - of the generator of libraries
 SERVER = "Application Support/Plex Media Server"
 
 
 @pytest.fixture
-def volume(made: Path, target: Path, new_agent: Callable[[Path], Agent]) -> Path:
-    """A volume that it was pulled onto."""
-    agent = new_agent(made)
-    agent.pair()
-    agent.start()
-    done = pull(target, agent)
-    assert done.code == 0, done.text
-    agent.kill()
-    return target
+def volume(moved: Path, target: Path) -> Path:
+    """A volume with a library of films, shows and music below /srv/media."""
+    return shutil.copytree(moved, target, symlinks=True, dirs_exist_ok=True)
 
 
 @pytest.fixture

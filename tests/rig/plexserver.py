@@ -41,6 +41,8 @@ class FakePlex:
     sections: list[Section] = field(default_factory=list)
     empties_trash: bool = True
     is_migrating: bool = False
+    looks: int = 3
+    """How many looks a scan takes."""
     keeps_folders: bool = False
     """Answers that folders were set, and leaves them as they are."""
     loses: int = 0
@@ -164,7 +166,7 @@ class FakePlex:
             self._send(request, 200, "")
         elif steps == ["refresh"]:
             self.trash_during.append(self.empties_trash)
-            section.scans, section.items = 3, section.items - self.loses
+            section.scans, section.items = self.looks, section.items - self.loses
             self._send(request, 200, "")
         else:
             self._container(request, totalSize=str(section.items), offset="0")
