@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from agent.endpoints.conditions import is_known
-from agent.source.framebuilder import block_content, build_frame
+from agent.source.framebuilder import build_frame
 from shared import protocol
 from shared.codec import SUFFIX_PATTERN, Encoding, encode
 from shared.digest import digest_field
@@ -69,7 +69,7 @@ class FrameEndpoints:
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
         try:
-            tar, digest = build_frame(snapshot, number)
+            tar, digest, block = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
         self._activity.frame(snapshot.about, number)
@@ -78,9 +78,9 @@ class FrameEndpoints:
         if is_known(request, tag):
             return headers, None
         headers[hdrs.CONTENT_TYPE] = encoding.media_type
-        if (known := request.headers.get(protocol.HELD_PIECES)) is not None:
-            content = block_content(snapshot, number, tar)
-            found = None if content is None else changed_pieces(content, known)
+        known = request.headers.get(protocol.HELD_PIECES)
+        if known is not None and block is not None:
+            found = changed_pieces(block, known)
             if found is not None and found[1]:
                 headers[protocol.CHANGED_PIECES] = found[0]
                 return headers, encode(found[1], encoding)

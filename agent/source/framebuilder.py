@@ -22,16 +22,8 @@ class BuiltFrame(NamedTuple):
     tag: bytes
     """The digest of the digests of the pieces of files in it: each byte is hashed once. All other
     bytes of it follow from the manifest."""
-
-
-def block_content(snapshot: OpenSnapshot, number: int, tar: bytearray) -> memoryview | None:
-    """The content in frame ``number``, if that is a block of a large file; else None."""
-    frame = snapshot.manifest.plan[number]
-    [entry] = snapshot.manifest.entries(frame.first, 1)
-    if not is_large(entry):
-        return None
-    [member] = members(frame, [entry])
-    return memoryview(tar)[member.content : member.content + member.length]
+    block: memoryview | None
+    """The content in it, if it is a block of a large file."""
 
 
 def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
@@ -46,6 +38,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     tar = bytearray(frame.size)
     view = memoryview(tar)
     read = read_live_piece if snapshot.about.kind == "live" else read_piece
+    block: memoryview | None = None
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
     with DirStack(snapshot.source.base) as folders:
@@ -57,8 +50,10 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
             if entry.kind is Kind.FILE:
                 read(folders, entry, member.offset, content)
                 pieces.append(sha256(content))
-                if not is_large(entry):
+                if is_large(entry):
+                    block = content
+                else:
                     digests.append((member.number, pieces[-1]))
     if digests:
         snapshot.digests.put(digests)
-    return BuiltFrame(tar, sha256_of_all(pieces))
+    return BuiltFrame(tar, sha256_of_all(pieces), block)

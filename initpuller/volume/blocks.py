@@ -74,7 +74,8 @@ def keep_block(staging: int, frame: Frame, entry: Entry, tag: str) -> Unpacked:
     Raises:
         StorageError: as the filesystem says.
     """
-    _update(staging, frame, entry, [])
+    if frame.block == 0:
+        _update(staging, entry, [])
     return _unpacked(frame, entry, tag, is_held=True)
 
 
@@ -112,7 +113,7 @@ def patch_block(
         position += length
     if sha256_of_all([sha256(new)]).hex() != tag:
         raise FrameDamaged("a block with its changes does not have the digest announced for it")
-    _update(staging, frame, entry, pieces)
+    _update(staging, entry, pieces)
     return _unpacked(frame, entry, tag)
 
 
@@ -130,15 +131,12 @@ def open_block(folders: DirStack, entry: Entry, flags: int) -> int:
         return os.open(name, flags, WHILE_ASSEMBLED, dir_fd=folder)
 
 
-def _update(
-    staging: int, frame: Frame, entry: Entry, pieces: Sequence[tuple[int, memoryview]]
-) -> None:
+def _update(staging: int, entry: Entry, pieces: Sequence[tuple[int, memoryview]]) -> None:
     try:
         with DirStack(staging) as folders:
             fd = open_block(folders, entry, _UPDATE)
             try:
-                if frame.block == 0 or pieces:
-                    os.ftruncate(fd, entry.size)
+                os.ftruncate(fd, entry.size)
                 for offset, piece in pieces:
                     write_all(fd, piece, offset)
             finally:
