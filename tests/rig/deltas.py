@@ -48,7 +48,7 @@ def frames(agent: Agent) -> tuple[int, int]:
 
 def finish(target: Path, agent: Agent, library: Path) -> None:
     """The pull that is left brings exactly the library, and leaves nothing but its receipt."""
-    done = pull(target, agent, "--no-cutover")
+    done = pull(target, agent)
     assert done.code == 0, done.text
     assert rsync_differences(library, target / "Library") == []
     assert sums_hold(target)

@@ -264,6 +264,7 @@ def options(root: Path, pairing: Pairing) -> PullOptions:
     return PullOptions(
         pairing=pairing,
         target=str(root / "target"),
+        cutover=False,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=2,

@@ -79,6 +79,8 @@ class Agent:
     port: int = field(default_factory=free_port)
     pairing: str = ""
     """The string that :meth:`pair` printed last."""
+    settings: Path | None = None
+    """The file that it reads them from, if there is one."""
     _process: subprocess.Popen[bytes] | None = None
 
     def pair(self, port: int | None = None) -> str:
@@ -112,6 +114,7 @@ class Agent:
                     self.library,
                     "--listen",
                     f"127.0.0.1:{self.port}",
+                    *(("--config", self.settings) if self.settings else ()),
                     *options,
                 ],
                 stderr=log,
@@ -223,14 +226,17 @@ class Puller:
     target: Path
     log: Path
     pairing: str
+    cutover: bool = False
+    """Whether there is a Plex that the agent can stop."""
 
     def command(self, *options: str | Path) -> list[str | Path]:
         """The command line of ``pull``."""
         return [_BIN / "plexodus-puller", "pull", "--target", self.target, *options]
 
     def environment(self) -> dict[str, str]:
-        """The environment of ``pull``: the pairing, and nothing else of ours."""
-        return clean_environment() | {"PLEXODUS_PAIRING": self.pairing}
+        """The environment of ``pull``: the pairing, and whether there is a Plex to be stopped."""
+        no_cutover = {} if self.cutover else {"PLEXODUS_NO_CUTOVER": "1"}
+        return clean_environment() | {"PLEXODUS_PAIRING": self.pairing} | no_cutover
 
     def pull(
         self, *options: str | Path, timeout: float = 120, environment: dict[str, str] | None = None

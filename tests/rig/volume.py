@@ -49,7 +49,8 @@ class Ended:
 
 
 def run_puller(*arguments: str | Path, pairing: str | None = None, **variables: str) -> Ended:
-    """``plexodus-puller``, see :func:`run_main`."""
+    """``plexodus-puller``, see :func:`run_main`; there is no Plex that it could stop."""
+    variables.setdefault("PLEXODUS_NO_CUTOVER", "1")
     if pairing is not None:
         variables["PLEXODUS_PAIRING"] = pairing
     return run_main(main, *arguments, **variables)
@@ -74,10 +75,11 @@ def run_main(program: Callable[[], None], *arguments: str | Path, **variables: s
     return Ended(int(ended.value.code or 0), log, out.getvalue(), text)
 
 
-def pull(target: Path, agent: Agent, *options: str) -> Ended:
+def pull(target: Path, agent: Agent, *options: str, **variables: str) -> Ended:
     """``plexodus-puller pull`` onto ``target``; one frame at a time, so that counts are certain."""
     jobs = () if "--jobs" in options else ("--jobs", "1")
-    return run_puller("pull", "--target", target, *jobs, *options, pairing=agent.pairing)
+    arguments = ("pull", "--target", target, *jobs, *options)
+    return run_puller(*arguments, pairing=agent.pairing, **variables)
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""The record of the cutover: one file, written in one step, and the lock of those who change it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.host.cutoverstate import Cutover
+from shared.durable import write_durably
+from shared.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class CutoverRecord:
+    """``cutover.json`` and ``cutover.lock`` in the agent's state folder.
+
+    Args:
+        state: that folder.
+    """
+
+    def __init__(self, state: str) -> None:
+        self._path = os.path.join(state, "cutover.json")
+        self._lock = os.path.join(state, "cutover.lock")
+
+    def load(self) -> Cutover:
+        """Read it; where there is none, there was no cutover yet.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                return msgspec.json.decode(file.read(), type=Cutover)
+        except FileNotFoundError:
+            return Cutover()
+        except msgspec.MsgspecError as error:
+            raise StorageError(
+                f"the record of the cutover cannot be read ({error})",
+                path=self._path,
+                hint="It is written in one step, so something else changed it. Is Plex running? If"
+                " it shall, remove this file and the file called fence, and start it.",
+            ) from error
+
+    def save(self, cutover: Cutover) -> None:
+        """Write it, durably.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_durably(self._path, msgspec.json.encode(cutover))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process or thread changes it; none does until the block ends.
+
+        Raises:
+            OSError: there can be no lock.
+        """
+        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)

@@ -1,0 +1,98 @@
+"""Where a cutover stands, and what may follow: the table of docs/cutover.md, without any I/O.
+
+::
+
+    idle ──begin──► stopping ──stopped──► stopped ──commit──► committing ──fenced──► committed
+      ▲                │                    │ ▲ renew            │                      │
+      │                ▼                    ▼                    ▼                      ▼
+      └──restarted── undoing ◄─────────────────────────────────────────── (plexodus-agent undo)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.errors import CutoverEnded, CutoverRefused
+from shared.protocol import CutoverPhase
+
+if TYPE_CHECKING:
+    from shared.protocol import CutoverRequest
+
+_OVER = "Plex on the VM was started again"
+
+
+class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The record that is durable before a step is taken, and before it is acknowledged."""
+
+    phase: CutoverPhase = "idle"
+    id: str = ""
+    """The puller's name for it; of the last one, while idle."""
+    puller: str = ""
+    since: str = ""
+    """When this phase began: RFC 3339, UTC."""
+    was_running: bool = False
+    """Before the cutover: what an undo restores."""
+    run: str = ""
+    """Which start of Plex was stopped, where the service manager tells: another one is a change."""
+    granted: float = 0.0
+    """When the lease was last renewed: seconds of CLOCK_BOOTTIME, which nobody can set."""
+    until: float = 0.0
+    snapshot: str = ""
+    """What was committed."""
+    why: str = ""
+    """Why the last one ended, while idle or undoing."""
+
+    def is_held(self, now: float) -> bool:
+        """Whether the lease holds. Before ``granted`` is after a reboot: it does not."""
+        return self.phase in ("stopped", "committing") and self.granted <= now < self.until
+
+
+def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
+    """After ``POST /v1/cutover``: stopping, or what is there if it was asked for before.
+
+    Raises:
+        CutoverRefused: another one is under way, or committed.
+        CutoverEnded: this one was undone.
+    """
+    if cutover.id == request.id:
+        if cutover.phase == "idle":
+            raise CutoverEnded(f"{_OVER}: {cutover.why}")
+        return cutover
+    if cutover.phase == "committed":
+        raise CutoverRefused(
+            f"this library has moved already, {cutover.since}, to {cutover.puller}",
+            hint="If Plex shall run on the VM again: 'plexodus-agent undo' there.",
+        )
+    if cutover.phase == "idle":
+        return Cutover("stopping", request.id, request.puller, since)
+    raise CutoverRefused(
+        f"a cutover is under way, for {cutover.puller}",
+        hint="It ends by itself when its puller does. 'plexodus-agent status' tells more.",
+    )
+
+
+def held(cutover: Cutover, name: str, now: float, phases: tuple[CutoverPhase, ...]) -> Cutover:
+    """The cutover, if it is called ``name``, in one of ``phases``, and its lease holds.
+
+    Raises:
+        CutoverEnded: it is not.
+    """
+    if cutover.id != name:
+        raise CutoverEnded("the agent knows of no such cutover")
+    if cutover.phase not in phases:
+        raise CutoverEnded(f"{_OVER}: {cutover.why or cutover.phase}")
+    if cutover.phase != "committed" and not cutover.is_held(now):
+        raise CutoverEnded(f"{_OVER}: the lease has expired")
+    return cutover
+
+
+def is_to_be_undone(cutover: Cutover, now: float) -> bool:
+    """Whether nobody goes on with it: who did was killed, or its puller is silent.
+
+    Asked where nobody is at work on it (:class:`agent.host.cutover.CutoverControl` holds a lock).
+    """
+    if cutover.phase in ("stopping", "undoing"):
+        return True
+    return cutover.phase in ("stopped", "committing") and not cutover.is_held(now)

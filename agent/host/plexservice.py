@@ -1,0 +1,179 @@
+"""Plex as what is stopped and started: a systemd unit, or a pair of commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from agent.host.plexprocesses import processes_of
+from agent.host.plexserver import is_running as is_listening
+from shared.errors import CutoverRefused, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FENCE = "AssertPathExists=!"
+_SECONDS = 8.0
+"""For what systemd answers at once, and for a start: a unit that is still stopping takes longer."""
+
+
+class PlexService(Protocol):
+    """What a cutover needs of it. All of it may block."""
+
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+
+    def run(self) -> str:
+        """A name for its last start; empty where nobody keeps one."""
+
+    def stop(self, seconds: float) -> None:
+        """Stop it.
+
+        Raises:
+            CutoverRefused: it could not be, in this time.
+        """
+
+    def start(self) -> None:
+        """Start it; nothing happens to one that runs.
+
+        Raises:
+            CutoverRefused: it could not be, now.
+        """
+
+    def left(self) -> list[str]:
+        """What is left of it, a line each; nothing when it has stopped."""
+
+    def check_fence(self, path: str) -> None:
+        """Make sure that nobody starts it while there is a file at ``path``.
+
+        Raises:
+            CutoverRefused: it is not so.
+        """
+
+
+@dataclass(frozen=True)
+class SystemdUnit:
+    """A unit of systemd, by ``systemctl``: polkit lets us stop and start that one."""
+
+    unit: str
+
+    def is_running(self) -> bool:
+        """Also while it starts or stops."""
+        return self._show("ActiveState") not in ("inactive", "failed", "")
+
+    def run(self) -> str:
+        """The invocation id (systemd.exec(5)): another one with each start, none after a boot."""
+        return self._show("InvocationID")
+
+    def stop(self, seconds: float) -> None:
+        """As the unit says; whatever is left after its time is killed by systemd."""
+        self._order("stop", seconds)
+
+    def start(self) -> None:
+        """Waits for a unit that is still stopping, but not for long."""
+        self._order("start", _SECONDS)
+
+    def left(self) -> list[str]:
+        """The unit's state, all processes that are or look like Plex', and its port."""
+        state = self._show("ActiveState")
+        unit = [] if state in ("inactive", "failed") else [f"{self.unit} is {state or 'unknown'}"]
+        return [*unit, *_left(self.unit)]
+
+    def check_fence(self, path: str) -> None:
+        """Whether a drop-in has the condition; the package brings it for Plex' own unit."""
+        if self._show("LoadState") != "loaded":
+            raise CutoverRefused(
+                f"there is no {self.unit} that could be stopped",
+                hint="Set 'unit', or 'stop_command' and 'start_command', in the agent's settings;"
+                " or stop Plex yourself and pull with --no-cutover.",
+            )
+        line = f"{_FENCE}{path}"
+        for drop_in in self._show("DropInPaths").split():
+            try:
+                with open(drop_in, encoding="utf-8", errors="replace") as file:
+                    if line in file.read().splitlines():
+                        return
+            except OSError:
+                continue  # one that we may not read is not the one that we brought
+        raise CutoverRefused(
+            f"nothing would keep {self.unit} from starting again after the move",
+            path=f"/etc/systemd/system/{self.unit}.d/plexodus.conf",
+            hint=f"Put '[Unit]' and '{line}' into it, run 'systemctl daemon-reload', and pull again"
+            " (the package has it for plexmediaserver.service).",
+        )
+
+    def _order(self, verb: str, seconds: float) -> None:
+        command = ["systemctl", "--no-ask-password", verb, "--", self.unit]
+        _run(command, seconds, f"{self.unit} did not {verb}")
+
+    def _show(self, name: str) -> str:
+        command = ["systemctl", "show", f"--property={name}", "--value", "--", self.unit]
+        return _run(command, _SECONDS, f"systemd does not tell about {self.unit}").strip()
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Two commands, for a Plex that is no unit: they have to see to it that it stays stopped."""
+
+    stopping: Sequence[str]
+    starting: Sequence[str]
+
+    def is_running(self) -> bool:
+        """By its processes and its port."""
+        return bool(self.left())
+
+    def run(self) -> str:
+        """Nobody keeps one."""
+        return ""
+
+    def stop(self, seconds: float) -> None:
+        """Run the one."""
+        _run(self.stopping, seconds, "the stop_command of the settings failed")
+
+    def start(self) -> None:
+        """Run the other."""
+        _run(self.starting, _SECONDS, "the start_command of the settings failed")
+
+    def left(self) -> list[str]:
+        """Its processes and its port."""
+        return _left("")
+
+    def check_fence(self, path: str) -> None:
+        """What is stopped by a command is started by nobody but a command."""
+
+
+def plex_service(unit: str, stopping: Sequence[str], starting: Sequence[str]) -> PlexService:
+    """The commands, if there are any, else the unit."""
+    return Commands(stopping, starting) if stopping else SystemdUnit(unit)
+
+
+def _left(unit: str) -> list[str]:
+    left = [f"process {each}" for each in processes_of(unit)]
+    return [*left, "something listens on Plex' port"] if is_listening() else left
+
+
+def _run(command: Sequence[str], seconds: float, failed: str) -> str:
+    """What it prints.
+
+    Raises:
+        CutoverRefused: it ended badly, not at all, or was not there.
+    """
+    hint = (
+        "The journal says more: journalctl -u plexmediaserver. Or stop Plex yourself, and pull with"
+        " --no-cutover."
+    )
+    try:
+        done = subprocess.run(  # noqa: S603 - the administrator's own, without a shell
+            command, check=False, capture_output=True, timeout=seconds, text=True,
+            errors="replace", env=os.environ | {"LC_ALL": "C"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise CutoverRefused(f"{failed} within {seconds:.0f} s", hint=hint) from None
+    except OSError as error:
+        raise CutoverRefused(f"{failed} ({error.strerror})", path=command[0]) from error
+    if done.returncode != 0:
+        said = printable(done.stderr.strip()[-500:]) or f"exit code {done.returncode}"
+        raise CutoverRefused(f"{failed} ({said})", hint=hint)
+    return done.stdout

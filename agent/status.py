@@ -1,0 +1,100 @@
+"""Where the move stands, on one screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.host.migrationlog import MigrationLog
+from agent.host.plexservice import plex_service
+from shared.checks import duration
+from shared.errors import CutoverRefused
+from shared.protocol import CutoverStanding
+
+if TYPE_CHECKING:
+    from agent.host.cutover import CutoverControl
+    from agent.settings import Settings
+
+_LAST = 5
+"""Lines of the migration log that are shown."""
+
+_MEANING = {
+    "idle": "no cutover is under way",
+    "stopping": "Plex is being stopped",
+    "stopped": "Plex is stopped while the rest is brought",
+    "committing": "all is brought, and the fence goes up",
+    "committed": "the library has moved, and Plex stays stopped here",
+    "undoing": "Plex is being started again",
+}
+_UNDO = {
+    "idle": "nothing: there is nothing to undo",
+    "committed": "lift the fence and start Plex here; what it did in the cluster stays there",
+}
+_UNDO_EARLIER = "start Plex here again; the puller notices, and goes on from what it has"
+
+
+class Status(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    cutover: CutoverStanding
+    meaning: str
+    plex: str
+    undo: str
+    log: list[str]
+    """The last lines."""
+
+
+def read_status(settings: Settings, control: CutoverControl) -> Status:
+    """Look, and change nothing.
+
+    Raises:
+        StorageError: the record of the cutover cannot be read.
+        OSError: the migration log cannot be.
+    """
+    standing = control.standing()
+    return Status(
+        cutover=standing,
+        meaning=_MEANING[standing.phase],
+        plex=_plex(settings),
+        undo=_UNDO.get(standing.phase, _UNDO_EARLIER),
+        log=_last_lines(settings.state),
+    )
+
+
+def status_screen(status: Status) -> str:
+    """For people."""
+    cutover = status.cutover
+    lease = f"{duration(cutover.seconds)} left, unless it is renewed" if cutover.seconds else ""
+    pairs = {
+        "cutover": f"{cutover.phase}: {status.meaning}",
+        "since": cutover.since,
+        "puller": cutover.puller,
+        "lease": lease,
+        "snapshot": cutover.snapshot,
+        "ended": cutover.why,
+        "Plex": status.plex,
+        "undo": f"would {status.undo}" if cutover.phase != "idle" else status.undo,
+    }
+    lines = [f"{name:<9} {value}" for name, value in pairs.items() if value]
+    return "\n".join([*lines, "", *status.log] if status.log else lines)
+
+
+def _plex(settings: Settings) -> str:
+    service = plex_service(settings.unit, settings.stop_command, settings.start_command)
+    try:
+        if service.is_running():
+            return "runs"
+        left = service.left()
+    except CutoverRefused as error:
+        return f"cannot be looked at: {error.what}"
+    return f"is stopped, but: {'; '.join(left)}" if left else "is stopped"
+
+
+def _last_lines(state: str) -> list[str]:
+    log, offset, lines = MigrationLog(state), 0, list[str]()
+    while True:
+        piece, offset = log.read(offset, as_json=False)
+        if not piece:
+            return lines
+        lines = [*lines, *piece.decode(errors="replace").splitlines()][-_LAST:]

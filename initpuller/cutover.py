@@ -1,0 +1,187 @@
+"""The puller's side of a cutover: Plex is stopped for us, and the volume knows by which name.
+
+What the volume says decides what a killed puller's next run does (docs/cutover.md):
+
+- ``transferring`` with a cutover's name: Plex may be stopped for us; if it is, we go on at once
+- ``committing``: all is verified, and the agent may have committed: it is asked before all else
+- ``publishing``: it has; nothing but the volume is needed any more
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from initpuller.volume.records import load_state, save_state
+from shared.errors import (
+    AgentUnreachable,
+    CutoverEnded,
+    PlexodusError,
+    ProtocolViolation,
+    SnapshotGone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.records import State
+    from initpuller.wire.backoff import Retrier
+    from shared.protocol import CutoverPhase, CutoverStanding
+
+_log = structlog.get_logger("puller")
+
+_RENEWALS = 4
+"""In the time of one lease: so many may be lost but one."""
+
+
+class CutoverWire(Protocol):
+    """What is asked of the agent; see :class:`initpuller.wire.cutover.CutoverClient`."""
+
+    async def standing(self) -> CutoverStanding:
+        """Where it stands."""
+
+    async def stop(self, name: str) -> CutoverStanding:
+        """Have Plex stopped."""
+
+    async def renew(self, name: str) -> CutoverStanding:
+        """Have the lease renewed."""
+
+    async def commit(self, name: str, snapshot: str) -> CutoverStanding:
+        """Have Plex stay stopped."""
+
+    async def undo(self, name: str) -> CutoverStanding:
+        """Have Plex started again."""
+
+
+class Cutover:
+    """The cutovers of one run, one after the other.
+
+    Args:
+        layout: the volume.
+        wire: the agent.
+        retrier: how to try again.
+    """
+
+    def __init__(self, layout: Layout, wire: CutoverWire, retrier: Retrier) -> None:
+        self._layout = layout
+        self._wire = wire
+        self._retrier = retrier
+        self._is_in_doubt = False
+        self._since: float | None = None
+
+    def downtime(self) -> float | None:
+        """Seconds since this run knew that Plex had stopped for it; None if it was not told so."""
+        return None if self._since is None else time.monotonic() - self._since
+
+    async def is_held(self) -> bool:
+        """Whether an earlier run had Plex stopped, and it still is."""
+        state = load_state(self._layout)
+        if state is None or not state.cutover:
+            return False
+        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        return standing.id == state.cutover and standing.phase in ("stopping", "stopped")
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Inside, Plex is stopped and stays so; what goes wrong inside has it started again.
+
+        Raises:
+            CutoverEnded: it was started again; what goes on inside is cancelled then.
+            CutoverRefused: it cannot be stopped, or would not stay so.
+            PlexodusError: whatever else; the lease expires where the agent cannot be told.
+        """
+        name = self._named(anew=not await self.is_held())
+        try:
+            standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(name))
+            _expect(standing, name, "stopped")
+            self._since = time.monotonic()
+            _log.info("Plex is stopped", lease_seconds=standing.seconds)
+            async with self._renewed(name, standing.seconds / _RENEWALS):
+                yield
+        except BaseException:
+            if not self._is_in_doubt:
+                await self._give_up(name)
+            raise
+
+    async def commit(self, state: State) -> None:
+        """Have the agent keep Plex stopped for good; the volume says ``publishing`` then.
+
+        Args:
+            state: of the volume, which says ``committing``.
+
+        Raises:
+            CutoverEnded: Plex runs, or has run: what is on the volume is out of date.
+            AgentUnreachable: nobody knows whether it has committed; the next run asks again.
+        """
+        name, snapshot = state.cutover, state.snapshot.id
+        self._is_in_doubt = True
+        try:
+            standing = await self._retrier.run(
+                "the commit", lambda: self._wire.commit(name, snapshot)
+            )
+            _expect(standing, name, "committed")
+        except (CutoverEnded, SnapshotGone):
+            self._is_in_doubt = False
+            state.phase, state.receipt, state.cutover = "transferring", None, ""
+            save_state(self._layout, state)
+            raise
+        state.phase = "publishing"
+        save_state(self._layout, state)
+        _log.info("committed: Plex stays stopped on the VM")
+
+    def _named(self, *, anew: bool) -> str:
+        """The cutover's name, durable before the agent hears of it."""
+        state = load_state(self._layout)
+        if state is None:
+            raise ProtocolViolation("nothing was brought that a cutover could end")
+        if anew:
+            state.cutover = secrets.token_hex(16)
+            save_state(self._layout, state)
+        return state.cutover
+
+    @asynccontextmanager
+    async def _renewed(self, name: str, every: float) -> AsyncIterator[None]:
+        """Renew the lease all the time; whoever is inside is cancelled if that fails for good."""
+        inside = asyncio.current_task()
+        ended: list[PlexodusError] = []
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(every)
+                try:
+                    await self._wire.renew(name)
+                except AgentUnreachable as error:
+                    _log.warning("the lease was not renewed, trying again", reason=str(error))
+                except PlexodusError as error:
+                    ended.append(error)
+                    if inside is not None and not self._is_in_doubt:
+                        inside.cancel()
+                    return
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if ended and inside is not None and inside.uncancel() == 0:
+                raise ended[0] from None
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _give_up(self, name: str) -> None:
+        """Have Plex started again at once; if we cannot, the lease's end does it."""
+        with suppress(PlexodusError):
+            await asyncio.shield(asyncio.ensure_future(self._wire.undo(name)))
+            _log.info("the cutover is undone: Plex on the VM is as it was before")
+
+
+def _expect(standing: CutoverStanding, name: str, phase: CutoverPhase) -> None:
+    if (standing.id, standing.phase) != (name, phase):
+        raise ProtocolViolation(f"a cutover that is {standing.phase}, not {phase}")

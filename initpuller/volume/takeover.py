@@ -1,0 +1,96 @@
+"""From one snapshot to the next: what of the volume's records and content stays."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from initpuller.volume.carryover import carry_over, drop_files
+from initpuller.volume.journal import Journal
+from initpuller.volume.records import State, save_state
+from shared.durable import syncfs
+from shared.filedigests import FileDigests
+from shared.manifestfile import read_manifest
+from shared.steady import Steadiness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initpuller.volume.delta import Delta
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.ownership import Ownership
+    from shared.manifest import Entry
+    from shared.manifestfile import ManifestFile
+    from shared.protocol import Snapshot
+
+
+def take_over(
+    layout: Layout,
+    old: State,
+    snapshot: Snapshot,
+    manifest: ManifestFile,
+    ownership: Ownership,
+    delta: Delta,
+    done: ManifestFile | None,
+) -> State:
+    """Go on from the snapshot in ``old`` to another one of the same library.
+
+    The new journal is whole before the state names it; until then the old one is valid.
+
+    Args:
+        layout: the volume.
+        old: what it says.
+        snapshot: what shall be there.
+        manifest: all of it.
+        ownership: whose it shall be.
+        delta: is told of all that differs.
+        done: the manifest of the snapshot in ``old``, if it is at hand.
+
+    Raises:
+        SnapshotGone: the new snapshot is a delta that keeps what is not on the volume.
+        StorageError, OSError: as the filesystem says.
+    """
+    state = State(
+        "transferring",
+        snapshot,
+        str(ownership),
+        old.started,
+        old.runs + 1,
+        reown=old.reown or old.owner != str(ownership),
+        prune=True,
+        cutover=old.cutover,
+    )
+    before = old.snapshot.id
+    old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))
+    drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
+    # A take-over that was itself interrupted before its pruning left staging in a mixed state.
+    if not old.prune and os.path.exists(old_records[0]):
+        root = os.fsencode(old.snapshot.library.name)
+        was = done or read_manifest(old_records[0], before, root, old.snapshot.kind)
+        old_journal = Journal(old_records[1], len(was.plan))
+        journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
+        try:
+            carried = carry_over(
+                was,
+                old_journal,
+                FileDigests(old_records[2], was.plan.entries),
+                manifest,
+                FileDigests(layout.digests(snapshot.id), manifest.plan.entries),
+                _steadiness(old.snapshot, snapshot),
+                delta,
+            )
+            journal.carried(carried.kept, carried.held)
+            syncfs(journal.fileno())
+        finally:
+            journal.close()
+            old_journal.close()
+    save_state(layout, state)
+    drop_files(*old_records, layout.sums(before))
+    return state
+
+
+def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
+    """Which of the entries that both have alike can stay: of a delta, the agent says so."""
+    if new.base:
+        return lambda entry: entry.kept
+    return Steadiness(old.kind, old.created).holds

@@ -1,0 +1,299 @@
+"""Both sides of a cutover on files in one folder, with Plex, the clock and the network made up.
+
+What is real: the agent's :class:`CutoverControl` and its records, the puller's :class:`Move` and
+:class:`Cutover`, the volume's records, publication. What is made up: Plex is a flag and a number
+that grows whenever it writes; bringing the library is copying that number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
+
+from agent.host import cutover as agent_cutover
+from agent.host import cutoverrecord
+from agent.host.cutover import CutoverControl
+from initpuller import cutover as puller_cutover
+from initpuller import migrate
+from initpuller.cutover import Cutover
+from initpuller.migrate import Move
+from initpuller.passes import Passes, PullOptions
+from initpuller.volume import publish
+from initpuller.volume.decision import Action, OnExisting
+from initpuller.volume.findings import finished, look
+from initpuller.volume.layout import Layout
+from initpuller.volume.ownership import choose_ownership
+from initpuller.volume.records import load_state
+from initpuller.wire.backoff import Retrier
+from rig.cutoverpuller import MadeUpPasses, MadeUpWire
+from shared.errors import AgentUnreachable, CutoverRefused, PlexodusError
+from shared.pairing import Pairing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LEASE = 60.0
+
+
+class Killed(BaseException):
+    """A process is gone: nothing of it runs any more."""
+
+
+async def _here(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    return work(*args, **kwargs)
+
+
+class Lifeline:
+    """A process that may be killed at any of its durable steps."""
+
+    def __init__(self) -> None:
+        self.is_dead = False
+        self.left: int | None = None
+        """Steps that it still takes; None: all of them."""
+        self.visitor: tuple[int, Callable[[], None]] | None = None
+        """What somebody else does before one of its next steps."""
+
+    def step(self) -> None:
+        """Before and after each durable step."""
+        if self.visitor is not None:
+            steps, visit = self.visitor
+            self.visitor = (steps - 1, visit) if steps else None
+            if not steps:
+                visit()
+        if self.left is not None:
+            self.left -= 1
+            self.is_dead = self.is_dead or self.left < 0
+        if self.is_dead:
+            raise Killed
+
+    def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, as this process calls it."""
+
+        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it is
+            self.step()
+            answer = real(*args, **kwargs)
+            self.step()
+            return answer
+
+        return called
+
+
+class MadeUpPlex:
+    """Plex on the VM, as systemd shows it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.running, self.starts, self.this_start = True, 1, "1"
+        self.is_stubborn = False
+        """It does not stop."""
+        self.failing = 0
+        """How many starts fail."""
+
+    def is_running(self) -> bool:
+        """As ``systemctl is-active``."""
+        return self.running
+
+    def run(self) -> str:
+        """As ``InvocationID``."""
+        return self.this_start
+
+    def stop(self, _seconds: float) -> None:
+        """As ``systemctl stop``."""
+        self.world.agent.step()
+        if self.is_stubborn:
+            raise CutoverRefused("it did not stop")
+        self.running = False
+        self.world.agent.step()
+
+    def start(self) -> None:
+        """As ``systemctl start``."""
+        self.world.agent.step()
+        if self.failing:
+            self.failing -= 1
+            raise CutoverRefused("it did not start")
+        self.begin()
+        self.world.agent.step()
+
+    def left(self) -> list[str]:
+        """All there is of it."""
+        return ["Plex"] if self.running else []
+
+    def check_fence(self, _path: str) -> None:
+        """It is looked at by :meth:`begin`."""
+
+    def begin(self) -> None:
+        """Whoever starts it: not where the fence is, and not twice."""
+        if not self.running and not os.path.lexists(self.world.control.fence):
+            self.running = True
+            self.starts += 1
+            self.this_start = str(self.starts)
+
+
+class World:
+    """All of it.
+
+    Args:
+        place: an empty folder.
+        fate: called wherever something may go wrong; does so, or not.
+    """
+
+    def __init__(self, place: Path, fate: Callable[[str], None]) -> None:
+        self.fate = fate
+        self.agent, self.puller = Lifeline(), Lifeline()
+        self.is_agent_up = True
+        self.version, self.clock = 1, 1000.0
+        self.told: list[str] = []
+        self.lost = ""
+        """What of the request under way does not arrive: ``request`` or ``answer``."""
+        (place / "config").mkdir()
+        (place / "state").mkdir()
+        self.layout = Layout(str(place / "config"))
+        os.mkdir(self.layout.folder)
+        self.state = str(place / "state")
+        self.plex = MadeUpPlex(self)
+        self.control = self._control()
+
+    def _control(self) -> CutoverControl:
+        def tell(event: str, _about: str) -> None:
+            self.told.append(event)
+
+        return CutoverControl(self.state, self.plex, tell, LEASE, 5.0, lambda: self.clock)
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Both processes can be killed, and wait by this world's clock."""
+        names = [
+            (agent_cutover, "write_durably", self.agent),
+            (cutoverrecord, "write_durably", self.agent),
+            (agent_cutover, "fsync_folder", self.agent),
+            (puller_cutover, "save_state", self.puller),
+            (migrate, "save_state", self.puller),
+            (publish, "save_state", self.puller),
+            (publish, "save_receipt", self.puller),
+            (publish, "rename_noreplace", self.puller),
+            (publish, "remove_leftovers", self.puller),
+        ]
+        with ExitStack() as stack:
+            for module, name, process in names:
+                stack.enter_context(
+                    patch.object(module, name, process.around(getattr(module, name)))
+                )
+            stack.enter_context(patch.object(time, "sleep", self._pass))
+            stack.enter_context(patch.object(asyncio, "sleep", self._sleep(asyncio.sleep)))
+            stack.enter_context(patch.object(asyncio, "to_thread", _here))  # the same each time
+            yield
+
+    def _pass(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def _sleep(self, real: Callable[[float], Any]) -> Callable[[float], Any]:
+        async def sleep(seconds: float) -> None:
+            until = self.clock + seconds
+            await real(0)
+            while seconds >= 1 and self.clock < until:
+                await real(0)
+
+        return sleep
+
+    def with_agent(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it gives
+        """What the agent answers; it may be down, or die over it."""
+        if not self.is_agent_up:
+            raise AgentUnreachable("it is down")
+        try:
+            return work()
+        except Killed:
+            self.is_agent_up = False
+            raise AgentUnreachable("it has just died") from None
+
+    def tend(self) -> None:
+        """What its daemon does every second."""
+        if self.is_agent_up:
+            try:
+                self.with_agent(self.control.tend)
+                self.with_agent(self.control.guard)
+            except PlexodusError:
+                return
+
+    def start_agent(self) -> None:
+        """As systemd does after it was killed."""
+        if not self.is_agent_up:
+            self.agent.is_dead, self.agent.left = False, None
+            self.is_agent_up, self.control = True, self._control()
+        self.tend()
+
+    def wait(self, seconds: float) -> None:
+        """The agent looks in between."""
+        self.clock += seconds
+        self.tend()
+
+    def reboot(self, uptime: float) -> None:
+        """The VM starts again: Plex too, if nothing keeps it from that."""
+        self.clock = uptime
+        self.plex.running, self.plex.this_start = False, ""
+        self.agent.is_dead, self.agent.left = False, None
+        self.is_agent_up, self.control = True, self._control()
+        self.plex.begin()
+        self.tend()
+
+    def write(self) -> None:
+        """Plex writes, if it runs."""
+        self.version += self.plex.running
+
+    @property
+    def published(self) -> int | None:
+        """The version that is in the library's place."""
+        return self._read(self.layout.library("Library"))
+
+    @property
+    def staged(self) -> int | None:
+        """The version that is in staging."""
+        return self._read(self.layout.staged("Library"))
+
+    @staticmethod
+    def _read(folder: str) -> int | None:
+        return int(Path(folder, "version").read_text()) if os.path.isdir(folder) else None
+
+    @property
+    def volume_phase(self) -> str:
+        """What the volume says."""
+        state = load_state(self.layout)
+        return state.phase if state is not None else "none"
+
+    def pull(self) -> str:
+        """One run of the puller; how it ended."""
+        self.puller.is_dead, self.puller.left = False, None
+        try:
+            with self.patched():
+                asyncio.run(self._pull())
+        except Killed:
+            return "killed"
+        except PlexodusError as error:
+            return type(error).__name__
+        return "done"
+
+    async def _pull(self) -> None:
+        """As :func:`initpuller.migrate.pull`, without a lock and workers."""
+        options = PullOptions(
+            pairing=Pairing("127.0.0.1", 1, "t" * 43, "a" * 64),
+            target=self.layout.target,
+            ownership=choose_ownership(None),
+            exclude=[],
+            jobs=1,
+            on_existing=OnExisting.FAIL,
+            retrier=Retrier((0.0, 0.0)),
+        )
+        if finished(self.layout) is not None:
+            return
+        action = look(self.layout, options.on_existing)
+        if action is Action.NOTHING or migrate._conclude(self.layout, action):
+            return
+        passes = cast("Passes", MadeUpPasses(self))
+        cutover = Cutover(self.layout, MadeUpWire(self), options.retrier)
+        progress = SimpleNamespace(phase=lambda _: None, done=lambda: None)
+        await Move(self.layout, options, passes, cutover, cast("Any", progress)).until_over()

@@ -1,0 +1,261 @@
+"""Cutovers on a VM: a real systemd, a Plex that writes all the time, kills and reboots.
+
+Each story ends as it is promised: committed, Plex down, the volume whole; or not committed, and
+Plex running, without anyone's help.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rig import standin
+from rig.oracle import rsync_differences, sums_hold
+from rig.plexvm import PLEX, SUPPORT, give_plex
+from rig.programs import Puller
+from rig.vm import REPOSITORY, VirtualMachine
+from rig.volume import RECEIPT_FILES, left_of_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.vm
+
+AGENT = "plexodus-agent.service"
+UNIT = "plexmediaserver.service"
+SETTINGS = "/etc/plexodus/agent.toml"
+LEASE = 4
+KILLS = 20
+CHANCE = random.Random(20261123)  # noqa: S311 - the same moments each time, as far as clocks go
+PROGRAM = "/usr/lib/plexmediaserver/standin.py"
+SERVICE = f"""\
+[Service]
+User=plex
+ExecStart=
+ExecStart=/opt/plexodus/bin/python3 {PROGRAM} "{SUPPORT}/Plex Media Server"
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.fixture(scope="module")
+def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    """A VM with the package, and a Plex at work that starts at boot."""
+    packages = list((REPOSITORY / "build").glob("plexodus-agent_*.deb"))
+    assert len(packages) == 1
+    with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
+        give_plex(machine)
+        shutil.copy(packages[0], machine.root / "root" / "agent.deb")
+        machine.shell(
+            "apt-get update -qq; DEBIAN_FRONTEND=noninteractive"
+            " apt-get install -y -qq --no-install-recommends /root/agent.deb"
+        )
+        machine.write(PROGRAM, Path(standin.__file__).read_text())
+        machine.write(f"/etc/systemd/system/{UNIT}.d/standin.conf", SERVICE)
+        machine.shell(f"echo 'lease_seconds = {LEASE}' | sed -i '1r /dev/stdin' {SETTINGS}")
+        machine.shell(f"systemctl daemon-reload; systemctl enable --now {UNIT}")
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def pairing(vm: VirtualMachine) -> str:
+    """The pairing string of a service that runs."""
+    said = vm.run("plexodus-agent", "pair", "--address", "127.0.0.1:8443").stdout
+    vm.run("systemctl", "start", AGENT)
+    return said.strip()
+
+
+@pytest.fixture
+def puller(vm: VirtualMachine, pairing: str, tmp_path: Path) -> Iterator[Puller]:
+    """A puller outside of the VM, with an empty target; Plex runs before and after."""
+    (tmp_path / "config").mkdir()
+    yield Puller(tmp_path / "config", tmp_path / "puller.log", pairing, cutover=True)
+    vm.run("plexodus-agent", "undo")
+    vm.wait_for(f"systemctl is-active {UNIT}")
+
+
+def phase(vm: VirtualMachine) -> str:
+    """Where the cutover stands."""
+    status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
+    return str(status["cutover"]["phase"])
+
+
+def is_running(vm: VirtualMachine) -> bool:
+    """Whether Plex is."""
+    return vm.show(UNIT, "ActiveState") == "active"
+
+
+def library(vm: VirtualMachine) -> Path:
+    """The source, from outside."""
+    return vm.root / PLEX.lstrip("/") / "Library"
+
+
+def moved(vm: VirtualMachine, puller: Puller) -> None:
+    """Committed, Plex down, source and target identical to the byte."""
+    assert phase(vm) == "committed"
+    assert not is_running(vm)
+    assert rsync_differences(library(vm), puller.target / "Library") == []
+    assert sums_hold(puller.target)
+    assert left_of_pull(puller.target) == RECEIPT_FILES
+
+
+def settled(vm: VirtualMachine) -> str:
+    """Where it stands once nobody is at work on it."""
+    deadline = time.monotonic() + 3 * LEASE + 20
+    while (found := phase(vm)) not in {"idle", "committed"} or (
+        found == "idle" and not is_running(vm)
+    ):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def as_promised(vm: VirtualMachine, puller: Puller) -> str:
+    """Exactly one of the two ends; and the next pull moves it."""
+    found = settled(vm)
+    if found == "idle":
+        assert is_running(vm)
+        assert not (puller.target / "Library").exists()
+    else:
+        assert not is_running(vm)
+    done = puller.pull()
+    assert done.code == 0, done.text
+    moved(vm, puller)
+    return found
+
+
+def test_moved_while_it_writes_and_the_vm_rebooted(vm: VirtualMachine, puller: Puller) -> None:
+    """The log tells the story; the fence is up after a reboot, and for who starts Plex by hand."""
+    done = puller.pull()
+    assert done.code == 0, done.text
+    moved(vm, puller)
+    story = vm.run("plexodus-agent", "log").stdout
+    print(story)  # noqa: T201 - people ask for it
+    parts = [
+        *("started on", "Library database: sound", "Live pass", "Stopping Plex", "is stopped"),
+        *("Cold pass, verified", "Committed snapshot", "Published"),
+    ]
+    places = [story.index(part) for part in parts]
+    assert places == sorted(places)
+
+    assert vm.run("systemctl", "start", UNIT, check=False).returncode != 0
+    assert not is_running(vm)
+    vm.reboot()
+    vm.wait_for(f"systemctl is-active {AGENT}")
+    assert not is_running(vm)
+    moved(vm, puller)
+    screen = vm.run("plexodus-agent", "status").stdout
+    print(screen)  # noqa: T201 - people ask for it
+    assert "Plex stays stopped here" in screen
+    assert puller.pull().code == 0  # nothing to be done
+
+    vm.run("plexodus-agent", "undo")
+    assert is_running(vm)
+    vm.reboot()
+    vm.wait_for(f"systemctl is-active {AGENT} {UNIT}")
+
+
+def test_rebooted_while_plex_is_stopped(vm: VirtualMachine, puller: Puller) -> None:
+    """Plex runs after the boot; nothing was committed, and the pull that was cut off moves it."""
+    process = puller.begin()
+    vm.wait_for(f"test $(systemctl show -P ActiveState {UNIT}) = inactive")
+    process.kill()
+    process.wait()
+    vm.reboot()
+    vm.wait_for(f"systemctl is-active {AGENT}")
+    assert as_promised(vm, puller) == "idle"
+
+
+def test_plex_does_not_stop_in_time(vm: VirtualMachine, puller: Puller) -> None:
+    """The cutover is refused and undone; Plex goes on, and so does the administrator's day."""
+    drop_in = f"/run/systemd/system/{UNIT}.d/stubborn.conf"
+    stubborn = "[Service]\\nKillSignal=SIGCONT\\nTimeoutStopSec=60\\n"
+    vm.shell(
+        f"mkdir -p $(dirname {drop_in}); printf '{stubborn}' > {drop_in};"
+        f" echo 'stop_seconds = 3' | sed -i '1r /dev/stdin' {SETTINGS};"
+        f" systemctl daemon-reload; systemctl restart {AGENT}"
+    )
+    done = puller.pull(timeout=200)
+    assert done.code == 17, done.text
+    assert not (puller.target / "Library").exists()
+    pid = vm.show(UNIT, "MainPID")
+    vm.shell(
+        f"rm {drop_in}; sed -i /^stop_seconds/d {SETTINGS}; systemctl daemon-reload;"
+        f" kill -TERM {pid}; systemctl restart {AGENT}"
+    )
+    assert as_promised(vm, puller) == "idle"
+
+
+def test_processes_that_are_left(vm: VirtualMachine, puller: Puller) -> None:
+    """A transcoder that outlives its server is no stopped Plex."""
+    program = "/usr/lib/plexmediaserver/Plex Transcoder"
+    vm.shell(f"cp /bin/sleep '{program}'; systemd-run --unit=transcoder '{program}' 300")
+    done = puller.pull()
+    assert done.code == 17, done.text
+    assert "Plex Transcoder" in done.reason()
+    assert is_running(vm)
+    vm.run("systemctl", "stop", "transcoder")
+    assert as_promised(vm, puller) == "idle"
+
+
+def test_without_a_fence(vm: VirtualMachine, puller: Puller) -> None:
+    """Nothing is stopped that could not be kept stopped; the refusal says what to put where."""
+    conf = "/lib/systemd/system/plexmediaserver.service.d/50-plexodus-fence.conf"
+    vm.shell(f"mv {conf} /root/fence; systemctl daemon-reload")
+    done = puller.pull()
+    vm.shell(f"mv /root/fence {conf}; systemctl daemon-reload")
+    assert done.code == 17, done.text
+    assert "AssertPathExists=!/var/lib/plexodus/fence" in done.reason()
+    assert is_running(vm)
+
+
+def one_pull(vm: VirtualMachine, puller: Puller) -> float:
+    """Seconds of one that nothing disturbs."""
+    began = time.monotonic()
+    assert puller.pull().code == 0
+    seconds = time.monotonic() - began
+    moved(vm, puller)
+    return seconds
+
+
+def fresh(puller: Puller) -> None:
+    """An empty volume once more."""
+    for each in puller.target.iterdir():
+        subprocess.run(["rm", "-rf", each], check=True)
+
+
+def test_puller_killed_at_any_moment(vm: VirtualMachine, puller: Puller) -> None:
+    """At many moments: it ends as promised each time, and the next pull moves it."""
+    seconds, ends = one_pull(vm, puller), []
+    for _ in range(KILLS):
+        vm.run("plexodus-agent", "undo")
+        fresh(puller)
+        process = puller.begin()
+        time.sleep(CHANCE.uniform(0.3, seconds))
+        process.kill()
+        process.wait()
+        ends.append(as_promised(vm, puller))
+    print(f"puller killed {KILLS} times: {ends.count('committed')} committed")  # noqa: T201
+
+
+def test_agent_killed_at_any_moment(vm: VirtualMachine, puller: Puller) -> None:
+    """At many moments: systemd starts it again, and the pull goes on, or ends as promised."""
+    vm.shell(f"systemctl set-property --runtime {AGENT} StartLimitIntervalSec=0 || true")
+    seconds, codes = one_pull(vm, puller), []
+    for _ in range(KILLS):
+        vm.run("plexodus-agent", "undo")
+        vm.run("systemctl", "reset-failed", AGENT, check=False)
+        fresh(puller)
+        process = puller.begin()
+        time.sleep(CHANCE.uniform(0.3, seconds))
+        vm.shell(f"kill -KILL $(systemctl show -P MainPID {AGENT})")
+        codes.append(puller.finished(process).code)
+        vm.wait_for(f"systemctl is-active {AGENT}")
+        as_promised(vm, puller)
+    print(f"agent killed {KILLS} times: exit codes {codes}")  # noqa: T201 - a figure people ask for
