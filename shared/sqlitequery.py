@@ -18,7 +18,7 @@ import os
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -26,6 +26,8 @@ Row: TypeAlias = list[Any]
 
 _SHM_LOCK = 128
 """The byte of ``-shm`` that every connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
+_HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
+"""Of a database in WAL mode (https://sqlite.org/fileformat.html, 1.3.3)."""
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
 _NOBODY = 65534
@@ -50,7 +52,31 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
         OSError: its folder cannot be looked at.
     """
     uri, is_left = address(path)
-    asked = {"uri": uri, "is_left": is_left, "statements": statements}
+    rows: list[list[Row]] = json.loads(
+        _ask({"uri": uri, "is_left": is_left, "statements": statements}, module)
+    )
+    return rows
+
+
+def back_up(path: str, copy: str) -> None:
+    """Write what the database at ``path`` holds now to ``copy``, whoever is at work on it.
+
+    It is SQLite's Online Backup API, all pages in one step, so under one read lock
+    (https://sqlite.org/backup.html): in WAL mode nobody waits for it.
+
+    Raises:
+        DatabaseError, OSError: as for :func:`query`.
+    """
+    uri, is_left = address(path)
+    with open(path, "rb") as file:
+        header = file.read(_HEADER)
+    if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
+        uri = _read_only(path)  # its writers have no -wal: locks keep them apart from us
+    _ask({"uri": uri, "is_left": is_left, "statements": [], "copy": copy}, "sqlite3")
+
+
+def _ask(asked: dict[str, Any], module: str) -> bytes:
+    """What another process answers, see :func:`main`."""
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
             [sys.executable, "-P", "-m", _MODULE, module],
@@ -66,8 +92,7 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise DatabaseError(f"SQLite failed on it ({last or done.returncode})")
-    rows: list[list[Row]] = json.loads(done.stdout)
-    return rows
+    return done.stdout
 
 
 def address(path: str) -> tuple[str, bool]:
@@ -76,12 +101,16 @@ def address(path: str) -> tuple[str, bool]:
     Without a ``-wal`` the file is all there is. With one that somebody has open, we read beside
     them. One that a crash left is read without locks, and with an index in our own memory.
     """
-    name = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    name = _read_only(path)
     if not os.path.exists(f"{path}-wal"):
         return f"{name}&immutable=1", False
     if is_in_use(path):
         return name, False
     return f"{name}&vfs=unix-none", True
+
+
+def _read_only(path: str) -> str:
+    return f"file:{quote(os.path.abspath(path))}?mode=ro"
 
 
 def is_in_use(path: str) -> bool:
@@ -114,6 +143,9 @@ def main() -> None:
         if asked["is_left"]:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _stand_in(connection)
+        if "copy" in asked:
+            with closing(sqlite.connect(asked["copy"])) as copy:
+                connection.backup(copy)
         answer = json.dumps([connection.execute(each).fetchall() for each in asked["statements"]])
     except sqlite.DatabaseError as error:
         answer, status = str(error), _FAILED

@@ -1,0 +1,112 @@
+"""From a rehearsal back to a pull under way: what it has brought is gone on with."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from initpuller.volume.carryover import drop_files
+from initpuller.volume.journal import Journal
+from initpuller.volume.publish import open_top
+from initpuller.volume.records import load_receipt, load_state, save_state
+from shared.dirstack import DirStack
+from shared.durable import fsync_folder, rename_noreplace
+from shared.errors import storage_error
+from shared.filedigests import FileDigests
+from shared.manifest import Kind
+from shared.manifestfile import read_manifest
+from shared.steady import is_of_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initpuller.volume.layout import Layout
+    from initpuller.volume.records import State
+    from shared.manifest import Entry
+    from shared.manifestfile import ManifestFile
+
+
+def take_back(layout: Layout, *, rehearse: bool) -> None:
+    """If a rehearsal was published, or is about to be, have it in staging again.
+
+    A Plex that was tried on it has changed it: what looks changed is journalled as not there. The
+    receipt goes last; until then all of this is done again.
+
+    Args:
+        layout: the volume.
+        rehearse: the user wants a rehearsal: then this is only done where it was begun.
+
+    Raises:
+        StorageError: a record cannot be read, or the volume does not take it.
+    """
+    receipt, state = load_receipt(layout), load_state(layout)
+    planned = receipt or (state.receipt if state is not None else None)
+    if planned is None or not planned.rehearsal:
+        return
+    final, staged = layout.library(planned.library.name), layout.staged(planned.library.name)
+    is_published, is_staged = os.path.lexists(final), os.path.isdir(staged)
+    if rehearse and (receipt is None or is_published):
+        return
+    if receipt is not None and not is_published and not is_staged:
+        return
+    try:
+        if not is_staged:
+            os.makedirs(layout.staging, mode=0o700, exist_ok=True)
+            open_top(final)
+            rename_noreplace(final, staged)
+            fsync_folder(layout.target)
+            fsync_folder(layout.staging)
+        if os.path.exists(layout.receipt_manifest):
+            os.rename(layout.receipt_manifest, layout.manifest(planned.snapshot))
+        drop_files(layout.receipt_sums, layout.migrated, layout.trash)
+        if state is not None:
+            _forget_changed(layout, state)
+            state.phase, state.receipt, state.reown = "transferring", None, True
+            save_state(layout, state)
+        drop_files(layout.receipt)
+        fsync_folder(layout.folder)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
+
+
+def _forget_changed(layout: Layout, state: State) -> None:
+    about = state.snapshot
+    try:
+        root = os.fsencode(about.library.name)
+        manifest = read_manifest(layout.manifest(about.id), about.id, root, about.kind)
+    except FileNotFoundError:
+        return  # then nothing is taken over
+    changed = list(_changed_files(layout.staging, manifest))
+    digests = FileDigests(layout.digests(about.id), manifest.plan.entries)
+    digests.put([(number, None) for number, _ in changed])
+    journal = Journal(layout.journal(about.id), len(manifest.plan))
+    try:
+        journal.redo(
+            sorted({frame for each in changed for frame in manifest.plan.frames_of(*each)})
+        )
+    finally:
+        journal.close()
+
+
+def _changed_files(staging: str, manifest: ManifestFile) -> Iterator[tuple[int, Entry]]:
+    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with DirStack(fd) as folders:
+            for number, entry in enumerate(manifest):
+                if entry.kind is Kind.FILE and not _is_as_brought(folders, entry):
+                    yield number, entry
+    finally:
+        os.close(fd)
+
+
+def _is_as_brought(folders: DirStack, entry: Entry) -> bool:
+    if is_of_database(entry):
+        return False
+    try:
+        folder, name = folders.parent(entry.path)
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    seen = stat.S_ISREG(info.st_mode), info.st_size, info.st_mtime_ns
+    return seen == (True, entry.size, entry.mtime_ns)
