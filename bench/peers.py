@@ -65,7 +65,8 @@ def plexodus(job: Job) -> Measurement:
     serve = [program, "serve", "--state", str(state), "--library", str(job.library)]
     agent = [*job.link.on_source, *serve, "--listen", address]
     program = str(_BIN / "plexodus-puller")
-    pull = [*job.link.on_target, program, "pull", "--target", str(job.target)]
+    pull = [*job.link.on_target, program, "pull", "--no-cutover"]
+    pull += ["--target", str(job.target)]
     environment = os.environ | {"PLEXODUS_PAIRING": pairing}
     log = job.folder / "puller.log"
     with _running(agent, job, port) as server, log.open("wb") as output:

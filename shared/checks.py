@@ -17,6 +17,10 @@ _WIDTH = 100
 _LISTED = 5
 
 
+CUTOVER_CHECK = "cutover"
+"""The name of the check that a pull without cutover need not pass."""
+
+
 class Outcome(Enum):
     """What a check means for the move."""
 

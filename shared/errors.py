@@ -7,6 +7,7 @@
     │   ├── AgentUnreachable          refused, cut, stalled, or an answer of the 5xx kind
     │   ├── PlexUnreachable           the pod's Plex does not answer (yet)
     │   ├── SnapshotGone              the agent no longer has the snapshot: scan again
+    │   ├── CutoverEnded              Plex on the VM was started again: bring what it wrote since
     │   └── FrameDamaged              a frame whose digest is wrong, the first time
     └── Permanent                     trying again cannot help: tell the user and stop
         ├── ConfigurationError
@@ -25,6 +26,7 @@
         ├── StorageError
         │   └── NoSpace
         ├── SourceChanged
+        ├── CutoverRefused
         └── Interrupted
 
 Exit codes for these are in :mod:`shared.exitcodes`.
@@ -76,6 +78,10 @@ class PlexUnreachable(Temporary):
 
 class SnapshotGone(Temporary):
     """The agent does not know the snapshot any more (its state folder was emptied)."""
+
+
+class CutoverEnded(Temporary):
+    """The agent has started Plex again, or it was started: what was brought is out of date."""
 
 
 class FrameDamaged(Temporary):
@@ -204,6 +210,10 @@ class SourceChanged(Permanent):
     """The library changed under a cold snapshot."""
 
 
+class CutoverRefused(Permanent):
+    """Plex cannot be stopped, or would not stay so, or somebody else has it stopped."""
+
+
 class Interrupted(Permanent):
     """Stopped by a signal to us or to a worker process; the next run goes on from here."""
 
@@ -211,6 +221,8 @@ class Interrupted(Permanent):
 def printable(path: str | bytes) -> str:
     """``path`` fit for a message: control characters and undecodable bytes escaped."""
     text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     CONFLICT = 14
     STORAGE = 15
     SOURCE_CHANGED = 16
+    CUTOVER = 17
     INTERRUPTED = 130
 
 
@@ -35,6 +36,8 @@ _CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
     (errors.TargetConflict, ExitCode.CONFLICT),
     (errors.StorageError, ExitCode.STORAGE),
     (errors.SourceChanged, ExitCode.SOURCE_CHANGED),
+    (errors.CutoverEnded, ExitCode.CUTOVER),
+    (errors.CutoverRefused, ExitCode.CUTOVER),
     (errors.Interrupted, ExitCode.INTERRUPTED),
 )
 

@@ -119,12 +119,12 @@ class FramePlan:
             raise ManifestTooLarge(f"a manifest of more than {MAX_FRAMES} frames", path=entry.path)
         number = self.entries
         self.entries += 1
-        size = header_size(entry)
         if entry.kind is Kind.FILE:
             self.files += 1
             self.content_bytes += entry.size
         if entry.kept:
             return
+        size = header_size(entry)
         if is_large(entry):
             self._add_large(number, size, entry.size)
             return

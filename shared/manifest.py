@@ -73,9 +73,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         Space that is allocated and not yet written counts as a hole until somebody reads it
         (lseek(2), SEEK_DATA), so :attr:`data` may differ where nothing changed.
         """
-        if self == other:
-            return True
-        return msgspec.structs.replace(self, data=other.data, kept=other.kept) == other
+        return self.looks_like(other) and self.link == other.link and self.xattrs == other.xattrs
+
+    def looks_like(self, other: Entry) -> bool:
+        """Whether two scans saw the same from outside: neither looked into it.
+
+        Whatever sets a target, content or xattr sets the ctime, too (inode(7)).
+        """
+        return (
+            self.ctime_ns == other.ctime_ns
+            and self.path == other.path
+            and self.inode == other.inode
+            and self.size == other.size
+            and self.mtime_ns == other.mtime_ns
+            and self.mode == other.mode
+            and (self.uid, self.gid) == (other.uid, other.gid)
+            and self.kind is other.kind
+        )
 
 
 class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):

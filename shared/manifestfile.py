@@ -61,12 +61,13 @@ class ManifestFile:
         self.path = path
         self.root = root
         self.name = ""
-        """The snapshot's name: SHA-256 of the lines, hexadecimal; of a live one, with a line
-        ``live`` before them, since a cold one that saw the same must be another."""
+        """The snapshot's name: SHA-256 of the lines, hexadecimal; of one that is not cold,
+        with its kind in a line before them, since a cold one that saw the same must be another."""
         self.plan = FramePlan()
-        self._digest = hashlib.sha256(b"live\n" if kind == "live" else b"")
+        self._digest = hashlib.sha256(b"" if kind == "cold" else f"{kind}\n".encode())
         self._offset = array("Q")
         self._first = array("Q")
+        self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
 
     def begin_piece(self, offset: int, first: int, text: bytes) -> None:
         """Take the next piece into the index; its entries go to :attr:`plan` one by one.
@@ -102,8 +103,15 @@ class ManifestFile:
         return Location(self._offset[piece : last + 1].tolist(), first - self._first[piece], count)
 
     def entries(self, first: int, count: int) -> list[Entry]:
-        """``count`` entries from number ``first`` on."""
-        return read_entries(self.path, self.location(first, count))
+        """``count`` entries from number ``first`` on.
+
+        The last answer is remembered: of a large file, one frame after the other is asked for.
+        """
+        (asked, entries) = self._last
+        if asked != (first, count):
+            entries = read_entries(self.path, self.location(first, count))
+            self._last = (first, count), entries
+        return entries
 
     def _entries(self, piece: int) -> list[Entry]:
         start, end = self._offset[piece : piece + 2]

@@ -15,6 +15,7 @@ LIBRARY = "/v1/library"
 LIBRARY_SERVER = "/v1/library/server"
 PROBE = "/v1/probe"
 LOG = "/v1/log"
+CUTOVER = "/v1/cutover"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
@@ -26,6 +27,9 @@ PREFER, PROCESSING = "Prefer", "processing"
 """The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
 HELD_PIECES, CHANGED_PIECES = "Plexodus-Held-Pieces", "Plexodus-Changed-Pieces"
 """The fields of a request and an answer that are about pieces of a block, see shared.pieces."""
+LATER = "later"
+"""Instead of the pieces' digests: most blocks have not changed, and then nobody has to make any.
+For one that has, the agent asks for them with 428 (RFC 6585 section 3)."""
 WANT_CONTENT_DIGEST, NO_DIGEST = "Want-Content-Digest", "sha-256=0"
 """The request field and its value (RFC 9530 section 4) that save the hash of a body."""
 MAX_ABOUT = 1000
@@ -36,9 +40,13 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of a JSON answer that the puller reads at the most."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-Kind = Literal["live", "cold"]
-"""Of a snapshot: with Plex running, its files may change under it; or stopped, they must not."""
+Kind = Literal["live", "rehearsal", "cold"]
+"""Of a snapshot: with Plex running, its files may change under it; the same, but of databases it
+has consistent copies; with Plex stopped, nothing may change."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+CutoverName = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+CutoverPhase = Literal["idle", "stopping", "stopped", "committing", "committed", "undoing"]
+"""Of Plex on the VM; see docs/cutover.md."""
 
 
 class Health(msgspec.Struct):
@@ -124,6 +132,39 @@ class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):
     about: Annotated[str, msgspec.Meta(max_length=MAX_ABOUT)]
 
 
+class CutoverRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /v1/cutover`: Plex is to be stopped, and to stay so for this puller."""
+
+    id: CutoverName
+    """Made up by the puller, so that it can ask again when an answer was lost."""
+    puller: Annotated[str, msgspec.Meta(max_length=300)]
+    """Who that is, for people."""
+
+
+class CommitRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `PUT /v1/cutover/{id}/commit`: Plex is to stay stopped for good."""
+
+    snapshot: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """What the puller is about to publish, all of it verified."""
+
+
+class CutoverStanding(msgspec.Struct, frozen=True):
+    """Answer to all of `/v1/cutover`: where it stands."""
+
+    phase: CutoverPhase
+    id: str
+    """Of the last one, while idle."""
+    puller: str
+    since: str
+    """When the phase began: RFC 3339, UTC."""
+    seconds: Seconds
+    """That the lease still holds if nobody renews it."""
+    snapshot: str
+    """What was committed."""
+    why: str
+    """Why the last one ended, while idle or undoing."""
+
+
 class Problem(msgspec.Struct):
     """A failure (RFC 9457). `type` is `about:blank` or one of the `urn:plexodus:` names."""
 
@@ -138,6 +179,8 @@ class Problem(msgspec.Struct):
 SOURCE_CHANGED = "urn:plexodus:source-changed"
 SOURCE_UNREADABLE = "urn:plexodus:source-unreadable"
 NO_SUCH_SNAPSHOT = "urn:plexodus:no-such-snapshot"
+CUTOVER_ENDED = "urn:plexodus:cutover-ended"
+CUTOVER_REFUSED = "urn:plexodus:cutover-refused"
 STORAGE = "urn:plexodus:storage"
 ABOUT_BLANK = "about:blank"
 
@@ -170,3 +213,18 @@ def sums_path(snapshot: str) -> str:
 def check_path(snapshot: str) -> str:
     """The route that looks whether the source is still as it was scanned."""
     return f"{SNAPSHOTS}/{snapshot}/check"
+
+
+def cutover_path(name: str) -> str:
+    """The route of one cutover."""
+    return f"{CUTOVER}/{name}"
+
+
+def lease_path(name: str) -> str:
+    """The route of its lease."""
+    return f"{CUTOVER}/{name}/lease"
+
+
+def commit_path(name: str) -> str:
+    """The route that ends it well."""
+    return f"{CUTOVER}/{name}/commit"

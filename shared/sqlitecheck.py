@@ -11,8 +11,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from typing import TYPE_CHECKING
 
 from shared.sqlitequery import DatabaseError, address, query
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 PLEX_SQLITE = "/usr/lib/plexmediaserver/Plex SQLite"
 _MAGIC = b"SQLite format 3\x00"
@@ -58,14 +62,17 @@ def check_database(path: str, module: str = "sqlite3", plex_sqlite: str = PLEX_S
     return [line for (line,) in lines if line != "ok" and not _is_ours(line, ours)][:_TOLD]
 
 
+def is_database(file: BinaryIO) -> bool:
+    """Whether ``file`` begins as a SQLite database does."""
+    head = file.read(_HEADER)
+    return head.startswith(_MAGIC) and len(head) == _HEADER
+
+
 def _look_at_file(path: str) -> str | None:
-    with open(path, "rb") as file:
-        head = file.read(_HEADER)
-    if not head:
+    if os.path.getsize(path) == 0:
         return "is empty"
-    if not head.startswith(_MAGIC) or len(head) < _HEADER:
-        return "is no SQLite database"
-    return None
+    with open(path, "rb") as file:
+        return None if is_database(file) else "is no SQLite database"
 
 
 def _is_ours(line: str, indexes: set[str]) -> bool:

@@ -39,5 +39,9 @@ class Steadiness:
         """Whether ``entry`` has not changed in between, if both saw it so."""
         if self._is_cold:
             return True
-        is_database = entry.kind is Kind.FILE and _DATABASE.fullmatch(entry.path) is not None
-        return entry.ctime_ns < self._racy_from and not is_database
+        return entry.ctime_ns < self._racy_from and not is_of_database(entry)
+
+
+def is_of_database(entry: Entry) -> bool:
+    """Whether it is a database of SQLite, or what lies beside one, by its name."""
+    return entry.kind is Kind.FILE and _DATABASE.fullmatch(entry.path) is not None

@@ -8,22 +8,27 @@ descriptor, which measured a third of the way through ``/proc/self/fd``.
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
-import re
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
+from shared.dirstack import DirStack
 from shared.errors import IllegalPath, printable
+from shared.excludes import matcher
 from shared.manifest import Entry, Kind
 from shared.memberpath import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_OPEN = -1
+"""Instead of the descriptor of a folder that need not be listed."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 _SECTOR = 512
 _SPECIAL = {
@@ -46,16 +51,45 @@ class Sightings:
     """``path (reason)`` of what should be content and cannot be read."""
 
 
+@dataclass
+class _Level:
+    """A folder on the way down."""
+
+    fd: int
+    above: bytes
+    """Its path, with a slash at the end."""
+    names: Iterator[bytes]
+    """Those of its entries that are still to come."""
+
+    def close(self) -> None:
+        if self.fd != _NOT_OPEN:
+            os.close(self.fd)
+
+
+class Memory(Protocol):
+    """What is known from an earlier walk, asked in the order of this one."""
+
+    def recall(self, outside: Entry) -> Entry | None:
+        """The entry, if it looks as it did and has not changed unseen: nobody looks into it."""
+
+    def names(self, folder: Entry) -> Iterator[bytes] | None:
+        """What is in a folder that was recalled, if no other name can be: nobody lists it.
+
+        What is below a name is asked about before the next name is.
+        """
+
+
 class TreeWalk:
     """One look at the tree ``name`` in the folder ``base``.
 
     Args:
         base: descriptor of the folder that the tree is in.
         name: the tree's own name, the first of every path.
-        exclude: patterns, see :func:`matcher`.
+        exclude: patterns, see :mod:`shared.excludes`.
         inside: look into entries; without it they have no targets, holes and xattrs, and files
             are not opened, which takes half the time.
         live: what goes away while it is looked at was never there.
+        memory: of an earlier walk.
     """
 
     def __init__(
@@ -66,8 +100,10 @@ class TreeWalk:
         *,
         inside: bool = True,
         live: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         self.seen = Sightings()
+        self._memory = memory
         self._base = base
         self._name = name
         self._excluded = matcher(exclude)
@@ -77,47 +113,84 @@ class TreeWalk:
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, sorted, parents first; none if the tree itself cannot be entered."""
-        stack: list[tuple[int, bytes, Iterator[bytes]]] = [(self._base, b"", iter([self._name]))]
+        stack = [_Level(self._base, b"", iter([self._name]))]
         try:
             while stack:
-                fd, above, names = stack[-1]
-                name = next(names, None)
-                if name is None:
-                    stack.pop()
-                    if stack:
-                        os.close(fd)
-                    continue
-                path = above + name
-                if self._excluded is not None and above and self._excluded(path):
-                    size = _size(fd, name) if self._inside else 0
-                    self.seen.excluded.append(f"{printable(path)} ({size} bytes)")
-                    continue
+                level, path = stack[-1], stack[-1].above[:-1]
                 try:
-                    check_name(name, path, depth=len(stack))
-                    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    if not stat.S_ISDIR(info.st_mode) and above:
-                        if (entry := self._no_folder(fd, name, path, info)) is not None:
-                            yield entry
+                    name = next(level.names, None)
+                    if name is None:
+                        stack.pop()
+                        if stack:
+                            level.close()
                         continue
-                    folder = os.open(name, _FOLDER, dir_fd=fd)
-                    stack.append((folder, path + b"/", iter(())))
-                    xattrs = self._xattrs(folder, path) if self._inside else {}
-                    yield _entry(path, Kind.DIRECTORY, info, xattrs=xattrs)
-                    below = sorted(map(os.fsencode, os.listdir(folder)))
-                    stack[-1] = (folder, path + b"/", iter(below))
+                    path = level.above + name
+                    info = self._look(level, name, path, len(stack))
+                    if info is None:
+                        continue
+                    if stat.S_ISDIR(info.st_mode) or not level.above:
+                        entry, below = self._enter(level, name, path, info)
+                        stack.append(below)
+                        yield entry
+                    elif (content := self._no_folder(level, name, path, info)) is not None:
+                        yield content
                 except OSError as error:
                     self._failed(path, error)
                 except IllegalPath as error:
                     self._unreadable(path[:200], error.what)
         finally:
-            for fd, _, _ in stack[1:]:
-                os.close(fd)
+            for level in stack[1:]:
+                level.close()
+
+    def _look(self, level: _Level, name: bytes, path: bytes, depth: int) -> os.stat_result | None:
+        """What is called so; None if it is left out."""
+        if level.fd == _NOT_OPEN:
+            return os.stat(path, dir_fd=self._base, follow_symlinks=False)
+        if self._excluded is not None and level.above and self._excluded(path, name):
+            size = _size(level.fd, name) if self._inside else 0
+            self.seen.excluded.append(f"{printable(path)} ({size} bytes)")
+            return None
+        check_name(name, path, depth=depth)
+        return os.stat(name, dir_fd=level.fd, follow_symlinks=False)
+
+    def _enter(
+        self, level: _Level, name: bytes, path: bytes, info: os.stat_result
+    ) -> tuple[Entry, _Level]:
+        """The folder's entry, and what is below it."""
+        outside = _entry(path, Kind.DIRECTORY, info)
+        known, above = self._known(outside), path + b"/"
+        if known is not None and self._memory is not None:
+            names = self._memory.names(known)
+            if names is not None:
+                return known, _Level(_NOT_OPEN, above, names)
+        below = _Level(self._open(level, name, path, _FOLDER), above, iter(()))
+        try:
+            xattrs = self._xattrs(below.fd, path) if self._inside and known is None else {}
+        except OSError:
+            below.close()
+            raise
+        below.names = _listed(below.fd)
+        if xattrs:
+            outside = msgspec.structs.replace(outside, xattrs=xattrs)
+        return known or outside, below
+
+    def _known(self, outside: Entry) -> Entry | None:
+        return self._memory.recall(outside) if self._memory is not None else None
+
+    def _open(self, level: _Level, name: bytes, path: bytes, flags: int) -> int:
+        if level.fd != _NOT_OPEN:
+            return os.open(name, flags, dir_fd=level.fd)
+        with DirStack(self._base) as folders:
+            folder, name = folders.parent(path)
+            return os.open(name, flags, dir_fd=folder)
 
     def _failed(self, path: bytes, error: OSError) -> None:
         if not (self._live and error.errno in _GONE):
             self._unreadable(path, os.strerror(error.errno or 0))
 
-    def _no_folder(self, fd: int, name: bytes, path: bytes, info: os.stat_result) -> Entry | None:
+    def _no_folder(
+        self, level: _Level, name: bytes, path: bytes, info: os.stat_result
+    ) -> Entry | None:
         """The entry of what is no folder; None if it is no content."""
         kind = stat.S_IFMT(info.st_mode)
         if kind in _SPECIAL:
@@ -127,21 +200,28 @@ class TreeWalk:
             first = self._links.setdefault((info.st_dev, info.st_ino), path)
             if first is not path:
                 return _entry(path, Kind.HARDLINK, info, link=first)
+        is_link = kind == stat.S_IFLNK
+        outside = _entry(path, Kind.SYMLINK if is_link else Kind.FILE, info)
         if not self._inside:
-            if kind == stat.S_IFLNK:
-                return _entry(path, Kind.SYMLINK, info)
-            return _entry(path, Kind.FILE, info, size=info.st_size)
-        if kind == stat.S_IFLNK:
-            return _entry(path, Kind.SYMLINK, info, link=os.readlink(name, dir_fd=fd))
-        file = os.open(name, _FILE, dir_fd=fd)
+            return outside
+        if (known := self._known(outside)) is not None:
+            return known
+        if is_link:
+            link = self._open(level, name, path, _LINK)
+            try:
+                return msgspec.structs.replace(outside, link=os.readlink(b"", dir_fd=link))
+            finally:
+                os.close(link)
+        file = self._open(level, name, path, _FILE)
         try:
-            size, data = info.st_size, None
-            if info.st_blocks * _SECTOR < size:
-                data = _data_bytes(file, size)
+            data = None
+            if info.st_blocks * _SECTOR < info.st_size:
+                data = _data_bytes(file, info.st_size)
             xattrs = self._xattrs(file, path)
         finally:
             os.close(file)
-        return _entry(path, Kind.FILE, info, size=size, data=data, xattrs=xattrs)
+        is_plain = data is None and not xattrs
+        return outside if is_plain else msgspec.structs.replace(outside, data=data, xattrs=xattrs)
 
     def _unreadable(self, path: bytes, reason: str) -> None:
         self.seen.unreadable.append(f"{printable(path)} ({reason})")
@@ -165,16 +245,12 @@ class TreeWalk:
         return found
 
 
-def _entry(
-    path: bytes,
-    kind: Kind,
-    info: os.stat_result,
-    *,
-    size: int = 0,
-    data: int | None = None,
-    link: bytes = b"",
-    xattrs: dict[str, bytes] | None = None,
-) -> Entry:
+def _listed(folder: int) -> Iterator[bytes]:
+    """Its names, read when the first of them is asked for: after its entry has been used."""
+    yield from sorted(map(os.fsencode, os.listdir(folder)))
+
+
+def _entry(path: bytes, kind: Kind, info: os.stat_result, *, link: bytes = b"") -> Entry:
     return Entry(
         path,
         kind,
@@ -184,10 +260,8 @@ def _entry(
         info.st_mtime_ns,
         info.st_ctime_ns,
         info.st_ino,
-        size,
-        data,
-        link,
-        xattrs or {},
+        info.st_size if kind is Kind.FILE else 0,
+        link=link,
     )
 
 
@@ -222,28 +296,3 @@ def _size(base: int, name: bytes) -> int:
         finally:
             os.close(folder)
     return size
-
-
-def matcher(patterns: tuple[str, ...]) -> Callable[[bytes], bool] | None:
-    """A test of whether a path, library name first, is to be left out; None if none ever is.
-
-    A pattern with a slash, be it the first letter, is matched against the whole path below the
-    library; one without, against every single name. Wildcards as in :mod:`fnmatch`: ``*`` crosses
-    slashes. What is below a folder that is left out is left out.
-    """
-    whole = [p.strip("/") for p in patterns if "/" in p.rstrip("/")]
-    names = [p.strip("/") for p in patterns if "/" not in p.rstrip("/")]
-    if not whole and not names:
-        return None
-
-    def compiled(globs: list[str]) -> re.Pattern[bytes]:
-        either = "|".join(fnmatch.translate(glob) for glob in globs) or "(?!)"
-        return re.compile(os.fsencode(either))
-
-    whole_re, name_re = compiled(whole), compiled(names)
-
-    def is_excluded(path: bytes) -> bool:
-        below, name = path.partition(b"/")[2], path.rpartition(b"/")[2]
-        return bool(whole_re.match(below) or name_re.match(name))
-
-    return is_excluded

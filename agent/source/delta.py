@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from shared.errors import printable
+from shared.manifest import Kind
 from shared.memberpath import sort_key
-from shared.steady import Steadiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,33 +16,103 @@ if TYPE_CHECKING:
     from agent.source.snapshots import OpenSnapshot
     from shared.filedigests import FileDigests
     from shared.manifest import Entry
+    from shared.steady import Steadiness
 
 _BATCH = 4096
 
 
-def marked(entries: Iterable[Entry], base: OpenSnapshot, digests: FileDigests) -> Iterator[Entry]:
-    """``entries`` of a new scan, those marked as kept that are as in ``base``.
+class Marker:
+    """Finds the entries of a walk in ``base``, and marks as kept those that are as in it.
+
+    It is the :class:`shared.treewalk.Memory` of that walk.
 
     Args:
-        entries: in manifest order.
         base: an earlier snapshot of the same library.
-        digests: the new snapshot's: gets those of what is kept.
+        exclude: what the walk leaves out.
+        steadiness: of what it finds as it was.
+        known: the base's entries and their digests, to be used up.
     """
-    steadiness = Steadiness(base.about.kind, base.about.created)
-    known = zip(base.manifest, base.digests, strict=True)
-    before, digest = next(known)
-    copied: list[tuple[int, bytes | None]] = []
-    for number, entry in enumerate(entries):
-        key = sort_key(entry.path)
-        while sort_key(before.path) < key and (following := next(known, None)) is not None:
-            before, digest = following
-        if not steadiness.holds(entry) or not entry.is_as_in(before):
+
+    def __init__(
+        self,
+        base: OpenSnapshot,
+        exclude: tuple[str, ...],
+        steadiness: Steadiness,
+        known: Iterator[tuple[Entry, bytes | None]],
+    ) -> None:
+        about = base.about
+        self._steadiness = steadiness
+        self._known = known
+        self._before, self._digest = next(self._known)
+        left_out = [each.rpartition(" (")[0] for each in (*about.excluded, *about.skipped)]
+        self._not_all_of = {path.rpartition("/")[0] for path in left_out}
+        """Folders with names that are no entries: these are listed, so that they are told again."""
+        self._is_all_left_out = list(exclude) == about.exclude
+
+    def recall(self, outside: Entry) -> Entry | None:
+        """The entry, marked, if it looks as in the base, and nothing can have changed unseen.
+
+        Args:
+            outside: as a look that opens nothing saw it; these come in manifest order.
+        """
+        if self._before.path != outside.path:
+            self._go_on_to(sort_key(outside.path))
+        if self._steadiness.holds(outside) and outside.looks_like(self._before):
+            return msgspec.structs.replace(self._before, kept=True)
+        return None
+
+    def names(self, folder: Entry) -> Iterator[bytes] | None:
+        """What the base had in ``folder``: making, removing and renaming set its times (inode(7)).
+
+        Args:
+            folder: as :meth:`recall` gave it.
+        """
+        if not self._is_all_left_out or printable(folder.path) in self._not_all_of:
+            return None
+        return self._names_in(folder.path)
+
+    def _names_in(self, folder: bytes) -> Iterator[bytes]:
+        above, last = folder + b"/", folder
+        while True:
+            below_last = last + b"/"
+            while (path := self._before.path) == last or (
+                last is not folder and path.startswith(below_last)
+            ):
+                if not self._next():
+                    return
+            if not path.startswith(above):
+                return
+            last = path
+            yield path[len(above) :]
+
+    def marked(self, entries: Iterable[Entry], digests: FileDigests) -> Iterator[Entry]:
+        """``entries`` of a walk that was given :meth:`recall`, which hard links are not asked of.
+
+        Args:
+            entries: in manifest order.
+            digests: the new snapshot's: gets those of what is kept.
+        """
+        copied: list[tuple[int, bytes | None]] = []
+        for number, entry in enumerate(entries):
+            if entry.kind is Kind.HARDLINK:
+                known = self.recall(entry)
+                yield known if known is not None and known.link == entry.link else entry
+                continue
+            if entry.kept and self._digest is not None:
+                copied.append((number, self._digest))
+            if len(copied) >= _BATCH:
+                digests.put(copied)
+                copied.clear()
             yield entry
-            continue
-        if digest is not None:
-            copied.append((number, digest))
-        if len(copied) >= _BATCH:
-            digests.put(copied)
-            copied.clear()
-        yield msgspec.structs.replace(entry, kept=True)
-    digests.put(copied)
+        digests.put(copied)
+
+    def _go_on_to(self, key: bytes) -> None:
+        while sort_key(self._before.path) < key and self._next():
+            pass
+
+    def _next(self) -> bool:
+        """Go on to the base's next entry; whether there is one."""
+        after = next(self._known, None)
+        if after is not None:
+            self._before, self._digest = after
+        return after is not None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from shared.errors import SourceChanged, SourceUnreadable, StorageError, printable
+from shared.digest import sha256
+from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.filedigests import hash_descriptor
+from shared.frameplan import FRAME
 
 if TYPE_CHECKING:
     from shared.dirstack import DirStack
     from shared.manifest import Entry
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PIECE = 1 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
@@ -65,6 +69,53 @@ def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryvi
         os.close(fd)
 
 
+def read_copy(path: str, offset: int, into: memoryview) -> None:
+    """Fill ``into`` with what our own copy of a database has from ``offset`` on.
+
+    Raises:
+        SnapshotGone: the copy is not there any more.
+        StorageError: the disk does not give it.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            position = 0
+            while got := file.readinto(into[position:]):
+                position += got
+    except OSError as error:
+        raise _lost(error, path) from error
+    if position < len(into):
+        raise SnapshotGone("the copy of a database is not whole, scan again", path=path)
+
+
+def hash_copy(path: str) -> bytes:
+    """The raw SHA-256 of our own copy of a database.
+
+    Raises:
+        SnapshotGone, StorageError: as for :func:`read_copy`.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return hash_descriptor(file.fileno())
+    except OSError as error:
+        raise _lost(error, path) from error
+
+
+def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
+    """The raw SHA-256 of what :func:`read_live_piece` gives of a whole file now.
+
+    Raises:
+        SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    for offset in range(0, entry.size, _PIECE):
+        into = piece[: min(_PIECE, entry.size - offset)]
+        into[:] = bytes(len(into))
+        read_live_piece(folders, entry, offset, into)
+        digest.update(into)
+    return digest.digest()
+
+
 def hash_file(folders: DirStack, entry: Entry) -> bytes:
     """The raw SHA-256 of a whole file.
 
@@ -81,6 +132,21 @@ def hash_file(folders: DirStack, entry: Entry) -> bytes:
     finally:
         os.close(fd)
     return digest
+
+
+def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
+    """What :func:`hash_file` gives, and the raw SHA-256 of each piece of :data:`FRAME` bytes.
+
+    Raises:
+        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    whole, blocks, buffer = hashlib.sha256(), [], memoryview(bytearray(FRAME))
+    for offset in range(0, entry.size, FRAME):
+        block = buffer[: min(FRAME, entry.size - offset)]
+        read_piece(folders, entry, offset, block)
+        whole.update(block)
+        blocks.append(sha256(block))
+    return whole.digest(), blocks
 
 
 def changed(entry: Entry) -> SourceChanged:
@@ -109,6 +175,13 @@ def _check(fd: int, entry: Entry) -> None:
         entry.inode,
     ):
         raise changed(entry)
+
+
+def _lost(error: OSError, path: str) -> SnapshotGone | StorageError:
+    if error.errno == errno.ENOENT:
+        return SnapshotGone("the copy of a database is gone, scan again", path=path)
+    reason = os.strerror(error.errno or 0)
+    return StorageError(f"the agent's disk did not give the copy ({reason})", path=path)
 
 
 def _unreadable(error: OSError, entry: Entry) -> SourceChanged | SourceUnreadable | StorageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.source.filereader import read_live_piece, read_piece
+from agent.source.filereader import read_copy, read_live_piece, read_piece
 from shared.digest import sha256, sha256_of_all
 from shared.dirstack import DirStack
 from shared.frameplan import is_large, members
@@ -37,7 +37,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     entries = snapshot.manifest.entries(frame.first, frame.count)
     tar = bytearray(frame.size)
     view = memoryview(tar)
-    read = read_live_piece if snapshot.about.kind == "live" else read_piece
+    read = read_piece if snapshot.about.kind == "cold" else read_live_piece
     block: memoryview | None = None
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
@@ -48,7 +48,11 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
                 view[member.start : member.content] = header(entry)
             content = view[member.content : member.content + member.length]
             if entry.kind is Kind.FILE:
-                read(folders, entry, member.offset, content)
+                copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+                if copy is None:
+                    read(folders, entry, member.offset, content)
+                else:
+                    read_copy(copy, member.offset, content)
                 pieces.append(sha256(content))
                 if is_large(entry):
                     block = content

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from agent.source.readprobe import ReadSample
 from shared.errors import printable
+from shared.excludes import matcher
 from shared.manifest import Kind
 from shared.plexlibrary import NEVER, REGENERABLE
-from shared.treewalk import TreeWalk, matcher
+from shared.treewalk import TreeWalk
 
 
 @dataclass
@@ -40,7 +41,11 @@ def look_at_tree(base: int, name: bytes) -> TreeFacts:
         if entry.kind is Kind.SYMLINK and entry.link.startswith(b"/"):
             facts.absolute_links.append(f"{printable(entry.path)} -> {printable(entry.link)}")
         is_below = bool(left_out) and entry.path.startswith(left_out)
-        if not is_below and is_regenerable is not None and is_regenerable(entry.path):
+        if (
+            not is_below
+            and is_regenerable is not None
+            and is_regenerable(entry.path, os.path.basename(entry.path))
+        ):
             left_out, is_below = entry.path + b"/", True
             facts.regenerable[printable(os.path.basename(entry.path))] = 0
         if entry.kind is not Kind.FILE:

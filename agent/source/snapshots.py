@@ -6,6 +6,7 @@
     STATE/snapshots/<id>/snapshot.json        what is answered about it
     STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
     STATE/snapshots/<id>/index.tar.gz …       what is known of each encoding's frames
+    STATE/snapshots/<id>/databases/           of a rehearsal, see agent.source.databasecopies
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from agent.source.delta import marked
+from agent.source.databasecopies import DatabaseCopies, copy_databases, drop_copies, keep_copies
+from agent.source.delta import Marker
 from agent.source.frameindex import FrameIndex
 from agent.source.representation import Representation
 from shared.digest import is_hex
@@ -28,6 +30,7 @@ from shared.errors import SnapshotGone, SourceUnreadable
 from shared.filedigests import FileDigests
 from shared.manifestfile import read_manifest, write_manifest
 from shared.protocol import Snapshot
+from shared.steady import Steadiness
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
@@ -53,6 +56,11 @@ class OpenSnapshot:
         self.manifest = manifest
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
+        self.block_tags: dict[int, bytes] = {}
+        """Of a delta: what :func:`agent.source.framebuilder.build_frame` would say of frames of
+        large files that were read, and found as they were scanned, for their digests."""
+        self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
+        """What is read instead of the databases."""
         self._lock = threading.Lock()
         self._representations: dict[Encoding, Representation] = {}
 
@@ -101,17 +109,27 @@ class SnapshotStore:
         Raises:
             SnapshotGone: there is no such base.
             SourceUnreadable: something in it cannot be read; every path of it is listed.
+            NoSpace: the state folder has no room for a rehearsal's copies of the databases.
             OSError: the state folder does not take the manifest.
         """
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        walk = TreeWalk(self._source.base, self._source.name, exclude, live=kind == "live")
-        since = self.open(base) if base else None
+        marker = _marker(self.open(base), exclude) if base else None
+        walk = TreeWalk(
+            self._source.base,
+            self._source.name,
+            exclude,
+            live=kind != "cold",
+            memory=marker,
+        )
         draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
         os.mkdir(draft, 0o700)
         try:
+            self._drop_copies()
             entries = walk.entries()
-            if since is not None:
-                entries = marked(entries, since, FileDigests(os.path.join(draft, "digests"), 0))
+            if kind == "rehearsal":
+                entries = copy_databases(draft, self._source, exclude).in_place(entries)
+            if marker is not None:
+                entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
             manifest = write_manifest(_manifest(draft), self._source.name, entries, kind)
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)
@@ -139,6 +157,10 @@ class SnapshotStore:
     def has(self, name: str) -> bool:
         """Whether there is a snapshot called ``name``."""
         return is_hex(name) and os.path.isdir(os.path.join(self._folder, name))
+
+    def has_cold(self, name: str) -> bool:
+        """Whether there is one called ``name`` that was made with Plex stopped."""
+        return self.has(name) and self.open(name).about.kind == "cold"
 
     def open(self, name: str) -> OpenSnapshot:
         """The snapshot called ``name``, ready to be read from.
@@ -174,12 +196,19 @@ class SnapshotStore:
         manifest = read_manifest(_manifest(folder), about.id, self._source.name, about.kind)
         return OpenSnapshot(folder, self._source, about, manifest)
 
+    def _drop_copies(self) -> None:
+        """A rehearsal that is not the last scan is nothing but a base any more."""
+        for name in os.listdir(self._folder):
+            if is_hex(name):
+                drop_copies(os.path.join(self._folder, name))
+
     def _keep(self, draft: str, about: Snapshot, manifest: ManifestFile) -> None:
         """Give the draft its name, unless the same scan was made before; drop the oldest."""
         final = os.path.join(self._folder, about.id)
         with self._lock:
             if os.path.isdir(final):
                 os.utime(final)
+                keep_copies(draft, final)
                 return
             os.rename(draft, final)
             fsync_folder(self._folder)
@@ -191,6 +220,11 @@ class SnapshotStore:
                 self._open.pop(old.name, None)
                 self._in_use.pop(old.name, None)
                 shutil.rmtree(old.path)
+
+
+def _marker(base: OpenSnapshot, exclude: tuple[str, ...]) -> Marker:
+    steadiness = Steadiness(base.about.kind, base.about.created)
+    return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
 
 
 def _manifest(folder: str) -> str:

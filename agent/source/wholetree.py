@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import tee, zip_longest
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from agent.source.filereader import changed, hash_file
+from agent.source.delta import Marker
+from agent.source.filereader import changed, hash_blocks, hash_copy, hash_file, hash_live_file
+from shared.digest import sha256_of_all
 from shared.dirstack import DirStack
 from shared.errors import SourceUnreadable
+from shared.frameplan import is_large
 from shared.manifest import Kind
 from shared.memberpath import sort_key
 from shared.sha256sums import format_sum
+from shared.steady import Steadiness
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
@@ -37,7 +39,20 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     with DirStack(snapshot.source.base) as folders:
         for number, (entry, digest) in enumerate(pairs):
             if entry.kind is Kind.FILE and digest is None:
-                snapshot.digests.put([(number, hash_file(folders, entry))])
+                snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
+
+
+def _hash(snapshot: OpenSnapshot, folders: DirStack, number: int, entry: Entry) -> bytes:
+    if snapshot.about.kind == "cold":
+        if not (snapshot.about.base and is_large(entry)):
+            return hash_file(folders, entry)
+        digest, blocks = hash_blocks(folders, entry)
+        frames = snapshot.manifest.plan.frames_of(number, entry)
+        tags = (sha256_of_all([block]) for block in blocks)
+        snapshot.block_tags.update(zip(frames, tags, strict=True))
+        return digest
+    copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+    return hash_live_file(folders, entry) if copy is None else hash_copy(copy)
 
 
 def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:
@@ -58,15 +73,18 @@ def sums(snapshot: OpenSnapshot) -> Iterator[bytes]:
 def check_unchanged(snapshot: OpenSnapshot) -> None:
     """Look at the library again and compare every entry with the snapshot's.
 
-    Not what is in it: whatever sets a target, content or xattr sets the ctime, too (inode(7)).
-
     Raises:
         SourceChanged: naming the first entry that is new, gone or different.
         SourceUnreadable: something cannot be read any more.
     """
-    exclude = tuple(snapshot.about.exclude)
-    walk = TreeWalk(snapshot.source.base, snapshot.source.name, exclude, inside=False)
-    for seen, known in zip_longest(walk.entries(), snapshot.manifest):
+    about, source = snapshot.about, snapshot.source
+    exclude = tuple(about.exclude)
+    ours, for_memory = tee(zip(snapshot.manifest, snapshot.digests, strict=True))
+    # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
+    memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
+    walk = TreeWalk(source.base, source.name, exclude, inside=False, memory=memory)
+    for seen, then in zip_longest(walk.entries(), ours):
+        known = then[0] if then is not None else None
         if seen is None or known is None or not _is_same(seen, known):
             either = [entry for entry in (seen, known) if entry is not None]
             raise changed(min(either, key=lambda entry: sort_key(entry.path)))
@@ -75,15 +93,6 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
 
 
 def _is_same(seen: Entry, known: Entry) -> bool:
-    """Whether an entry that was looked at from outside is still the ``known`` one."""
-    if seen == known:
-        return True
-    if known.kind is Kind.HARDLINK:
-        return seen.is_as_in(known)
-    inside = {
-        "link": known.link,
-        "data": known.data,
-        "xattrs": known.xattrs,
-        "kept": known.kept,
-    }
-    return msgspec.structs.replace(seen, **inside) == known
+    if known.kind is Kind.HARDLINK and seen.link != known.link:
+        return False
+    return seen.looks_like(known)
