@@ -6,7 +6,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annota
 	--universal --python-version 3.11 --upgrade pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long test-vm deb openapi demo bench footprint lock clean
+.PHONY: help setup tools lint test test-long test-vm deb openapi demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -57,8 +57,12 @@ openapi: setup  ## docs/openapi.json, as the agent serves it
 demo: setup  ## the main job: a library moved, with puller and agent killed on the way
 	PYTHONPATH=tests $(BIN)/python -m bench.demo
 
-bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help)
+bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help), downtime
 	PYTHONPATH=tests $(BIN)/python -m bench.compare $(BENCH)
+	PYTHONPATH=tests $(BIN)/python -m bench.downtime
+
+bench-downtime: setup tools  ## how long Plex is down, and what the delta costs (DOWNTIME=--help)
+	PYTHONPATH=tests $(BIN)/python -m bench.downtime $(DOWNTIME)
 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint

@@ -14,6 +14,7 @@ from aiohttp import web
 from agent.endpoints.archives import ArchiveEndpoints
 from agent.endpoints.auth import TokenFile, WrongTokens, authentication
 from agent.endpoints.connections import Connections
+from agent.endpoints.cutover import CutoverEndpoints
 from agent.endpoints.frames import FrameEndpoints
 from agent.endpoints.health import health_routes
 from agent.endpoints.libraries import LibraryEndpoints
@@ -27,7 +28,9 @@ from agent.endpoints.probe import ProbeEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
+from agent.host.cutover import CutoverControl
 from agent.host.migrationlog import MigrationLog
+from agent.host.plexservice import plex_service
 from agent.preflight import look_at_server, preflight
 from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
@@ -54,6 +57,18 @@ class Parts:
     outflow: Outflow
     activity: Activity
     metrics: Metrics
+    cutover: CutoverControl
+
+
+def make_cutover(settings: Settings) -> CutoverControl:
+    """What takes the steps of a cutover, in the service and on the command line."""
+    return CutoverControl(
+        settings.state,
+        plex_service(settings.unit, settings.stop_command, settings.start_command),
+        MigrationLog(settings.state).write,
+        settings.lease_seconds,
+        settings.stop_seconds,
+    )
 
 
 def make_app(settings: Settings, source: LibrarySource) -> Parts:
@@ -91,20 +106,24 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
     log = MigrationLog(state)
-    looks = partial(preflight, source), partial(_look_and_tell, source, log)
+    looks = partial(preflight, source, settings), partial(_look_and_tell, source, settings, log)
     app.add_routes(LibraryEndpoints(*looks, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
+    cutover = make_cutover(settings)
+    app.add_routes(CutoverEndpoints(cutover, store.has_cold).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
-    return Parts(app, outflow, activity, metrics)
+    return Parts(app, outflow, activity, metrics, cutover)
 
 
-def _look_and_tell(source: LibrarySource, log: MigrationLog) -> protocol.ServerReport:
+def _look_and_tell(
+    source: LibrarySource, settings: Settings, log: MigrationLog
+) -> protocol.ServerReport:
     """What a pull begins with: it goes into the migration log."""
-    report = look_at_server(source)
+    report = look_at_server(source, settings)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in report.checks:
         if check.name.endswith("database"):

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from agent import daemon
+from agent.app import make_cutover
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import is_pinned
 from agent.host.addresses import own_address
@@ -22,6 +23,7 @@ from agent.preflight import preflight as look
 from agent.secretformats import OUTPUTS
 from agent.settings import DEFAULT_FILE, load_settings
 from agent.source.library import open_library
+from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
 from shared.errors import PreflightRefused, storage_error
@@ -169,6 +171,47 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
 
 @cli.command()
 @_CONFIG
+@_STATE
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+def status(*, config: str | None, state: str | None, as_json: bool) -> None:
+    """Show where the move stands, what Plex does, the lease, and what 'undo' would do.
+
+    \b
+    Example:
+      plexodus-agent status --json
+    """
+    settings = load_settings(config, {"state": state})
+    try:
+        found = read_status(settings, make_cutover(settings))
+    except OSError as error:
+        raise storage_error(error, settings.state) from error
+    click.echo(msgspec.json.encode(found) if as_json else status_screen(found))
+
+
+@cli.command()
+@_CONFIG
+@_STATE
+def undo(*, config: str | None, state: str | None) -> None:
+    """Start Plex on this machine again: the way back, before the move is complete and after.
+
+    What Plex has done in the cluster since then stays there. Stop it there first: two servers with
+    one identity confuse every client.
+
+    \b
+    Example:
+      plexodus-agent undo --state /var/lib/plexodus
+    """
+    settings = load_settings(config, {"state": state})
+    try:
+        become_owner(settings.state)
+        standing = make_cutover(settings).lift("asked for on the command line")
+    except OSError as error:
+        raise storage_error(error, settings.state) from error
+    click.echo(f"Nothing keeps Plex from running here: {standing.why or 'there was no cutover'}.")
+
+
+@cli.command()
+@_CONFIG
 @_LIBRARY
 @click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
 def preflight(*, config: str | None, library: str | None, as_json: bool) -> None:
@@ -182,7 +225,7 @@ def preflight(*, config: str | None, library: str | None, as_json: bool) -> None
     """
     settings = load_settings(config, {"library": library})
     source = open_library(settings.library or find_library(settings.unit))
-    report = look(source)
+    report = look(source, settings)
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:

@@ -29,10 +29,23 @@ if TYPE_CHECKING:
 
     from agent.app import Parts
     from agent.endpoints.connections import Connections
+    from agent.host.cutover import CutoverControl
     from agent.settings import Settings
 
 _log = structlog.get_logger("agent")
-_FIXED = ("library", "unit", "listen", "state")
+_TEND = 1.0
+"""Seconds between two looks at a lease."""
+_GUARD = 30
+"""Of these looks one is at the fence, too."""
+_SWITCH = 0.0005
+"""Seconds that a thread with Python's lock may keep another one waiting (5 ms by default): answers
+are made of many short steps, and whoever looks at the whole tree never waits."""
+_LEAVE = 8.0
+"""Seconds that a cutover gets to be undone when the agent ends."""
+_FIXED = (
+    *("library", "unit", "listen", "state"),
+    *("stop_command", "start_command", "stop_seconds", "lease_seconds"),
+)
 """Settings that need a restart."""
 
 
@@ -50,6 +63,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
         StorageError: the state folder takes nothing.
     """
     keep_freed_memory()
+    sys.setswitchinterval(_SWITCH)
     notifier, settings = Notifier(), load()
     tls = server_tls(settings)
     _try_state(settings.state)
@@ -71,6 +85,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     notifier.ready()
     tasks = [
         asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
+        asyncio.create_task(_tend(parts.cutover)),
         asyncio.create_task(_reload(reload, load, settings, parts, connections, notifier)),
     ]
     await stop.wait()
@@ -79,10 +94,34 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     parts.app[STOPPING].set()
     for task in tasks:
         task.cancel()
-    await runner.cleanup()
+    await asyncio.gather(runner.cleanup(), _leave(parts.cutover))
     _log.info("stopped")
     sys.stderr.flush()
     os._exit(ExitCode.OK)
+
+
+async def _tend(cutover: CutoverControl) -> NoReturn:
+    """Have leases expire and the fence hold; what fails is tried again, and told once."""
+    told, looks = "", 0
+    while True:
+        step = cutover.tend if looks % _GUARD else cutover.guard
+        looks += 1
+        try:
+            await asyncio.to_thread(step)
+            told = ""
+        except (PlexodusError, OSError) as error:
+            if str(error) != told:
+                _log.error("the cutover is stuck, trying again", reason=str(error))
+            told = str(error)
+        await asyncio.sleep(_TEND)
+
+
+async def _leave(cutover: CutoverControl) -> None:
+    try:
+        async with asyncio.timeout(_LEAVE):
+            await asyncio.to_thread(cutover.leave)
+    except (PlexodusError, OSError) as error:
+        _log.error("the cutover is not undone: the next start does it", reason=str(error))
 
 
 async def _reload(

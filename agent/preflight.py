@@ -11,9 +11,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
+from agent.host.cutover import fence_path
+from agent.host.plexservice import plex_service
 from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds
-from shared.checks import Check, Outcome, size, some
+from shared.checks import CUTOVER_CHECK, Check, Outcome, size, some
+from shared.errors import CutoverRefused
 from shared.plexlibrary import (
     DATABASE_FOLDER,
     DATABASES,
@@ -28,6 +31,7 @@ from shared.sqlitecheck import check_database
 from shared.sqlitequery import DatabaseError, query
 
 if TYPE_CHECKING:
+    from agent.settings import Settings
     from agent.source.library import LibrarySource
     from agent.source.plexstate import TreeFacts
     from shared.plexversion import PlexVersion
@@ -36,9 +40,9 @@ _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 _OFF = frozenset({"0", "false"})
 
 
-def preflight(source: LibrarySource) -> LibraryReport:
+def preflight(source: LibrarySource, settings: Settings) -> LibraryReport:
     """Every check of the source; those of Plex only where the library is Plex'."""
-    facts, about = look_at_tree(source.base, source.name), look_at_server(source)
+    facts, about = look_at_tree(source.base, source.name), look_at_server(source, settings)
     tree = [_tree(facts), _unreadable(facts), _links(facts)]
     if _plex_folder(source) is not None:
         tree.append(_old(facts))
@@ -53,7 +57,7 @@ def preflight(source: LibrarySource) -> LibraryReport:
     )
 
 
-def look_at_server(source: LibrarySource) -> ServerReport:
+def look_at_server(source: LibrarySource, settings: Settings) -> ServerReport:
     """The checks for which the tree need not be walked."""
     server = _plex_folder(source)
     if server is None:
@@ -66,7 +70,7 @@ def look_at_server(source: LibrarySource) -> ServerReport:
         library=source.about,
         plex_version=None if version is None else str(version),
         media=_media(server),
-        checks=[_version(version), _running(), *databases, *_preferences(server)],
+        checks=[_version(version), *_running(settings), *databases, *_preferences(server)],
     )
 
 
@@ -97,15 +101,19 @@ def _version(found: PlexVersion | None) -> Check:
     return Check("Plex version", _PASS, str(found), advice)
 
 
-def _running() -> Check:
-    if plexserver.is_running():
-        return Check(
-            "Plex is stopped",
-            _WARNING,
-            "it runs",
-            "Stop it before the pull: systemctl stop plexmediaserver",
-        )
-    return Check("Plex is stopped", _PASS, "nothing listens on its port")
+def _running(settings: Settings) -> list[Check]:
+    runs = plexserver.is_running()
+    found = "it runs: a pull has it stopped at the end" if runs else "nothing listens on its port"
+    plex = plex_service(settings.unit, settings.stop_command, settings.start_command)
+    try:
+        plex.check_fence(fence_path(settings.state))
+    except CutoverRefused as error:
+        # A failure only for who wants it: the puller knows.
+        about = str(error.what if error.path is None else f"{error.what}: {error.path}")
+        can_stop = Check(CUTOVER_CHECK, _WARNING, about, error.hint)
+    else:
+        can_stop = Check(CUTOVER_CHECK, _PASS, "Plex can be stopped, and stays so")
+    return [Check("Plex", _PASS, found), can_stop]
 
 
 def _database(server: str, name: str) -> Check:

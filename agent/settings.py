@@ -52,6 +52,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
+    stop_command: list[str] = []
+    """For a Plex that is no unit; with :attr:`start_command`, instead of :attr:`unit`."""
+    start_command: list[str] = []
+    stop_seconds: Seconds = 120.0
+    """That Plex may take to stop."""
+    lease_seconds: Seconds = 60.0
+    """That Plex stays stopped for a puller that is silent."""
     limits: Limits = Limits()
 
     @property
@@ -85,6 +92,9 @@ def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings
         raise ConfigurationError(f"a setting that cannot be used ({error})", path=file) from error
     if bool(settings.certificate) != bool(settings.key):
         raise ConfigurationError("certificate and key go together: one is missing", path=file)
+    if bool(settings.stop_command) != bool(settings.start_command):
+        both = "stop_command and start_command go together: one is missing"
+        raise ConfigurationError(both, path=file)
     return settings
 
 

@@ -16,9 +16,10 @@ from shared.checks import some
 from shared.errors import IntegrityError, SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from initpuller.report.progress import PullProgress
+    from initpuller.sourcelook import SourceLook
     from initpuller.volume.blocks import Unpacked
     from initpuller.volume.staging import Staging
     from initpuller.wire.backoff import Retrier
@@ -48,6 +49,7 @@ class Assembly:
 
     Args:
         work: the staging.
+        look: what of the agent is asked about the whole of it.
         client: the agent.
         retrier: how to try again.
         workers: who bring frames.
@@ -57,12 +59,14 @@ class Assembly:
     def __init__(
         self,
         work: Staging,
+        look: SourceLook,
         client: AgentClient,
         retrier: Retrier,
         workers: list[Worker],
         progress: PullProgress,
     ) -> None:
         self._work = work
+        self._look = look
         self._client = client
         self._retrier = retrier
         self._workers = workers
@@ -71,13 +75,20 @@ class Assembly:
         """What came of those frames of this run that leave something to do."""
         self.moved_bytes = 0
         """Tar bytes of the frames that were fetched."""
+        self.is_as_told = False
+        """Whether a live pass has left exactly what its manifest says."""
         self._pending: list[tuple[int, str]] = []
         self._left = 0
         self._since = time.monotonic()
         self._committing: asyncio.Future[None] | None = None
 
-    async def run(self) -> None:
+    async def run(self, asked: asyncio.Future[None] | None = None) -> None:
         """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
+
+        Args:
+            asked: :meth:`SourceLook.sums`, where that was begun with the scan: Plex is proved to be
+                stopped from before it to after the commit, and was looked at while it ran. What
+                takes long is not done again while it is down, such as the check of its databases.
 
         Raises:
             SourceChanged: the library is not as it was scanned.
@@ -85,10 +96,10 @@ class Assembly:
             TreeDiffers: the tree is not what it shall be.
             PlexodusError: whatever else stops a pull.
         """
+        work = self._work
         await self._fetch()
-        differences, wrong = await self._finish()
-        if any(entry.kept for _, entry in wrong):
-            raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
+        differences, wrong = await (self._finish() if asked is None else self._finish_soon(asked))
+        await self._refuse_damaged(wrong)
         if wrong:
             _log.warning(
                 "files on the volume are not what was read, fetching them again",
@@ -98,20 +109,37 @@ class Assembly:
             differences, wrong = await self._finish()
         if wrong:
             damaged = [f"{name}: wrong digest" for name in _named(wrong)]
-            raise TreeDiffers(damaged, self._work.layout.staging)
+            raise TreeDiffers(damaged, work.layout.staging)
         if differences:
-            await asyncio.to_thread(self._work.distrust)
-            raise TreeDiffers(differences[:_LISTED], self._work.layout.staging)
+            await asyncio.to_thread(work.distrust)
+            raise TreeDiffers(differences[:_LISTED], work.layout.staging)
 
     async def run_live(self) -> None:
-        """Fetch and finish; nothing is compared, since Plex goes on changing it.
+        """Fetch, finish, and compare what the delta keeps: all else Plex may be changing.
+
+        The agent has all digests then, and needs those of what has changed when Plex is stopped.
 
         Raises:
             PlexodusError: whatever stops a pull.
         """
         await self._fetch()
         self._progress.phase("finishing")
-        await to_its_end(asyncio.to_thread(self._work.finish, self._in_order()))
+        finishing = asyncio.to_thread(self._work.finish, self._in_order())
+        differences, _ = await _side_by_side(finishing, self._look.sums())
+        wrong = await asyncio.to_thread(lambda: list(self._wrong()))
+        await self._refuse_damaged(wrong)
+        self.is_as_told = not differences
+
+    async def _refuse_damaged(self, wrong: Wrong) -> None:
+        """See to it that what a delta keeps, and is wrong, is fetched again: by another snapshot.
+
+        Raises:
+            SnapshotGone: there is such.
+        """
+        if kept := [each for each in wrong if each[1].kept]:
+            _log.warning("what the delta keeps is damaged on the volume", paths=_named(kept))
+            await asyncio.to_thread(self._work.forget, kept)
+            raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
 
     async def _fetch(self) -> None:
         """Bring all missing frames onto the volume, and journal them."""
@@ -157,6 +185,18 @@ class Assembly:
 
         return bring
 
+    async def _finish_soon(self, asked: asyncio.Future[None]) -> tuple[list[str], Wrong]:
+        """The same as :meth:`_finish`, when the agent was asked for its digests long since."""
+        self._progress.phase("verifying")
+
+        async def finish() -> tuple[list[str], Wrong]:
+            differences = await asyncio.to_thread(self._work.finish, self._in_order())
+            await asked
+            return differences, await asyncio.to_thread(self._drop_wrong)
+
+        found, _ = await _side_by_side(finish(), self._look.check())
+        return found
+
     async def _finish(self) -> tuple[list[str], Wrong]:
         """Finish and look at the tree while the agent completes its digests and looks at its own.
 
@@ -164,11 +204,10 @@ class Assembly:
             What is wrong with attributes, and the files whose digest is wrong: these are removed.
         """
         self._progress.phase("verifying")
-        work, name = self._work, self._work.manifest.name
+        work = self._work
         finishing = asyncio.to_thread(work.finish, self._in_order())
-        differences, _ = await _side_by_side(finishing, self._bring_sums())
-        check = self._retrier.run("the check of the source", lambda: self._client.check(name))
-        (wrong, damaged), _ = await _side_by_side(self._verify(), check)
+        differences, _ = await _side_by_side(finishing, self._look.sums())
+        (wrong, damaged), _ = await _side_by_side(self._verify(), self._look.check())
         if damaged and not wrong:
             raise IntegrityError(
                 f"a database on the volume is damaged: {some(damaged)}",
@@ -187,19 +226,16 @@ class Assembly:
     def _in_order(self) -> list[Unpacked]:
         return [self._unpacked[number] for number in sorted(self._unpacked)]
 
-    async def _bring_sums(self) -> None:
-        """The digest of each file, as the agent read it."""
-        snapshot = self._work.state.snapshot
-        path = self._work.layout.sums(snapshot.id)
-        await self._retrier.run("the digests", lambda: self._client.sums(snapshot, path))
-
     def _drop_wrong(self) -> Wrong:
         """Remove the files that are not what the agent read."""
-        work = self._work
-        wrong = list(wrong_sums(work.manifest, work.digests, work.layout.sums(work.manifest.name)))
+        wrong = list(self._wrong())
         if wrong:
-            work.redo(wrong)
+            self._work.redo(wrong)
         return wrong
+
+    def _wrong(self) -> Iterator[tuple[int, Entry]]:
+        work = self._work
+        return wrong_sums(work.manifest, work.digests, work.layout.sums(work.manifest.name))
 
     async def _receive(self, number: int, unpacked: Unpacked) -> None:
         """Journal frames in batches, files on disk before the record.

@@ -89,6 +89,7 @@ class FrameWorker:
             self._digests = FileDigests(assignment.digests, assignment.entries)
         except OSError as error:
             raise storage_error(error, assignment.staging) from error
+        self._last: tuple[Location | None, list[Entry]] = None, []
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
 
     def bring(self, order: Order) -> Unpacked:
@@ -102,20 +103,28 @@ class FrameWorker:
         wanted = [self._route(frame.number)]
         if order.following is not None:
             wanted.append(self._route(order.following))
-        try:
-            entries = read_entries(self._assignment.manifest, order.entries)
-        except OSError as error:
-            raise storage_error(error, self._assignment.manifest) from error
+        entries = self._entries_at(order.entries)
         if order.held is not None:
             return self._renew(frame, entries, order.held, wanted)
         answer = self._ask(wanted).answer(max_encoded(frame.size))
         return self._unpack(frame, entries, answer)
 
+    def _entries_at(self, location: Location) -> list[Entry]:
+        """Those in the manifest; of a large file, they are the same for frame after frame."""
+        if self._last[0] != location:
+            try:
+                self._last = location, read_entries(self._assignment.manifest, location)
+            except OSError as error:
+                raise storage_error(error, self._assignment.manifest) from error
+        return self._last[1]
+
     def _renew(self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]) -> Unpacked:
         """Bring what of a block is not as an earlier snapshot left it."""
-        old = read_block(self._staging, frame, entries[0])
-        known = Held(held, format_pieces(old))
-        answer = self._ask(wanted, known).answer(max_encoded(frame.size))
+        old, most = b"", max_encoded(frame.size)
+        answer = self._ask(wanted, Held(held)).answer(most)
+        if answer.wants_pieces:
+            old = read_block(self._staging, frame, entries[0])
+            answer = self._ask(wanted, Held(held, format_pieces(old))).answer(most)
         if answer.encoded is None:
             return keep_block(self._staging, frame, entries[0], answer.tag)
         if answer.bitmap is None:

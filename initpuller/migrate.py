@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cutover import Cutover
 from initpuller.passes import Passes
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
@@ -17,21 +19,23 @@ from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.findings import finished, look
 from initpuller.volume.layout import Layout, locked, open_layout
-from initpuller.volume.records import load_state
+from initpuller.volume.records import load_state, save_state
+from initpuller.volume.rehearsal import take_back
 from initpuller.workers import Workers
 from shared import errors
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
 if TYPE_CHECKING:
     from initpuller.passes import PullOptions
-    from initpuller.volume.records import Receipt
+    from initpuller.volume.records import Phase, Receipt, State
     from initpuller.volume.staging import Staging
     from initpuller.workers import Worker
+    from shared.protocol import Kind
 
 _log = structlog.get_logger("puller")
 
-_SCANS = 3
-"""Times in one run that a snapshot is made which the agent then loses."""
+_ROUNDS = 3
+"""Times in one run that a snapshot is lost, or Plex started again, before we are done."""
 
 
 async def pull(options: PullOptions) -> None:
@@ -41,15 +45,18 @@ async def pull(options: PullOptions) -> None:
         PlexodusError: the library's final name is then what it was before.
     """
     layout = open_layout(options.target)
-    receipt = finished(layout)  # nothing else runs yet
+    receipt = finished(layout, rehearse=options.rehearse)  # nothing else runs yet
     if receipt is not None:
         _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
-        await asyncio.to_thread(_sweep, layout)
+        await asyncio.to_thread(_sweep, layout, receipt)
         return
     with locked(layout), Workers(options.jobs) as workers:
+        await asyncio.to_thread(take_back, layout, rehearse=options.rehearse)
         action = await asyncio.to_thread(look, layout, options.on_existing)
         if action is Action.NOTHING or action is Action.SKIP:
             return
+        if action is Action.COMMIT and not options.cutover:
+            action = Action.PUBLISH  # the user vouches that Plex is stopped
         if await asyncio.to_thread(_conclude, layout, action):
             return
         with PullProgress() as progress:
@@ -61,38 +68,105 @@ async def _pull(
 ) -> None:
     # aiohttp takes longer to import than all else that a run needs which finds everything done.
     from initpuller.wire.client import AgentClient  # noqa: PLC0415
+    from initpuller.wire.cutover import CutoverClient  # noqa: PLC0415
 
     async with AgentClient(options.pairing, options.idle) as client:
         passes = Passes(layout, options, client, workers, progress)
+        cutover = Cutover(layout, CutoverClient(client), options.retrier)
+        move = Move(layout, options, passes, cutover, progress)
         try:
-            published = await _until_over(layout, options, passes, progress)
+            published = await move.until_over()
         except errors.AgentUnreachable:
             raise
         except errors.PlexodusError as error:
             await client.tell("failed", f"Pull failed: {error.what}")
             raise
+        finally:
+            await passes.close()
         if published is not None:
-            about = f"Published {layout.library(published.library.name)}, snapshot"
-            await client.tell("done", f"{about} {published.snapshot}")
+            what = "Rehearsal published:" if published.rehearsal else "Published"
+            about = f"{what} {layout.library(published.library.name)}, snapshot"
+            down = cutover.downtime()
+            took = f"; Plex was down for {down:.1f} s" if down is not None else ""
+            await client.tell("done", f"{about} {published.snapshot}{took}")
 
 
-async def _until_over(
-    layout: Layout, options: PullOptions, passes: Passes, progress: PullProgress
-) -> Receipt | None:
-    """Everything, once more from the scan on where a snapshot is lost; what was published."""
-    for attempt in range(_SCANS):
-        try:
-            if not options.until_ready:
-                return await _transfer(layout, options, passes, progress, is_delta=attempt == 0)
-            await passes.live(is_delta=attempt == 0)
+@dataclass(frozen=True)
+class Move:
+    """One run, from the first look at the agent to the receipt."""
+
+    layout: Layout
+    options: PullOptions
+    passes: Passes
+    cutover: Cutover
+    progress: PullProgress
+
+    async def until_over(self) -> Receipt | None:
+        """Everything, once more where what was brought is out of date; what was published.
+
+        Raises:
+            PlexodusError: the library's final name is then what it was before.
+        """
+        is_delta = True
+        for attempt in range(_ROUNDS):
+            try:
+                return await self._round(is_delta=is_delta)
+            except errors.SnapshotGone as error:
+                if attempt == _ROUNDS - 1:
+                    raise
+                is_delta = False
+                _log.warning("scanning again, the whole library", reason=str(error))
+            except (errors.CutoverEnded, errors.SourceChanged) as error:
+                # Changed while Plex was stopped for us: somebody has started it.
+                if attempt == _ROUNDS - 1 or not self.options.cutover:
+                    raise
+                _log.warning("once more: Plex runs on the VM", reason=str(error))
+        return None
+
+    async def _round(self, *, is_delta: bool) -> Receipt | None:
+        state = load_state(self.layout)
+        if state is not None and state.phase == "committing" and state.receipt is not None:
+            await self.cutover.commit(state)
+            return await self._publish(state, state.receipt)
+        if self.options.until_ready:
+            await self.passes.live(is_delta=is_delta)
             _log.info("ready: the next pull brings what has changed by then")
-        except errors.SnapshotGone as error:
-            if attempt == _SCANS - 1:
-                raise
-            _log.warning("scanning again, the whole library", reason=str(error))
-        else:
             return None
-    return None
+        if self.options.rehearse:
+            if not await self.passes.live("rehearsal", is_delta=is_delta):
+                return None
+            return await self._bring("publishing", "rehearsal", is_delta=True)
+        if not self.options.cutover:
+            return await self._bring("publishing", is_delta=is_delta)
+        if not await self.cutover.is_held():
+            if not await self.passes.live(is_delta=is_delta):
+                return None
+            is_delta = True
+        async with self.cutover.stopped():
+            return await self._bring("committing", is_delta=is_delta)
+
+    async def _bring(self, phase: Phase, kind: Kind = "cold", *, is_delta: bool) -> Receipt | None:
+        """Scan, fetch, unpack, verify, publish; None if nothing is to be done."""
+        is_stopped = phase == "committing"
+        work = await self.passes.begin(kind, is_delta=is_delta, is_stopped=is_stopped)
+        if work is None:
+            return None
+        try:
+            await self.passes.bring(work)
+            self.progress.phase("publishing")
+            version = self.passes.version
+            receipt = await asyncio.to_thread(_prepare, work, phase, self.options, version)
+        finally:
+            work.close()
+        if phase == "committing":
+            await self.cutover.commit(work.state)
+        return await self._publish(work.state, receipt)
+
+    async def _publish(self, state: State, receipt: Receipt) -> Receipt:
+        await asyncio.to_thread(publish.publish, self.layout, state, receipt)
+        _published(self.layout, receipt)
+        self.progress.done()
+        return receipt
 
 
 def _conclude(layout: Layout, action: Action) -> bool:
@@ -104,37 +178,16 @@ def _conclude(layout: Layout, action: Action) -> bool:
         _drop(layout)
     if state.receipt is None or action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
         return False
+    if state.phase != "publishing":
+        state.phase = "publishing"
+        save_state(layout, state)
     step = publish.publish if action is Action.PUBLISH else publish.seal
     step(layout, state, state.receipt)
     _published(layout, state.receipt)
     return True
 
 
-async def _transfer(
-    layout: Layout,
-    options: PullOptions,
-    passes: Passes,
-    progress: PullProgress,
-    *,
-    is_delta: bool,
-) -> Receipt | None:
-    """Scan, fetch, unpack, verify, publish; None if nothing is to be done."""
-    work = await passes.begin("cold", is_delta=is_delta)
-    if work is None:
-        return None
-    try:
-        await passes.bring(work)
-        progress.phase("publishing")
-        receipt = await asyncio.to_thread(_prepare, work, options, passes.version)
-    finally:
-        work.close()
-    await asyncio.to_thread(publish.publish, layout, work.state, receipt)
-    _published(layout, receipt)
-    progress.done()
-    return receipt
-
-
-def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receipt:
+def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | None) -> Receipt:
     """Change what the user wants changed, and write down what has come."""
     name, preferences = work.state.snapshot.library.name, options.preferences
     if preferences:
@@ -144,7 +197,7 @@ def _prepare(work: Staging, options: PullOptions, version: str | None) -> Receip
     if server and all(work.regular_file(os.path.join(server, each)) for each in needed):
         facts = read_facts(os.path.join(work.layout.staging, server), version)
     displace = options.on_existing is OnExisting.SET_ASIDE
-    return publish.prepare(work, preferences, facts, displace=displace)
+    return publish.prepare(work, phase, preferences, facts, displace=displace)
 
 
 def _published(layout: Layout, receipt: Receipt) -> None:
@@ -165,12 +218,12 @@ def _drop(layout: Layout) -> None:
         raise errors.storage_error(error, layout.folder) from error
 
 
-def _sweep(layout: Layout) -> None:
+def _sweep(layout: Layout, receipt: Receipt) -> None:
     """Remove what a run that was killed right after its receipt has left."""
     if not os.path.lexists(layout.state):
         return
     try:
         with locked(layout):
-            leftovers.remove_leftovers(layout)
+            leftovers.remove_leftovers(layout, receipt)
     except (errors.PlexodusError, OSError) as error:  # the library is whole all the same
         _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

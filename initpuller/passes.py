@@ -14,6 +14,7 @@ import structlog
 from initpuller.assemble import Assembly
 from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import check_filesystem, completed
+from initpuller.sourcelook import SourceLook
 from initpuller.volume import leftovers, staging
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.filesystem import network_filesystem
@@ -22,7 +23,7 @@ from initpuller.volume.records import load_state
 from initpuller.volume.space import check_space
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared import errors
-from shared.checks import Outcome, duration, size
+from shared.checks import CUTOVER_CHECK, Outcome, duration, size
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
 
@@ -61,6 +62,10 @@ class PullOptions:
     gate: VersionGate = field(default_factory=VersionGate)
     preferences: dict[str, str] = field(default_factory=dict)
     """Of Plex, to be set in the volume's copy."""
+    cutover: bool = True
+    """Have Plex stopped by the agent, when there is little left to bring."""
+    rehearse: bool = False
+    """Bring and publish a copy while Plex runs, and leave it running."""
     until_ready: bool = False
     """Move what can be moved while Plex runs, and publish nothing."""
     retrier: Retrier = field(default_factory=Retrier)
@@ -95,12 +100,20 @@ class Passes:
         self._workers = workers
         self._progress = progress
         self._is_looked_at = False
+        self._done: ManifestFile | None = None
+        """What was finished last, if nothing was wrong with what is on the volume."""
+        self._look: SourceLook
+        self._asked: asyncio.Future[None] | None = None
 
-    async def live(self, *, is_delta: bool) -> None:
+    async def live(self, kind: Kind = "live", *, is_delta: bool) -> bool:
         """Pass after pass while Plex runs, until there is little left, or it gets no less.
 
         Args:
+            kind: of the snapshots.
             is_delta: whether what an earlier run brought can be asked for as a base.
+
+        Returns:
+            Whether there is anything to be done with this volume.
 
         Raises:
             PlexodusError: what is on the volume stays, and the next run goes on from there.
@@ -108,9 +121,9 @@ class Passes:
         moved_before, is_over = None, False
         while not is_over:
             began = time.monotonic()
-            work = await self.begin("live", is_delta=is_delta)
+            work = await self.begin(kind, is_delta=is_delta)
             if work is None:
-                return
+                return False
             try:
                 moved = await self._bring_live(work)
             finally:
@@ -122,9 +135,17 @@ class Passes:
                 moved_before is not None and moved > _SHRINKS * moved_before
             )
             moved_before, is_delta = moved, True
+        return True
 
-    async def begin(self, kind: Kind, *, is_delta: bool) -> Staging | None:
+    async def begin(
+        self, kind: Kind, *, is_delta: bool, is_stopped: bool = False
+    ) -> Staging | None:
         """Scan, and make staging ready for what came of it; None if nothing is to be done.
+
+        Args:
+            kind: whether files may change meanwhile.
+            is_delta: whether what is complete in staging can be asked for as a base.
+            is_stopped: Plex is, as the agent has proved: each second counts.
 
         Raises:
             SnapshotGone: the agent, or the volume, has not what the delta is based on.
@@ -152,34 +173,49 @@ class Passes:
         if action is Action.SKIP:
             return None
         state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
+        self._look = SourceLook(self._client, options.retrier, layout, snapshot)
+        self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
         manifest = await self._manifest(snapshot)
-        return await asyncio.to_thread(
-            staging.begin, layout, state, snapshot, manifest, options.ownership
+        work = await asyncio.to_thread(
+            staging.begin, layout, state, snapshot, manifest, options.ownership, self._done
         )
+        self._done = None
+        return work
 
     async def bring(self, work: Staging) -> None:
-        """Bring what a cold snapshot has, and verify all of it.
+        """Bring what a snapshot has that is not live, and verify all of it.
 
         Raises:
             PlexodusError: what is on the volume stays, and the next run goes on from there.
         """
         assembly, began = self._assembly(work), time.monotonic()
-        await self._within_space(work, assembly.run)
+        await self._within_space(work, lambda: assembly.run(self._asked))
         seconds = duration(time.monotonic() - began)
         moved = size(assembly.moved_bytes)
-        await self._client.tell("pass", f"Cold pass, verified: {moved} in {seconds}")
+        kind = work.state.snapshot.kind.capitalize()
+        await self._client.tell("pass", f"{kind} pass, verified: {moved} in {seconds}")
 
     async def _bring_live(self, work: Staging) -> int:
         """Bring what a live snapshot has; the bytes that were moved for it."""
         assembly = self._assembly(work)
         await self._within_space(work, assembly.run_live)
+        if assembly.is_as_told:
+            self._done = work.manifest
         return assembly.moved_bytes
 
     def _assembly(self, work: Staging) -> Assembly:
-        return Assembly(work, self._client, self._options.retrier, self._workers, self._progress)
+        retrier, workers = self._options.retrier, self._workers
+        return Assembly(work, self._look, self._client, retrier, workers, self._progress)
+
+    async def close(self) -> None:
+        """Nothing is asked any more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.gather(self._asked, return_exceptions=True)
 
     async def _within_space(self, work: Staging, run: Callable[[], Awaitable[None]]) -> None:
-        await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
+        if not work.is_small_delta:  # else the pass before had room for it, or there is not much
+            await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
         try:
             await run()
         except errors.NoSpace:
@@ -192,7 +228,8 @@ class Passes:
             return
         options = self._options
         until = "ready" if options.until_ready else "done"
-        await self._client.tell("pull", f"Pull until {until} started on {socket.gethostname()}")
+        what = "Rehearsal" if options.rehearse else f"Pull until {until}"
+        await self._client.tell("pull", f"{what} started on {socket.gethostname()}")
         report = await options.retrier.run("the preflight", self._client.server)
         kind = await asyncio.to_thread(network_filesystem, options.target)
         gate = await completed(options.gate)
@@ -201,6 +238,9 @@ class Passes:
             if check.outcome is Outcome.WARNING:
                 _log.warning(check.found, check=check.name, hint=check.advice)
         failed = [check for check in checks if check.outcome is Outcome.FAILURE]
+        if options.cutover and not options.until_ready:
+            warned = [check for check in checks if check.outcome is Outcome.WARNING]
+            failed += [check for check in warned if check.name == CUTOVER_CHECK]
         if failed:
             raise errors.PreflightRefused(
                 "; ".join(f"{check.name}: {check.found}" for check in failed),

@@ -150,7 +150,7 @@ def check_filesystem(network: str | None) -> Check:
 
 
 def predict(report: LibraryReport, rate: float) -> Check:
-    """How long a pull may take, and so how long Plex is down.
+    """How long a pull may take; with --no-cutover, Plex is down for so long.
 
     Reading and sending go on at the same time; what an entry costs comes on top. How fast the
     volume writes is not known before something is written.
@@ -168,7 +168,7 @@ def predict(report: LibraryReport, rate: float) -> Check:
         _PASS,
         f"at least {duration(seconds)}, if the volume writes as fast: {duration(slower)} for"
         f" {size(report.content_bytes)} by {by} (measured),"
-        f" the rest for {report.entries} entries; Plex is down for all of it",
+        f" the rest for {report.entries} entries; Plex is down for what it changes in that time",
     )
 
 

@@ -23,8 +23,10 @@ _ALMOST = 99
 class Standing(msgspec.Struct):
     """Where a pull stands."""
 
-    phase: Literal["nothing", "transferring", "ready", "publishing", "done"]
-    """Ready: all is there that could be brought while Plex ran."""
+    phase: Literal[
+        "nothing", "transferring", "ready", "committing", "publishing", "rehearsed", "done"
+    ]
+    """Ready: all is there that could be brought while Plex ran. Rehearsed: a copy to try is."""
     percent: int
     frames: int = 0
     frames_done: int = 0
@@ -50,7 +52,7 @@ def read_standing(target: str) -> Standing:
     receipt, state = load_receipt(layout), load_state(layout)
     if receipt is not None:
         return Standing(
-            phase="done",
+            phase="rehearsed" if receipt.rehearsal else "done",
             percent=_PERCENT,
             entries=receipt.entries,
             content_bytes=receipt.content_bytes,

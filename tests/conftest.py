@@ -82,3 +82,13 @@ def target(tmp_path: Path) -> Path:
 def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
     """A puller paired with :func:`agent`, with an empty target."""
     return Puller(target, tmp_path / "puller.log", agent.pairing)
+
+
+@pytest.fixture
+def ready(agent: Agent, target: Path) -> Agent:
+    """The agent, after a pull until ready: nothing of what it asked is counted any more."""
+    done = pull(target, agent, "--until", "ready")
+    assert done.code == 0, done.text
+    assert not (target / "Library").exists()
+    agent.log.write_bytes(b"")
+    return agent

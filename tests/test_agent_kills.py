@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from rig.faultproxy import FaultProxy
 from rig.oracle import rsync_differences
 from rig.programs import Puller
@@ -42,6 +43,7 @@ def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: 
     assert rsync_differences(library, target / "Library") == []
 
 
+@pytest.mark.long
 def test_agent_gone_for_good(agent: Agent, puller: Puller) -> None:
     """The puller tries for a while and exits with 11, saying where it looked."""
     agent.kill()

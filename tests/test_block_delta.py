@@ -24,16 +24,6 @@ def library(tmp_path: Path) -> Path:
     return grow_steady(tmp_path / "vm" / "Library")
 
 
-@pytest.fixture
-def ready(agent: Agent, target: Path) -> Agent:
-    """The agent, after a pull until ready: nothing of what it asked is counted any more."""
-    done = pull(target, agent, "--until", "ready")
-    assert done.code == 0, done.text
-    assert not (target / "Library").exists()
-    agent.log.write_bytes(b"")
-    return agent
-
-
 def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, library: Path) -> None:
     """The others are asked for by their digests, and not sent."""
     with (library / "large").open("r+b") as file:

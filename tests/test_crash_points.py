@@ -114,6 +114,7 @@ def test_killed_between_each_two_steps_while_setting_aside(
         assert each["after_kill"] != "absent" or each["aside_after_kill"] == [OLD], each
 
 
+@pytest.mark.long
 def test_killed_between_each_two_steps_of_a_take_over(volumes: Path, tiny_agent: Agent) -> None:
     """The library changed since an earlier, interrupted run: nothing old gets in or stays."""
     first = volumes / "first"
@@ -243,7 +244,8 @@ def _drive(base: Path, on_existing: str, library: Path, who: str) -> None:
             (target / "Library" / "mark").write_text(OLD)
             old = fingerprint(target / "Library")
         report, log = base / f"step{number}", base / f"log{number}"
-        arguments = ["pull", "--target", str(target), "--jobs", "1", "--on-existing", on_existing]
+        arguments = ["pull", "--no-cutover", "--target", str(target), "--jobs", "1"]
+        arguments += ["--on-existing", on_existing]
         killer = Killer(number, report, who, late=on_existing == "set-aside")
         code = _in_child(log, arguments, killer)
         killed = report.exists()

@@ -236,6 +236,7 @@ def options(agent: Agent, target: Path) -> PullOptions:
     return PullOptions(
         pairing=parse_pairing(agent.pairing),
         target=str(target),
+        cutover=False,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=JOBS,

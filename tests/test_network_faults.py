@@ -52,6 +52,7 @@ async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncItera
     yield PullOptions(
         pairing=replace(parse_pairing(agent.pairing), port=proxy.port),
         target=str(target),
+        cutover=False,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=3,
@@ -202,7 +203,7 @@ async def test_token_replaced_midway(
         assert not running.done()
         await asyncio.sleep(0.01)
     old = parse_pairing(agent.pairing)
-    proxy.rate = 1e6  # the pull must not end before the new token is there
+    proxy.rate = 4e6  # the pull must not end before the new token is there
     new = parse_pairing(await asyncio.to_thread(agent.pair))
     proxy.rate = None
 

@@ -21,6 +21,7 @@ from rig.volume import fingerprint
 
 from agent.host import plexserver
 from agent.preflight import preflight
+from agent.settings import Settings
 from agent.source.library import open_library
 from bench.plexlibrary import LibraryShape, make_library
 from shared.checks import Check, Outcome, page, size, some
@@ -50,7 +51,7 @@ def looked(server: Path) -> dict[str, Check]:
     before = fingerprint(library)
     source = open_library(str(library))
     try:
-        checks = preflight(source).checks
+        checks = preflight(source, Settings()).checks
     finally:
         os.close(source.base)
     assert fingerprint(library) == before
@@ -76,9 +77,10 @@ def test_sound_library_fails_nowhere(server: Path) -> None:
     for dated in (server / DATABASE).parent.glob("*.db-2*"):
         dated.unlink()
     found = looked(server)
-    # without its log nothing tells the version
-    assert {name for name, check in found.items() if check.outcome is not PASS} == {"Plex version"}
-    assert len(found) == 11
+    # without its log nothing tells the version; and here is no unit that could be stopped
+    odd = {name for name, check in found.items() if check.outcome is not PASS}
+    assert odd == {"Plex version", "cutover"}
+    assert len(found) == 12
 
 
 def garbage(path: Path) -> None:
@@ -214,17 +216,19 @@ def plex(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("plex")
 def test_running_server_is_asked(server: Path) -> None:
-    """Its word goes before its old log's; and it must be stopped for a move."""
+    """Its word goes before its old log's; here is no unit that could be stopped for a move."""
     found = looked(server)
     assert found["Plex version"].found == "1.41.2.9200-c6bbc1b53"
-    assert found["Plex is stopped"].outcome is WARNING
+    assert found["Plex"].found.startswith("it runs")
+    assert found["cutover"].outcome is WARNING
+    assert "--no-cutover" in found["cutover"].advice
 
 
 def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
     """A folder that is not Plex' is not judged as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
-    checks = preflight(source).checks
+    checks = preflight(source, Settings()).checks
     os.close(source.base)
     assert {check.name for check in checks} == {"library", "content", "readable", "symlinks"}
     assert {check.outcome for check in checks} == {PASS, WARNING}

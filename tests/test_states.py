@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences, sums_hold
-from rig.programs import Agent, running
+from rig.plexcommands import only_plex
+from rig.programs import Agent, program, running
 from rig.volume import (
     RECEIPT_FILES,
     Ended,
@@ -35,6 +37,7 @@ SEAL = "initpuller.volume.publish.seal"
 LEFTOVERS = "initpuller.volume.publish.remove_leftovers"
 SKIP, FAIL, ASIDE = (("--on-existing", value) for value in ("skip", "fail", "set-aside"))
 SCAN = "POST /v1/snapshots"
+CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,8 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     place = tmp_path_factory.mktemp("states")
     agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
+    agent.settings = place / "agent.toml"
+    agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
     with running(agent):
         yield agent
 
@@ -57,9 +62,30 @@ def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], No
     return make
 
 
+def _uncommitted(target: Path, agent: Agent) -> None:
+    """A pull with cutover that ends where it would ask for the commit."""
+    undo = program(
+        "plexodus-agent", "undo", "--config", str(agent.settings), "--state", agent.state
+    )
+    assert undo.returncode == 0, undo.stderr
+    with only_plex(), cut_at("initpuller.cutover.Cutover.commit"):
+        pull(target, agent, **CUTOVER)
+
+
 def _whole(target: Path, agent: Agent) -> None:
     """A pull that goes through."""
     assert pull(target, agent).code == ExitCode.OK
+
+
+def _rehearsed(target: Path, agent: Agent) -> None:
+    """A rehearsal that was published."""
+    assert pull(target, agent, "--rehearse").code == ExitCode.OK
+
+
+def _taken_back(target: Path, agent: Agent) -> None:
+    """A pull that is killed right before it forgets the rehearsal's receipt."""
+    with cut_at("initpuller.volume.rehearsal.save_state"):
+        pull(target, agent)
 
 
 def _foreign(target: Path, _agent: Agent) -> None:
@@ -96,6 +122,8 @@ class Row:
     frames: range = field(default=range(1))
     """How many frames may be fetched."""
     says: str = ""
+    cutover: bool = False
+    """The run stops Plex, and those before it did."""
 
 
 RESUME = _cut(COMMIT, 3)
@@ -112,10 +140,16 @@ ROWS = (
         publishes=False,
         says="it is gone",
     ),
+    Row("rehearsed", (_rehearsed,), asks=True, frames=range(5)),
+    Row("rehearsed", (_rehearsed,), (("--rehearse",),), says="everything is there"),
+    Row("taken-back", (_rehearsed, _taken_back), asks=True, frames=range(5)),
+    Row("taken-back", (_rehearsed, _taken_back), (("--rehearse",),), asks=True, frames=range(5)),
     Row("empty", (), asks=True, frames=ALL),
     Row("resume", (RESUME,), asks=True, frames=range(1, 4)),
     Row("staging-lost", (RESUME, _without(".plexodus/staging")), asks=True, frames=ALL),
     Row("state-lost", (RESUME, _without(".plexodus/state.json")), asks=True, frames=ALL),
+    Row("uncommitted", (_uncommitted,), ((),), asks=True, frames=range(5), cutover=True),
+    Row("uncommitted-vouched", (_uncommitted,), ((),)),
     Row("verified", (VERIFIED,)),
     Row("renamed", (RENAMED,)),
     Row("both-lost", (VERIFIED, _without(".plexodus/staging")), asks=True, frames=ALL),
@@ -162,7 +196,8 @@ def test_a_run_does_what_its_row_says(
         make(target, agent)
     before, requests, asked = fingerprint(target), agent.requests(), agent.frames_asked()
 
-    done = pull(target, agent, *options)
+    with only_plex() if row.cutover else nullcontext():
+        done = pull(target, agent, *options, **(CUTOVER if row.cutover else {}))
 
     new_requests = agent.requests()[len(requests) :]
     assert done.code == row.code, done.text
@@ -171,7 +206,7 @@ def test_a_run_does_what_its_row_says(
     assert row.asks or new_requests == []
     assert len(agent.frames_asked()) - len(asked) in row.frames
     if row.publishes:
-        _is_published(target, agent, done)
+        _is_published(target, agent, done, is_rehearsal="--rehearse" in options)
     else:
         _is_untouched(target, before)
     marks = [path.read_text() for path in target.glob("Library.set-aside-*/mark")]
@@ -224,10 +259,12 @@ def test_state_moved_away_begins_anew_with_another_library_of_that_name(
     _is_published(target, agent, done)
 
 
-def _is_published(target: Path, agent: Agent, done: Ended) -> None:
+def _is_published(target: Path, agent: Agent, done: Ended, *, is_rehearsal: bool = False) -> None:
     assert rsync_differences(agent.library, target / "Library") == [], done.text
     assert sums_hold(target)
-    assert left_of_pull(target) == RECEIPT_FILES
+    left = left_of_pull(target) - RECEIPT_FILES
+    assert bool(left) is is_rehearsal
+    assert all(name.startswith(("journal-", "digests-", "state.json")) for name in left)
 
 
 def _is_untouched(target: Path, before: dict[str, tuple[int, int, int, bytes]]) -> None:

@@ -159,7 +159,7 @@ class ArchiveEndpoints:
 
     def _open(self, snapshot: str, encoding: Encoding) -> Representation:
         found = self._store.open(snapshot)
-        if found.about.kind == "live" or found.about.base:
+        if found.about.kind != "cold" or found.about.base:
             raise web.HTTPNotFound(reason="only a cold snapshot that is no delta is an archive")
         return found.representation(encoding)
 

@@ -68,17 +68,23 @@ class FrameEndpoints:
         """Headers and body; no body when the client has it already."""
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
+        read_before = snapshot.block_tags.get(number, b"").hex()
+        if read_before and is_known(request, read_before):
+            self._activity.frame(snapshot.about, number)
+            return _headers(read_before), None
         try:
             tar, digest, block = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
         self._activity.frame(snapshot.about, number)
         tag = digest.hex()
-        headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
+        headers = _headers(tag)
         if is_known(request, tag):
             return headers, None
         headers[hdrs.CONTENT_TYPE] = encoding.media_type
         known = request.headers.get(protocol.HELD_PIECES)
+        if known == protocol.LATER and block is not None:
+            raise web.HTTPPreconditionRequired(reason="the block has changed: send its pieces")
         if known is not None and block is not None:
             found = changed_pieces(block, known)
             if found is not None and found[1]:
@@ -89,3 +95,7 @@ class FrameEndpoints:
         frame = snapshot.representation(encoding).encode(number, tar)
         headers["Content-Digest"] = digest_field(frame.digest)
         return headers, frame.data
+
+
+def _headers(tag: str) -> dict[str, str]:
+    return {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}

@@ -25,15 +25,22 @@ _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
     (errors.SourceUnreadable, 409, protocol.SOURCE_UNREADABLE),
     (errors.SnapshotGone, 404, protocol.NO_SUCH_SNAPSHOT),
+    (errors.CutoverEnded, 409, protocol.CUTOVER_ENDED),
+    (errors.CutoverRefused, 409, protocol.CUTOVER_REFUSED),
     (errors.StorageError, 507, protocol.STORAGE),
 )
 
 
 def problem(
-    status: int, title: str, *, kind: str = protocol.ABOUT_BLANK, paths: tuple[str, ...] = ()
+    status: int,
+    title: str,
+    *,
+    kind: str = protocol.ABOUT_BLANK,
+    paths: tuple[str, ...] = (),
+    detail: str = "",
 ) -> web.Response:
     """A failure as a response."""
-    body = protocol.Problem(type=kind, title=title, status=status, paths=list(paths))
+    body = protocol.Problem(kind, title, status, detail, list(paths))
     return web.Response(
         status=status, body=msgspec.json.encode(body), content_type=protocol.PROBLEM_TYPE
     )
@@ -111,5 +118,5 @@ def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.R
                 paths = tuple(error.paths)
             elif error.path is not None:
                 paths = (error.path,)
-            return problem(status, error.what, kind=name, paths=paths)
+            return problem(status, error.what, kind=name, paths=paths, detail=error.hint)
     return problem(500, error.what)

@@ -80,13 +80,19 @@ _MAX_JOBS = 16
     help="ready: bring what can be brought while Plex runs, and publish nothing; a later pull has"
     " little left to bring.",
 )
+@click.option(
+    "--rehearse",
+    envvar="PLEXODUS_REHEARSE",
+    is_flag=True,
+    help="Bring a consistent copy while Plex runs, and leave it running: to try the new server. A"
+    " later pull without this goes on from it.",
+)
 @version_gated
 @click.option(
     "--no-cutover",
     envvar="PLEXODUS_NO_CUTOVER",
     is_flag=True,
-    expose_value=False,
-    help="Plex is stopped already, or there is none. This version knows no other way.",
+    help="Leave Plex on the VM as it is: you have stopped it, or there is none.",
 )
 def pull(
     *,
@@ -101,12 +107,16 @@ def pull(
     on_existing: str,
     set_preferences: tuple[str, ...],
     until: str,
+    rehearse: bool,
+    no_cutover: bool,
     plex_version: str,
     version_policy: str,
 ) -> None:
     """Bring the library, verified, in one rename; go on where an earlier run ended.
 
-    Stop Plex on the VM first. Exits 0 when the library is there, and at once when it was there.
+    Most is brought while Plex runs. Then the agent stops it, the rest is brought, and Plex stays
+    stopped on the VM; if anything fails before that, it is started again. Exits 0 when the library
+    is there, and at once when it was there.
 
     \b
     Examples:
@@ -122,6 +132,8 @@ def pull(
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.plexlibrary import NEVER, REGENERABLE
 
+    if rehearse and until == "ready":
+        raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
     options = PullOptions(
         pairing=chosen_pairing(pairing_file, client_certificate, client_key),
         target=target,
@@ -130,6 +142,8 @@ def pull(
         jobs=jobs,
         on_existing=OnExisting(on_existing),
         preferences=parse_preferences(set_preferences),
+        cutover=not no_cutover and not rehearse,
+        rehearse=rehearse,
         until_ready=until == "ready",
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
     )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None:
     """Replace a file in one step; it keeps owner, mode, times and extended attributes.
 
-    A kill in between costs that file once more: the next run finds its digest wrong.
+    Its frame counts as not there from then on: a run that does not get as far as the receipt costs
+    that file once more.
 
     Args:
         staging: finished and verified; its list of digests then has the new one.
@@ -35,10 +36,14 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
     if path is None:
         raise IntegrityError("the file that shall be changed did not come", path=name)
     layout, snapshot = staging.layout, staging.manifest.name
+    plan, wanted = staging.manifest.plan, os.fsencode(name)
+    numbered = enumerate(staging.manifest)
+    frames = [plan.frames_of(*each) for each in numbered if each[1].path == wanted]
     try:
+        staging.journal.redo(frame for of_file in frames for frame in of_file)
         _replace(path, layout.amended(snapshot), change)
         with open(path, "rb") as file:
-            line = format_sum(sha256(file.read()), os.fsencode(name))
+            line = format_sum(sha256(file.read()), wanted)
         _replace_sum(layout.sums(snapshot), layout.amended(snapshot), line)
     except OSError as error:
         raise storage_error(error, path) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from initpuller.volume.names import remove
 from shared.dirstack import DirStack
@@ -22,6 +22,7 @@ from shared.treewalk import TreeWalk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from initpuller.volume.delta import Delta
     from initpuller.volume.journal import Journal
     from shared.filedigests import FileDigests
     from shared.manifest import Entry
@@ -49,6 +50,7 @@ def carry_over(
     new: ManifestFile,
     new_digests: FileDigests,
     is_steady: Callable[[Entry], bool],
+    delta: Delta,
 ) -> Carried:
     """What can stay, and what may; copies the digests of files that can.
 
@@ -59,42 +61,92 @@ def carry_over(
         new: what staging shall have.
         new_digests: get those of the files that stay.
         is_steady: whether a file that both saw alike has not changed in between.
+        delta: is told of all that differs.
 
     Raises:
         SnapshotGone: the new snapshot is a delta that keeps what is not on the volume.
         OSError: as the filesystem says.
     """
-    carried, fetched = Carried(), bytearray(len(new.plan))
-    tags: dict[int, str | None] = {}
-    digests: list[tuple[int, bytes | None]] = []
-    for number, entry, match in _matched(old, old_digests, new):
-        stays = match is not None and match.is_whole(old, old_journal) and match.is_same(entry)
-        stays = stays and is_steady(entry)
-        if match is not None and stays:
-            digests.append((number, match.digest))
-            if len(digests) >= _BATCH:
-                new_digests.put(digests)
-                digests.clear()
-        if entry.kept and not stays:
+    files = _Files(old, old_journal, new, new_digests, is_steady)
+    for number, entry, before in _paired(old, old_digests, new):
+        was = before.entry if before is not None else None
+        if entry is None:
+            if was is not None:
+                delta.gone(was)
+        elif entry.kind is not Kind.FILE:
+            delta.seen(number, entry, was, stays=False)
+        else:
+            match = before if was is not None and was.kind is Kind.FILE else None
+            delta.seen(number, entry, was, stays=files.take(number, entry, match))
+    return files.carried()
+
+
+class _Files:
+    """What becomes of the new snapshot's files, one after the other; see :func:`carry_over`."""
+
+    def __init__(
+        self,
+        old: ManifestFile,
+        journal: Journal,
+        new: ManifestFile,
+        digests: FileDigests,
+        is_steady: Callable[[Entry], bool],
+    ) -> None:
+        self._old = old
+        self._journal = journal
+        self._new = new
+        self._digests = digests
+        self._is_steady = is_steady
+        self._is_all_there = len(journal) == len(old.plan)
+        self._fetched = bytearray(len(new.plan))
+        self._tags: dict[int, str | None] = {}
+        self._held: list[tuple[int, str]] = []
+        self._copied: list[tuple[int, bytes | None]] = []
+
+    def take(self, number: int, entry: Entry, match: _Match | None) -> bool:
+        """Whether what is in its place stays, as it is or to be written over.
+
+        Raises:
+            SnapshotGone, OSError: see :func:`carry_over`.
+        """
+        if match is not None and self._is_good(entry, match):
+            self._copied.append((number, match.digest))
+            if len(self._copied) >= _BATCH:
+                self._digests.put(self._copied)
+                self._copied.clear()
+            if not entry.kept:
+                tags = match.tags(self._old, self._journal)
+                self._tags.update(zip(self._new.plan.frames_of(number, entry), tags, strict=False))
+            return True
+        if entry.kept:
             raise SnapshotGone("the volume has not all that the delta keeps")
-        frames = new.plan.frames_of(number, entry)
-        before = match.tags(old, old_journal) if match is not None and is_large(entry) else []
-        if stays:
-            tags.update(zip(frames, before, strict=False))
-            continue
+        frames = self._new.plan.frames_of(number, entry)
         for frame in frames:
-            fetched[frame] = 1
-        if entry.data is None and match is not None and match.entry.data is None:
-            pairs = zip(frames, before, strict=False)
-            carried.held += [(frame, tag) for frame, tag in pairs if tag is not None]
-    new_digests.put(digests)
-    carried.kept = [(frame, tags.get(frame)) for frame, is_out in enumerate(fetched) if not is_out]
-    return carried
+            self._fetched[frame] = 1
+        if match is None or not is_large(entry) or not entry.data is match.entry.data is None:
+            return False
+        pairs = zip(frames, match.tags(self._old, self._journal), strict=False)
+        held = [(frame, tag) for frame, tag in pairs if tag is not None]
+        self._held += held
+        return bool(held)
+
+    def carried(self) -> Carried:
+        """After the last of them."""
+        self._digests.put(self._copied)
+        out = enumerate(self._fetched)
+        kept = [(frame, self._tags.get(frame)) for frame, is_out in out if not is_out]
+        return Carried(kept, self._held)
+
+    def _is_good(self, entry: Entry, match: _Match) -> bool:
+        if not entry.is_as_in(match.entry) or not self._is_steady(entry):
+            return False
+        if match.entry.kept and match.digest is None:
+            return False  # it is in no frame of the old one, and was found damaged
+        return self._is_all_there or match.is_whole(self._old, self._journal)
 
 
-@dataclass(frozen=True)
-class _Match:
-    """A file of the old snapshot with the path of one of the new."""
+class _Match(NamedTuple):
+    """An entry of the old snapshot."""
 
     position: int
     entry: Entry
@@ -103,10 +155,6 @@ class _Match:
     def is_whole(self, old: ManifestFile, journal: Journal) -> bool:
         """Whether all of it is on the volume."""
         return all(frame in journal for frame in old.plan.frames_of(self.position, self.entry))
-
-    def is_same(self, entry: Entry) -> bool:
-        """Whether it is as in the new snapshot."""
-        return self.entry.is_as_in(entry)
 
     def tags(self, old: ManifestFile, journal: Journal) -> list[str | None]:
         """The digests of its pieces, if it is large, where they are known."""
@@ -151,20 +199,34 @@ def _reopen_folders(above: int) -> None:
             os.close(fd)
 
 
-def _matched(
+def _paired(
     old: ManifestFile, digests: FileDigests, new: ManifestFile
-) -> Iterator[tuple[int, Entry, _Match | None]]:
-    """Number and entry of each file of the new snapshot, with that of the old one at its path."""
-    known = enumerate(zip(old, digests, strict=True))
-    position, (before, digest) = next(known)
+) -> Iterator[tuple[int, Entry, _Match | None] | tuple[int, None, _Match]]:
+    """Number and entry of all in the new snapshot, and what of the old one had its path.
+
+    What the old one had at other paths comes between them, with nothing of the new.
+    """
+    known = (
+        _Match(position, *each) for position, each in enumerate(zip(old, digests, strict=True))
+    )
+    before = next(known, None)
     for number, entry in enumerate(new):
-        if entry.kind is not Kind.FILE:
+        if before is not None and before.entry.path == entry.path:
+            yield number, entry, before
+            before = next(known, None)
             continue
         key = sort_key(entry.path)
-        while sort_key(before.path) < key and (following := next(known, None)) is not None:
-            position, (before, digest) = following
-        is_there = before.path == entry.path and before.kind is Kind.FILE
-        yield number, entry, _Match(position, before, digest) if is_there else None
+        while before is not None and sort_key(before.entry.path) < key:
+            yield number, None, before
+            before = next(known, None)
+        if before is not None and before.entry.path == entry.path:
+            yield number, entry, before
+            before = next(known, None)
+        else:
+            yield number, entry, None
+    while before is not None:
+        yield len(new.plan), None, before
+        before = next(known, None)
 
 
 def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) -> Iterator[bytes]:

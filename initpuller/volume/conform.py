@@ -31,7 +31,7 @@ _OWNER = 0o700
 
 
 def conform(
-    staging: int, entries: Iterable[Entry], ownership: Ownership, *, are_all: bool
+    staging: int, entries: Iterable[Entry], ownership: Ownership, *, are_all: bool, are_new: bool
 ) -> list[str]:
     """Finish the folders; one line for each entry that is missing, too many, or not as it should.
 
@@ -39,15 +39,17 @@ def conform(
         staging: descriptor of the staging folder, in which the tree is.
         entries: what is to be looked at, children before their parents.
         ownership: whose it shall be. Without privileges, folders stay open for us.
-        are_all: nothing else may be in staging. Else those are the ones that this run's frames
-            left, and all others were looked at as they were made.
+        are_all: nothing else may be in staging. Else all others were looked at as they were made.
+        are_new: no folder of an earlier snapshot is among them.
 
     Raises:
         StorageError: as the filesystem says.
     """
     with DirStack(staging) as folders, DirStack(staging, create=True) as mended:
         return list(
-            _ConformingPass(folders, mended, ownership).differences(entries, are_all=are_all)
+            _ConformingPass(folders, mended, ownership, are_new=are_new).differences(
+                entries, are_all=are_all
+            )
         )
 
 
@@ -57,7 +59,10 @@ class _ConformingPass:
         folders: DirStack,
         mended: DirStack,
         ownership: Ownership,
+        *,
+        are_new: bool,
     ) -> None:
+        self._are_new = are_new
         self._folders = folders
         self._mended = mended
         self._ownership = ownership
@@ -91,6 +96,7 @@ class _ConformingPass:
             fd = self._mended.folder(entry.path)
         if are_all:
             yield from self._strangers(fd, entry.path)
+        if not self._are_new:
             drop_other_xattrs(fd, entry)
         yield from settle(fd, entry, self._ownership, entry.mode | self._also)
 

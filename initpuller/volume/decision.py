@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-Phase: TypeAlias = Literal["transferring", "publishing"]
+if TYPE_CHECKING:
+    from initpuller.volume.records import Phase
 
 
 class OnExisting(Enum):
@@ -26,6 +27,7 @@ class Action(Enum):
     REFUSE_LOST = "the receipt's library is gone: conflict"
     TRANSFER = "begin, or go on with, the transfer"
     BEGIN_ANEW = "drop the journal, whose staging is gone, and transfer"
+    COMMIT = "everything is verified: the agent is asked whether Plex stays stopped for good"
     PUBLISH = "everything is verified: rename, then receipt; the agent is not needed"
     WRITE_RECEIPT = "renamed already: write the receipt; the agent is not needed"
 
@@ -50,9 +52,11 @@ def decide(found: Findings, on_existing: OnExisting) -> Action:
         return Action.NOTHING if found.library else Action.REFUSE_LOST
     if found.phase == "publishing":
         return _decide_publishing(found, on_existing)
+    if found.phase == "committing" and found.staged and (found.displaces or not found.library):
+        return Action.COMMIT
     if found.library and on_existing is not OnExisting.SET_ASIDE:
         return _existing(on_existing)
-    if found.phase == "transferring" and not found.staged:
+    if found.phase is not None and not found.staged:
         return Action.BEGIN_ANEW
     return Action.TRANSFER
 

@@ -16,16 +16,20 @@ from shared.errors import TargetConflict, storage_error
 _log = structlog.get_logger("puller")
 
 
-def finished(layout: Layout) -> Receipt | None:
+def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
     """The receipt, if there is one and its library is there: then a run does nothing.
+
+    Args:
+        layout: the volume.
+        rehearse: one of a rehearsal will do.
 
     Raises:
         StorageError: the receipt cannot be read.
     """
     receipt = load_receipt(layout)
-    if receipt is not None and os.path.isdir(layout.library(receipt.library.name)):
-        return receipt
-    return None
+    if receipt is None or (receipt.rehearsal and not rehearse):
+        return None
+    return receipt if os.path.isdir(layout.library(receipt.library.name)) else None
 
 
 def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Action:

@@ -14,7 +14,7 @@ from shared.errors import TargetConflict
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
-    from initpuller.volume.records import State
+    from initpuller.volume.records import Receipt, State
     from shared.protocol import Snapshot
 
 
@@ -60,11 +60,12 @@ def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bo
     return True
 
 
-def remove_leftovers(layout: Layout) -> None:
-    """After the receipt: what only the pull itself needed.
+def remove_leftovers(layout: Layout, receipt: Receipt) -> None:
+    """After the receipt: what only the pull itself needed. From a rehearsal a pull goes on.
 
     Raises:
         OSError: as the filesystem says.
     """
     shutil.rmtree(layout.staging, ignore_errors=True)
-    drop_work(layout)
+    if not receipt.rehearsal:
+        drop_work(layout)

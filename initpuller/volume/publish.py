@@ -1,7 +1,7 @@
 """The one rename, and the receipt: every crash point between has one defined continuation.
 
-1. records of the receipt in place, state ``publishing`` with the receipt in it, durable
-2. what has the library's name and shall be set aside: renamed
+1. state ``publishing`` with the receipt in it, durable (after ``committing``, in a cutover)
+2. manifest and digests in place; what has the library's name and shall be set aside: renamed
 3. staging/NAME renamed to NAME, its folder fsynced
 4. receipt durable
 5. leftovers removed
@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from initpuller.volume.leftovers import remove_leftovers
-from initpuller.volume.records import Receipt, State, save_receipt, save_state
+from initpuller.volume.records import Phase, Receipt, State, save_receipt, save_state
 from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
@@ -29,12 +29,18 @@ _OWNER, _MODE = 0o700, 0o7777
 
 
 def prepare(
-    staging: Staging, preferences: dict[str, str], plex: ServerFacts | None, *, displace: bool
+    staging: Staging,
+    phase: Phase,
+    preferences: dict[str, str],
+    plex: ServerFacts | None,
+    *,
+    displace: bool,
 ) -> Receipt:
-    """Step 1: from here on the agent is not needed any more.
+    """Step 1: once the state says ``publishing``, the agent is not needed any more.
 
     Args:
         staging: finished and verified.
+        phase: what the state shall say.
         preferences: those of Plex that were set in it.
         plex: what the server was.
         displace: set aside what has the library's name, if something has.
@@ -50,9 +56,6 @@ def prepare(
     try:
         staging.finisher.close_folders()
         state.top_mode = staging.manifest.entries(0, 1)[0].mode
-        # A crash here costs the next run these two files again, no more.
-        os.rename(layout.manifest(name), layout.receipt_manifest)
-        os.rename(layout.sums(name), layout.receipt_sums)
         library = state.snapshot.library
         displaces = displace and os.path.lexists(layout.library(library.name))
         aside = f"{library.name}.set-aside-{compact_timestamp()}" if displaces else None
@@ -61,8 +64,8 @@ def prepare(
             plexodus=__version__,
             library=library,
             snapshot=name,
-            manifest_file_sha256=_hash(layout.receipt_manifest),
-            sums_sha256=_hash(layout.receipt_sums),
+            manifest_file_sha256=_hash(layout.manifest(name)),
+            sums_sha256=_hash(layout.sums(name)),
             entries=state.snapshot.entries,
             files=state.snapshot.files,
             content_bytes=state.snapshot.content_bytes,
@@ -76,9 +79,10 @@ def prepare(
             runs=state.runs,
             preferences=preferences,
             plex=plex,
+            rehearsal=state.snapshot.kind == "rehearsal",
             set_aside=aside,
         )
-        state.phase = "publishing"
+        state.phase = phase
         save_state(layout, state)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
@@ -96,7 +100,8 @@ def publish(layout: Layout, state: State, receipt: Receipt) -> None:
     aside = layout.library(receipt.set_aside) if receipt.set_aside else None
     moved_aside = False
     try:
-        _open_top(layout.staged(receipt.library.name))
+        _place_records(layout, receipt.snapshot)
+        open_top(layout.staged(receipt.library.name))
         if aside is not None and os.path.lexists(final) and not os.path.lexists(aside):
             os.rename(final, aside)
             moved_aside = True
@@ -125,12 +130,22 @@ def seal(layout: Layout, state: State, receipt: Receipt) -> None:
         if os.stat(final).st_mode & _MODE != state.top_mode:
             os.chmod(final, state.top_mode)
         save_receipt(layout, receipt)
-        remove_leftovers(layout)
+        remove_leftovers(layout, receipt)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
 
 
-def _open_top(staged: str) -> None:
+def _place_records(layout: Layout, snapshot: str) -> None:
+    """Durable with the receipt, which is in the same folder and comes later."""
+    for now, then in (
+        (layout.manifest(snapshot), layout.receipt_manifest),
+        (layout.sums(snapshot), layout.receipt_sums),
+    ):
+        if os.path.lexists(now):
+            os.rename(now, then)
+
+
+def open_top(staged: str) -> None:
     """Without privileges, only a folder that we may write can be moved (rename(2), EACCES)."""
     mode = os.stat(staged).st_mode & _MODE
     if mode & _OWNER != _OWNER:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
 
 T = TypeVar("T")
+Phase: TypeAlias = Literal["transferring", "committing", "publishing"]
+"""Bring what is missing; ask the agent to keep Plex stopped for good; rename."""
 
 
 class Receipt(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,6 +51,8 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
     plex: ServerFacts | None = None
     """What the server was, if it is Plex."""
+    rehearsal: bool = False
+    """Plex ran on the VM, and goes on there: for trying, not for moving."""
     set_aside: str | None = None
     """Where what had the library's name before has gone."""
 
@@ -56,7 +60,7 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """Where a pull stands, written durably at each step."""
 
-    phase: Literal["transferring", "publishing"]
+    phase: Phase
     snapshot: Snapshot
     owner: str
     started: str
@@ -65,10 +69,12 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """Files were unpacked for another owner than now wanted."""
     prune: bool = False
     """Staging holds files of an earlier snapshot that are not wanted any more."""
+    cutover: str = ""
+    """What Plex on the VM was stopped by, if it was."""
     top_mode: int = 0o755
-    """While publishing: the mode of the library's own folder."""
+    """From committing on: the mode of the library's own folder."""
     receipt: Receipt | None = None
-    """While publishing: the receipt that is about to be valid."""
+    """From committing on: the receipt that is about to be valid."""
 
 
 def load_state(layout: Layout) -> State | None:

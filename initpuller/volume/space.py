@@ -68,11 +68,14 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
     """What the missing frames take, less what an interrupted run wrote and did not journal."""
     records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
     need = Need(max(0, records), _RECORD_INODES)
-    credited = -1
+    credited = first = -1
+    entries: list[Entry] = []
     with DirStack(staging) as folders:
         for number in journal.missing():
             frame = manifest.plan[number]
-            for entry in manifest.entries(frame.first, frame.count):
+            if frame.first != first:  # else it is one large file, piece by piece
+                first, entries = frame.first, manifest.entries(frame.first, frame.count)
+            for entry in entries:
                 if not is_large(entry):
                     _add_small(need, entry, block, _allocated(folders, entry))
                     continue

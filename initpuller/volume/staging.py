@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Self
 
-from initpuller.volume.carryover import carry_over, drop_files, prune
+from initpuller.volume.carryover import drop_files, prune
 from initpuller.volume.conform import conform
+from initpuller.volume.delta import Delta
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal, count_done
 from initpuller.volume.names import remove
 from initpuller.volume.records import State, load_state, save_state
+from initpuller.volume.takeover import take_over
 from initpuller.volume.timestamps import timestamp
 from shared.dirstack import DirStack
 from shared.durable import syncfs
 from shared.errors import ManifestSumsWrong, storage_error
 from shared.filedigests import FileDigests
-from shared.manifestfile import read_manifest
-from shared.steady import Steadiness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from initpuller.volume.blocks import Unpacked
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
@@ -37,7 +35,12 @@ class Staging:
     """
 
     def __init__(
-        self, layout: Layout, state: State, manifest: ManifestFile, ownership: Ownership
+        self,
+        layout: Layout,
+        state: State,
+        manifest: ManifestFile,
+        ownership: Ownership,
+        delta: Delta | None,
     ) -> None:
         name = manifest.name
         self.layout = layout
@@ -48,22 +51,40 @@ class Staging:
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         self.journal = Journal(layout.journal(name), len(manifest.plan))
+        self._delta = delta
+        self.is_small_delta = delta is not None
+        """A little is brought onto what this same process has just brought."""
         self._is_fresh = is_new and not self.journal.has_earlier_frames
         self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
         self.finisher = Finisher(self.fd, manifest, ownership, self.journal, self.digests)
 
     @classmethod
     def resume(
-        cls, layout: Layout, state: State, manifest: ManifestFile, ownership: Ownership
+        cls,
+        layout: Layout,
+        state: State,
+        manifest: ManifestFile,
+        ownership: Ownership,
+        delta: Delta | None = None,
     ) -> Self:
         """Go on with what ``state`` describes; remove what an earlier snapshot left.
+
+        Args:
+            layout: the volume.
+            state: what it says.
+            manifest: what shall be there.
+            ownership: whose it shall be.
+            delta: all that is not as it shall be, where that is known.
 
         Raises:
             StorageError: as the filesystem says.
         """
         try:
-            staging = cls(layout, state, manifest, ownership)
-            if state.prune and os.path.lexists(layout.staged(state.snapshot.library.name)):
+            staging = cls(layout, state, manifest, ownership, delta)
+            if delta is not None:
+                delta.remove_gone(staging.fd)
+                syncfs(staging.fd)
+            elif state.prune and os.path.lexists(layout.staged(state.snapshot.library.name)):
                 prune(staging.fd, manifest, staging.journal)
                 syncfs(staging.fd)
             if state.prune:
@@ -93,7 +114,8 @@ class Staging:
     def finish(self, frames: list[Unpacked]) -> list[str]:
         """Links, attributes of folders and large files; safe to do again.
 
-        If all is of this run, what its frames have settled needs no other look.
+        If all is of this run, what its frames have settled needs no other look; nor does what this
+        process has settled before, and no delta changes.
 
         Args:
             frames: what came of those of this run, in order.
@@ -104,12 +126,17 @@ class Staging:
         Raises:
             StorageError: as the filesystem says.
         """
-        are_all = not self._is_fresh
-        late = [each for frame in frames for each in frame.late]
-        numbered = enumerate(self.manifest) if are_all else late
-        backwards = reversed(self.manifest) if are_all else (entry for _, entry in reversed(late))
+        are_all, changed = False, [each for frame in frames for each in frame.late]
+        if self._delta is not None:
+            changed = self._delta.changed()
+        elif not self._is_fresh:
+            are_all = True
+        numbered = enumerate(self.manifest) if are_all else changed
+        backwards = (
+            reversed(self.manifest) if are_all else (entry for _, entry in reversed(changed))
+        )
         self.finisher.files_and_links(numbered, all_files=self.state.reown)
-        found = conform(self.fd, backwards, self.ownership, are_all=are_all)
+        found = conform(self.fd, backwards, self.ownership, are_all=are_all, are_new=self._is_fresh)
         try:
             syncfs(self.fd)
         except OSError as error:
@@ -130,6 +157,14 @@ class Staging:
         """
         self.state.prune = self.state.reown = True
         save_state(self.layout, self.state)
+
+    def forget(self, entries: list[tuple[int, Entry]]) -> None:
+        """Have no later snapshot take these files over, which are in no frame of this one.
+
+        Raises:
+            OSError: as the filesystem says.
+        """
+        self.digests.put([(number, None) for number, _ in entries])
 
     def redo(self, entries: list[tuple[int, Entry]]) -> None:
         """Remove these files, and journal their frames as not there.
@@ -170,12 +205,22 @@ def begin(
     snapshot: Snapshot,
     manifest: ManifestFile,
     ownership: Ownership,
+    done: ManifestFile | None = None,
 ) -> Staging:
     """Staging for ``snapshot``: new, gone on with, or taken over from the one in ``state``.
+
+    Args:
+        layout: the volume.
+        state: what it says, if it says something of this library.
+        snapshot: what shall be there.
+        manifest: all of it.
+        ownership: whose it shall be.
+        done: what this process has just finished, if anything: staging is exactly so.
 
     Raises:
         StorageError: as the filesystem says.
     """
+    delta: Delta | None = None
     if state is None:
         # Records without a state: someone moved it away to begin anew.
         drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
@@ -184,9 +229,14 @@ def begin(
     elif state.snapshot.id == snapshot.id:
         _another_run(state, ownership)
     else:
-        state = _take_over(layout, state, snapshot, manifest, ownership)
+        if done is not None and done.name != state.snapshot.id:
+            done = None
+        found = Delta()
+        state = take_over(layout, state, snapshot, manifest, ownership, found, done)
+        is_known = done is not None and bool(snapshot.base) and not state.reown
+        delta = found if is_known and found.is_small else None
     save_state(layout, state)
-    return Staging.resume(layout, state, manifest, ownership)
+    return Staging.resume(layout, state, manifest, ownership, delta)
 
 
 def _another_run(state: State, ownership: Ownership) -> None:
@@ -197,60 +247,8 @@ def _another_run(state: State, ownership: Ownership) -> None:
     state.owner = str(ownership)
 
 
-def _take_over(
-    layout: Layout,
-    old: State,
-    snapshot: Snapshot,
-    manifest: ManifestFile,
-    ownership: Ownership,
-) -> State:
-    """The new journal is whole before the state names it; until then the old one is valid."""
-    state = State(
-        "transferring",
-        snapshot,
-        str(ownership),
-        old.started,
-        old.runs + 1,
-        reown=old.reown or old.owner != str(ownership),
-        prune=True,
-    )
-    before = old.snapshot.id
-    old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))
-    drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
-    # A take-over that was itself interrupted before its pruning left staging in a mixed state.
-    if not old.prune and os.path.exists(old_records[0]):
-        root = os.fsencode(old.snapshot.library.name)
-        was = read_manifest(old_records[0], before, root, old.snapshot.kind)
-        old_journal = Journal(old_records[1], len(was.plan))
-        journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
-        try:
-            carried = carry_over(
-                was,
-                old_journal,
-                FileDigests(old_records[2], was.plan.entries),
-                manifest,
-                FileDigests(layout.digests(snapshot.id), manifest.plan.entries),
-                _steadiness(old.snapshot, snapshot),
-            )
-            journal.carried(carried.kept, carried.held)
-            syncfs(journal.fileno())
-        finally:
-            journal.close()
-            old_journal.close()
-    save_state(layout, state)
-    drop_files(*old_records, layout.sums(before))
-    return state
-
-
-def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
-    """Which of the entries that both have alike can stay: of a delta, the agent says so."""
-    if new.base:
-        return lambda entry: entry.kept
-    return Steadiness(old.kind, old.created).holds
-
-
 def complete_snapshot(layout: Layout) -> str:
-    """The live snapshot all of which is in staging, as the base of a delta; or nothing.
+    """The snapshot all of which is in staging, if Plex ran for it, as a delta's base; or nothing.
 
     A cold one needs no delta: if nothing has changed, the next one has its name, and goes on.
 
@@ -259,7 +257,7 @@ def complete_snapshot(layout: Layout) -> str:
         OSError: as the filesystem says.
     """
     state = load_state(layout)
-    if state is None or state.snapshot.kind != "live" or state.prune:
+    if state is None or state.snapshot.kind == "cold" or state.prune:
         return ""
     about = state.snapshot
     is_there = os.path.isdir(layout.staged(about.library.name))

@@ -11,6 +11,7 @@ from shared import errors, protocol
 T = TypeVar("T")
 
 OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
+MORE_NEEDED = 428
 _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
@@ -51,6 +52,12 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
         )
     if told.type == protocol.NO_SUCH_SNAPSHOT:
         return errors.SnapshotGone(told.title)
+    if told.type == protocol.CUTOVER_ENDED:
+        return errors.CutoverEnded(told.title)
+    if told.type == protocol.CUTOVER_REFUSED:
+        return errors.CutoverRefused(
+            f"on the VM: {told.title}", path=path, hint=errors.printable(told.detail)
+        )
     if told.type == protocol.STORAGE:
         return errors.StorageError(f"on the agent's side: {told.title}", path=path)
     if status >= _SERVER_ERROR or status == _TOO_MANY:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from shared.errors import FrameDamaged, FrameDamagedTwice, SnapshotGone, Temporary
+from shared.errors import CutoverEnded, FrameDamaged, FrameDamagedTwice, SnapshotGone, Temporary
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,15 +37,15 @@ class Retrier:
 
         Raises:
             FrameDamagedTwice: it was damaged two times.
-            SnapshotGone: at once; whoever has the snapshot made knows what to do.
+            SnapshotGone, CutoverEnded: at once; whoever asked for these knows what to do.
             PlexodusError: the first permanent error, or the last temporary one.
         """
         damaged = False
         for pause in self._pauses:
             try:
                 return await action()
-            except SnapshotGone:
-                raise  # the same request never helps: a new scan does
+            except (SnapshotGone, CutoverEnded):
+                raise  # the same request never helps: a new scan, or stop, does
             except Temporary as error:
                 if isinstance(error, FrameDamaged):
                     if damaged:

@@ -79,7 +79,7 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self._report(protocol.LIBRARY, protocol.LibraryReport)
+        return await self.ask("GET", protocol.LIBRARY, protocol.LibraryReport)
 
     async def server(self) -> ServerReport:
         """Have the agent look at what of the library need not be walked.
@@ -87,7 +87,7 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self._report(protocol.LIBRARY_SERVER, protocol.ServerReport)
+        return await self.ask("GET", protocol.LIBRARY_SERVER, protocol.ServerReport)
 
     async def probe(self) -> float:
         """How many bytes a second come from the agent, measured for a second at most.
@@ -160,8 +160,21 @@ class AgentClient:
         async with self._request("POST", protocol.check_path(snapshot), answers.NO_CONTENT):
             pass
 
-    async def _report(self, route: str, kind: type[T]) -> T:
-        async with self._request("GET", route, answers.OK) as response:
+    async def ask(
+        self,
+        method: str,
+        route: str,
+        kind: type[T],
+        expected: int = answers.OK,
+        body: msgspec.Struct | None = None,
+    ) -> T:
+        """The short JSON answer to a request with a short JSON body, or none.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation, and what the agent says.
+        """
+        sent = None if body is None else msgspec.json.encode(body)
+        async with self._request(method, route, expected, sent) as response:
             return answers.decode_answer(await _read(response, _MAX_REPORT), kind)
 
     async def tell(self, event: str, about: str) -> None:

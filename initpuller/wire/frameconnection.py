@@ -24,8 +24,8 @@ class Held(NamedTuple):
 
     tag: str
     """Its digest."""
-    pieces: str
-    """Those of its pieces, see :mod:`shared.pieces`."""
+    pieces: str = protocol.LATER
+    """Those of its pieces, see :mod:`shared.pieces`; or the agent says if it wants them."""
 
 
 class Answer(NamedTuple):
@@ -37,6 +37,8 @@ class Answer(NamedTuple):
     """None where it is what we hold."""
     bitmap: str | None = None
     """Which pieces these are, if it is not the whole."""
+    wants_pieces: bool = False
+    """It is not what we hold: to be asked for with the digests of its pieces."""
 
 
 class FrameConnection:
@@ -100,6 +102,9 @@ class FrameConnection:
             if response.status == answers.NOT_MODIFIED and self._held is not None:
                 response.read()
                 return Answer(self._held.tag)
+            if response.status == answers.MORE_NEEDED and self._is_later:
+                response.read()
+                return Answer("", wants_pieces=True)
             if response.status != answers.OK:
                 raise _failure(response)
             tag = response.headers.get("ETag", "").strip('"')
@@ -117,6 +122,10 @@ class FrameConnection:
         except errors.PlexodusError:
             self._http.close()
             raise
+
+    @property
+    def _is_later(self) -> bool:
+        return self._held is not None and self._held.pieces == protocol.LATER
 
     def _read(self, response: HTTPResponse, most: int) -> memoryview:
         length = response.length

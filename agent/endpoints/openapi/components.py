@@ -18,6 +18,9 @@ _, SCHEMAS = msgspec.json.schema_components(
         protocol.LibraryReport,
         protocol.ServerReport,
         protocol.PullerEvent,
+        protocol.CutoverRequest,
+        protocol.CommitRequest,
+        protocol.CutoverStanding,
         protocol.SnapshotRequest,
         protocol.Snapshot,
         protocol.Problem,
@@ -46,7 +49,7 @@ _HEADERS: dict[str, tuple[str, Json]] = {
         "The body has only these pieces of 32 KiB of the block, a bit each.",
         {"pattern": "^[0-9a-f]{32}$"},
     ),
-    "Location": ("Where it is.", {"format": "uri-reference", "pattern": "^/v1/snapshots/"}),
+    "Location": ("Where it is.", {"format": "uri-reference", "pattern": "^/v1/"}),
     "Allow": ("The methods that there are.", {"pattern": "^[A-Z]+(,[A-Z]+)*$"}),
     "WWW-Authenticate": ("How to send the token.", {"pattern": "^Bearer .*, Basic "}),
 }
@@ -89,7 +92,9 @@ RESPONSES: Json = {
     "404": failure(f"There is none. `{protocol.NO_SUCH_SNAPSHOT}`: scan again."),
     "409": failure(
         f"`{protocol.SOURCE_CHANGED}`: the library is not as it was scanned; "
-        f"`{protocol.SOURCE_UNREADABLE}`: something of it cannot be read. `paths` says where."
+        f"`{protocol.SOURCE_UNREADABLE}`: something of it cannot be read; `paths` says where. "
+        f"`{protocol.CUTOVER_ENDED}`: Plex was started again; "
+        f"`{protocol.CUTOVER_REFUSED}`: it cannot be stopped, and `detail` says what to do."
     ),
     "408": failure("The body takes too long."),
     "413": failure(f"The body has more than {protocol.MAX_BODY} bytes."),
@@ -124,6 +129,7 @@ def _in_path(name: str, description: str, **what: Any) -> Json:  # noqa: ANN401 
 
 PARAMETERS: Json = {
     "snapshot": _in_path("snapshot", "The snapshot's id.", type="string", pattern="^[0-9a-f]{64}$"),
+    "cutover": _in_path("cutover", "The puller's own.", type="string", pattern="^[0-9a-f]{32}$"),
     "number": _in_path(
         "number", "The frame's number, from 0.", type="integer", minimum=0, maximum=10**12 - 1
     ),
@@ -141,7 +147,8 @@ PARAMETERS: Json = {
     protocol.HELD_PIECES: _header(
         protocol.HELD_PIECES,
         "Of a block of a large file that the client has in an older version: the first 8 bytes of"
-        " the SHA-256 of each piece of 32 KiB, base64. Pieces that have these are not sent.",
+        " the SHA-256 of each piece of 32 KiB, base64. Pieces that have these are not sent."
+        f" Or `{protocol.LATER}`: if the block is not the one in `If-None-Match`, answer 428.",
         one="AAAAAAAAAAA=",
     ),
     "If-Range": _header("If-Range", "The range if this is still the `ETag`, else the whole."),

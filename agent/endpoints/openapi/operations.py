@@ -82,6 +82,7 @@ def paths() -> Json:
                 protocol.PullerEvent,
             )
         },
+        **_cutover(),
         protocol.SNAPSHOTS: {"post": _scan()},
         protocol.snapshot_path(_SNAPSHOT): _get(
             "snapshot",
@@ -228,6 +229,25 @@ def _with_body(operation: Json, kind: type[msgspec.Struct]) -> Json:
     return operation
 
 
+def _cutover() -> Json:
+    name, answers = "{cutover}", "Where the cutover stands."
+    standing = {_JSON: {"schema": schema(protocol.CutoverStanding)}}
+    failures, named = _failures(*_ALL, *_BODY, "409"), _failures(*_READ)
+    done = {"200": _body(answers, standing)}
+    begun = {"201": _body("Plex has stopped.", standing, headers("Location"))} | failures
+    stop = _operation("stop", "Stop Plex, and keep it stopped as long as the lease holds", begun)
+    commit = _operation("commit", "Keep Plex stopped for good", done | failures | named)
+    return {
+        protocol.CUTOVER: _get("cutover", answers, done | _failures(*_ALL))
+        | {"post": _with_body(stop, protocol.CutoverRequest)},
+        protocol.cutover_path(name): {
+            "delete": _operation("undo", "Start Plex again, if it ran before", done | named)
+        },
+        protocol.lease_path(name): {"put": _operation("renew", "Renew the lease", done | named)},
+        protocol.commit_path(name): {"put": _with_body(commit, protocol.CommitRequest)},
+    }
+
+
 def _links(found: Json) -> Json:
     """From a new snapshot to all that is below it."""
     return {
@@ -249,6 +269,7 @@ def _frame() -> Json:
             headers("ETag", maybe=("Content-Digest", protocol.CHANGED_PIECES)),
         ),
         "304": {"description": "The client has it.", "headers": headers("ETag")},
+        "428": failure(f"The block has changed, and `{protocol.HELD_PIECES}` was put off."),
         **_failures(*_READ),
     }
 
