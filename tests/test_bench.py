@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rig.programs import clean_environment
 
 from bench.peers import PEERS
@@ -39,3 +41,28 @@ def test_every_method_moves_a_small_library(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(any(line.startswith(f"smoke    {peer} ") for line in lines) for peer in PEERS)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["results"]
+
+
+@pytest.mark.long
+def test_downtime_is_measured(tmp_path: Path) -> None:
+    """Each of its figures is printed, and nothing is left behind or mounted."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.downtime", "--library", "smoke", "--rounds", "1"),
+            *("--database", "50000000", "--folder", tmp_path),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=clean_environment() | {"PYTHONPATH": "tests"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    down = re.search(r"^down: median (\S+) s", done.stdout, re.MULTILINE)
+    assert down is not None, done.stdout
+    assert float(down[1]) > 0
+    for line in ("of S: median ", "delta: ", "database: "):
+        assert f"\n{line}" in done.stdout, done.stdout
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rig.deltas import LARGE, RACY, finish, frames, grow_steady, sent_bytes
 from rig.volume import FRAME, cut_at, pull
+
+from shared.protocol import SNAPSHOTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +52,45 @@ def test_database_with_pages_changed_here_and_there(
             file.write(content.randbytes(4096))
     finish(target, agent, library)
     assert sent_bytes(agent) - before < LARGE * FRAME // 20
+
+
+@pytest.mark.parametrize("digests_first", [True, False])
+def test_blocks_are_told_apart_however_they_were_hashed(
+    agent: Agent, library: Path, *, digests_first: bool
+) -> None:
+    """304 for what did not change, whether or not the file's digest was asked for before."""
+    base = _snapshot(agent, kind="live")
+    tags = ", ".join(_frame(agent, base, number)[1] for number in range(base["frames"]))
+    with (library / "large").open("r+b") as file:
+        file.seek(3 * FRAME)
+        file.write(b"new")
+    delta = _snapshot(agent, kind="cold", base=base["id"])
+    assert delta["frames"] == LARGE
+    if digests_first:
+        agent.get(f"{SNAPSHOTS}/{delta['id']}/SHA256SUMS")
+
+    answers = [_frame(agent, delta, number, tags) for number in range(LARGE)]
+
+    assert [status for status, _ in answers] == [304, 304, 304, 200, 304, 304]
+    assert all(tag in tags for status, tag in answers if status == 304)
+    assert answers[3][1] not in tags
+    assert _frame(agent, delta, LARGE, tags)[0] == 404
+
+
+def _snapshot(agent: Agent, **request: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(agent.ask("POST", SNAPSHOTS, json.dumps(request).encode()))
+    return answer
+
+
+def _frame(agent: Agent, snapshot: dict[str, Any], number: int, known: str = "") -> tuple[int, str]:
+    """Status and entity-tag of the answer to one who has frames of these tags."""
+    right = {"Authorization": f"Bearer {agent.token}", "If-None-Match": known}
+    with closing(agent.connect()) as http:
+        path = f"{SNAPSHOTS}/{snapshot['id']}/frames/{number}.tar.zst"
+        http.request("GET", path, headers=right)
+        response = http.getresponse()
+        response.read()
+        return response.status, response.headers.get("ETag", "")
 
 
 @pytest.mark.parametrize("size", [(LARGE + 1) * FRAME + 1, 3 * FRAME, FRAME, 0])

@@ -91,6 +91,21 @@ def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) ->
     assert frames(agent) == (1, 0)
 
 
+def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
+    """The receipt of a delta names what never arrives as a whole copy's does."""
+    os.mkfifo(library / "folder1" / "below" / "pipe")
+    (library / "folder4" / "below" / "plex.pid").write_bytes(b"1234")
+    time.sleep(RACY)
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    done = pull(target, agent)
+    assert done.code == 0, done.text
+    assert frames(agent) == (0, 0)
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert receipt["skipped"] == ["Library/folder1/below/pipe (FIFO)"]
+    assert receipt["excluded"] == ["Library/folder4/below/plex.pid (4 bytes)"]
+
+
 def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> None:
     """The whole is scanned, and what is the same stays all the same."""
     shutil.rmtree(ready.state / "snapshots")
