@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST = 4096 - 257  # with a name below it, a path that system calls take
 _NOT_OPEN = -1
 """Instead of the descriptor of a folder that need not be listed."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
@@ -159,7 +160,7 @@ class TreeWalk:
         """The folder's entry, and what is below it."""
         outside = _entry(path, Kind.DIRECTORY, info)
         known, above = self._known(outside), path + b"/"
-        if known is not None and self._memory is not None:
+        if known is not None and self._memory is not None and len(path) < _LONGEST:
             names = self._memory.names(known)
             if names is not None:
                 return known, _Level(_NOT_OPEN, above, names)

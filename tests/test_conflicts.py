@@ -158,7 +158,7 @@ def test_two_pullers_at_once(agent: Agent, puller: Puller, library: Path) -> Non
 def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:
     """Another puller finished between our first look and our lock: nothing is asked or fetched."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("initpuller.migrate.finished", lambda _layout: None)
+        patched.setattr("initpuller.migrate.finished", lambda _layout, **_options: None)
         assert pull(target, ours).code == ExitCode.OK
         requests, before = ours.requests(), fingerprint(target / "Library")
 
