@@ -161,13 +161,16 @@ def test_nothing_in_the_sandbox_can_write_the_library(installed: VirtualMachine)
 
 
 def test_exposure(installed: VirtualMachine) -> None:
-    """``systemd-analyze`` has no complaint about the unit, and 1.5 or less of exposure."""
+    """``systemd-analyze`` has no complaint about the unit, and 1.7 or less of exposure.
+
+    0.2 of it are other users' processes: that none of Plex' is left is part of the proof of stop.
+    """
     verified = installed.run("systemd-analyze", "verify", "--man=no", AGENT)
     assert verified.stdout + verified.stderr == ""
     said = installed.run("systemd-analyze", "security", "--no-pager", AGENT).stdout
     exposure = float(re.findall(r"Overall exposure level for \S+: ([\d.]+)", said)[0])
     print(f"exposure {exposure}")  # noqa: T201 - a figure people ask for
-    assert exposure <= 1.5
+    assert exposure <= 1.7
 
 
 def test_every_directive_has_its_reason() -> None:
