@@ -13,7 +13,6 @@ from initpuller.cutover import Cutover
 from initpuller.passes import Passes
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
-from initpuller.report.progress import PullProgress
 from initpuller.volume import leftovers, publish
 from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
@@ -27,6 +26,7 @@ from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_f
 
 if TYPE_CHECKING:
     from initpuller.passes import PullOptions
+    from initpuller.report.progress import PullProgress
     from initpuller.volume.records import Phase, Receipt, State
     from initpuller.volume.staging import Staging
     from initpuller.workers import Worker
@@ -38,8 +38,12 @@ _ROUNDS = 3
 """Times in one run that a snapshot is lost, or Plex started again, before we are done."""
 
 
-async def pull(options: PullOptions) -> None:
+async def pull(options: PullOptions, progress: PullProgress) -> None:
     """Bring the library onto the volume, or find that it is there.
+
+    Args:
+        options: what the user wants.
+        progress: where people look.
 
     Raises:
         PlexodusError: the library's final name is then what it was before.
@@ -57,9 +61,11 @@ async def pull(options: PullOptions) -> None:
             return
         if action is Action.COMMIT and not options.cutover:
             action = Action.PUBLISH  # the user vouches that Plex is stopped
-        if await asyncio.to_thread(_conclude, layout, action):
+        concluded = await asyncio.to_thread(_conclude, layout, action)
+        if concluded is not None:
+            _reach_the_end(layout, concluded, progress)
             return
-        with PullProgress() as progress:
+        with progress:
             await _pull(layout, options, workers, progress)
 
 
@@ -126,10 +132,11 @@ class Move:
     async def _round(self, *, is_delta: bool) -> Receipt | None:
         state = load_state(self.layout)
         if state is not None and state.phase == "committing" and state.receipt is not None:
-            await self.cutover.commit(state)
+            await self._commit(state)
             return await self._publish(state, state.receipt)
         if self.options.until_ready:
             await self.passes.live(is_delta=is_delta)
+            self.progress.phase("ready")
             _log.info("ready: the next pull brings what has changed by then")
             return None
         if self.options.rehearse:
@@ -159,32 +166,34 @@ class Move:
         finally:
             work.close()
         if phase == "committing":
-            await self.cutover.commit(work.state)
+            await self._commit(work.state)
         return await self._publish(work.state, receipt)
+
+    async def _commit(self, state: State) -> None:
+        await self.cutover.commit(state)
+        self.progress.reached("Committed", "Plex stays stopped on the VM")
 
     async def _publish(self, state: State, receipt: Receipt) -> Receipt:
         await asyncio.to_thread(publish.publish, self.layout, state, receipt)
-        _published(self.layout, receipt)
-        self.progress.done()
+        _reach_the_end(self.layout, receipt, self.progress)
         return receipt
 
 
-def _conclude(layout: Layout, action: Action) -> bool:
-    """Do what can be done without the agent; whether that was all there was to do."""
+def _conclude(layout: Layout, action: Action) -> Receipt | None:
+    """Do what can be done without the agent; what was published, if that was all to be done."""
     state = load_state(layout)
     if state is None:
-        return False
+        return None
     if action is Action.BEGIN_ANEW:
         _drop(layout)
     if state.receipt is None or action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
-        return False
+        return None
     if state.phase != "publishing":
         state.phase = "publishing"
         save_state(layout, state)
     step = publish.publish if action is Action.PUBLISH else publish.seal
     step(layout, state, state.receipt)
-    _published(layout, state.receipt)
-    return True
+    return state.receipt
 
 
 def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | None) -> Receipt:
@@ -200,10 +209,16 @@ def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | N
     return publish.prepare(work, phase, preferences, facts, displace=displace)
 
 
-def _published(layout: Layout, receipt: Receipt) -> None:
+def _reach_the_end(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
+    library = layout.library(receipt.library.name)
+    what = "A rehearsal" if receipt.rehearsal else "All"
+    progress.reached(
+        "Published", f"{what} of {receipt.entries} entries is there as {library}, verified"
+    )
+    progress.done()
     _log.info(
         "published",
-        library=layout.library(receipt.library.name),
+        library=library,
         receipt=layout.receipt,
         entries=receipt.entries,
         bytes=receipt.content_bytes,

@@ -163,6 +163,7 @@ class Passes:
         finally:
             look_first.cancel()
             await asyncio.gather(look_first, return_exceptions=True)
+        self._progress.of(snapshot.id)
         name = snapshot.library.name
         check_root_name(os.fsencode(name))
         if (snapshot.kind, snapshot.base) != (kind, base):
@@ -194,6 +195,8 @@ class Passes:
         moved = size(assembly.moved_bytes)
         kind = work.state.snapshot.kind.capitalize()
         await self._client.tell("pass", f"{kind} pass, verified: {moved} in {seconds}")
+        entries = work.manifest.plan.entries
+        self._progress.reached("Verified", f"{entries} entries are byte for byte as on the VM")
 
     async def _bring_live(self, work: Staging) -> int:
         """Bring what a live snapshot has; the bytes that were moved for it."""
@@ -230,6 +233,7 @@ class Passes:
         until = "ready" if options.until_ready else "done"
         what = "Rehearsal" if options.rehearse else f"Pull until {until}"
         await self._client.tell("pull", f"{what} started on {socket.gethostname()}")
+        self._progress.reached("Started", f"{what} from {options.pairing.host}")
         report = await options.retrier.run("the preflight", self._client.server)
         kind = await asyncio.to_thread(network_filesystem, options.target)
         gate = await completed(options.gate)

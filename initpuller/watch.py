@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from initpuller.plex.identity import Identity, ask_identity
+from initpuller.report.metrics import phase_metrics
 from initpuller.report.probes import Probes
 from initpuller.volume.layout import Layout, open_layout
 from initpuller.volume.records import load_receipt
@@ -95,7 +96,8 @@ class Watch:
         Raises:
             ConfigurationError: the probes' port is taken.
         """
-        with Probes(self._options.listen, self._is_ready, self._progress) as probes:
+        answers = self._is_ready, self._progress, lambda: phase_metrics(self._now.phase)
+        with Probes(self._options.listen, *answers) as probes:
             _log.info("watching", plex=self._options.plex_url, probes=probes.port)
             self._watch()
             _log.info(self._now.phase, about=self._now.about)

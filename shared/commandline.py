@@ -13,20 +13,26 @@ import structlog
 
 from shared import logs
 from shared.environment import check_environment
-from shared.errors import PlexodusError
+from shared.errors import PlexodusError, Temporary
 from shared.exitcodes import ExitCode, exit_code_for
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 
-def run(command: click.Command, program: str, extra_variables: Collection[str] = ()) -> NoReturn:
+def run(
+    command: click.Command,
+    program: str,
+    extra_variables: Collection[str] = (),
+    last_word: Callable[[str], None] = lambda _: None,
+) -> NoReturn:
     """Run ``command`` and exit with a published code.
 
     Args:
         command: the click command or group.
         program: its name, as the user knows it.
         extra_variables: environment variables that are read and are no option.
+        last_word: is told in one line why the program fails.
     """
     logs.configure()
     log = structlog.get_logger(program)
@@ -41,13 +47,16 @@ def run(command: click.Command, program: str, extra_variables: Collection[str] =
         log.error(  # noqa: TRY400
             "failed", reason=str(error), exit_code=int(code), kind=type(error).__name__
         )
+        last_word(logs.without_secrets(f"{_classified(error)}, exit code {int(code)}: {error}"))
         sys.exit(code)
     except click.ClickException as error:
         error.show()
+        last_word(f"Permanent ConfigurationError, exit code 2: {error.format_message()}")
         sys.exit(ExitCode.CONFIGURATION)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
-    except Exception:
+    except Exception as error:
+        last_word(logs.without_secrets(f"Bug, exit code 1: {type(error).__name__}: {error}"))
         log.exception("unexpected failure: this is a bug, please report it")
         sys.exit(ExitCode.INTERNAL)
     sys.exit(result if isinstance(result, int) else ExitCode.OK)
@@ -60,6 +69,11 @@ def known_variables(command: click.Command) -> set[str]:
         for below in command.commands.values():
             found |= known_variables(below)
     return found
+
+
+def _classified(error: PlexodusError) -> str:
+    kind = "Temporary" if isinstance(error, Temporary) else "Permanent"
+    return f"{kind} {type(error).__name__}"
 
 
 def _allow_many_descriptors() -> None:

@@ -17,6 +17,7 @@ from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import server_tls
 from agent.settings import Settings
 from initpuller.migrate import pull
+from initpuller.report.progress import PullProgress
 from shared import errors
 from shared.exitcodes import ExitCode, exit_code_for
 
@@ -120,6 +121,6 @@ async def test_answer_that_is_no_http(tmp_path: Path, answer: bytes) -> None:
     async with garbling(tmp_path / "state", answer) as port:
         wanted = options(tmp_path, replace(pairing, port=port))
         with pytest.raises(errors.PlexodusError) as caught:
-            await pull(wanted)
+            await pull(wanted, PullProgress())
     assert exit_code_for(caught.value) in (ExitCode.UNREACHABLE, ExitCode.INTEGRITY)
     assert [path.name for path in (tmp_path / "target").iterdir()] == [".plexodus"]

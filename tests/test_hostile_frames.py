@@ -25,6 +25,7 @@ from rig.hostileagent import (
 from rig.volume import everything
 
 from initpuller.migrate import pull
+from initpuller.report.progress import PullProgress
 from shared import errors
 from shared.frameplan import FRAME
 from shared.manifest import Kind
@@ -202,5 +203,5 @@ async def test_symlink_planted_by_an_earlier_run(tmp_path: Path) -> None:
 async def _published(root: Path, offer: Offer) -> HostileAgent:
     (root / "target").mkdir(exist_ok=True)
     async with serving(root / "state", offer) as agent:
-        await pull(options(root, agent.pairing))
+        await pull(options(root, agent.pairing), PullProgress())
         return agent

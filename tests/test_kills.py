@@ -18,6 +18,7 @@ from rig.oracle import rsync_differences, sums_hold
 from initpuller.assemble import BATCH
 from initpuller.migrate import pull
 from initpuller.passes import PullOptions
+from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from shared import durable
@@ -248,7 +249,7 @@ async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
     agent: Agent, puller: Puller, disk: SlowDisk, large_library: Path
 ) -> None:
     """While a batch is being made durable, however long that takes, the bound holds too."""
-    running = asyncio.create_task(pull(options(agent, puller.target)))
+    running = asyncio.create_task(pull(options(agent, puller.target), PullProgress()))
     try:
         assert await asyncio.to_thread(disk.is_asked.wait, 60)
         deadline = time.monotonic() + 2
@@ -265,7 +266,7 @@ async def test_stopped_while_a_batch_is_made_durable(
     agent: Agent, puller: Puller, disk: SlowDisk
 ) -> None:
     """What a signal does to the pull waits for the disk; all that was unpacked is journalled."""
-    running = asyncio.create_task(pull(options(agent, puller.target)))
+    running = asyncio.create_task(pull(options(agent, puller.target), PullProgress()))
     assert await asyncio.to_thread(disk.is_asked.wait, 60)
     deadline = time.monotonic() + 60
     while len(agent.frames_asked()) < BATCH - 2:

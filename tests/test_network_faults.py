@@ -20,6 +20,7 @@ from rig.programs import Puller
 
 from initpuller.migrate import pull
 from initpuller.passes import PullOptions
+from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from initpuller.wire.backoff import Retrier
@@ -75,7 +76,7 @@ async def test_every_kind_of_damage_in_one_pull(
         bodies += [Cut(places.randrange(2_000, FRAME)), Flip(places.randrange(2_000, FRAME))]
     proxy.plan(*handshake, *bodies)
 
-    await pull(options)
+    await pull(options, PullProgress())
 
     assert set(handshake) <= set(proxy.happened)
     assert len([fault for fault in proxy.happened if fault in bodies]) >= 6
@@ -89,7 +90,7 @@ async def test_connections_stalled_in_handshake_head_and_body(
     stalls = [Stall(1_700), Stall(3 * FRAME // 2), Stall(FRAME), Stall(FRAME // 2)]
     proxy.plan(stalls[0], Stall(2**40), *stalls[1:])  # the second is not one for frames
 
-    await pull(replace(options, idle=0.7))
+    await pull(replace(options, idle=0.7), PullProgress())
 
     assert set(proxy.happened) >= {*stalls}
     asked = agent.frames_asked()
@@ -111,7 +112,7 @@ async def test_one_slow_but_steady_frame_outlasts_the_idle_time(
         pairing = replace(parse_pairing(agent.pairing), port=proxy.port)
         started = time.monotonic()
 
-        await pull(replace(options, pairing=pairing, idle=0.6))
+        await pull(replace(options, pairing=pairing, idle=0.6), PullProgress())
 
         assert time.monotonic() - started > 3
     assert sorted(agent.frames_asked()) == [0, 1]
@@ -123,7 +124,9 @@ async def test_network_gone_for_a_while(
 ) -> None:
     """All connections cut and new ones refused: the same run goes on when they are accepted."""
     proxy.rate = 30e6
-    running = asyncio.create_task(pull(replace(options, retrier=Retrier((0.1,) * 100))))
+    running = asyncio.create_task(
+        pull(replace(options, retrier=Retrier((0.1,) * 100)), PullProgress())
+    )
     while len(agent.frames_asked()) < 5:
         assert not running.done()
         await asyncio.sleep(0.01)
@@ -153,7 +156,7 @@ async def test_no_handshake_ever_succeeds(
         started = time.monotonic()
 
         with pytest.raises(AgentUnreachable) as caught:
-            await pull(impatient)
+            await pull(impatient, PullProgress())
 
         assert time.monotonic() - started < 10
         assert (
@@ -178,7 +181,7 @@ async def test_another_machine_at_the_same_address_midway(
     impostor.pair()
     impostor.start()
     proxy.rate = 30e6
-    running = asyncio.create_task(pull(options))
+    running = asyncio.create_task(pull(options, PullProgress()))
     while len(agent.frames_asked()) < 5:
         assert not running.done()
         await asyncio.sleep(0.01)
@@ -198,7 +201,7 @@ async def test_token_replaced_midway(
 ) -> None:
     """The old token stops at once, in both spellings; the new one works, with no restart."""
     proxy.rate = 30e6
-    running = asyncio.create_task(pull(options))
+    running = asyncio.create_task(pull(options, PullProgress()))
     while len(agent.frames_asked()) < 5:
         assert not running.done()
         await asyncio.sleep(0.01)

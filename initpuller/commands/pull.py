@@ -15,6 +15,7 @@ from shared.errors import Interrupted
 
 if TYPE_CHECKING:
     from initpuller.passes import PullOptions
+    from initpuller.report.progress import PullProgress
 
 _MAX_JOBS = 16
 
@@ -87,6 +88,20 @@ _MAX_JOBS = 16
     help="Bring a consistent copy while Plex runs, and leave it running: to try the new server. A"
     " later pull without this goes on from it.",
 )
+@click.option(
+    "--listen",
+    envvar="PLEXODUS_LISTEN",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz, /readyz, /progress and /metrics are answered. Default: nowhere.",
+)
+@click.option(
+    "--status-configmap",
+    envvar="PLEXODUS_STATUS_CONFIGMAP",
+    metavar="NAME",
+    default="",
+    help="In a cluster: the ConfigMap, of the pod's own namespace, that shows where the pull"
+    " stands.",
+)
 @version_gated
 @click.option(
     "--no-cutover",
@@ -108,6 +123,8 @@ def pull(
     set_preferences: tuple[str, ...],
     until: str,
     rehearse: bool,
+    listen: str | None,
+    status_configmap: str,
     no_cutover: bool,
     plex_version: str,
     version_policy: str,
@@ -129,7 +146,10 @@ def pull(
     from initpuller.passes import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
+    from initpuller.report.progress import PullProgress
+    from initpuller.report.reported import reported
     from initpuller.volume.ownership import choose_ownership, plex_owner
+    from shared.pairing import parse_address
     from shared.plexlibrary import NEVER, REGENERABLE
 
     if rehearse and until == "ready":
@@ -147,16 +167,19 @@ def pull(
         until_ready=until == "ready",
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
     )
-    asyncio.run(_until_signalled(options))
+    progress = PullProgress()
+    address = parse_address(listen) if listen else None
+    with reported(progress, address, status_configmap):
+        asyncio.run(_until_signalled(options, progress))
 
 
-async def _until_signalled(options: PullOptions) -> None:
+async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:
     """Run the pull; SIGTERM and SIGINT end it with its journal in order."""
     import asyncio
 
     from initpuller import migrate
 
-    task = asyncio.create_task(migrate.pull(options))
+    task = asyncio.create_task(migrate.pull(options, progress))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:

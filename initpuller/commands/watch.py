@@ -28,7 +28,7 @@ from initpuller.commands.pairing import paired, pairing_if_given
     metavar="ADDRESS:PORT",
     default="0.0.0.0:8444",
     show_default=True,
-    help="Where /healthz, /readyz and /progress are answered.",
+    help="Where /healthz, /readyz, /progress and /metrics are answered.",
 )
 @click.option(
     "--interval",

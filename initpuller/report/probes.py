@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
+
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.errors import ConfigurationError
 
@@ -17,19 +20,24 @@ _SECONDS = 10.0
 
 
 class Probes:
-    """A small HTTP server in a thread: ``/healthz``, ``/readyz``, ``/progress``.
+    """A small HTTP server in a thread: ``/healthz``, ``/readyz``, ``/progress``, ``/metrics``.
 
     Args:
         address: host and port to listen on.
         is_ready: whether ``/readyz`` says yes.
         progress: the JSON that ``/progress`` shows.
+        metrics: what ``/metrics`` shows.
 
     Raises:
         ConfigurationError: it cannot listen there.
     """
 
     def __init__(
-        self, address: tuple[str, int], is_ready: Callable[[], bool], progress: Callable[[], bytes]
+        self,
+        address: tuple[str, int],
+        is_ready: Callable[[], bool],
+        progress: Callable[[], bytes],
+        metrics: Callable[[], bytes],
     ) -> None:
         class Handler(_Handler):
             answers = {  # noqa: RUF012 - one class for each server
@@ -38,6 +46,7 @@ class Probes:
                     (200, b'{"status":"ready"}') if is_ready() else (503, b'{"status":"not ready"}')
                 ),
                 "/progress": lambda: (200, progress()),
+                "/metrics": lambda: (200, metrics()),
             }
 
         try:
@@ -85,7 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         known = self.answers.get(self.path.partition("?")[0])
         status, body = known() if known is not None else (404, b'{"status":"not found"}')
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        is_text = status == HTTPStatus.OK and self.path.startswith("/metrics")
+        self.send_header("Content-Type", CONTENT_TYPE_LATEST if is_text else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
+import msgspec
 import structlog
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _log = structlog.get_logger("puller")
@@ -29,10 +31,44 @@ _INTERVAL = 10.0
 _ALMOST = 99
 
 
+Reached = Literal["Started", "Verified", "Committed", "Published", "Failed"]
+"""Which people wait for, as the cluster's Events call them."""
+
+
+class Milestone(NamedTuple):
+    """What a pull has reached, for people."""
+
+    reached: Reached
+    about: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a pull stands, for programs: in bytes of the archive, entries and seconds."""
+
+    phase: str
+    percent: int
+    bytes: int
+    total_bytes: int
+    entries: int
+    total_entries: int
+    bytes_per_second: int
+    seconds_left: int | None
+    snapshot: str
+    error: str
+
+
 class PullProgress:
-    """Phase, bytes, entries, rate and time left of one pull."""
+    """Phase, bytes, entries, rate and time left of one pull.
+
+    It is written by the pull, and may be read in another thread.
+    """
 
     def __init__(self) -> None:
+        self.milestones: list[Milestone] = []
+        """In the order in which they were reached; only ever added to."""
+        self.heard: Callable[[], None] = lambda: None
+        """Called after each of them."""
+        self._snapshot = self._error = ""
         self._bytes = self._total_bytes = 0
         self._entries = self._total_entries = 0
         self._phase = "starting"
@@ -95,6 +131,38 @@ class PullProgress:
         self._last = time.monotonic()
         self._show()
 
+    def of(self, snapshot: str) -> None:
+        """Which snapshot is brought."""
+        self._snapshot = snapshot
+
+    def reached(self, milestone: Reached, about: str) -> None:
+        """Have people told."""
+        self.milestones.append(Milestone(milestone, about))
+        self.heard()
+
+    def failed(self, reason: str) -> None:
+        """The pull has ended without a library."""
+        self._phase, self._error = "failed", reason
+        self.reached("Failed", reason)
+
+    def standing(self) -> Standing:
+        """Where it stands now."""
+        rate = self._rate()
+        left = (self._total_bytes - self._bytes) / rate if rate else None
+        percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0
+        return Standing(
+            phase=self._phase,
+            percent=100 if self._phase == "done" else percent,
+            bytes=self._bytes,
+            total_bytes=self._total_bytes,
+            entries=self._entries,
+            total_entries=self._total_entries,
+            bytes_per_second=round(rate),
+            seconds_left=None if left is None else round(left),
+            snapshot=self._snapshot,
+            error=self._error,
+        )
+
     def done(self) -> None:
         """Everything is published and the receipt is written."""
         self._phase = "done"
@@ -131,17 +199,5 @@ class PullProgress:
 
     def _say(self) -> None:
         self._said = time.monotonic()
-        rate = self._rate()
-        left = (self._total_bytes - self._bytes) / rate if rate else None
-        percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0
-        _log.info(
-            "progress",
-            phase=self._phase,
-            percent=100 if self._phase == "done" else percent,
-            bytes=self._bytes,
-            total_bytes=self._total_bytes,
-            entries=self._entries,
-            total_entries=self._total_entries,
-            bytes_per_second=round(rate),
-            seconds_left=None if left is None else round(left),
-        )
+        found = msgspec.structs.asdict(self.standing())
+        _log.info("progress", **{key: value for key, value in found.items() if value != ""})

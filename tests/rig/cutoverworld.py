@@ -12,7 +12,6 @@ import os
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
@@ -24,6 +23,7 @@ from initpuller import migrate
 from initpuller.cutover import Cutover
 from initpuller.migrate import Move
 from initpuller.passes import Passes, PullOptions
+from initpuller.report.progress import PullProgress
 from initpuller.volume import publish
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.findings import finished, look
@@ -295,5 +295,5 @@ class World:
             return
         passes = cast("Passes", MadeUpPasses(self))
         cutover = Cutover(self.layout, MadeUpWire(self), options.retrier)
-        progress = SimpleNamespace(phase=lambda _: None, done=lambda: None)
-        await Move(self.layout, options, passes, cutover, cast("Any", progress)).until_over()
+        progress = PullProgress()
+        await Move(self.layout, options, passes, cutover, progress).until_over()

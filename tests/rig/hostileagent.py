@@ -19,6 +19,7 @@ from agent.endpoints.tls import server_tls
 from agent.settings import Settings
 from initpuller.migrate import pull
 from initpuller.passes import PullOptions
+from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from initpuller.wire.backoff import Retrier
@@ -285,7 +286,7 @@ async def refused(
     async with serving(root / "state", offer) as agent:
         before = everything(root)
         with pytest.raises(errors.PlexodusError) as caught:
-            await pull(options(root, agent.pairing))
+            await pull(options(root, agent.pairing), PullProgress())
         assert type(caught.value) is kind, caught.value
         assert exit_code_for(caught.value) is code
         assert everything(root) == before

@@ -1,0 +1,107 @@
+"""An API server of the tests' own, for what a real one does not do on demand: refuse, stall."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from initpuller.report import kube
+from rig.authority import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pytest
+
+
+class ApiServer:
+    """Answers for one pod, and takes what it is given."""
+
+    def __init__(self, *images: str) -> None:
+        self.images = images
+        self.asked: list[tuple[str, str, str]] = []
+        """Method, path and authorization of each request."""
+        self.events: list[dict[str, Any]] = []
+        self.status_data: dict[str, str] = {}
+        """Of the ConfigMap."""
+        self.status = 200
+        """Of each answer."""
+        self.refuses = ""
+        """What is answered with 403: a part of a path."""
+        self.seconds = 0.0
+        """Until each answer."""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """The pod, what was given, or a Status."""
+        right = request.headers.get("Authorization", "")
+        self.asked.append((request.method, request.path, right))
+        await asyncio.sleep(self.seconds)
+        status = 403 if self.refuses and self.refuses in request.path else self.status
+        if status != 200:
+            refusal = {"kind": "Status", "message": "not for you", "code": status}
+            return web.json_response(refusal, status=status)
+        if request.method == "GET":
+            return web.json_response(self._pod())
+        content = json.loads(await request.read())
+        if request.method == "PATCH":
+            assert request.content_type == "application/merge-patch+json"
+            self.status_data |= content["data"]
+        else:
+            self.events.append(content)
+        return web.json_response(content, status=201 if request.method == "POST" else 200)
+
+    def _pod(self) -> dict[str, Any]:
+        containers = [{"name": f"c{n}", "image": image} for n, image in enumerate(self.images)]
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "plex-0", "namespace": "media", "uid": "the-uid"},
+            "spec": {"containers": containers},
+        }
+
+
+@contextmanager
+def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, ``server`` answers, and we are a pod that finds what a pod finds."""
+    authority, account = Authority(tmp_path / "ca"), tmp_path / "account"
+    certificate, key = authority.issue("localhost")
+    account.mkdir()
+    (account / "token").write_text("the-token")
+    (account / "namespace").write_text("media")
+    (account / "ca.crt").write_bytes(authority.certificate.read_bytes())
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    loop, ports = asyncio.new_event_loop(), list[int]()
+    is_up, is_over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", server.answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "localhost", 0, ssl_context=tls).start()
+        ports.append(runner.addresses[0][1])
+        is_up.set()
+        await is_over.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    is_up.wait(timeout=10)
+    monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(account))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(ports[0]))
+    monkeypatch.setenv("HOSTNAME", "plex-0")
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(is_over.set)
+        thread.join()
+        loop.close()

@@ -1,0 +1,161 @@
+"""What the cluster sees of a pull, and what it can do to it: nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.apiserver import ApiServer, serving
+from rig.oracle import rsync_differences
+from rig.volume import pull, run_puller
+
+from initpuller.report import clusterreport, kube, termination
+from shared.exitcodes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+STATUS = ("--status-configmap", "plexodus-status")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A few files."""
+    library = tmp_path / "vm" / "Library"
+    (library / "folder").mkdir(parents=True)
+    for number in range(20):
+        (library / "folder" / f"{number}").write_bytes(bytes([number]) * 50_000)
+    return library
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """Of the cluster that we are in."""
+    server = ApiServer("plexinc/pms-docker:1.40.1.8227-c0dd5a73e")
+    with serving(server, tmp_path, monkeypatch):
+        yield server
+
+
+def test_milestones_and_status_of_a_pull(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Events about our own pod, in order, and a ConfigMap that says how it ended."""
+    done = pull(target, agent, *STATUS)
+
+    assert done.code == 0, done.text
+    assert [event["reason"] for event in server.events] == ["Started", "Verified", "Published"]
+    for event in server.events:
+        assert event["type"] == "Normal"
+        assert event["reportingController"] == kube.CONTROLLER
+        assert event["regarding"]["uid"] == "the-uid"
+    assert len({event["metadata"]["name"] for event in server.events}) == 3
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert server.status_data["phase"] == "done"
+    assert server.status_data["percent"] == "100"
+    assert server.status_data["snapshot"] == receipt["snapshot"]
+    assert server.status_data["bytes"] == server.status_data["total_bytes"]
+    assert server.status_data["pod"] == "plex-0"
+
+
+def test_run_that_finds_everything_done_says_nothing(
+    agent: Agent, target: Path, server: ApiServer
+) -> None:
+    """Init containers run at every start of the pod."""
+    assert pull(target, agent).code == 0
+    server.asked.clear()
+    assert pull(target, agent, *STATUS).code == 0
+    assert server.asked == []
+
+
+def test_failure_is_told_with_its_reason(
+    agent: Agent, target: Path, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a warning, in the status, and as the container's last word; never with the token."""
+    last_word = tmp_path / "termination-log"
+    last_word.touch()
+    monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
+    (target / "Library").mkdir(parents=True)
+
+    done = pull(target, agent, *STATUS, "--on-existing", "fail")
+
+    assert done.code == ExitCode.CONFLICT
+    [event] = server.events
+    assert (event["type"], event["reason"]) == ("Warning", "Failed")
+    assert event["note"] == done.reason() == server.status_data["error"]
+    assert last_word.read_text() == f"Permanent TargetConflict, exit code 14: {done.reason()}"
+    assert agent.token not in json.dumps([server.events, server.status_data])
+
+
+def test_last_word_about_a_mistake_in_the_options(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kubelet shows for a container that never began."""
+    last_word = tmp_path / "termination-log"
+    last_word.write_text("of the container's last run")
+    monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
+    run_puller("pull", "--target", target, "--owner", "nobody", pairing="plexodus://t@h:1?fp=00")
+    assert last_word.read_text().startswith("Permanent ConfigurationError, exit code 2: ")
+    assert "\n" not in last_word.read_text()
+
+
+@pytest.mark.parametrize("refused", ["/pods/", "/events", "/configmaps/"])
+def test_rights_are_missing(
+    agent: Agent, target: Path, library: Path, server: ApiServer, refused: str
+) -> None:
+    """One line says so, and the pull goes on; what may be told is told."""
+    server.refuses = refused
+    done = pull(target, agent, *STATUS)
+    assert done.code == 0
+    assert rsync_differences(library, target / "Library") == []
+    said = [line for line in done.log if "the cluster" in line["event"]]
+    assert len([line for line in said if "Plex" not in line["event"]]) == 1
+    assert all("403 not for you" in line["reason"] for line in said)
+    assert bool(server.events) == (refused == "/configmaps/")
+    assert bool(server.status_data) == (refused == "/events")
+
+
+def test_api_server_stalls(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull is over when it is over, and a moment."""
+    monkeypatch.setattr(kube, "_SECONDS", 0.2)
+    monkeypatch.setattr(clusterreport, "_LAST_SECONDS", 0.5)
+    assert pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e").code == 0
+    usual = _seconds(target.parent / "usual", agent)
+    server.seconds = 30
+    assert _seconds(target.parent / "stalled", agent) < usual + 2
+
+
+def test_api_server_is_gone(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told, and nothing else happens."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    done = pull(target, agent, *STATUS)
+    assert done.code == 0
+    assert server.asked == []
+    assert [line for line in done.log if line["event"] == "the cluster is not told of the pull"]
+
+
+def test_long_pulls_tell_how_far_they_are(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then, in words that people read."""
+    monkeypatch.setattr(clusterreport, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(clusterreport, "_GLANCE", 0.01)
+    monkeypatch.setattr("initpuller.assemble.BATCH", 1)
+    assert pull(target, agent, *STATUS).code == 0
+    notes = [event["note"] for event in server.events if event["reason"] == "Progress"]
+    assert notes
+    assert all(" %, " in note for note in notes)
+
+
+def _seconds(target: Path, agent: Agent) -> float:
+    target.mkdir()
+    began = time.monotonic()
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0, done.text
+    return time.monotonic() - began
