@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := agent initpuller shared
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	--universal --python-version 3.11 --upgrade pyproject.toml
+	--universal --python-version 3.11 --upgrade
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long test-vm deb openapi demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-long test-vm images test-images deb openapi demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -37,7 +37,7 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 		[ -z "$$long" ] || { echo "files over 300 lines:"; echo "$$long"; exit 1; }
 
 test: setup tools lint  ## everything that must hold before a change lands
-	$(PYTEST) -n 2 --dist worksteal -m "not long and not vm"
+	$(PYTEST) -n 2 --dist worksteal -m "not long and not vm and not images and not cluster"
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
@@ -46,6 +46,13 @@ test-vm: setup tools deb  ## the package on a real systemd, and attackers (as ro
 	tests/install-vm-tools all
 	tests/make-vm build/vm/base
 	$(PYTEST) -m vm --timeout 600 -o faulthandler_timeout=0
+
+images: setup  ## the container images, without an engine (as root)
+	tests/install-image-tools
+	tests/make-images build/images
+
+test-images: images tools  ## pulls inside containers of them, hardened as in a cluster (as root)
+	$(PYTEST) -m images --timeout 300 -o faulthandler_timeout=0
 
 deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer
 	tests/install-vm-tools
@@ -68,9 +75,10 @@ footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint
 
 lock:  ## pin the newest versions (needs uv): of the agent, the puller, and all with its tools
-	$(LOCK) -o requirements-agent.lock
-	$(LOCK) --extra puller -o requirements-puller.lock
-	$(LOCK) --extra puller --group dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml -o requirements-agent.lock
+	$(LOCK) pyproject.toml --extra puller -o requirements-puller.lock
+	$(LOCK) pyproject.toml --extra puller --group dev -o requirements-dev.lock
+	$(LOCK) --group build --constraint requirements-dev.lock -o requirements-build.lock  # for the images
 
 clean:  ## remove what was installed and made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,50 @@
+"""Containers of the images that ``make images`` has built, run without an engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from shared import __version__
+
+_PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager=cgroupfs")
+_LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
+BASE = "localhost/plexodus-base:latest"
+
+
+def image(name: str) -> str:
+    """The tag of ``plexodus-<name>``."""
+    return f"localhost/plexodus-{name}:{__version__}"
+
+
+def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> list[str]:
+    """What runs a container as a hardened pod's: its root read-only, no capability by default."""
+    hardened = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--net=host")
+    return [
+        *(*_PODMAN, "run", "--rm", *_LIMITS, *hardened, *options, image(name)),
+        *map(str, arguments),
+    ]
+
+
+def run(
+    name: str, *arguments: object, options: tuple[str, ...] = (), check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """A container to its end."""
+    return subprocess.run(
+        command(name, *arguments, options=options),
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def inspected(name: str) -> dict[str, Any]:
+    """What the engine says of an image."""
+    done = subprocess.run(
+        [*_PODMAN, "image", "inspect", name], check=True, capture_output=True, text=True
+    )
+    [found] = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
