@@ -6,7 +6,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annota
 	--universal --python-version 3.11 --upgrade
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup tools lint test test-long test-vm images test-images deb openapi demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-long test-vm images test-images test-cluster charts deb openapi demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -53,6 +53,13 @@ images: setup  ## the container images, without an engine (as root)
 
 test-images: images tools  ## pulls inside containers of them, hardened as in a cluster (as root)
 	$(PYTEST) -m images --timeout 300 -o faulthandler_timeout=0
+
+test-cluster: images  ## the charts in a real API server, and a pull as a Pod's container (as root, with Go)
+	tests/install-cluster-tools
+	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
+
+charts: setup  ## values.schema.json, from the comments in values.yaml
+	$(BIN)/python charts/make_schema.py charts/plexodus
 
 deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer
 	tests/install-vm-tools

@@ -1,0 +1,35 @@
+{{- define "plexodus.account" -}}
+{{- .Values.serviceAccount.name | default .Release.Name -}}
+{{- end -}}
+
+{{- define "plexodus.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "plexodus.labels" -}}
+app.kubernetes.io/name: plexodus
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* What belongs to one migration: a list of the root and the migration goes in. */}}
+{{- define "plexodus.migration" -}}
+{{- printf "%s-%s" (index . 0).Release.Name (index . 1).name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "plexodus.migrationLabels" -}}
+{{ include "plexodus.labels" (index . 0) }}
+plexodus.io/migration: {{ (index . 1).name }}
+{{- end -}}
+
+{{- define "plexodus.secret" -}}
+{{- $pairing := (index . 1).pairing | default dict -}}
+{{- $pairing.existingSecret | default (printf "%s-pairing" (include "plexodus.migration" .)) -}}
+{{- end -}}

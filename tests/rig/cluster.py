@@ -1,0 +1,146 @@
+"""A real API server and etcd, as processes of this machine, and what people use with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rig.authority import Authority
+from rig.programs import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).parent.parent.parent
+TOOLS = ROOT / "build" / "tools"
+_START_SECONDS = 90
+_ADMIN = "the-admins-token"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A control plane without nodes: what is made stays as it was made."""
+
+    folder: Path
+    port: int
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of its CA."""
+        return self.folder / "ca" / "ca.crt"
+
+    def kubectl(
+        self, *arguments: object, stdin: str | None = None, token: str = _ADMIN, check: bool = True
+    ) -> str:
+        """What it prints."""
+        done = self.tried("kubectl", *arguments, stdin=stdin, token=token)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout + (done.stderr if done.returncode else "")
+
+    def helm(self, *arguments: object) -> str:
+        """What it prints."""
+        done = self.tried("helm", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def tried(
+        self, program: str, *arguments: object, stdin: str | None = None, token: str = _ADMIN
+    ) -> subprocess.CompletedProcess[str]:
+        """A client of the API, with somebody's token."""
+        config = self.folder / f"config-{hash(token):x}"
+        config.write_text(json.dumps(self._config(token)))
+        return subprocess.run(
+            [TOOLS / "bin" / program, *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=120,
+            env=dict(os.environ) | {"KUBECONFIG": str(config), "HOME": str(self.folder)},
+        )
+
+    def get(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever was asked for
+        """An object, or a list's items."""
+        found = json.loads(self.kubectl("get", "-o", "json", *arguments))
+        return found["items"] if found["kind"] == "List" else found
+
+    def token(self, namespace: str, account: str) -> str:
+        """Of a ServiceAccount, as kubelet gets one for a pod."""
+        return self.kubectl("create", "token", account, "-n", namespace).strip()
+
+    def _config(self, token: str) -> dict[str, Any]:
+        cluster = {
+            "server": f"https://localhost:{self.port}",
+            "certificate-authority": str(self.authority),
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "it", "cluster": cluster}],
+            "users": [{"name": "we", "user": {"token": token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "we"}}],
+            "current-context": "it",
+        }
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """One that answers, and is gone at the end."""
+    with ExitStack() as stack:
+        cluster = Cluster(folder, free_port())
+        certificate, key = Authority(folder / "ca").issue("localhost")
+        (folder / "tokens.csv").write_text(f"{_ADMIN},admin,1,system:masters\n")
+        clients, peers = free_port(), free_port()
+        etcd = TOOLS / "bin" / "etcd"
+        _start(
+            stack, folder / "etcd.log",
+            [
+                etcd, "--data-dir", folder / "etcd",
+                f"--listen-client-urls=http://127.0.0.1:{clients}",
+                f"--advertise-client-urls=http://127.0.0.1:{clients}",
+                f"--listen-peer-urls=http://127.0.0.1:{peers}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}",
+                f"--initial-cluster=default=http://127.0.0.1:{peers}",
+            ],
+        )  # fmt: skip
+        server = _start(
+            stack, folder / "apiserver.log",
+            [
+                TOOLS / "bin" / "kube-apiserver",
+                f"--etcd-servers=http://127.0.0.1:{clients}",
+                "--bind-address=127.0.0.1", "--endpoint-reconciler-type=none",
+                f"--secure-port={cluster.port}", f"--cert-dir={folder / 'apiserver'}",
+                f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
+                "--authorization-mode=RBAC", f"--token-auth-file={folder / 'tokens.csv'}",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
+                "--service-cluster-ip-range=10.96.0.0/24",
+            ],
+        )  # fmt: skip
+        _wait_for(cluster, server)
+        yield cluster
+
+
+def _start(stack: ExitStack, log: Path, command: Sequence[object]) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        process = subprocess.Popen([str(each) for each in command], stdout=file, stderr=file)
+    stack.callback(process.wait, 30)
+    stack.callback(process.kill)
+    return process
+
+
+def _wait_for(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
+    log = cluster.folder / "apiserver.log"
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()[-3000:]
+        if cluster.tried("kubectl", "get", "--raw", "/readyz").stdout == "ok":
+            return
+        time.sleep(0.5)
+    raise TimeoutError(log.read_text()[-3000:])
