@@ -17,9 +17,10 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.plexcommands import PlexCommands, plex_commands
 from rig.programs import Agent, Puller
 from rig.standin import DATABASE
-from rig.volume import RECEIPT_FILES, cut_at, left_of_pull, pull
+from rig.volume import RECEIPT_FILES, cut_at, grow_small, left_of_pull, pull
 
 from shared.exitcodes import ExitCode
+from shared.protocol import SNAPSHOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -241,3 +242,25 @@ def test_damage_to_what_is_kept_is_mended_while_plex_runs(
     assert plex.story == ["start", "stop"]
     assert damaged.name in done.text
     assert rsync_differences(library, puller.target / "Library") == []
+
+
+def test_rehearsed_again_and_nothing_has_changed(
+    new_agent: Callable[[Path], Agent], tmp_path: Path
+) -> None:
+    """A scan that sees the same, without a database, has the same name; it is served again."""
+    agent = new_agent(grow_small(tmp_path / "plain" / "Library"))
+    agent.pair()
+    agent.start()
+    first = _rehearsal(agent)
+    agent.scan()
+    with pytest.raises(AssertionError, match="no-such-snapshot"):
+        agent.get(f"{SNAPSHOTS}/{first}/SHA256SUMS")
+    again = _rehearsal(agent)
+    assert again == first
+    assert agent.get(f"{SNAPSHOTS}/{again}/SHA256SUMS")
+
+
+def _rehearsal(agent: Agent) -> str:
+    """The name of a new snapshot."""
+    answer = json.loads(agent.ask("POST", SNAPSHOTS, b'{"kind":"rehearsal"}'))
+    return str(answer["id"])

@@ -46,9 +46,13 @@ class DatabaseCopies:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._names: frozenset[str] | None = None
-        if os.path.isdir(_place(folder)):
-            self._names = frozenset(os.listdir(_place(folder)))
+        self._names: frozenset[str] | None
+        self.look()
+
+    def look(self) -> None:
+        """Which there are; none at all once they were dropped."""
+        there = os.path.isdir(_place(self._folder))
+        self._names = frozenset(os.listdir(_place(self._folder))) if there else None
 
     def find(self, path: bytes) -> str | None:
         """The copy of the library's file at ``path``, if it is a database.

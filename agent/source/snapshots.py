@@ -201,6 +201,13 @@ class SnapshotStore:
         for name in os.listdir(self._folder):
             if is_hex(name):
                 drop_copies(os.path.join(self._folder, name))
+                self._look_at_copies(name)
+
+    def _look_at_copies(self, name: str) -> None:
+        """They have come or gone: have the snapshot that is in use know."""
+        used = self._in_use.get(name)
+        if used is not None and used.copies is not None:
+            used.copies.look()
 
     def _keep(self, draft: str, about: Snapshot, manifest: ManifestFile) -> None:
         """Give the draft its name, unless the same scan was made before; drop the oldest."""
@@ -209,6 +216,7 @@ class SnapshotStore:
             if os.path.isdir(final):
                 os.utime(final)
                 keep_copies(draft, final)
+                self._look_at_copies(about.id)
                 return
             os.rename(draft, final)
             fsync_folder(self._folder)
