@@ -128,6 +128,16 @@ def test_templates_conform(
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("name", ["plexodus", "preseed"])
+def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], name: str) -> None:
+    """What the chart makes of each values file is valid."""
+    rendered = tool("helm", "template", "plexodus", CHART, "-f", VALUES / f"{name}.yaml")
+    count = len([each for each in yaml.safe_load_all(rendered) if each])
+    found = conform(rendered)
+    assert found == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", ["init-container", "sidecar", "script"])
 def test_values_for_plexs_chart_conform(
     conform: Callable[[str], dict[str, Any]], name: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from rig.cluster import TOOLS, Cluster, running_cluster
-from rig.kubelet import NAMESPACE, POD, Kubelet
+from rig.kubelet import NAMESPACE, POD, Kubelet, make_pod
 from rig.oracle import rsync_differences
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library
@@ -34,29 +34,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.kubectl("create", "namespace", NAMESPACE)
         cluster.kubectl("apply", "--server-side", "-f", TOOLS / "crds")
-        values = {"migrations": [{"name": "plex", "podName": POD}]}
-        (cluster.folder / "values.yaml").write_text(json.dumps(values))
-        given = ("-n", NAMESPACE, "-f", cluster.folder / "values.yaml")
+        given = ("-n", NAMESPACE, "-f", VALUES / "plexodus.yaml")
         cluster.helm("install", "plexodus", CHART, *given)
         given = ("-n", NAMESPACE, "-f", VALUES / "init-container.yaml")
         cluster.helm("install", "plex", STANDIN, *given)
         make_pod(cluster)
         yield cluster
-
-
-def make_pod(cluster: Cluster) -> None:
-    """What the StatefulSet's controller does, which is not there."""
-    found = cluster.get("statefulset", POD.removesuffix("-0"), "-n", NAMESPACE)
-    template = found["spec"]["template"]
-    volume = {"name": "pms-config", "persistentVolumeClaim": {"claimName": f"pms-config-{POD}"}}
-    template["spec"]["volumes"].append(volume)
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": POD, "namespace": NAMESPACE, **template["metadata"]},
-        "spec": template["spec"],
-    }
-    cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod))
 
 
 @pytest.fixture
@@ -202,7 +185,7 @@ def test_upgrade_leaves_the_status(cluster: Cluster) -> None:
     """What the puller wrote is not the chart's to take away."""
     patch = '{"data":{"phase":"transferring"}}'
     cluster.kubectl("patch", "configmap", STATUS, "-n", NAMESPACE, "-p", patch)
-    given = ("-n", NAMESPACE, "-f", cluster.folder / "values.yaml")
+    given = ("-n", NAMESPACE, "-f", VALUES / "plexodus.yaml")
     cluster.helm("upgrade", "plexodus", CHART, *given, "--set", "dashboard.enabled=true")
     found = cluster.get("configmap", STATUS, "-n", NAMESPACE)
     assert found["data"]["phase"] == "transferring"

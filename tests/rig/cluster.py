@@ -53,8 +53,6 @@ class Cluster:
         self, program: str, *arguments: object, stdin: str | None = None, token: str = _ADMIN
     ) -> subprocess.CompletedProcess[str]:
         """A client of the API, with somebody's token."""
-        config = self.folder / f"config-{hash(token):x}"
-        config.write_text(json.dumps(self._config(token)))
         return subprocess.run(
             [TOOLS / "bin" / program, *map(str, arguments)],
             check=False,
@@ -62,8 +60,14 @@ class Cluster:
             text=True,
             input=stdin,
             timeout=120,
-            env=dict(os.environ) | {"KUBECONFIG": str(config), "HOME": str(self.folder)},
+            env=dict(os.environ) | self.environment(token),
         )
+
+    def environment(self, token: str = _ADMIN) -> dict[str, str]:
+        """By which the API's clients find it, and act for somebody."""
+        config = self.folder / f"config-{hash(token):x}"
+        config.write_text(json.dumps(self._config(token)))
+        return {"KUBECONFIG": str(config), "HOME": str(self.folder)}
 
     def get(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever was asked for
         """An object, or a list's items."""

@@ -18,6 +18,21 @@ NAMESPACE = "media"
 POD = "plex-plex-media-server-0"
 
 
+def make_pod(cluster: Cluster) -> None:
+    """What the StatefulSet's controller does, which is not there."""
+    found = cluster.get("statefulset", POD.removesuffix("-0"), "-n", NAMESPACE)
+    template = found["spec"]["template"]
+    volume = {"name": "pms-config", "persistentVolumeClaim": {"claimName": f"pms-config-{POD}"}}
+    template["spec"]["volumes"].append(volume)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": POD, "namespace": NAMESPACE, **template["metadata"]},
+        "spec": template["spec"],
+    }
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+
+
 class Kubelet:
     """Runs the puller's init container of :data:`POD`, as its spec says, and says how it ended."""
 
@@ -31,7 +46,7 @@ class Kubelet:
         self._write("account/token", cluster.token(NAMESPACE, account))
         self._write("account/namespace", NAMESPACE)
         self._write("account/ca.crt", cluster.authority.read_text())
-        self._write("pairing/pairing", agent.pairing)
+        self._write("pairing/PLEXODUS_PAIRING", agent.pairing)
 
     def run(self, *options: str, port: int | None = None) -> subprocess.CompletedProcess[str]:
         """The container to its end; ``port``: where it finds the API server instead."""
