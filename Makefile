@@ -32,7 +32,7 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/interrogate --quiet tests
-	$(BIN)/codespell $(PACKAGES) tests bench docs *.md
+	$(BIN)/codespell $(PACKAGES) charts tests bench docs *.md
 	@long=$$(git ls-files '*.py' | xargs wc -l | awk '$$1 > 300 && $$2 != "total"'); \
 		[ -z "$$long" ] || { echo "files over 300 lines:"; echo "$$long"; exit 1; }
 

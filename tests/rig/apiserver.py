@@ -82,6 +82,7 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     is_up, is_over = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
+        """Until told to end."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", server.answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
