@@ -211,11 +211,6 @@ def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | N
 
 def _reach_the_end(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
     library = layout.library(receipt.library.name)
-    what = "A rehearsal" if receipt.rehearsal else "All"
-    progress.reached(
-        "Published", f"{what} of {receipt.entries} entries is there as {library}, verified"
-    )
-    progress.done()
     _log.info(
         "published",
         library=library,
@@ -224,6 +219,11 @@ def _reach_the_end(layout: Layout, receipt: Receipt, progress: PullProgress) -> 
         bytes=receipt.content_bytes,
         set_aside=receipt.set_aside,
     )
+    what = "A rehearsal" if receipt.rehearsal else "All"
+    progress.reached(
+        "Published", f"{what} of {receipt.entries} entries is there as {library}, verified"
+    )
+    progress.done()
 
 
 def _drop(layout: Layout) -> None:
