@@ -70,12 +70,16 @@ def _check(
         assert each["differences"] == [], (number, each)
         assert each["sums"], (number, each)
         assert set(each["left"]) == RECEIPT_FILES, (number, each)
+        assert len(each["owners"]) == 1, (number, each)
 
 
 @pytest.fixture
 def tiny_agent(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for a library of four frames."""
-    agent = new_agent(grow_tiny(tmp_path / "vm" / "Library"))
+    """An agent for a library of four frames, which is not root's."""
+    library = grow_tiny(tmp_path / "vm" / "Library")
+    if os.geteuid() == 0:
+        os.chown(library, 1234, 1235)
+    agent = new_agent(library)
     agent.pair()
     agent.start()
     return agent
@@ -258,6 +262,9 @@ def _drive(base: Path, on_existing: str, library: Path, who: str) -> None:
         seen["differences"] = rsync_differences(library, target / "Library")
         seen["sums"] = sums_hold(target)
         seen["left"], seen["aside"] = sorted(left_of_pull(target)), _aside(target)
+        records = (target / ".plexodus").rglob("*")
+        owned = (target / "Library", target / ".plexodus", *records)
+        seen["owners"] = list({each.stat().st_uid for each in owned})
         sys.stdout.write(json.dumps(seen) + "\n")
         shutil.rmtree(target)
         number += 1

@@ -7,12 +7,14 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.programs import Puller
+from rig.unprivileged import GROUP, USER, UnprivilegedPuller, open_place
 
 from initpuller.volume.ownership import plex_owner
 from shared.exitcodes import ExitCode
 
 if TYPE_CHECKING:
-    from rig.programs import Puller
+    from rig.programs import Agent
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -23,6 +25,24 @@ def test_images_start_script_finds_nothing_to_change(puller: Puller) -> None:
     others = ["(", "!", "-uid", "1234", "-o", "!", "-gid", "1235", ")"]
     command = ["find", str(puller.target / "Library"), *others]
     assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_sidecar_that_runs_as_plex_does(agent: Agent) -> None:
+    """It may read what root's pull has written down, and add to it."""
+    with open_place() as place:
+        target = place / "config"
+        target.mkdir()
+        pulled = Puller(target, place / "log", agent.pairing).pull("--owner", f"{USER}:{GROUP}")
+        assert pulled.code == ExitCode.OK, pulled.text
+        agent.stop()
+
+        done = UnprivilegedPuller(target, place / "log", agent.pairing).pull()
+
+        assert done.code == ExitCode.OK, done.text
+        assert "everything is there" in done.text
+        records = target / ".plexodus"
+        assert {each.stat().st_uid for each in (records, *records.iterdir())} == {USER}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")

@@ -67,5 +67,16 @@ def remove_leftovers(layout: Layout, receipt: Receipt) -> None:
         OSError: as the filesystem says.
     """
     shutil.rmtree(layout.staging, ignore_errors=True)
+    _hand_over(layout, receipt.library.name)
     if not receipt.rehearsal:
         drop_work(layout)
+
+
+def _hand_over(layout: Layout, name: str) -> None:
+    """Records belong to whom the library belongs: a sidecar that runs as Plex does adds to them."""
+    owner = os.lstat(layout.library(name))
+    with os.scandir(layout.folder) as found:
+        files = [each.path for each in found if each.is_file(follow_symlinks=False)]
+    for path in (*files, layout.folder):
+        if os.lstat(path).st_uid != owner.st_uid:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
