@@ -1,9 +1,10 @@
 //go:build tools
 
-// Package cluster pins the control plane that 'make test-cluster' runs, and its command line.
+// Package cluster pins what the cluster of 'make test-cluster' is made of.
 package cluster
 
 import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
 )

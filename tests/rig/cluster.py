@@ -102,7 +102,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         (folder / "tokens.csv").write_text(f"{_ADMIN},admin,1,system:masters\n")
         clients, peers = free_port(), free_port()
         etcd = TOOLS / "bin" / "etcd"
-        _start(
+        start(
             stack, folder / "etcd.log",
             [
                 etcd, "--data-dir", folder / "etcd",
@@ -113,7 +113,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                 f"--initial-cluster=default=http://127.0.0.1:{peers}",
             ],
         )  # fmt: skip
-        server = _start(
+        server = start(
             stack, folder / "apiserver.log",
             [
                 TOOLS / "bin" / "kube-apiserver",
@@ -131,7 +131,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def _start(stack: ExitStack, log: Path, command: Sequence[object]) -> subprocess.Popen[bytes]:
+def start(stack: ExitStack, log: Path, command: Sequence[object]) -> subprocess.Popen[bytes]:
+    """A process that is killed when ``stack`` unwinds; what it says goes to ``log``."""
     with log.open("wb") as file:
         process = subprocess.Popen([str(each) for each in command], stdout=file, stderr=file)
     stack.callback(process.wait, 30)

@@ -47,6 +47,8 @@ class FakePlex:
     """Answers that folders were set, and leaves them as they are."""
     loses: int = 0
     """Items that a library has less after each scan."""
+    port: int = 0
+    """To listen on; 0: any."""
     requests: list[str] = field(default_factory=list)
     trash_during: list[bool] = field(default_factory=list)
     """Whether it was emptied, at each change of folders and each scan."""
@@ -71,7 +73,7 @@ class FakePlex:
             def log_message(self, *_: object) -> None:
                 """Nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self

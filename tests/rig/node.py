@@ -1,0 +1,166 @@
+"""A real node: kubelet, containerd and runc as processes here; its pods use the host's network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rig.cluster import TOOLS, start
+from rig.containers import BASE
+from rig.programs import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rig.cluster import Cluster
+
+NAME = "node"
+_PAUSE = "localhost/pause:1"
+_SECONDS = 60.0
+_CONTAINERD = """\
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+  address = "{folder}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  # CAP_SYS_RESOURCE may be missing here.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where pods run that name it."""
+
+    folder: Path
+
+    def load(self, source: str, name: str) -> None:
+        """An image of ours, by the name that a Pod's spec has."""
+        archive = self.folder / "image.tar"
+        subprocess.run(
+            ["buildah", "push", "--quiet", source, f"docker-archive:{archive}:{name}"],
+            check=True,
+            capture_output=True,
+        )
+        self._containerd("images", "import", archive)
+        archive.unlink()
+
+    def containers(self) -> list[str]:
+        """Of all that run."""
+        return self._containerd("tasks", "ls", "-q").split()
+
+    def clear(self) -> None:
+        """End what is left of pods."""
+        for each in self.containers():
+            self._containerd("tasks", "rm", "-f", each)
+
+    def _containerd(self, *arguments: object) -> str:
+        command = (f"{TOOLS}/bin/ctr", "-a", f"{self.folder}/containerd.sock", "-n", "k8s.io")
+        done = subprocess.run(
+            [*command, *map(str, arguments)], check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+
+@contextmanager
+def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
+    """One that is registered, and gone at the end with all that it mounted."""
+    folder.mkdir()
+    node = Node(folder)
+    config = folder / "containerd.toml"
+    config.write_text(_CONTAINERD.format(folder=folder, pause=_PAUSE))
+    settings = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
+        "address": "127.0.0.1",
+        "port": free_port(),
+        "podLogsDir": f"{folder}/logs",
+        "healthzPort": 0,
+        # What a machine for tests has not: the newer control groups, and rights over all of them.
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "cgroupsPerQOS": False,
+        "enforceNodeAllocatable": [],
+        "oomScoreAdj": 0,
+        "failSwapOn": False,
+        "evictionHard": {"memory.available": "1Mi"},
+    }
+    (folder / "kubelet.json").write_text(json.dumps(settings))
+    with ExitStack() as stack:
+        stack.callback(_unmount, folder)
+        start(stack, folder / "containerd.log", [TOOLS / "bin" / "containerd", "--config", config])
+        wait_until((folder / "containerd.sock").exists, "containerd")
+        _make_pause()
+        node.load(_PAUSE, _PAUSE)
+        stack.callback(node.clear)
+        start(
+            stack, folder / "kubelet.log",
+            [
+                TOOLS / "bin" / "kubelet", "--config", folder / "kubelet.json",
+                "--kubeconfig", cluster.environment()["KUBECONFIG"],
+                "--root-dir", folder / "kubelet", f"--hostname-override={NAME}",
+            ],
+        )  # fmt: skip
+        wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), "the node")
+        # That its network is not configured is true, and no matter for pods that use the host's.
+        yield node
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:
+    """Until it does.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.3)
+
+
+def build(name: str, source: str, *configured: str, files: dict[Path, str] | None = None) -> None:
+    """A small image for tests: ``files`` (and where they go) on ``source``."""
+
+    def buildah(*arguments: object) -> str:
+        return subprocess.run(
+            ["buildah", *map(str, arguments)], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    container = buildah("from", source)
+    for path, place in (files or {}).items():
+        buildah("copy", container, path, place)
+    buildah("config", *configured, container)
+    buildah("commit", "--quiet", container, name)
+    buildah("rm", container)
+
+
+def _make_pause() -> None:
+    build(_PAUSE, BASE, "--entrypoint", '["/bin/sleep", "infinity"]')
+
+
+def _unmount(folder: Path) -> None:
+    """What kubelet and the shims leave mounted below."""
+    for line in reversed(open_mounts(folder)):
+        subprocess.run(["umount", "--lazy", line], check=False)
+
+
+def open_mounts(folder: Path) -> list[str]:
+    """Below ``folder``, in the order in which they were mounted."""
+    with open("/proc/self/mounts") as mounts:
+        places = [line.split()[1].replace("\\040", " ") for line in mounts]
+    return [place for place in places if place.startswith(f"{folder}/")]
