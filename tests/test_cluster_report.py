@@ -114,7 +114,43 @@ def test_rights_are_missing(
     assert len([line for line in said if "Plex" not in line["event"]]) == 1
     assert all("403 not for you" in line["reason"] for line in said)
     assert bool(server.events) == (refused == "/configmaps/")
-    assert bool(server.status_data) == (refused == "/events")
+    assert (server.status_data.get("phase") == "done") == (refused != "/configmaps/")
+
+
+@pytest.mark.parametrize("path", ["/pods/", "/events", "/configmaps/"])
+@pytest.mark.parametrize(
+    "answer", [(429, '{"message":"slow down"}'), (503, "restarting"), (500, '"oops"')], ids=str
+)
+def test_api_server_restarts_while_it_is_told(
+    agent: Agent, target: Path, server: ApiServer, path: str, answer: tuple[int, str]
+) -> None:
+    """What it did not take it is told again: each Event once, and the status as it ended."""
+    server.instead = {path: [answer] * 3}
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0
+    assert [event["reason"] for event in server.events] == ["Started", "Verified", "Published"]
+    assert server.status_data["phase"] == "done"
+    assert server.instead == {path: []}
+
+
+def test_answer_to_an_event_is_lost(agent: Agent, target: Path, server: ApiServer) -> None:
+    """It was taken, is told again, and refused as a second one of its name: it is there once."""
+    server.instead = {"/events": [(500, "lost"), (409, '{"reason":"AlreadyExists"}')]}
+    assert pull(target, agent, *STATUS).code == 0
+    assert [event["reason"] for event in server.events] == ["Verified", "Published"]
+
+
+@pytest.mark.parametrize(
+    "mistake", [("--owner", "nobody"), ("--listen", "nowhere"), ("--set-preference", "novalue")]
+)
+def test_mistake_in_the_settings_is_told(
+    agent: Agent, target: Path, server: ApiServer, mistake: tuple[str, str]
+) -> None:
+    """Before anything has begun, as any failure: by an Event and in the status."""
+    done = pull(target, agent, *STATUS, *mistake)
+    assert done.code == ExitCode.CONFIGURATION
+    assert [event["reason"] for event in server.events] == ["Failed"]
+    assert server.events[0]["note"] == done.reason() == server.status_data["error"]
 
 
 def test_api_server_stalls(

@@ -64,6 +64,35 @@ async def test_without_the_right_to_read_the_pod(
         assert await kube.plex_image() == ""
 
 
+NO_PODS = [
+    (200, "{}"),
+    (200, "[]"),
+    (200, "null"),
+    (200, ""),
+    (200, '{"kind":"Status","metadata":{}}'),
+    (200, '{"metadata":null,"spec":{"containers":[]}}'),
+    (200, '{"metadata":{"uid":null},"spec":{"containers":[{"name":"a"}]}}'),
+    (200, '{"metadata":{"uid":"a"},"spec":{"containers":[{"name":"a"}]}}'),
+    (302, ""),
+    (429, "slow down"),
+    (500, '"oops"'),
+    (500, "[1]"),
+    (502, "<html>bad gateway</html>"),
+]
+
+
+@pytest.mark.parametrize("answer", NO_PODS, ids=str)
+async def test_answer_that_is_no_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str]
+) -> None:
+    """Whatever a proxy or a broken API server says, the image is not known, and that is all."""
+    server = ApiServer()
+    server.instead = {"/pods/": [answer] * 10}
+    with serving(server, tmp_path, monkeypatch):
+        assert await kube.plex_image() == ""
+    assert len(server.instead["/pods/"]) < 10
+
+
 async def test_api_server_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

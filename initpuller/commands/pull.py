@@ -142,34 +142,36 @@ def pull(
           --exclude 'Crash Reports'
     """
     import asyncio
+    from contextlib import ExitStack
 
     from initpuller.passes import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
     from initpuller.report.progress import PullProgress
-    from initpuller.report.reported import reported
+    from initpuller.report.reported import probes, reported
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.pairing import parse_address
     from shared.plexlibrary import NEVER, REGENERABLE
 
     if rehearse and until == "ready":
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
-    options = PullOptions(
-        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
-        target=target,
-        ownership=choose_ownership(owner or plex_owner(os.environ)),
-        exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
-        jobs=jobs,
-        on_existing=OnExisting(on_existing),
-        preferences=parse_preferences(set_preferences),
-        cutover=not no_cutover and not rehearse,
-        rehearse=rehearse,
-        until_ready=until == "ready",
-        gate=VersionGate(plex_version, VersionPolicy(version_policy)),
-    )
     progress = PullProgress()
-    address = parse_address(listen) if listen else None
-    with reported(progress, address, status_configmap):
+    with reported(progress, status_configmap), ExitStack() as stack:
+        if listen:
+            stack.enter_context(probes(progress, parse_address(listen)))
+        options = PullOptions(
+            pairing=chosen_pairing(pairing_file, client_certificate, client_key),
+            target=target,
+            ownership=choose_ownership(owner or plex_owner(os.environ)),
+            exclude=[*NEVER, *(REGENERABLE if exclude_regenerable else ()), *exclude],
+            jobs=jobs,
+            on_existing=OnExisting(on_existing),
+            preferences=parse_preferences(set_preferences),
+            cutover=not no_cutover and not rehearse,
+            rehearse=rehearse,
+            until_ready=until == "ready",
+            gate=VersionGate(plex_version, VersionPolicy(version_policy)),
+        )
         asyncio.run(_until_signalled(options, progress))
 
 

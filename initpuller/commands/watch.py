@@ -26,7 +26,7 @@ from initpuller.commands.pairing import paired, pairing_if_given
     "--listen",
     envvar="PLEXODUS_LISTEN",
     metavar="ADDRESS:PORT",
-    default="0.0.0.0:8444",
+    default="[::]:8444",
     show_default=True,
     help="Where /healthz, /readyz, /progress and /metrics are answered.",
 )

@@ -1,7 +1,7 @@
 """A pull's milestones as Events on our own pod, and where it stands in a ConfigMap.
 
 In a thread of its own, which nobody waits for but a few seconds at the end: whatever the API does,
-the pull goes on.
+the pull goes on. What the API did not take is told again, until then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import structlog
 
-from initpuller.report.kube import Cluster, ClusterError, OwnPod, is_in_cluster
+from initpuller.report.kube import Cluster, ClusterError, Event, OwnPod, is_in_cluster, own_name
 from shared.checks import duration, size
 
 if TYPE_CHECKING:
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("puller")
 
+_NOBODY = "the cluster is not told of the pull"
 _GLANCE = 0.25
 """Seconds between two looks for news."""
 _KEPT_SECONDS = 10.0
 _PROGRESS_SECONDS = 30.0
+_PAUSE = 10.0
+"""Seconds until what was refused is tried again, while the pull goes on."""
 _LAST_SECONDS = 6.0
 """That the last news may take."""
 
@@ -45,10 +48,9 @@ class ClusterReport:
         self._progress = progress
         self._configmap = configmap
         self._is_over = threading.Event()
+        self._ends = float("inf")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
-        self._told = 0
-        self._kept = self._said = time.monotonic()
-        self._refused: set[str] = set()
+        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin with the first milestone: before it, other processes are still to be forked."""
@@ -64,6 +66,7 @@ class ClusterReport:
     ) -> None:
         """Tell what has not been told yet."""
         self._progress.heard = lambda: None
+        self._ends = time.monotonic() + _LAST_SECONDS
         self._is_over.set()
         if self._thread.is_alive():
             self._thread.join(_LAST_SECONDS)
@@ -75,56 +78,82 @@ class ClusterReport:
     async def _run(self) -> None:
         try:
             async with Cluster() as cluster:
-                await self._report(cluster, await cluster.own_pod())
+                await asyncio.gather(self._tell(cluster), self._show(cluster))
         except ClusterError as error:
-            _log.warning("the cluster is not told of the pull", reason=str(error))
+            _log.warning(_NOBODY, reason=str(error))
 
-    async def _report(self, cluster: Cluster, pod: OwnPod) -> None:
+    async def _tell(self, cluster: Cluster) -> None:
+        """Each milestone in an Event, and now and then one of how far it is."""
+        pod: OwnPod | None = None
+        told, said, first = 0, time.monotonic(), time.time_ns()
         while True:
             is_over = self._is_over.is_set()
-            is_news = await self._tell(cluster, pod)
-            now = time.monotonic()
-            if is_news or is_over or now - self._kept >= _KEPT_SECONDS:
-                self._kept = now
-                await self._keep(cluster, pod)
+            is_news = told < len(self._progress.milestones)
+            try:
+                pod = pod or await cluster.own_pod()
+                if is_news:
+                    await cluster.emit(pod, self._milestone(told, first))
+                elif is_over:
+                    return
+                elif time.monotonic() - said >= _PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    await cluster.emit(pod, self._how_far())
+            except ClusterError as error:
+                self._say_once("Events", error)
+                if pod is None or not error.is_final:
+                    if not await self._goes_on(error):
+                        return
+                    continue
+            if is_news:
+                told, said = told + 1, time.monotonic()
+            else:
+                await asyncio.sleep(_GLANCE)
+
+    async def _show(self, cluster: Cluster) -> None:
+        """Where the pull stands, after each milestone and every few seconds, in the ConfigMap."""
+        shown, kept = 0, time.monotonic()
+        while self._configmap:
+            is_over, reached = self._is_over.is_set(), len(self._progress.milestones)
+            if is_over or reached > shown or time.monotonic() - kept >= _KEPT_SECONDS:
+                try:
+                    await cluster.keep(self._configmap, self._status())
+                except ClusterError as error:
+                    self._say_once("ConfigMap", error)
+                    if not await self._goes_on(error):
+                        return
+                    continue
+                shown, kept = reached, time.monotonic()
             if is_over:
                 return
             await asyncio.sleep(_GLANCE)
 
-    async def _tell(self, cluster: Cluster, pod: OwnPod) -> bool:
-        """Events; whether something was reached since the last look."""
-        milestones = self._progress.milestones[self._told :]
-        for reached, about in milestones:
-            await self._event(cluster, pod, reached, about)
-        self._told += len(milestones)
-        if milestones:
-            self._said = time.monotonic()
-        elif time.monotonic() - self._said >= _PROGRESS_SECONDS:
-            self._said = time.monotonic()
-            await self._event(cluster, pod, "Progress", _in_words(self._progress.standing()))
-        return bool(milestones)
+    async def _goes_on(self, error: ClusterError) -> bool:
+        """Wait, if the pull is not over; whether there is time, and reason, for another try."""
+        await asyncio.to_thread(self._is_over.wait, _PAUSE)
+        await asyncio.sleep(_GLANCE)
+        return not (self._is_over.is_set() and (error.is_final or time.monotonic() >= self._ends))
 
-    async def _event(self, cluster: Cluster, pod: OwnPod, reason: str, note: str) -> None:
-        try:
-            await cluster.emit(pod, reason, note, warns=reason == "Failed")
-        except ClusterError as error:
-            self._say_once("Events", error)
+    def _milestone(self, index: int, first: int) -> Event:
+        reached, about, when = self._progress.milestones[index]
+        return Event(f"{own_name()}.{first + index:x}", reached, about, when, reached == "Failed")
 
-    async def _keep(self, cluster: Cluster, pod: OwnPod) -> None:
-        if not self._configmap:
-            return
+    def _how_far(self) -> Event:
+        words = _in_words(self._progress.standing())
+        return Event(
+            f"{own_name()}.{time.time_ns():x}", "Progress", words, datetime.now(UTC), warns=False
+        )
+
+    def _status(self) -> dict[str, str]:
         found = msgspec.to_builtins(self._progress.standing())
         data = {key: "" if value is None else str(value) for key, value in found.items()}
-        data |= {"pod": pod.name, "updated": datetime.now(UTC).isoformat(timespec="seconds")}
-        try:
-            await cluster.keep(pod, self._configmap, data)
-        except ClusterError as error:
-            self._say_once("ConfigMap", error)
+        updated = datetime.now(UTC).isoformat(timespec="seconds")
+        return data | {"pod": own_name(), "updated": updated}
 
     def _say_once(self, what: str, error: ClusterError) -> None:
-        if what not in self._refused:
-            self._refused.add(what)
-            _log.warning(f"the cluster takes no {what}", reason=str(error))
+        text = f"the cluster takes no {what}" if error.status else _NOBODY
+        if text not in self._said:
+            self._said.add(text)
+            _log.warning(text, reason=str(error))
 
 
 def _in_words(standing: Standing) -> str:

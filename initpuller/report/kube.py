@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +19,7 @@ import structlog
 from shared.errors import printable
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
 
 _log = structlog.get_logger("puller")
@@ -37,18 +36,70 @@ _MAX_NOTE = 1024
 
 
 class ClusterError(Exception):
-    """The API refused, or did not answer in time."""
+    """The API refused, did not answer in time, or not with what was asked for."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
+        """Of the HTTP answer; 0: there was none that can be read."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request would be refused again."""
+        return self.status // 100 == 4 and self.status not in _PASSING  # noqa: PLR2004
+
+
+_PASSING = (408, 429)
+"""Refusals that pass (RFC 9110 section 15.5.9, RFC 6585 section 4)."""
+_CONFLICT = 409
+
+
+class _Container(msgspec.Struct):
+    image: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    uid: str
+
+
+class _PodSpec(msgspec.Struct):
+    containers: list[_Container]
+
+
+class _Pod(msgspec.Struct):
+    """As much of a Pod as we need (Kubernetes API reference, Pod v1)."""
+
+    metadata: _Metadata
+    spec: _PodSpec
+
+
+class _Status(msgspec.Struct):
+    """Why not (Kubernetes API reference, Status v1)."""
+
+    message: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class OwnPod:
     """The pod that we run in."""
 
-    namespace: str
     name: str
     uid: str
     images: tuple[str, ...]
     """Of its containers; not of its init containers."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a pod."""
+
+    name: str
+    """Unlike any other's: an Event that is told twice is there once."""
+    reason: str
+    note: str
+    when: datetime
+    warns: bool
 
 
 class Cluster:
@@ -78,57 +129,64 @@ class Cluster:
         await self._api.close()
 
     async def own_pod(self) -> OwnPod:
-        """Ourselves: by ``POD_NAME``, or by the host name, which is a pod's own unless it is told.
+        """Ourselves, as the API has us.
+
+        Raises:
+            ClusterError: refused, no answer, or none that is a Pod.
+        """
+        path = f"/api/v1/namespaces/{self._namespace}/pods/{own_name()}"
+        try:
+            pod = msgspec.json.decode(await self._ask("GET", path), type=_Pod)
+        except msgspec.MsgspecError as error:
+            raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
+        images = tuple(each.image for each in pod.spec.containers)
+        return OwnPod(own_name(), pod.metadata.uid, images)
+
+    async def emit(self, pod: OwnPod, event: Event) -> None:
+        """Tell what happened to ``pod`` (Kubernetes API reference, Event v1 events.k8s.io).
 
         Raises:
             ClusterError: refused, or no answer.
         """
-        name = os.environ.get("POD_NAME") or os.environ.get("HOSTNAME", "")
-        pod = await self._ask("GET", f"/api/v1/namespaces/{self._namespace}/pods/{name}")
-        images = tuple(str(each["image"]) for each in pod["spec"]["containers"])
-        return OwnPod(self._namespace, name, pod["metadata"].get("uid", ""), images)
-
-    async def emit(self, pod: OwnPod, reason: str, note: str, *, warns: bool) -> None:
-        """An Event about ``pod`` (Kubernetes API reference, Event v1 events.k8s.io).
-
-        Raises:
-            ClusterError: refused, or no answer.
-        """
-        now = datetime.now(UTC)
-        event = {
+        told = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{pod.name}.{time.time_ns():x}"},
+            "metadata": {"name": event.name},
             "regarding": {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "namespace": pod.namespace,
+                "namespace": self._namespace,
                 "name": pod.name,
                 "uid": pod.uid,
             },
-            "type": "Warning" if warns else "Normal",
-            "reason": reason,
+            "type": "Warning" if event.warns else "Normal",
+            "reason": event.reason,
             "action": "Pull",
-            "note": note.encode()[:_MAX_NOTE].decode(errors="ignore"),
-            "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "note": event.note.encode()[:_MAX_NOTE].decode(errors="ignore"),
+            "eventTime": event.when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": pod.name,
         }
-        path = f"/apis/events.k8s.io/v1/namespaces/{pod.namespace}/events"
-        await self._ask("POST", path, event)
+        try:
+            await self._ask(
+                "POST", f"/apis/events.k8s.io/v1/namespaces/{self._namespace}/events", told
+            )
+        except ClusterError as error:
+            if error.status != _CONFLICT:
+                raise
 
-    async def keep(self, pod: OwnPod, configmap: str, data: dict[str, str]) -> None:
+    async def keep(self, configmap: str, data: dict[str, str]) -> None:
         """Have ``data`` in a ConfigMap that is there; its other keys stay.
 
         Raises:
             ClusterError: refused, not there, or no answer.
         """
-        path = f"/api/v1/namespaces/{pod.namespace}/configmaps/{configmap}"
+        path = f"/api/v1/namespaces/{self._namespace}/configmaps/{configmap}"
         await self._ask("PATCH", path, {"data": data}, "application/merge-patch+json")  # RFC 7396
 
     async def _ask(
         self, method: str, path: str, body: object = None, media_type: str = "application/json"
-    ) -> dict[str, Any]:
+    ) -> bytes:
         headers = {"Accept": "application/json", "Content-Type": media_type}
         try:
             async with asyncio.timeout(_SECONDS):
@@ -136,14 +194,18 @@ class Cluster:
                     method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
                 )
                 response = await self._api.call_api(*request)
-                content = await response.read()
-            answer: dict[str, Any] = msgspec.json.decode(content)
+                content: bytes = await response.read()
         except Exception as error:
             raise ClusterError(_reason(error)) from error
-        if response.status >= 300:  # noqa: PLR2004 - what is no success
-            said = answer.get("message") or answer.get("reason") or ""
-            raise ClusterError(printable(f"{method} {path}: {response.status} {said}"))
-        return answer
+        if response.status // 100 != 2:  # noqa: PLR2004 - what is no success
+            text = printable(f"{method} {path}: {response.status} {_why(content)}")
+            raise ClusterError(text, response.status)
+        return content
+
+
+def own_name() -> str:
+    """Our pod's: ``POD_NAME``, or the host's, which is the pod's own unless it is told another."""
+    return os.environ.get("POD_NAME") or os.environ.get("HOSTNAME", "")
 
 
 def is_in_cluster() -> bool:
@@ -174,6 +236,14 @@ def _client() -> Any:  # noqa: ANN401 - the library has no types
     token, authority = (os.path.join(SERVICE_ACCOUNT, each) for each in ("token", "ca.crt"))
     InClusterConfigLoader(token, authority).load_and_set(configuration)
     return ApiClient(configuration)
+
+
+def _why(content: bytes) -> str:
+    try:
+        status = msgspec.json.decode(content, type=_Status)
+    except msgspec.MsgspecError:
+        return ""
+    return status.message or status.reason
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +25,8 @@ class Probes:
     """A small HTTP server in a thread: ``/healthz``, ``/readyz``, ``/progress``, ``/metrics``.
 
     Args:
-        address: host and port to listen on.
+        address: host and port to listen on; ``::`` is every address of both families, or of the
+            one that the machine has.
         is_ready: whether ``/readyz`` says yes.
         progress: the JSON that ``/progress`` shows.
         metrics: what ``/metrics`` shows.
@@ -50,7 +53,7 @@ class Probes:
             }
 
         try:
-            self._server = _Server(address, Handler)
+            self._server = _listening(address, Handler)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen there ({error.strerror})", path="{}:{}".format(*address)
@@ -76,6 +79,28 @@ class Probes:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+
+class _ServerOfBoth(_Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """On ``::``, for clients of IPv4 too, whatever the system's default (RFC 3493, 5.3)."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def _listening(address: tuple[str, int], handler: type[_Handler]) -> _Server:
+    host, port = address
+    if ":" not in host:
+        return _Server(address, handler)
+    try:
+        return _ServerOfBoth(address, handler)
+    except OSError as error:
+        # Machines without IPv6 have no such family, or no such address.
+        if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - as was asked
 
 
 class _Handler(BaseHTTPRequestHandler):

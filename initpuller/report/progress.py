@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import msgspec
@@ -40,6 +41,7 @@ class Milestone(NamedTuple):
 
     reached: Reached
     about: str
+    when: datetime
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -137,7 +139,7 @@ class PullProgress:
 
     def reached(self, milestone: Reached, about: str) -> None:
         """Have people told."""
-        self.milestones.append(Milestone(milestone, about))
+        self.milestones.append(Milestone(milestone, about, datetime.now(UTC)))
         self.heard()
 
     def failed(self, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,32 +18,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reported(
-    progress: PullProgress, listen: tuple[str, int] | None, configmap: str
-) -> Iterator[None]:
-    """Inside, ``progress`` shows in the cluster and on a port; what goes wrong inside, too.
+def reported(progress: PullProgress, configmap: str) -> Iterator[None]:
+    """Inside, ``progress`` shows in the cluster; what goes wrong inside, too.
 
     Args:
         progress: of the pull inside.
-        listen: host and port of the probes; None: no port.
         configmap: see :class:`ClusterReport`.
-
-    Raises:
-        ConfigurationError: it cannot listen there.
     """
-    with ExitStack() as stack:
-        if listen is not None:
-            stack.enter_context(
-                Probes(
-                    listen,
-                    lambda: progress.standing().phase == "done",
-                    lambda: msgspec.json.encode(progress.standing()),
-                    lambda: pull_metrics(progress.standing()),
-                )
-            )
-        stack.enter_context(ClusterReport(progress, configmap))
+    with ClusterReport(progress, configmap):
         try:
             yield
         except Exception as error:
             progress.failed(str(error))
             raise
+
+
+def probes(progress: PullProgress, listen: tuple[str, int]) -> Probes:
+    """What shows ``progress`` on a port.
+
+    Raises:
+        ConfigurationError: it cannot listen there.
+    """
+    return Probes(
+        listen,
+        lambda: progress.standing().phase == "done",
+        lambda: msgspec.json.encode(progress.standing()),
+        lambda: pull_metrics(progress.standing()),
+    )

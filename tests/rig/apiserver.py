@@ -37,12 +37,18 @@ class ApiServer:
         """What is answered with 403: a part of a path."""
         self.seconds = 0.0
         """Until each answer."""
+        self.instead: dict[str, list[tuple[int, str]]] = {}
+        """Statuses and bodies of the first answers, by a part of the path."""
 
     async def answer(self, request: web.Request) -> web.Response:
         """The pod, what was given, or a Status."""
         right = request.headers.get("Authorization", "")
         self.asked.append((request.method, request.path, right))
         await asyncio.sleep(self.seconds)
+        for part, answers in self.instead.items():
+            if part in request.path and answers:
+                status, text = answers.pop(0)
+                return web.Response(status=status, text=text, content_type="application/json")
         status = 403 if self.refuses and self.refuses in request.path else self.status
         if status != 200:
             refusal = {"kind": "Status", "message": "not for you", "code": status}
