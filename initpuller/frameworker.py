@@ -12,23 +12,26 @@ import ctypes
 import os
 import pickle
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from initpuller.volume.blocks import Unpacked, keep_block, patch_block, read_block
+from initpuller.volume.packed import read_packed
 from initpuller.volume.unpack import unpack_frame
 from initpuller.wire.frameconnection import Answer, FrameConnection, Held
 from shared import protocol
 from shared.codec import Encoding, decode, max_encoded
+from shared.digest import sha256, sha256_of_all
 from shared.errors import PlexodusError, ProtocolViolation, storage_error
 from shared.filedigests import FileDigests
-from shared.frameplan import block_length
+from shared.frameplan import block_length, is_large
 from shared.mallopt import keep_freed_memory
 from shared.manifestfile import read_entries
 from shared.pieces import format_pieces, places
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
+    from shared.digest import Buffer
     from shared.frameplan import Frame
     from shared.manifest import Entry
     from shared.manifestfile import Location
@@ -66,7 +69,8 @@ class Order:
     entries: Location
     """Where in the manifest its entries are."""
     held: str | None
-    """The digest of what an earlier snapshot left in its place."""
+    """The digest of what an earlier snapshot left in its place, or was renamed to it; empty: it is
+    to be read."""
     following: int | None
     """The frame that this worker will be asked for next, if nothing is held of it: its request goes
     out ahead."""
@@ -104,8 +108,10 @@ class FrameWorker:
         if order.following is not None:
             wanted.append(self._route(order.following))
         entries = self._entries_at(order.entries)
-        if order.held is not None:
+        if order.held is not None and is_large(entries[0]):
             return self._renew(frame, entries, order.held, wanted)
+        if order.held is not None:
+            return self._renamed(frame, entries, order.held, wanted)
         answer = self._ask(wanted).answer(max_encoded(frame.size))
         return self._unpack(frame, entries, answer)
 
@@ -121,9 +127,12 @@ class FrameWorker:
     def _renew(self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]) -> Unpacked:
         """Bring what of a block is not as an earlier snapshot left it."""
         old, most = b"", max_encoded(frame.size)
+        if not held:
+            old = read_block(self._staging, frame, entries[0])
+            held = sha256_of_all([sha256(old)]).hex()
         answer = self._ask(wanted, Held(held)).answer(most)
         if answer.wants_pieces:
-            old = read_block(self._staging, frame, entries[0])
+            old = old or read_block(self._staging, frame, entries[0])
             answer = self._ask(wanted, Held(held, format_pieces(old))).answer(most)
         if answer.encoded is None:
             return keep_block(self._staging, frame, entries[0], answer.tag)
@@ -135,14 +144,27 @@ class FrameWorker:
         changed = decode(answer.encoded, _ENCODING, sum(length for _, length in where))
         return patch_block(self._staging, frame, entries[0], old, where, changed, answer.tag)
 
+    def _renamed(
+        self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]
+    ) -> Unpacked:
+        """Make a packed frame of files that the volume has, if the agent has them so, too."""
+        tar = read_packed(self._staging, frame, entries, held)
+        answer = self._ask(wanted, Held(held) if tar is not None else None).answer(
+            max_encoded(frame.size)
+        )
+        if tar is None or answer.encoded is not None:
+            return self._unpack(frame, entries, answer)
+        return replace(self._written(frame, entries, tar, held), is_held=True)
+
     def _unpack(self, frame: Frame, entries: list[Entry], answer: Answer) -> Unpacked:
         if answer.encoded is None:
             raise ProtocolViolation("nothing, for a frame that was asked for whole")
         tar = decode(answer.encoded, _ENCODING, frame.size)
+        return self._written(frame, entries, tar, answer.tag)
+
+    def _written(self, frame: Frame, entries: list[Entry], tar: Buffer, tag: str) -> Unpacked:
         ownership = self._assignment.ownership
-        return unpack_frame(
-            self._staging, frame, entries, tar, answer.tag, ownership, self._digests
-        )
+        return unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Have all that is ``wanted`` under way; the connection that answers the first of it.

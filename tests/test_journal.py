@@ -49,7 +49,7 @@ def _replayed(path: Path, content: bytes, frames: int = FRAMES) -> list[int]:
         f"done 2 {DIGEST[:-1]}\n".encode(),
         f"done  2 {DIGEST}\n".encode(),
         f"kept 2 {DIGEST[1:]}\n".encode(),
-        b"held 2\n",
+        b"held\n",
         f"kept {FRAMES}\n".encode(),
         b"undo 0\n",
         "done ２ ".encode() + DIGEST.encode() + b"\n",  # noqa: RUF001 - digits of another script

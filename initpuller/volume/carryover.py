@@ -7,29 +7,31 @@ and every frame it lay in is journalled; a frame need not be fetched if all its 
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from initpuller.volume.names import remove
-from shared.dirstack import DirStack
+from initpuller.volume.moves import trace_of
+from shared.digest import sha256, sha256_of_all
 from shared.errors import SnapshotGone
-from shared.frameplan import is_large
+from shared.frameplan import FRAME, is_large
 from shared.manifest import Kind
 from shared.memberpath import sort_key
-from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from initpuller.volume.delta import Delta
     from initpuller.volume.journal import Journal
+    from initpuller.volume.moves import Moves, Trace
     from shared.filedigests import FileDigests
     from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
 
 _BATCH = 4096
 """Digests that are copied at once."""
+_MOST = 50_000
+"""Files that are gone, and new ones, among which renamed ones are looked for; more take memory."""
+_NOTHING = sha256(b"")
 
 
 @dataclass
@@ -39,8 +41,8 @@ class Carried:
     kept: list[tuple[int, str | None]] = field(default_factory=list)
     """Frames that need not be fetched, with their digests where these are known."""
     held: list[tuple[int, str]] = field(default_factory=list)
-    """Frames of large files that have changed, with the digest of what is in their place: those of
-    which the agent has another one are fetched."""
+    """Frames of files that have changed or were renamed, with the digest of what is, or will be, in
+    their place: those of which the agent has another one are fetched."""
 
 
 def carry_over(
@@ -51,6 +53,7 @@ def carry_over(
     new_digests: FileDigests,
     is_steady: Callable[[Entry], bool],
     delta: Delta,
+    moves: Moves,
 ) -> Carried:
     """What can stay, and what may; copies the digests of files that can.
 
@@ -62,6 +65,7 @@ def carry_over(
         new_digests: get those of the files that stay.
         is_steady: whether a file that both saw alike has not changed in between.
         delta: is told of all that differs.
+        moves: gets the files that were renamed.
 
     Raises:
         SnapshotGone: the new snapshot is a delta that keeps what is not on the volume.
@@ -71,14 +75,17 @@ def carry_over(
     for number, entry, before in _paired(old, old_digests, new):
         was = before.entry if before is not None else None
         if entry is None:
-            if was is not None:
-                delta.gone(was)
+            if before is not None:
+                delta.gone(before.entry)
+                files.left(before)
         elif entry.kind is not Kind.FILE:
             delta.seen(number, entry, was, stays=False)
+            if before is not None:
+                files.left(before)
         else:
             match = before if was is not None and was.kind is Kind.FILE else None
             delta.seen(number, entry, was, stays=files.take(number, entry, match))
-    return files.carried()
+    return files.carried(moves)
 
 
 class _Files:
@@ -100,7 +107,11 @@ class _Files:
         self._is_all_there = len(journal) == len(old.plan)
         self._fetched = bytearray(len(new.plan))
         self._tags: dict[int, str | None] = {}
-        self._held: list[tuple[int, str]] = []
+        self._held: dict[int, str] = {}
+        self._left: dict[Trace, tuple[_Match, range]] = {}
+        """What was at paths that have something else now, or nothing; and which frames that is."""
+        self._came: list[tuple[int, Entry]] = []
+        """What is new at its path."""
         self._copied: list[tuple[int, bytes | None]] = []
 
     def take(self, number: int, entry: Entry, match: _Match | None) -> bool:
@@ -123,19 +134,83 @@ class _Files:
         frames = self._new.plan.frames_of(number, entry)
         for frame in frames:
             self._fetched[frame] = 1
-        if match is None or not is_large(entry) or not entry.data is match.entry.data is None:
+        if match is None or match.entry.inode != entry.inode:
+            self._came.append((number, entry))
+            if match is not None:
+                self.left(match, frames)
+        return match is not None and self._hold(entry, frames, match)
+
+    def left(self, match: _Match, frames: range = range(0)) -> None:
+        """Take in what is not at its path any more.
+
+        Args:
+            match: it.
+            frames: of what is at its path now, if that is a file.
+        """
+        if match.entry.kind is Kind.FILE and match.entry.size > 0:
+            self._left[trace_of(match.entry)] = match, frames
+
+    def _hold(self, entry: Entry, frames: range, match: _Match) -> bool:
+        """Whether what was in ``match`` may be, block by block, what is in ``entry``."""
+        if not is_large(entry) or not entry.data is match.entry.data is None:
             return False
         pairs = zip(frames, match.tags(self._old, self._journal), strict=False)
-        held = [(frame, tag) for frame, tag in pairs if tag is not None]
-        self._held += held
+        held = {frame: tag for frame, tag in pairs if tag is not None}
+        self._held.update(held)
         return bool(held)
 
-    def carried(self) -> Carried:
-        """After the last of them."""
+    def carried(self, moves: Moves) -> Carried:
+        """After the last of them.
+
+        Args:
+            moves: gets the files that were renamed.
+        """
         self._digests.put(self._copied)
+        if max(len(self._left), len(self._came)) <= _MOST:
+            self._find(moves)
         out = enumerate(self._fetched)
         kept = [(frame, self._tags.get(frame)) for frame, is_out in out if not is_out]
-        return Carried(kept, self._held)
+        return Carried(kept, sorted(self._held.items()))
+
+    def _find(self, moves: Moves) -> None:
+        """Match what is new with what has left, by what a rename does not change."""
+        small: dict[int, tuple[Entry, _Match]] = {}
+        large: list[tuple[int, Entry, _Match]] = []
+        for number, entry in self._came:
+            match, _ = self._left.get(trace_of(entry), (None, range(0)))
+            if match is None or not match.is_whole(self._old, self._journal):
+                continue
+            if is_large(entry):
+                large.append((number, entry, match))
+            elif match.digest is not None:
+                small[number] = entry, match
+        for *_, match in large:
+            for frame in self._left[trace_of(match.entry)][1]:
+                self._held.pop(frame, None)
+        for number, entry, match in large:
+            if self._hold(entry, self._new.plan.frames_of(number, entry), match):
+                moves.add(match.entry, entry)
+        for first in {self._new.plan.frames_of(number, small[number][0])[0] for number in small}:
+            self._hold_packed(first, small, moves)
+
+    def _hold_packed(
+        self, number: int, renamed: dict[int, tuple[Entry, _Match]], moves: Moves
+    ) -> None:
+        """If all files of a packed frame were renamed, what it holds is known."""
+        frame, sums = self._new.plan[number], list[bytes]()
+        for each, entry in enumerate(self._new.entries(frame.first, frame.count), frame.first):
+            if entry.kind is not Kind.FILE or entry.kept:
+                continue
+            digest = renamed[each][1].digest if each in renamed else None
+            if entry.size == 0:
+                digest = _NOTHING
+            if digest is None:
+                return
+            sums.append(digest)
+        self._held[number] = sha256_of_all(sums).hex()
+        inside = range(frame.first, frame.first + frame.count)
+        for entry, match in (renamed[each] for each in inside if each in renamed):
+            moves.add(match.entry, entry)
 
     def _is_good(self, entry: Entry, match: _Match) -> bool:
         if not entry.is_as_in(match.entry) or not self._is_steady(entry):
@@ -157,46 +232,12 @@ class _Match(NamedTuple):
         return all(frame in journal for frame in old.plan.frames_of(self.position, self.entry))
 
     def tags(self, old: ManifestFile, journal: Journal) -> list[str | None]:
-        """The digests of its pieces, if it is large, where they are known."""
+        """The digests of its pieces, if it is large, where they are known; see :class:`Journal`."""
         if not is_large(self.entry):
             return []
+        if self.entry.kept:
+            return [""] * len(range(0, self.entry.size, FRAME))
         return [journal.tag(frame) for frame in old.plan.frames_of(self.position, self.entry)]
-
-
-def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Remove from staging what ``manifest`` does not have, and what is not safely there.
-
-    Args:
-        staging: descriptor of the staging folder.
-        manifest: what shall be there.
-        journal: which of its frames are.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
-    if os.geteuid():
-        _reopen_folders(staging)
-    walk = TreeWalk(staging, manifest.root, inside=False)
-    unwanted = list(_unwanted(walk.entries(), manifest, journal))
-    with DirStack(staging, create=True) as folders:
-        for path in reversed(unwanted):
-            folder, name = folders.parent(path)
-            remove(folder, name)
-
-
-def _reopen_folders(above: int) -> None:
-    """Without privileges, what was closed for publication can neither be walked nor removed."""
-    for name in os.listdir(above):
-        info = os.stat(name, dir_fd=above, follow_symlinks=False)
-        if not stat.S_ISDIR(info.st_mode):
-            continue
-        if info.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-            os.chmod(name, stat.S_IRWXU, dir_fd=above)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-        try:
-            _reopen_folders(fd)
-        finally:
-            os.close(fd)
 
 
 def _paired(
@@ -227,27 +268,6 @@ def _paired(
     while before is not None:
         yield len(new.plan), None, before
         before = next(known, None)
-
-
-def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) -> Iterator[bytes]:
-    wanted = enumerate(manifest)
-    number, want = next(wanted)
-    for entry in found:
-        key = sort_key(entry.path)
-        while sort_key(want.path) < key:
-            following = next(wanted, None)
-            if following is None:
-                yield entry.path
-                break
-            number, want = following
-        else:
-            same_place = want.path == entry.path
-            is_folder = entry.kind is Kind.DIRECTORY and want.kind is Kind.DIRECTORY
-            frames = manifest.plan.frames_of(number, want)
-            # What is held is written over piece by piece.
-            is_safe = all(frame in journal for frame in frames) or any(map(journal.tag, frames))
-            if not same_place or not (is_folder or (want.kind is Kind.FILE and is_safe)):
-                yield entry.path
 
 
 def drop_files(*paths: str) -> None:

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.fileattributes import set_attributes
-from initpuller.volume.names import make_hardlink, make_symlink
+from initpuller.volume.names import is_file, make_hardlink, make_symlink
 from shared.dirstack import DirStack
 from shared.errors import printable, storage_error
 from shared.filedigests import hash_descriptor
@@ -109,7 +109,7 @@ class Finisher:
         if is_new and not attributes:
             return
         folder, name = folders.parent(entry.path)
-        if not _is_file(folder, name):
+        if not is_file(folder, name):
             self._lost.add(entry.path)
             self._digests.put([(number, None)])
             return
@@ -132,10 +132,3 @@ class Finisher:
             return entry.kept
         frames = self._manifest.plan.frames_of(number, entry)
         return self._journal.is_of_earlier_run(frames[0])
-
-
-def _is_file(folder: int, name: bytes) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False

@@ -4,8 +4,8 @@
 
     done 17 <the frame's digest>
     kept 18 <the frame's digest, if known>       all of it was there from an earlier snapshot
-    held 19 <another frame's digest>             that piece of a file is there, as it was: ask if it
-                                                 has changed
+    held 19 <another frame's digest, if known>   that piece of a file, or all files of a frame that
+                                                 were renamed, are there: ask if they have changed
     redo 17                                      found damaged later
 
 A frame's line is written only after its files are on disk. A torn last line, or whatever a power
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _LINE = re.compile(
-    rb"(?:(done|held) (\d{1,12}) ([0-9a-f]{64})|(kept) (\d{1,12})(?: ([0-9a-f]{64}))?"
+    rb"(?:(done) (\d{1,12}) ([0-9a-f]{64})|(kept|held) (\d{1,12})(?: ([0-9a-f]{64}))?"
     rb"|(redo) (\d{1,12}))\n"
 )
 
@@ -82,9 +82,14 @@ class Journal:
     def tag(self, frame: int) -> str | None:
         """The digest of what is on the volume in frame number ``frame``'s place, if that is known.
 
-        Of a frame that is not safe it is an earlier snapshot's, which may be the same.
+        Of a frame that is not safe it is an earlier snapshot's, which may be the same; or empty,
+        where something is there, but its digest was never told.
         """
         return self._tags.get(frame)
+
+    def held(self) -> Iterator[int]:
+        """The numbers of the frames that are not safe, and in whose place something is known."""
+        return (number for number in list(self._tags) if not self._done[number])
 
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
         """Record frames, each with its hexadecimal digest, durably.
@@ -105,14 +110,15 @@ class Journal:
 
         Args:
             kept: frames all of whose content is there.
-            held: frames in whose place is what has this digest.
+            held: frames in whose place is what has this digest, or an unknown one, if it is empty.
 
         Raises:
             OSError: as for :meth:`done`.
         """
         kept, held = list(kept), list(held)
         lines = [f"kept {number} {tag}\n" if tag else f"kept {number}\n" for number, tag in kept]
-        self._append("".join(lines + [f"held {number} {tag}\n" for number, tag in held]))
+        lines += [f"held {number} {tag}".rstrip() + "\n" for number, tag in held]
+        self._append("".join(lines))
         for number, tag in kept:
             self._done[number] = 1
             if tag:
@@ -126,6 +132,8 @@ class Journal:
             OSError: as for :meth:`done`.
         """
         frames = list(frames)
+        if not frames:
+            return
         self._append("".join(f"redo {number}\n" for number in frames))
         for number in frames:
             self._done[number] = 0
@@ -163,8 +171,9 @@ def _replay(file: BinaryIO, done: bytearray, tags: dict[int, str]) -> int:
         number = int(found[2] or found[5] or found[8]) if found else len(done)
         if found is None or number >= len(done):
             break
-        done[number] = found[1] == b"done" or found[4] is not None
-        if tag := found[3] or found[6]:
+        done[number] = found[1] is not None or found[4] == b"kept"
+        tag = found[3] or found[6] or (b"" if found[4] == b"held" else None)
+        if tag is not None:
             tags[number] = tag.decode()
         else:
             tags.pop(number, None)

@@ -37,6 +37,11 @@ class Layout:
         return os.path.join(self.folder, "staging")
 
     @property
+    def moving(self) -> str:
+        """Files on their way from one path to another; no library has this name."""
+        return os.path.join(self.staging, STATE_FOLDER.decode())
+
+    @property
     def state(self) -> str:
         """Phase and snapshot."""
         return os.path.join(self.folder, "state.json")

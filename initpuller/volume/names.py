@@ -31,6 +31,18 @@ def remove(folder: int, name: bytes) -> None:
         os.unlink(name, dir_fd=folder)
 
 
+def is_file(folder: int, name: bytes) -> bool:
+    """Whether ``name`` in ``folder`` is a file, and no symlink to one.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def make_symlink(folder: int, name: bytes, entry: Entry, ownership: Ownership) -> os.stat_result:
     """Make ``name`` the symlink ``entry``; one that an earlier run made is kept.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Self
 
-from initpuller.volume.carryover import drop_files, prune
+from initpuller.volume.carryover import drop_files
 from initpuller.volume.conform import conform
 from initpuller.volume.delta import Delta
 from initpuller.volume.finish import Finisher
 from initpuller.volume.journal import Journal, count_done
+from initpuller.volume.moves import Moves
 from initpuller.volume.names import remove
+from initpuller.volume.prune import forget_lost, prune
 from initpuller.volume.records import State, load_state, save_state
 from initpuller.volume.takeover import take_over
 from initpuller.volume.timestamps import timestamp
@@ -66,6 +68,7 @@ class Staging:
         manifest: ManifestFile,
         ownership: Ownership,
         delta: Delta | None = None,
+        moves: Moves | None = None,
     ) -> Self:
         """Go on with what ``state`` describes; remove what an earlier snapshot left.
 
@@ -75,24 +78,30 @@ class Staging:
             manifest: what shall be there.
             ownership: whose it shall be.
             delta: all that is not as it shall be, where that is known.
+            moves: what was renamed, where that is known.
 
         Raises:
             StorageError: as the filesystem says.
         """
         try:
             staging = cls(layout, state, manifest, ownership, delta)
-            if delta is not None:
-                delta.remove_gone(staging.fd)
-                syncfs(staging.fd)
-            elif state.prune and os.path.lexists(layout.staged(state.snapshot.library.name)):
-                prune(staging.fd, manifest, staging.journal)
-                syncfs(staging.fd)
             if state.prune:
+                staging._prune(moves or Moves())
+                syncfs(staging.fd)
                 state.prune = False
                 save_state(layout, state)
+            forget_lost(staging.fd, manifest, staging.journal)
         except OSError as error:
             raise storage_error(error, layout.staging) from error
         return staging
+
+    def _prune(self, moves: Moves) -> None:
+        moves.set_aside(self.fd, self.layout.moving)
+        if self._delta is not None:
+            self._delta.remove_gone(self.fd)
+        elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
+            prune(self.fd, self.manifest, self.journal)
+        moves.put_in_place(self.fd, self.layout.moving)
 
     def close(self) -> None:
         """Close what is open."""
@@ -220,7 +229,7 @@ def begin(
     Raises:
         StorageError: as the filesystem says.
     """
-    delta: Delta | None = None
+    delta, moves = None, Moves()
     if state is None:
         # Records without a state: someone moved it away to begin anew.
         drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
@@ -232,11 +241,11 @@ def begin(
         if done is not None and done.name != state.snapshot.id:
             done = None
         found = Delta()
-        state = take_over(layout, state, snapshot, manifest, ownership, found, done)
+        state = take_over(layout, state, snapshot, manifest, ownership, found, moves, done)
         is_known = done is not None and bool(snapshot.base) and not state.reown
         delta = found if is_known and found.is_small else None
     save_state(layout, state)
-    return Staging.resume(layout, state, manifest, ownership, delta)
+    return Staging.resume(layout, state, manifest, ownership, delta, moves)
 
 
 def _another_run(state: State, ownership: Ownership) -> None:

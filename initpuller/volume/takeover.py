@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from initpuller.volume.delta import Delta
     from initpuller.volume.layout import Layout
+    from initpuller.volume.moves import Moves
     from initpuller.volume.ownership import Ownership
     from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
@@ -31,6 +32,7 @@ def take_over(
     manifest: ManifestFile,
     ownership: Ownership,
     delta: Delta,
+    moves: Moves,
     done: ManifestFile | None,
 ) -> State:
     """Go on from the snapshot in ``old`` to another one of the same library.
@@ -44,6 +46,7 @@ def take_over(
         manifest: all of it.
         ownership: whose it shall be.
         delta: is told of all that differs.
+        moves: gets the files that were renamed.
         done: the manifest of the snapshot in ``old``, if it is at hand.
 
     Raises:
@@ -78,6 +81,7 @@ def take_over(
                 FileDigests(layout.digests(snapshot.id), manifest.plan.entries),
                 _steadiness(old.snapshot, snapshot),
                 delta,
+                moves,
             )
             journal.carried(carried.kept, carried.held)
             syncfs(journal.fileno())
