@@ -38,8 +38,28 @@ _ROUNDS = 3
 """Times in one run that a snapshot is lost, or Plex started again, before we are done."""
 
 
+def is_over(target: str, *, rehearse: bool) -> bool:
+    """Whether everything is there: then nothing is done, and nobody is asked.
+
+    Args:
+        target: the volume.
+        rehearse: a rehearsal will do.
+
+    Raises:
+        ConfigurationError: ``target`` is no folder.
+        StorageError: the receipt cannot be read.
+    """
+    layout = open_layout(target)
+    receipt = finished(layout, rehearse=rehearse)
+    if receipt is None:
+        return False
+    _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
+    _sweep(layout, receipt)
+    return True
+
+
 async def pull(options: PullOptions, progress: PullProgress) -> None:
-    """Bring the library onto the volume, or find that it is there.
+    """Bring the library onto the volume, where :func:`is_over` says that there is something to do.
 
     Args:
         options: what the user wants.
@@ -49,14 +69,11 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         PlexodusError: the library's final name is then what it was before.
     """
     layout = open_layout(options.target)
-    receipt = finished(layout, rehearse=options.rehearse)  # nothing else runs yet
-    if receipt is not None:
-        _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
-        await asyncio.to_thread(_sweep, layout, receipt)
-        return
     with locked(layout), Workers(options.jobs) as workers:
         await asyncio.to_thread(take_back, layout, rehearse=options.rehearse)
         action = await asyncio.to_thread(look, layout, options.on_existing)
+        if action is Action.SKIP:
+            progress.skipped()
         if action is Action.NOTHING or action is Action.SKIP:
             return
         if action is Action.COMMIT and not options.cutover:

@@ -172,6 +172,7 @@ class Passes:
             _log.warning("not library content, left out", paths=snapshot.skipped)
         action = await asyncio.to_thread(look, layout, options.on_existing, name)
         if action is Action.SKIP:
+            self._progress.skipped()
             return None
         state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
         self._look = SourceLook(self._client, options.retrier, layout, snapshot)

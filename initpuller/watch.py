@@ -123,8 +123,12 @@ class Watch:
         self._enter("checking", f"Plex {identity.version} runs")
         _log.info("Plex runs", version=identity.version)
         if self._check() and self._apply():
-            self._enter("migrated", f"{self._options.target} is served by Plex {identity.version}")
-            self._keep()
+            about = f"{self._options.target} is served by Plex {identity.version}"
+            migrated = msgspec.structs.replace(
+                self._now, phase="migrated", since=timestamp(), about=about
+            )
+            self._keep(migrated)
+            self._now = migrated
             self._tell("migrated", self._now.about)
 
     def _wait(self) -> Identity | None:
@@ -200,10 +204,10 @@ class Watch:
     def _enter(self, phase: Phase, about: str) -> None:
         self._now.phase, self._now.since, self._now.about = phase, timestamp(), about
 
-    def _keep(self) -> None:
-        """Have the next start of the pod know that this is done."""
+    def _keep(self, migrated: Watched) -> None:
+        """Have the next start of the pod know that this is done, before anybody is told."""
         try:
-            write_durably(self._layout.migrated, self._progress() + b"\n")
+            write_durably(self._layout.migrated, msgspec.json.encode(migrated) + b"\n")
         except OSError as error:
             _log.warning("cannot be noted", path=self._layout.migrated, reason=error.strerror)
 

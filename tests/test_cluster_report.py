@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rig.apiserver import ApiServer, serving
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from rig.programs import Agent
 
 STATUS = ("--status-configmap", "plexodus-status")
+NOT_TOLD = "the cluster is not told all of the pull"
 
 
 @pytest.fixture
@@ -101,6 +104,64 @@ def test_last_word_about_a_mistake_in_the_options(
     assert "\n" not in last_word.read_text()
 
 
+def test_no_rights_at_all(agent: Agent, target: Path, server: ApiServer) -> None:
+    """One line says so, and the pull goes on."""
+    server.refuses = "/"
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0
+    assert [line["event"] for line in done.log].count(NOT_TOLD) == 1
+    assert (target / "Library").is_dir()
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["a status is asked for", "a pod"])
+def test_no_token(
+    agent: Agent, target: Path, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    """One line says so, and where it should be."""
+    if not asked:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    done = pull(target, agent, *(STATUS if asked else ()))
+    assert done.code == 0
+    [line] = [line for line in done.log if line["event"] == NOT_TOLD]
+    assert kube.token_path() in line["reason"]
+
+
+def test_identity_of_the_pod_is_given(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Whoever has it from the downward API needs no right to read Pods, and reads none."""
+    server.refuses = "/pods/"
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e", POD_UID="u")
+    assert done.code == 0
+    assert [event["regarding"]["uid"] for event in server.events] == ["u", "u", "u"]
+    assert not [path for _, path, _ in server.asked if "/pods/" in path]
+
+
+def test_name_server_does_not_answer(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process can end when the pull has: no thread that Python waits for still asks."""
+    is_over, real = threading.Event(), socket.getaddrinfo
+
+    def ask(host: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as it has them
+        if host == "api.example.org":
+            is_over.wait()
+        return real("localhost", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "api.example.org")
+    monkeypatch.setattr(kube, "_IMAGE_SECONDS", 0.2)
+    before = set(threading.enumerate())
+    try:
+        done = pull(target, agent, *STATUS)
+        assert done.code == 0
+        left = set(threading.enumerate()) - before
+        assert left
+        assert all(thread.daemon for thread in left)
+    finally:
+        is_over.set()
+    for thread in left:
+        thread.join(10)
+
+
 @pytest.mark.parametrize("refused", ["/pods/", "/events", "/configmaps/"])
 def test_rights_are_missing(
     agent: Agent, target: Path, library: Path, server: ApiServer, refused: str
@@ -110,9 +171,8 @@ def test_rights_are_missing(
     done = pull(target, agent, *STATUS)
     assert done.code == 0
     assert rsync_differences(library, target / "Library") == []
-    said = [line for line in done.log if "the cluster" in line["event"]]
-    assert len([line for line in said if "Plex" not in line["event"]]) == 1
-    assert all("403 not for you" in line["reason"] for line in said)
+    [line] = [line for line in done.log if line["event"] == NOT_TOLD]
+    assert "403 not for you" in line["reason"]
     assert bool(server.events) == (refused == "/configmaps/")
     assert (server.status_data.get("phase") == "done") == (refused != "/configmaps/")
 
@@ -153,6 +213,16 @@ def test_mistake_in_the_settings_is_told(
     assert server.events[0]["note"] == done.reason() == server.status_data["error"]
 
 
+def test_library_that_is_not_ours(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Plex will start on it: a warning says that nobody has verified it."""
+    (target / "Library").mkdir()
+    (target / "Library" / "file").touch()
+    assert pull(target, agent, *STATUS).code == 0
+    [event] = server.events
+    assert (event["type"], event["reason"]) == ("Warning", "Skipped")
+    assert server.status_data["phase"] == "skipped"
+
+
 def test_api_server_stalls(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +243,7 @@ def test_api_server_is_gone(
     done = pull(target, agent, *STATUS)
     assert done.code == 0
     assert server.asked == []
-    assert [line for line in done.log if line["event"] == "the cluster is not told of the pull"]
+    assert [line["event"] for line in done.log].count(NOT_TOLD) == 1
 
 
 def test_long_pulls_tell_how_far_they_are(

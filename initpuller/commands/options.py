@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from initpuller.plex.versiongate import VersionPolicy
+from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Globs(click.ParamType[str]):
@@ -47,15 +48,54 @@ PLEX_URL = click.option(
     help="Where the Plex listens that runs on this volume: in a pod, at the same address.",
 )
 
-MAP = click.option(
-    "--map",
-    "mappings",
-    envvar="PLEXODUS_MAP",
-    metavar="OLD=NEW",
-    multiple=True,
-    type=Globs(),
-    help="Media that was below OLD on the VM is below NEW here; can be repeated.",
-)
+
+def _mappings(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--map",
+        "mappings",
+        envvar="PLEXODUS_MAP",
+        metavar="OLD=NEW",
+        multiple=True,
+        type=Globs(),
+        hidden=hidden,
+        help="Media that was below OLD on the VM is below NEW here; can be repeated.",
+    )
+
+
+def _applies(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--apply-paths",
+        "applies",
+        envvar="PLEXODUS_APPLY_PATHS",
+        is_flag=True,
+        hidden=hidden,
+        help="Once Plex runs, have its libraries look where --map says: as 'paths --apply' does.",
+    )
+
+
+MAP = _mappings(hidden=False)
+APPLY_PATHS = _applies(hidden=False)
+
+
+def told_to_watch(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` what :func:`check_mappings` takes, which ``watch`` beside it will be told.
+
+    A sidecar that cannot start keeps Plex from starting: it is to be said before Plex is stopped.
+    """
+    return _mappings(hidden=True)(_applies(hidden=True)(command))
+
+
+def check_mappings(mappings: Iterable[str], *, applies: bool) -> None:
+    """Refuse what :data:`MAP` and :data:`APPLY_PATHS` cannot mean.
+
+    Raises:
+        ConfigurationError: a mapping is none, or there is none to be applied.
+    """
+    from initpuller.plex.paths import parse_mapping
+
+    parsed = [parse_mapping(each) for each in mappings]
+    if applies and not parsed:
+        raise ConfigurationError("--apply-paths needs --map", hint="Say what was where.")
 
 
 def version_gated(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
+import structlog
 
 from shared.errors import ConfigurationError
 from shared.pairing import PAIRING_VARIABLE, Pairing, parse_pairing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_log = structlog.get_logger("puller")
 
 
 def paired(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,15 +60,15 @@ def chosen_pairing(path: str | None, certificate: str, key: str) -> Pairing:
     return replace(parse_pairing(_pairing_text(path)), certificate=certificate, key=key)
 
 
-def pairing_if_given(path: str | None, certificate: str, key: str) -> Pairing | None:
-    """The same; None if there is none.
-
-    Raises:
-        ConfigurationError: there are two, or it cannot be used.
-    """
+def pairing_if_usable(path: str | None, certificate: str, key: str) -> Pairing | None:
+    """The same; None if there is none that can be used, and a warning if one was meant to be."""
     if path is None and PAIRING_VARIABLE not in os.environ:
         return None
-    return chosen_pairing(path, certificate, key)
+    try:
+        return chosen_pairing(path, certificate, key)
+    except ConfigurationError as error:
+        _log.warning("the VM is not told", reason=str(error))
+        return None
 
 
 def _pairing_text(path: str | None) -> str:

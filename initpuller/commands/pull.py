@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from initpuller.commands.options import TARGET, Globs, version_gated
+from initpuller.commands.options import TARGET, Globs, check_mappings, told_to_watch, version_gated
 from initpuller.commands.pairing import chosen_pairing, paired
 from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted
@@ -102,6 +102,7 @@ _MAX_JOBS = 16
     help="In a cluster: the ConfigMap, of the pod's own namespace, that shows where the pull"
     " stands.",
 )
+@told_to_watch
 @version_gated
 @click.option(
     "--no-cutover",
@@ -128,6 +129,8 @@ def pull(
     no_cutover: bool,
     plex_version: str,
     version_policy: str,
+    mappings: tuple[str, ...],
+    applies: bool,
 ) -> None:
     """Bring the library, verified, in one rename; go on where an earlier run ended.
 
@@ -144,6 +147,7 @@ def pull(
     import asyncio
     from contextlib import ExitStack
 
+    from initpuller.migrate import is_over
     from initpuller.passes import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
@@ -157,6 +161,9 @@ def pull(
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
     progress = PullProgress()
     with reported(progress, status_configmap), ExitStack() as stack:
+        if is_over(target, rehearse=rehearse):
+            return
+        check_mappings(mappings, applies=applies)
         if listen:
             stack.enter_context(probes(progress, parse_address(listen)))
         options = PullOptions(

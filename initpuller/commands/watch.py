@@ -6,8 +6,8 @@ import signal
 
 import click
 
-from initpuller.commands.options import MAP, PLEX_URL, TARGET
-from initpuller.commands.pairing import paired, pairing_if_given
+from initpuller.commands.options import APPLY_PATHS, MAP, PLEX_URL, TARGET, check_mappings
+from initpuller.commands.pairing import paired, pairing_if_usable
 
 
 @click.command()
@@ -15,13 +15,7 @@ from initpuller.commands.pairing import paired, pairing_if_given
 @TARGET
 @PLEX_URL
 @MAP
-@click.option(
-    "--apply-paths",
-    "applies",
-    envvar="PLEXODUS_APPLY_PATHS",
-    is_flag=True,
-    help="Once Plex runs, have its libraries look where --map says: as 'paths --apply' does.",
-)
+@APPLY_PATHS
 @click.option(
     "--listen",
     envvar="PLEXODUS_LISTEN",
@@ -54,7 +48,8 @@ def watch(
     """Wait beside Plex until it has started on the moved library, look whether all is there.
 
     Then tells the agent's log 'migrated', answers probes, and idles until it is stopped. Without a
-    pairing nobody is told. A database migration may take long: that is said, and waited for.
+    pairing that can be used nobody is told. A database migration may take long: that is said, and
+    waited for.
 
     \b
     Example:
@@ -62,19 +57,14 @@ def watch(
           --map /mnt/nas-plex=/media/library --apply-paths
     """
     from initpuller.plex.identity import check_url
-    from initpuller.plex.paths import parse_mapping
     from initpuller.watch import Watch, WatchOptions
-    from shared.errors import ConfigurationError
     from shared.pairing import parse_address
 
-    for mapping in mappings:
-        parse_mapping(mapping)
-    if applies and not mappings:
-        raise ConfigurationError("--apply-paths needs --map", hint="Say what was where.")
+    check_mappings(mappings, applies=applies)
     options = WatchOptions(
         target=target,
         plex_url=check_url(plex_url),
-        pairing=pairing_if_given(pairing_file, client_certificate, client_key),
+        pairing=pairing_if_usable(pairing_file, client_certificate, client_key),
         mappings=mappings,
         applies=applies,
         listen=parse_address(listen),

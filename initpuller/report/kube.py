@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 import structlog
 
+from initpuller.report.aside import aside
 from shared.errors import printable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Kubernetes API from a Pod")."""
 CONTROLLER = "plexodus-puller"
 """By which Events are told from those of others."""
 _SECONDS = 5.0
+_IMAGE_SECONDS = 2.0
 _PLEX = re.compile(r"(?:.*/)?[^/]*(?:pms|plex(?!odus))[^/]*")
 _MAX_NOTE = 1024
 """Bytes of an Event's note (Kubernetes API reference, Event v1 events.k8s.io)."""
@@ -81,16 +83,6 @@ class _Status(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class OwnPod:
-    """The pod that we run in."""
-
-    name: str
-    uid: str
-    images: tuple[str, ...]
-    """Of its containers; not of its init containers."""
-
-
-@dataclass(frozen=True)
 class Event:
     """Something that happened to a pod."""
 
@@ -128,22 +120,35 @@ class Cluster:
         """Let go of it."""
         await self._api.close()
 
-    async def own_pod(self) -> OwnPod:
-        """Ourselves, as the API has us.
+    async def own_uid(self) -> str:
+        """Our pod's, from ``POD_UID`` (Kubernetes documentation, "Downward API") or the API.
 
         Raises:
             ClusterError: refused, no answer, or none that is a Pod.
         """
+        return os.environ.get("POD_UID") or (await self._own_pod()).metadata.uid
+
+    async def own_images(self) -> list[str]:
+        """Of our pod's containers; not of its init containers.
+
+        Raises:
+            ClusterError: as for :meth:`own_uid`.
+        """
+        return [each.image for each in (await self._own_pod()).spec.containers]
+
+    async def _own_pod(self) -> _Pod:
         path = f"/api/v1/namespaces/{self._namespace}/pods/{own_name()}"
         try:
-            pod = msgspec.json.decode(await self._ask("GET", path), type=_Pod)
+            return msgspec.json.decode(await self._ask("GET", path), type=_Pod)
         except msgspec.MsgspecError as error:
             raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
-        images = tuple(each.image for each in pod.spec.containers)
-        return OwnPod(own_name(), pod.metadata.uid, images)
 
-    async def emit(self, pod: OwnPod, event: Event) -> None:
-        """Tell what happened to ``pod`` (Kubernetes API reference, Event v1 events.k8s.io).
+    async def emit(self, uid: str, event: Event) -> None:
+        """Tell what happened to our pod (Kubernetes API reference, Event v1 events.k8s.io).
+
+        Args:
+            uid: the pod's.
+            event: what happened.
 
         Raises:
             ClusterError: refused, or no answer.
@@ -156,8 +161,8 @@ class Cluster:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "namespace": self._namespace,
-                "name": pod.name,
-                "uid": pod.uid,
+                "name": own_name(),
+                "uid": uid,
             },
             "type": "Warning" if event.warns else "Normal",
             "reason": event.reason,
@@ -165,7 +170,7 @@ class Cluster:
             "note": event.note.encode()[:_MAX_NOTE].decode(errors="ignore"),
             "eventTime": event.when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
-            "reportingInstance": pod.name,
+            "reportingInstance": own_name(),
         }
         try:
             await self._ask(
@@ -208,22 +213,41 @@ def own_name() -> str:
     return os.environ.get("POD_NAME") or os.environ.get("HOSTNAME", "")
 
 
+def token_path() -> str:
+    """Where our service account's token is, if we have one."""
+    return os.path.join(SERVICE_ACCOUNT, "token")
+
+
 def is_in_cluster() -> bool:
+    """Whether this is a container of a pod: each is told where the API is."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def may_ask() -> bool:
     """Whether we may ask the API at all."""
-    return os.path.exists(os.path.join(SERVICE_ACCOUNT, "token"))
+    return os.path.exists(token_path())
 
 
 async def plex_image() -> str:
-    """The image of the container that runs Plex in our own pod; empty if that cannot be told."""
-    if not is_in_cluster():
+    """The image of the container that runs Plex in our own pod; empty if that cannot be told.
+
+    It is waited for, so it may not take long.
+    """
+    if not may_ask():
         return ""
+    asked = asyncio.wrap_future(aside(_plex_image))
     try:
-        async with Cluster() as cluster:
-            pod = await cluster.own_pod()
-    except ClusterError as error:
-        _log.warning("the cluster does not tell which Plex the pod will run", reason=str(error))
+        return await asyncio.wait_for(asked, _IMAGE_SECONDS)
+    except (ClusterError, TimeoutError) as error:
+        reason = str(error) or f"no answer within {_IMAGE_SECONDS:.0f} s"
+        _log.warning("the cluster does not tell which Plex the pod will run", reason=reason)
         return ""
-    return next((image for image in pod.images if _PLEX.fullmatch(image)), "")
+
+
+async def _plex_image() -> str:
+    async with Cluster() as cluster:
+        images = await cluster.own_images()
+    return next((image for image in images if _PLEX.fullmatch(image)), "")
 
 
 def _client() -> Any:  # noqa: ANN401 - the library has no types
@@ -233,8 +257,8 @@ def _client() -> Any:  # noqa: ANN401 - the library has no types
     from kubernetes.aio.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415
 
     configuration = Configuration()
-    token, authority = (os.path.join(SERVICE_ACCOUNT, each) for each in ("token", "ca.crt"))
-    InClusterConfigLoader(token, authority).load_and_set(configuration)
+    authority = os.path.join(SERVICE_ACCOUNT, "ca.crt")
+    InClusterConfigLoader(token_path(), authority).load_and_set(configuration)
     return ApiClient(configuration)
 
 

@@ -32,7 +32,7 @@ _INTERVAL = 10.0
 _ALMOST = 99
 
 
-Reached = Literal["Started", "Verified", "Committed", "Published", "Failed"]
+Reached = Literal["Started", "Verified", "Committed", "Published", "Skipped", "Failed"]
 """Which people wait for, as the cluster's Events call them."""
 
 
@@ -141,6 +141,12 @@ class PullProgress:
         """Have people told."""
         self.milestones.append(Milestone(milestone, about, datetime.now(UTC)))
         self.heard()
+
+    def skipped(self) -> None:
+        """There is a library that nobody has verified, and Plex will start on it."""
+        self._phase = "skipped"
+        about = "A library that is not ours is there already: nothing was done"
+        self.reached("Skipped", about)
 
     def failed(self, reason: str) -> None:
         """The pull has ended without a library."""
