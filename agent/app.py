@@ -30,6 +30,7 @@ from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
 from agent.host.cutover import CutoverControl
 from agent.host.migrationlog import MigrationLog
+from agent.host.plexfolder import logs_of_databases
 from agent.host.plexservice import plex_service
 from agent.preflight import look_at_server, preflight
 from agent.source.activity import Activity
@@ -41,6 +42,7 @@ from shared import protocol
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from agent.settings import Settings
     from agent.source.library import LibrarySource
@@ -60,14 +62,24 @@ class Parts:
     cutover: CutoverControl
 
 
-def make_cutover(settings: Settings) -> CutoverControl:
-    """What takes the steps of a cutover, in the service and on the command line."""
+def make_cutover(
+    settings: Settings, library: str = "", has_cold: Callable[[str], bool] = lambda _: False
+) -> CutoverControl:
+    """What takes the steps of a cutover, in the service and on the command line.
+
+    Args:
+        settings: the agent's.
+        library: the folder that is moved; where none begins, it does not matter.
+        has_cold: whether there is a cold snapshot of this name; where none ends, likewise.
+    """
     return CutoverControl(
         settings.state,
         plex_service(settings.unit, settings.stop_command, settings.start_command),
         MigrationLog(settings.state).write,
         settings.lease_seconds,
         settings.stop_seconds,
+        partial(logs_of_databases, library),
+        has_cold,
     )
 
 
@@ -110,8 +122,8 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.add_routes(LibraryEndpoints(*looks, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
-    cutover = make_cutover(settings)
-    app.add_routes(CutoverEndpoints(cutover, store.has_cold).routes())
+    cutover = make_cutover(settings, source.about.path, store.has_cold)
+    app.add_routes(CutoverEndpoints(cutover).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())

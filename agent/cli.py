@@ -191,7 +191,13 @@ def status(*, config: str | None, state: str | None, as_json: bool) -> None:
 @cli.command()
 @_CONFIG
 @_STATE
-def undo(*, config: str | None, state: str | None) -> None:
+@click.option(
+    "--unless-committed",
+    envvar="PLEXODUS_UNLESS_COMMITTED",
+    is_flag=True,
+    help="Leave a move that is complete as it is: what the service does when it has ended.",
+)
+def undo(*, config: str | None, state: str | None, unless_committed: bool) -> None:
     """Start Plex on this machine again: the way back, before the move is complete and after.
 
     What Plex has done in the cluster since then stays there. Stop it there first: two servers with
@@ -204,9 +210,13 @@ def undo(*, config: str | None, state: str | None) -> None:
     settings = load_settings(config, {"state": state})
     try:
         become_owner(settings.state)
-        standing = make_cutover(settings).lift("asked for on the command line")
+        why = "the agent has ended" if unless_committed else "asked for on the command line"
+        standing = make_cutover(settings).lift(why, committed=not unless_committed)
     except OSError as error:
         raise storage_error(error, settings.state) from error
+    if standing.phase == "committed":
+        click.echo("The library has moved: Plex stays stopped here.")
+        return
     click.echo(f"Nothing keeps Plex from running here: {standing.why or 'there was no cutover'}.")
 
 

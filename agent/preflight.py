@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
-from agent.host.cutover import fence_path
+from agent.host.cutoverrecord import fence_path
 from agent.host.plexservice import plex_service
 from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds

@@ -134,7 +134,6 @@ def _database(folder: Path, size: int) -> None:
         _settled_library(library, _SMOKE)
         path = library / SERVER / "Plug-in Support" / "Databases" / "large.db"
         pages = _make_database(path, size)
-        time.sleep(_RACY)
         agent = Agent(volume / "state", library, volume / "agent.log")
         puller = Puller(_made(volume / "config"), volume / "puller.log", agent.pair())
         with running(agent):
@@ -229,9 +228,13 @@ def _volume(folder: Path, shape: LibraryShape) -> AbstractContextManager[Path]:
 
 
 def _settled_library(library: Path, shape: LibraryShape) -> None:
-    """As on a VM of its own: that it was made is no work that goes on during the measurement."""
+    """As on a VM of its own: that it was made is no work that goes on during the measurement.
+
+    Nor is it a change that a live scan would find too young to trust.
+    """
     make_library(library, shape)
     os.sync()
+    time.sleep(_RACY)
 
 
 def _made(folder: Path) -> Path:

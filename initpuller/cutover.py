@@ -2,7 +2,7 @@
 
 What the volume says decides what a killed puller's next run does (docs/cutover.md):
 
-- ``transferring`` with a cutover's name: Plex may be stopped for us; if it is, we go on at once
+- ``transferring`` with a cutover's name: Plex may be stopped for us; if it is, it is started again
 - ``committing``: all is verified, and the agent may have committed: it is asked before all else
 - ``publishing``: it has; nothing but the volume is needed any more
 """
@@ -21,6 +21,7 @@ from initpuller.volume.records import load_state, save_state
 from shared.errors import (
     AgentUnreachable,
     CutoverEnded,
+    CutoverRefused,
     PlexodusError,
     ProtocolViolation,
     SnapshotGone,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 _RENEWALS = 4
-"""In the time of one lease: so many may be lost but one."""
+"""In the time of one lease; each may take as long as lies between two."""
+_SOON = 1.0
+"""Seconds after a renewal that failed."""
 
 
 class CutoverWire(Protocol):
@@ -79,13 +82,44 @@ class Cutover:
         """Seconds since this run knew that Plex had stopped for it; None if it was not told so."""
         return None if self._since is None else time.monotonic() - self._since
 
-    async def is_held(self) -> bool:
-        """Whether an earlier run had Plex stopped, and it still is."""
+    async def end_earlier(self) -> None:
+        """Have Plex started again if a run that was killed had it stopped.
+
+        What that run brought is read back first, and Plex is not down for it.
+
+        Raises:
+            CutoverRefused: it does not start; the agent tries again.
+            PlexodusError: the agent cannot be asked.
+        """
         state = load_state(self._layout)
         if state is None or not state.cutover:
-            return False
+            return
+        name = state.cutover
         standing = await self._retrier.run("where the cutover stands", self._wire.standing)
-        return standing.id == state.cutover and standing.phase in ("stopping", "stopped")
+        if standing.id == name and standing.phase in ("stopping", "stopped"):
+            with suppress(CutoverEnded):
+                await self._retrier.run("the cutover's end", lambda: self._wire.undo(name))
+
+    async def withdraw(self, state: State) -> None:
+        """Take back what an earlier run was about to commit: this one shall not end the move.
+
+        Args:
+            state: of the volume, which says ``committing``.
+
+        Raises:
+            CutoverRefused: it was committed.
+            PlexodusError: the agent cannot be asked.
+        """
+        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        if standing.id == state.cutover and standing.phase in ("committing", "committed"):
+            raise CutoverRefused(
+                "this library has moved, and Plex on the VM stays stopped",
+                path=self._layout.staging,
+                hint="Run pull without --rehearse and --until: it publishes what is here.",
+            )
+        state.phase, state.receipt = "transferring", None
+        save_state(self._layout, state)
+        await self.end_earlier()
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
@@ -96,7 +130,7 @@ class Cutover:
             CutoverRefused: it cannot be stopped, or would not stay so.
             PlexodusError: whatever else; the lease expires where the agent cannot be told.
         """
-        name = self._named(anew=not await self.is_held())
+        name = self._named()
         try:
             standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(name))
             _expect(standing, name, "stopped")
@@ -135,14 +169,13 @@ class Cutover:
         save_state(self._layout, state)
         _log.info("committed: Plex stays stopped on the VM")
 
-    def _named(self, *, anew: bool) -> str:
-        """The cutover's name, durable before the agent hears of it."""
+    def _named(self) -> str:
+        """A new cutover's name, durable before the agent hears of it."""
         state = load_state(self._layout)
         if state is None:
             raise ProtocolViolation("nothing was brought that a cutover could end")
-        if anew:
-            state.cutover = secrets.token_hex(16)
-            save_state(self._layout, state)
+        state.cutover = secrets.token_hex(16)
+        save_state(self._layout, state)
         return state.cutover
 
     @asynccontextmanager
@@ -152,12 +185,17 @@ class Cutover:
         ended: list[PlexodusError] = []
 
         async def renew() -> None:
+            pause = every
             while True:
-                await asyncio.sleep(every)
+                await asyncio.sleep(pause)
+                pause = every
                 try:
-                    await self._wire.renew(name)
-                except AgentUnreachable as error:
-                    _log.warning("the lease was not renewed, trying again", reason=str(error))
+                    async with asyncio.timeout(every):
+                        await self._wire.renew(name)
+                except (AgentUnreachable, TimeoutError) as error:
+                    pause = min(_SOON, every)
+                    reason = str(error) or f"no answer within {every:.0f} s"
+                    _log.warning("the lease was not renewed, trying again", reason=reason)
                 except PlexodusError as error:
                     ended.append(error)
                     if inside is not None and not self._is_in_doubt:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("puller")
 
+_LOCK_SECONDS = 40.0
+"""That another puller gets to end: one in a pod that was deleted has thirty (Kubernetes
+documentation, "Pod Lifecycle")."""
+_GLANCE = 2.0
 _ROUNDS = 3
 """Times in one run that a snapshot is lost, or Plex started again, before we are done."""
 
@@ -69,21 +75,44 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         PlexodusError: the library's final name is then what it was before.
     """
     layout = open_layout(options.target)
-    with locked(layout), Workers(options.jobs) as workers:
+    with ExitStack() as stack:
+        await _lock(layout, stack)
+        workers = stack.enter_context(Workers(options.jobs))
         await asyncio.to_thread(take_back, layout, rehearse=options.rehearse)
         action = await asyncio.to_thread(look, layout, options.on_existing)
         if action is Action.SKIP:
             progress.skipped()
         if action is Action.NOTHING or action is Action.SKIP:
             return
-        if action is Action.COMMIT and not options.cutover:
-            action = Action.PUBLISH  # the user vouches that Plex is stopped
+        if action is Action.COMMIT and options.is_vouched:
+            action = Action.PUBLISH
+        await asyncio.to_thread(publish.displace, layout, options.on_existing)
         concluded = await asyncio.to_thread(_conclude, layout, action)
         if concluded is not None:
             _reach_the_end(layout, concluded, progress)
             return
         with progress:
             await _pull(layout, options, workers, progress)
+
+
+async def _lock(layout: Layout, stack: ExitStack) -> None:
+    """Have the volume for ourselves until ``stack`` unwinds; whoever is about to end may do so.
+
+    Raises:
+        VolumeLocked: another puller goes on.
+        StorageError: the volume cannot be written.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            stack.enter_context(locked(layout))
+        except errors.VolumeLocked:
+            if time.monotonic() > deadline:
+                raise
+            _log.info("another puller is at work on this volume, waiting", path=layout.target)
+            await asyncio.sleep(_GLANCE)
+        else:
+            return
 
 
 async def _pull(
@@ -149,8 +178,10 @@ class Move:
     async def _round(self, *, is_delta: bool) -> Receipt | None:
         state = load_state(self.layout)
         if state is not None and state.phase == "committing" and state.receipt is not None:
-            await self._commit(state)
-            return await self._publish(state, state.receipt)
+            if self.options.cutover and not self.options.until_ready:
+                await self._commit(state)
+                return await self._publish(state, state.receipt)
+            await self.cutover.withdraw(state)
         if self.options.until_ready:
             await self.passes.live(is_delta=is_delta)
             self.progress.phase("ready")
@@ -162,12 +193,11 @@ class Move:
             return await self._bring("publishing", "rehearsal", is_delta=True)
         if not self.options.cutover:
             return await self._bring("publishing", is_delta=is_delta)
-        if not await self.cutover.is_held():
-            if not await self.passes.live(is_delta=is_delta):
-                return None
-            is_delta = True
+        await self.cutover.end_earlier()
+        if not await self.passes.live(is_delta=is_delta):
+            return None
         async with self.cutover.stopped():
-            return await self._bring("committing", is_delta=is_delta)
+            return await self._bring("committing", is_delta=True)
 
     async def _bring(self, phase: Phase, kind: Kind = "cold", *, is_delta: bool) -> Receipt | None:
         """Scan, fetch, unpack, verify, publish; None if nothing is to be done."""

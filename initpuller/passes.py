@@ -64,6 +64,8 @@ class PullOptions:
     """Of Plex, to be set in the volume's copy."""
     cutover: bool = True
     """Have Plex stopped by the agent, when there is little left to bring."""
+    is_vouched: bool = False
+    """The user says that Plex is stopped, or that there is none."""
     rehearse: bool = False
     """Bring and publish a copy while Plex runs, and leave it running."""
     until_ready: bool = False
@@ -152,7 +154,7 @@ class Passes:
             PlexodusError: whatever else keeps a pull from beginning.
         """
         layout, options = self._layout, self._options
-        base = await asyncio.to_thread(staging.complete_snapshot, layout) if is_delta else ""
+        base = await asyncio.to_thread(staging.delta_base, layout) if is_delta else ""
         self._progress.phase("scanning")
         look_first = asyncio.ensure_future(self._preflight())
         try:

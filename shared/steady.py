@@ -43,5 +43,10 @@ class Steadiness:
 
 
 def is_of_database(entry: Entry) -> bool:
-    """Whether it is a database of SQLite, or what lies beside one, by its name."""
-    return entry.kind is Kind.FILE and _DATABASE.fullmatch(entry.path) is not None
+    """Whether it is a database of SQLite, or what lies beside one, by its name.
+
+    A hard link is what it is another name of: both are brought, or neither.
+    """
+    name = entry.link if entry.kind is Kind.HARDLINK else entry.path
+    is_file = entry.kind in (Kind.FILE, Kind.HARDLINK)
+    return is_file and _DATABASE.fullmatch(name) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from initpuller.volume import publish
 from shared.exitcodes import ExitCode
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -135,24 +137,50 @@ def test_what_has_the_name_is_set_aside_when_told(
         assert (target.parent / "elsewhere" / "below" / "file").read_text() == "not ours"
 
 
-def test_two_pullers_at_once(agent: Agent, puller: Puller, library: Path) -> None:
-    """The second exits 14 at once and says why; the first finishes as if it were alone."""
-    first = puller.begin()
+@pytest.fixture
+def first(puller: Puller) -> Iterator[subprocess.Popen[bytes]]:
+    """A puller at work that holds the volume, and goes on when the test is over."""
+    process = puller.begin()
     deadline = time.monotonic() + 30
     while not (puller.target / ".plexodus" / "state.json").exists():
         assert time.monotonic() < deadline
-        assert first.poll() is None
+        assert process.poll() is None
         time.sleep(0.002)
-    os.kill(first.pid, signal.SIGSTOP)
-    try:
-        second = pull(puller.target, agent)
-    finally:
-        os.kill(first.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGSTOP)
+    yield process
+    process.send_signal(signal.SIGCONT)  # unless it has ended
+    puller.finished(process)
+
+
+def test_two_pullers_at_once(
+    agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes],
+    puller: Puller, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The second gives the first time to end, then exits 14 and says why; the first finishes."""
+    monkeypatch.setattr("initpuller.migrate._LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("initpuller.migrate._GLANCE", 0.1)
+    second = pull(target, agent)
 
     assert second.code == ExitCode.CONFLICT, second.text
     assert "another puller is at work on this volume" in second.reason()
+    os.kill(first.pid, signal.SIGCONT)
     assert puller.finished(first).code == ExitCode.OK
-    assert rsync_differences(library, puller.target / "Library") == []
+    assert rsync_differences(library, target / "Library") == []
+
+
+def test_pod_that_takes_over_from_another(
+    agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes]
+) -> None:
+    """The first was told to end, and takes a while: the second goes on from what it has left."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("initpuller.migrate._GLANCE", 0.1)
+        os.kill(first.pid, signal.SIGTERM)
+        threading.Timer(1.0, os.kill, (first.pid, signal.SIGCONT)).start()
+        second = pull(target, agent)
+
+    assert second.code == ExitCode.OK, second.text
+    assert [line for line in second.log if "waiting" in line["event"]]
+    assert rsync_differences(library, target / "Library") == []
 
 
 def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:

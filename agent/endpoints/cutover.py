@@ -11,11 +11,8 @@ from aiohttp import web
 from agent.endpoints.bodies import read_body
 from agent.endpoints.patience import patiently
 from shared import protocol
-from shared.errors import SnapshotGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shared.protocol import CutoverRequest, CutoverStanding
 
 
@@ -43,12 +40,10 @@ class CutoverEndpoints:
 
     Args:
         control: takes the steps.
-        has_cold: whether there is a cold snapshot of this name.
     """
 
-    def __init__(self, control: Control, has_cold: Callable[[str], bool]) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._has_cold = has_cold
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of this file."""
@@ -79,8 +74,6 @@ class CutoverEndpoints:
     async def commit(self, request: web.Request) -> web.Response:
         """Plex stays stopped, whatever happens."""
         wanted = await read_body(request, protocol.CommitRequest)
-        if not await asyncio.to_thread(self._has_cold, wanted.snapshot):
-            raise SnapshotGone("there is no cold snapshot of this name to commit")
         name = request.match_info["cutover"]
         return _json(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
 

@@ -14,38 +14,35 @@ are two processes, which one lock keeps apart.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.host.cutoverrecord import CutoverRecord
-from agent.host.cutoverstate import Cutover, begun, held, is_to_be_undone
+from agent.host.cutoverrecord import CutoverRecord, boottime, fence_path
+from agent.host.cutoverstate import (
+    Cutover,
+    about,
+    begun,
+    held,
+    in_phase,
+    is_to_be_undone,
+    timestamp,
+)
 from shared.durable import fsync_folder, write_durably
-from shared.errors import CutoverEnded, CutoverRefused
-from shared.protocol import CutoverStanding
+from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agent.host.plexservice import PlexService
-    from shared.protocol import CutoverPhase, CutoverRequest
+    from shared.protocol import CutoverPhase, CutoverRequest, CutoverStanding
 
 _LINGER = 3.0
 """Seconds that processes get to end, and ports to close, after their unit did."""
 _GLANCE = 0.02
-
-
-def boottime() -> float:
-    """Seconds since the machine started: nobody can set that clock, and sleep counts."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def fence_path(state: str) -> str:
-    """The file that keeps systemd from starting Plex, in this state folder."""
-    return os.path.join(state, "fence")
 
 
 class CutoverControl:
@@ -57,6 +54,8 @@ class CutoverControl:
         tell: adds an event to the migration log.
         lease_seconds: how long Plex stays stopped for a puller that is silent.
         stop_seconds: how long Plex may take to stop.
+        logs_of_databases: the ``-wal`` files that there are, which a clean stop removes.
+        has_cold: whether there is a cold snapshot of this name.
         clock: :func:`boottime`.
     """
 
@@ -67,6 +66,8 @@ class CutoverControl:
         tell: Callable[[str, str], None],
         lease_seconds: float,
         stop_seconds: float,
+        logs_of_databases: Callable[[], list[str]],
+        has_cold: Callable[[str], bool],
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._record = CutoverRecord(state)
@@ -76,6 +77,9 @@ class CutoverControl:
         self._tell = tell
         self._lease_seconds = lease_seconds
         self._stop_seconds = stop_seconds
+        self._logs_of_databases = logs_of_databases
+        self._has_cold = has_cold
+        self._ending = threading.Event()
         self._clock = clock
 
     def standing(self) -> CutoverStanding:
@@ -95,11 +99,11 @@ class CutoverControl:
             OSError: the state folder cannot be written.
         """
         with self._alone() as now:
-            cutover = begun(now, request, _timestamp())
+            cutover = begun(now, request, timestamp())
             if cutover is now:
                 return self._about(now)
             self._plex.check_fence(self.fence)
-            cutover = msgspec.structs.replace(cutover, was_running=self._plex.is_running())
+            cutover = msgspec.structs.replace(cutover, was_running=self._plex.may_run())
             self._record.save(cutover)
             try:
                 self._stop(cutover)
@@ -108,7 +112,9 @@ class CutoverControl:
                 self._undo(cutover, error.what)
                 raise
             cutover = self._granted(cutover, "stopped", run=self._plex.run())
-            self._tell("stopped", "Plex is stopped: no process, no open port")
+            logs = self._logs_of_databases()
+            left = f"not cleanly: {', '.join(logs)} moves, too" if logs else "no -wal"
+            self._tell("stopped", f"Plex is stopped: no process, no open port, {left}")
             return self._about(cutover)
 
     def renew(self, name: str) -> CutoverStanding:
@@ -127,14 +133,17 @@ class CutoverControl:
 
         Raises:
             CutoverEnded: Plex runs again, or has run since it was stopped.
+            SnapshotGone: there is no such snapshot.
             OSError: the state folder cannot be written.
         """
         with self._alone() as now:
             cutover = held(now, name, self._clock(), ("stopped", "committed"))
             if cutover.phase == "committed":
                 return self._about(cutover)
+            if not self._has_cold(snapshot):
+                raise SnapshotGone("there is no cold snapshot of this name to commit")
             self._prove(cutover)
-            cutover = self._in_phase(cutover, "committing", snapshot=snapshot)
+            cutover = in_phase(cutover, "committing", snapshot=snapshot)
             self._record.save(cutover)
             return self._about(self._finish_commit(cutover))
 
@@ -155,15 +164,20 @@ class CutoverControl:
                 raise CutoverEnded("there is no such cutover under way")
             return self._about(now if now.phase == "idle" else self._undo(now, why))
 
-    def lift(self, why: str) -> CutoverStanding:
-        """Undo whatever there is, the fence too: the way back, for the administrator.
+    def lift(self, why: str, *, committed: bool) -> CutoverStanding:
+        """Undo whatever there is: the way back, for the administrator.
+
+        Args:
+            why: for the log.
+            committed: also what is committed, and the fence.
 
         Raises:
             CutoverRefused: Plex does not start; it is tried again.
             OSError: the state folder cannot be written.
         """
         with self._alone() as now:
-            return self._about(now if now.phase == "idle" else self._undo(now, why))
+            is_over = now.phase == "idle" or (now.phase == "committed" and not committed)
+            return self._about(now if is_over else self._undo(now, why))
 
     def tend(self) -> None:
         """Take what was left half done to its end, or back; let an expired lease go.
@@ -188,19 +202,19 @@ class CutoverControl:
                 self._raise_fence(now)
             if now.phase == "committed" and self._plex.is_running():
                 self._tell("fence", "Plex runs though its library has moved: it is stopped again")
-                self._plex.stop(self._stop_seconds)
+                self._plex.stop(self._stop_seconds, self._ending)
 
     def leave(self) -> None:
         """The agent ends, and nobody would see a lease expire: undo what is not committed.
 
+        Whoever is just stopping Plex gives that up.
+
         Raises:
             PlexodusError, OSError: the agent's next start undoes it.
         """
-        if self._record.load().phase in ("idle", "committed"):
-            return
-        with self._alone() as now:
-            if now.phase == "stopped":
-                self._undo(now, "the agent was stopped")
+        self._ending.set()
+        if self._record.load().phase not in ("idle", "committed"):
+            self.lift("the agent was stopped", committed=False)
 
     @contextmanager
     def _alone(self) -> Iterator[Cutover]:
@@ -222,10 +236,10 @@ class CutoverControl:
         """
         self._tell("stop", f"Stopping Plex for {cutover.puller}")
         if cutover.was_running:
-            self._plex.stop(self._stop_seconds)
+            self._plex.stop(self._stop_seconds, self._ending)
         deadline = self._clock() + _LINGER
         while left := self._plex.left():
-            if self._clock() > deadline:
+            if self._clock() > deadline or self._ending.is_set():
                 raise CutoverRefused(f"something of Plex is left: {'; '.join(left)}")
             time.sleep(_GLANCE)
 
@@ -245,22 +259,27 @@ class CutoverControl:
         """The fence is up before the last look: nobody can start Plex after it."""
         self._raise_fence(cutover)
         self._prove(cutover)
-        committed = self._in_phase(cutover, "committed")
+        committed = in_phase(cutover, "committed")
         self._record.save(committed)
         self._tell("committed", f"Committed snapshot {cutover.snapshot}: Plex stays stopped here")
         return committed
 
     def _undo(self, cutover: Cutover, why: str) -> Cutover:
         if cutover.phase != "undoing":
-            cutover = self._in_phase(cutover, "undoing", why=why)
-            self._record.save(cutover)
-            self._tell("undo", f"Undoing the cutover: {why}")
+            is_committed = cutover.phase == "committed"
+            cutover = in_phase(cutover, "undoing", why=why)
+            try:
+                self._record.save(cutover)
+                self._tell("undo", f"Undoing the cutover: {why}")
+            except OSError:  # a disk that is full keeps nobody from starting Plex
+                if is_committed:
+                    raise
         if os.path.lexists(self.fence):
             os.unlink(self.fence)
             fsync_folder(os.path.dirname(self.fence))
         if cutover.was_running:
             self._plex.start()
-        over = Cutover("idle", cutover.id, cutover.puller, _timestamp(), why=cutover.why)
+        over = Cutover("idle", cutover.id, cutover.puller, timestamp(), why=cutover.why)
         self._record.save(over)
         does = "Plex was started again" if cutover.was_running else "Plex was not running before"
         self._tell("undone", f"The cutover is undone: {does}")
@@ -272,29 +291,10 @@ class CutoverControl:
 
     def _granted(self, cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
         now = self._clock()
-        granted = self._in_phase(cutover, phase, **changes)
+        granted = in_phase(cutover, phase, **changes)
         granted = msgspec.structs.replace(granted, granted=now, until=now + self._lease_seconds)
         self._record.save(granted)
         return granted
 
-    @staticmethod
-    def _in_phase(cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
-        changed = {"since": _timestamp()} | changes
-        return msgspec.structs.replace(cutover, phase=phase, **changed)
-
     def _about(self, cutover: Cutover) -> CutoverStanding:
-        now = self._clock()
-        seconds = max(0.0, cutover.until - now) if cutover.is_held(now) else 0.0
-        return CutoverStanding(
-            phase=cutover.phase,
-            id=cutover.id,
-            puller=cutover.puller,
-            since=cutover.since,
-            seconds=seconds,
-            snapshot=cutover.snapshot,
-            why=cutover.why,
-        )
-
-
-def _timestamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return about(cutover, self._clock())

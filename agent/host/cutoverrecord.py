@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,16 @@ from shared.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def boottime() -> float:
+    """Seconds since the machine started: nobody can set that clock, and sleep counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def fence_path(state: str) -> str:
+    """The file that keeps systemd from starting Plex, in this state folder."""
+    return os.path.join(state, "fence")
 
 
 class CutoverRecord:

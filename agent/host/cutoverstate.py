@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from shared.errors import CutoverEnded, CutoverRefused
-from shared.protocol import CutoverPhase
+from shared.protocol import CutoverPhase, CutoverStanding
 
 if TYPE_CHECKING:
     from shared.protocol import CutoverRequest
@@ -33,7 +34,7 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str = ""
     """When this phase began: RFC 3339, UTC."""
     was_running: bool = False
-    """Before the cutover: what an undo restores."""
+    """Before the cutover, as far as one can tell: what an undo restores."""
     run: str = ""
     """Which start of Plex was stopped, where the service manager tells: another one is a change."""
     granted: float = 0.0
@@ -96,3 +97,28 @@ def is_to_be_undone(cutover: Cutover, now: float) -> bool:
     if cutover.phase in ("stopping", "undoing"):
         return True
     return cutover.phase in ("stopped", "committing") and not cutover.is_held(now)
+
+
+def in_phase(cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
+    """The same in another phase, from now on unless ``changes`` say since when."""
+    changed = {"since": timestamp()} | changes
+    return msgspec.structs.replace(cutover, phase=phase, **changed)
+
+
+def about(cutover: Cutover, now: float) -> CutoverStanding:
+    """What is told of it."""
+    seconds = max(0.0, cutover.until - now) if cutover.is_held(now) else 0.0
+    return CutoverStanding(
+        phase=cutover.phase,
+        id=cutover.id,
+        puller=cutover.puller,
+        since=cutover.since,
+        seconds=seconds,
+        snapshot=cutover.snapshot,
+        why=cutover.why,
+    )
+
+
+def timestamp() -> str:
+    """Now: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,13 +5,14 @@
     STATE/migration.log     [2026-02-02 10:00:05] Detected Plex version: 1.40.1.8227-c0dd5a73e
     STATE/migration.jsonl   {"at":"2026-02-02T10:00:05+00:00","event":"version","about":"Detec…"}
 
-A line is there whole or not at all: it is appended in one write and made durable, and what a crash
+A line is there whole or not at all: it is appended and made durable under a lock, and what a crash
 has torn is cut off before the next one. Neither holds anything secret: no token is ever passed to
 it, and names of others are shown with their control characters escaped.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from datetime import UTC, datetime
@@ -87,8 +88,11 @@ def _append(path: str, line: bytes) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, _MODE)
     try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # what 'plexodus-agent undo' is writing is not torn
         _cut_torn(fd)
-        os.write(fd, line)
+        left = memoryview(line)
+        while left:
+            left = left[os.write(fd, left) :]
         os.fdatasync(fd)
     finally:
         os.close(fd)

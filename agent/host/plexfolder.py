@@ -10,9 +10,11 @@ import os
 import pwd
 import shlex
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared.errors import ConfigurationError
+from shared.plexlibrary import DATABASE_FOLDER, server_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,3 +108,22 @@ def _home(user: str) -> str:
         return pwd.getpwnam(user).pw_dir
     except KeyError:
         return _HOME
+
+
+def logs_of_databases(library: str) -> list[str]:
+    """Names of the ``-wal`` files beside Plex' databases that have something in them.
+
+    Plex removes them when it ends by itself (sqlite.org/wal.html, "Avoiding Excessively Large WAL
+    Files" and "The WAL File").
+
+    Args:
+        library: the folder that is moved.
+    """
+    server = server_folder(library)
+    if server is None:
+        return []
+    with suppress(OSError), os.scandir(os.path.join(server, DATABASE_FOLDER)) as found:
+        return sorted(
+            each.name for each in found if each.name.endswith(".db-wal") and each.stat().st_size
+        )
+    return []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from agent.host.plexprocesses import processes_of
 from agent.host.plexserver import is_running as is_listening
@@ -13,10 +15,15 @@ from shared.errors import CutoverRefused, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from threading import Event
 
 _FENCE = "AssertPathExists=!"
 _SECONDS = 8.0
 """For what systemd answers at once, and for a start: a unit that is still stopping takes longer."""
+_START_SECONDS = 60.0
+"""For a command that starts Plex: that of a container pulls no image, but may wait for a disk."""
+_GLANCE = 0.2
+_ELSE = "Or stop Plex yourself, and pull with --no-cutover."
 
 
 class PlexService(Protocol):
@@ -25,11 +32,18 @@ class PlexService(Protocol):
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
 
+    def may_run(self) -> bool:
+        """The same, but also where that cannot be told."""
+
     def run(self) -> str:
         """A name for its last start; empty where nobody keeps one."""
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, ending: Event) -> None:
         """Stop it.
+
+        Args:
+            seconds: that it may take.
+            ending: once it is set, there is no time any more.
 
         Raises:
             CutoverRefused: it could not be, in this time.
@@ -63,13 +77,17 @@ class SystemdUnit:
         """Also while it starts or stops."""
         return self._show("ActiveState") not in ("inactive", "failed", "")
 
+    def may_run(self) -> bool:
+        """As systemd can tell."""
+        return self.is_running()
+
     def run(self) -> str:
         """The invocation id (systemd.exec(5)): another one with each start, none after a boot."""
         return self._show("InvocationID")
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, ending: Event) -> None:
         """As the unit says; whatever is left after its time is killed by systemd."""
-        self._order("stop", seconds)
+        self._order("stop", seconds, ending)
 
     def start(self) -> None:
         """Waits for a unit that is still stopping, but not for long."""
@@ -89,6 +107,11 @@ class SystemdUnit:
                 hint="Set 'unit', or 'stop_command' and 'start_command', in the agent's settings;"
                 " or stop Plex yourself and pull with --no-cutover.",
             )
+        if self._show("NeedDaemonReload") == "yes":
+            raise CutoverRefused(
+                f"systemd has not read yet what has changed of {self.unit}",
+                hint="Run 'systemctl daemon-reload', and pull again.",
+            )
         line = f"{_FENCE}{path}"
         for drop_in in self._show("DropInPaths").split():
             try:
@@ -101,16 +124,19 @@ class SystemdUnit:
             f"nothing would keep {self.unit} from starting again after the move",
             path=f"/etc/systemd/system/{self.unit}.d/plexodus.conf",
             hint=f"Put '[Unit]' and '{line}' into it, run 'systemctl daemon-reload', and pull again"
-            " (the package has it for plexmediaserver.service).",
+            " (the package has it for plexmediaserver.service, and a polkit rule that lets the"
+            " agent's user stop and start that one).",
         )
 
-    def _order(self, verb: str, seconds: float) -> None:
+    def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
         command = ["systemctl", "--no-ask-password", verb, "--", self.unit]
-        _run(command, seconds, f"{self.unit} did not {verb}")
+        hint = f"The journal says more: journalctl -u {self.unit}. {_ELSE}"
+        _run(command, seconds, f"{self.unit} did not {verb}", hint, ending)
 
     def _show(self, name: str) -> str:
         command = ["systemctl", "show", f"--property={name}", "--value", "--", self.unit]
-        return _run(command, _SECONDS, f"systemd does not tell about {self.unit}").strip()
+        failed = f"systemd does not tell about {self.unit}"
+        return _run(command, _SECONDS, failed, f"Is this its machine? {_ELSE}").strip()
 
 
 @dataclass(frozen=True)
@@ -121,20 +147,28 @@ class Commands:
     starting: Sequence[str]
 
     def is_running(self) -> bool:
-        """By its processes and its port."""
+        """By its processes and its port, where these can be seen."""
         return bool(self.left())
+
+    def may_run(self) -> bool:
+        """In a container of its own it may not be seen: so it is stopped, and started again."""
+        return True
 
     def run(self) -> str:
         """Nobody keeps one."""
         return ""
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, ending: Event) -> None:
         """Run the one."""
-        _run(self.stopping, seconds, "the stop_command of the settings failed")
+        _run(self.stopping, seconds, "the stop_command of the settings failed", _ELSE, ending)
 
     def start(self) -> None:
-        """Run the other."""
-        _run(self.starting, _SECONDS, "the start_command of the settings failed")
+        """Run the other, unless it has gone on and Plex runs."""
+        try:
+            _run(self.starting, _START_SECONDS, "the start_command of the settings failed", _ELSE)
+        except CutoverRefused:
+            if not self.is_running():
+                raise
 
     def left(self) -> list[str]:
         """Its processes and its port."""
@@ -154,26 +188,53 @@ def _left(unit: str) -> list[str]:
     return [*left, "something listens on Plex' port"] if is_listening() else left
 
 
-def _run(command: Sequence[str], seconds: float, failed: str) -> str:
-    """What it prints.
+def _run(
+    command: Sequence[str], seconds: float, failed: str, hint: str, ending: Event | None = None
+) -> str:
+    """What it prints. What it leaves running in the background is not waited for.
 
     Raises:
         CutoverRefused: it ended badly, not at all, or was not there.
     """
-    hint = (
-        "The journal says more: journalctl -u plexmediaserver. Or stop Plex yourself, and pull with"
-        " --no-cutover."
-    )
-    try:
-        done = subprocess.run(  # noqa: S603 - the administrator's own, without a shell
-            command, check=False, capture_output=True, timeout=seconds, text=True,
-            errors="replace", env=os.environ | {"LC_ALL": "C"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise CutoverRefused(f"{failed} within {seconds:.0f} s", hint=hint) from None
-    except OSError as error:
-        raise CutoverRefused(f"{failed} ({error.strerror})", path=command[0]) from error
-    if done.returncode != 0:
-        said = printable(done.stderr.strip()[-500:]) or f"exit code {done.returncode}"
-        raise CutoverRefused(f"{failed} ({said})", hint=hint)
-    return done.stdout
+    with _scratch() as out, _scratch() as err:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the administrator's own, without a shell
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                env=os.environ | {"LC_ALL": "C"},
+            )  # fmt: skip
+        except OSError as error:
+            raise CutoverRefused(f"{failed} ({error.strerror})", path=command[0]) from error
+        with process:
+            _wait(process, seconds, failed, hint, ending)
+        if process.returncode != 0:
+            said = printable(_content(err).strip()[-500:])
+            raise CutoverRefused(
+                f"{failed} ({said or f'exit code {process.returncode}'})", hint=hint
+            )
+        return _content(out)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], seconds: float, failed: str, hint: str, ending: Event | None
+) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GLANCE)
+            return
+        if ending is not None and ending.is_set():
+            process.kill()
+            raise CutoverRefused(f"{failed} before the agent was stopped itself")
+        if time.monotonic() > deadline:
+            process.kill()
+            raise CutoverRefused(f"{failed} within {seconds:.0f} s", hint=hint)
+
+
+def _scratch() -> IO[bytes]:
+    """A file in memory: unlike a pipe, it can be left to somebody who never closes it."""
+    return os.fdopen(os.memfd_create("said"), "w+b")
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -105,8 +105,11 @@ def copy_databases(folder: str, source: LibrarySource, exclude: tuple[str, ...])
     os.mkdir(_place(folder), 0o700)
     top = os.path.dirname(os.fsencode(source.about.path))
     walk = TreeWalk(source.base, source.name, exclude, inside=False, live=True)
-    files = [entry for entry in walk.entries() if entry.kind is Kind.FILE]
-    sizes = {entry.path: entry.size for entry in files}
+    sizes = {
+        entry.path: entry.size
+        for entry in walk.entries()
+        if entry.kind is Kind.FILE and entry.path.endswith((_SUFFIX, _SUFFIX + b"-wal"))
+    }
     with DirStack(source.base) as folders:
         paths = [path for path in sizes if path.endswith(_SUFFIX) and _is_database(folders, path)]
     # A copy is at the most as large as a database with all that is in its -wal.

@@ -47,7 +47,8 @@ class Marker:
         left_out = [each.rpartition(" (")[0] for each in (*about.excluded, *about.skipped)]
         self._not_all_of = {path.rpartition("/")[0] for path in left_out}
         """Folders with names that are no entries: these are listed, so that they are told again."""
-        self._is_all_left_out = list(exclude) == about.exclude
+        self._tells_names = list(exclude) == about.exclude and about.kind != "rehearsal"
+        """Of a rehearsal, what was beside databases is left out without a word."""
 
     def recall(self, outside: Entry) -> Entry | None:
         """The entry, marked, if it looks as in the base, and nothing can have changed unseen.
@@ -67,7 +68,7 @@ class Marker:
         Args:
             folder: as :meth:`recall` gave it.
         """
-        if not self._is_all_left_out or printable(folder.path) in self._not_all_of:
+        if not self._tells_names or printable(folder.path) in self._not_all_of:
             return None
         return self._names_in(folder.path)
 

@@ -175,6 +175,7 @@ def pull(
             on_existing=OnExisting(on_existing),
             preferences=parse_preferences(set_preferences),
             cutover=not no_cutover and not rehearse,
+            is_vouched=no_cutover and not rehearse and until == "done",
             rehearse=rehearse,
             until_ready=until == "ready",
             gate=VersionGate(plex_version, VersionPolicy(version_policy)),

@@ -37,10 +37,10 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
         raise IntegrityError("the file that shall be changed did not come", path=name)
     layout, snapshot = staging.layout, staging.manifest.name
     plan, wanted = staging.manifest.plan, os.fsencode(name)
-    numbered = enumerate(staging.manifest)
-    frames = [plan.frames_of(*each) for each in numbered if each[1].path == wanted]
+    [numbered] = [each for each in enumerate(staging.manifest) if each[1].path == wanted]
     try:
-        staging.journal.redo(frame for of_file in frames for frame in of_file)
+        staging.journal.redo(plan.frames_of(*numbered))
+        staging.forget([numbered])
         _replace(path, layout.amended(snapshot), change)
         with open(path, "rb") as file:
             line = format_sum(sha256(file.read()), wanted)

@@ -52,7 +52,8 @@ def decide(found: Findings, on_existing: OnExisting) -> Action:
         return Action.NOTHING if found.library else Action.REFUSE_LOST
     if found.phase == "publishing":
         return _decide_publishing(found, on_existing)
-    if found.phase == "committing" and found.staged and (found.displaces or not found.library):
+    is_free = found.displaces or not found.library or on_existing is OnExisting.SET_ASIDE
+    if found.phase == "committing" and found.staged and is_free:
         return Action.COMMIT
     if found.library and on_existing is not OnExisting.SET_ASIDE:
         return _existing(on_existing)
@@ -64,9 +65,7 @@ def decide(found: Findings, on_existing: OnExisting) -> Action:
 def _decide_publishing(found: Findings, on_existing: OnExisting) -> Action:
     if not found.staged:
         return Action.WRITE_RECEIPT if found.library else Action.BEGIN_ANEW
-    if found.library and not found.displaces:
-        if on_existing is OnExisting.SET_ASIDE:
-            return Action.TRANSFER  # nothing is missing: it is verified again and set aside for
+    if found.library and not found.displaces and on_existing is not OnExisting.SET_ASIDE:
         return _existing(on_existing)
     return Action.PUBLISH
 

@@ -135,7 +135,7 @@ def read_xattrs(fd: int) -> dict[str, bytes]:
 
 
 def drop_other_xattrs(fd: int, entry: Entry) -> None:
-    """Remove the ``user.`` xattrs that a folder of an earlier snapshot had and ``entry`` has not.
+    """Remove the ``user.`` xattrs that something of an earlier snapshot had and ``entry`` has not.
 
     Raises:
         OSError: as the filesystem says.

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.fileattributes import set_attributes
+from initpuller.volume.fileattributes import drop_other_xattrs, read_xattrs, set_attributes
 from initpuller.volume.names import is_file, make_hardlink, make_symlink
 from shared.dirstack import DirStack
 from shared.errors import printable, storage_error
@@ -121,8 +121,9 @@ class Finisher:
         try:
             if not is_new:
                 self._digests.put([(number, hash_descriptor(fd))])
-            if entry.xattrs:  # an earlier run may have made it read-only: xattr(7)
+            if entry.xattrs or read_xattrs(fd):  # it may have been made read-only: xattr(7)
                 os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
+            drop_other_xattrs(fd, entry)
             set_attributes(fd, entry, self._ownership, entry.mode)
         finally:
             os.close(fd)

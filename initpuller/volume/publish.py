@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from initpuller.volume.decision import OnExisting
 from initpuller.volume.leftovers import remove_leftovers
-from initpuller.volume.records import Phase, Receipt, State, save_receipt, save_state
+from initpuller.volume.records import Phase, Receipt, State, load_state, save_receipt, save_state
 from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
@@ -58,7 +59,7 @@ def prepare(
         state.top_mode = staging.manifest.entries(0, 1)[0].mode
         library = state.snapshot.library
         displaces = displace and os.path.lexists(layout.library(library.name))
-        aside = f"{library.name}.set-aside-{compact_timestamp()}" if displaces else None
+        aside = _aside(library.name) if displaces else None
         state.receipt = Receipt(
             format=1,
             plexodus=__version__,
@@ -87,6 +88,26 @@ def prepare(
     except OSError as error:
         raise storage_error(error, layout.folder) from error
     return state.receipt
+
+
+def displace(layout: Layout, on_existing: OnExisting) -> None:
+    """Have what has taken the library's name since step 1 set aside in step 2, if we are told to.
+
+    Raises:
+        StorageError: as the filesystem says.
+    """
+    state = load_state(layout)
+    if state is None or state.receipt is None or on_existing is not OnExisting.SET_ASIDE:
+        return
+    name = state.receipt.library.name
+    is_staged = os.path.isdir(layout.staged(name))
+    if state.receipt.set_aside is None and is_staged and os.path.lexists(layout.library(name)):
+        state.receipt.set_aside = _aside(name)
+        save_state(layout, state)
+
+
+def _aside(name: str) -> str:
+    return f"{name}.set-aside-{compact_timestamp()}"
 
 
 def publish(layout: Layout, state: State, receipt: Receipt) -> None:

@@ -256,19 +256,20 @@ def _another_run(state: State, ownership: Ownership) -> None:
     state.owner = str(ownership)
 
 
-def complete_snapshot(layout: Layout) -> str:
-    """The snapshot all of which is in staging, if Plex ran for it, as a delta's base; or nothing.
+def delta_base(layout: Layout) -> str:
+    """The snapshot that a delta can be based on: what it keeps is in staging. Or nothing.
 
-    A cold one needs no delta: if nothing has changed, the next one has its name, and goes on.
+    That is the one which is complete there, if Plex ran for it. Of a delta that is not complete, or
+    was made with Plex stopped, it is that one's own base: whatever is kept since then was kept by
+    it, too.
 
     Raises:
         StorageError: the state cannot be read.
         OSError: as the filesystem says.
     """
     state = load_state(layout)
-    if state is None or state.snapshot.kind == "cold" or state.prune:
+    if state is None or not os.path.isdir(layout.staged(state.snapshot.library.name)):
         return ""
     about = state.snapshot
-    is_there = os.path.isdir(layout.staged(about.library.name))
     is_complete = count_done(layout.journal(about.id), about.frames) == about.frames
-    return about.id if is_there and is_complete else ""
+    return about.id if is_complete and about.kind != "cold" else about.base

@@ -66,8 +66,8 @@ def take_over(
     before = old.snapshot.id
     old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))
     drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
-    # A take-over that was itself interrupted before its pruning left staging in a mixed state.
-    if not old.prune and os.path.exists(old_records[0]):
+    # What the journal has is there, also where a take-over was cut off before it pruned the rest.
+    if os.path.exists(old_records[0]):
         root = os.fsencode(old.snapshot.library.name)
         was = done or read_manifest(old_records[0], before, root, old.snapshot.kind)
         old_journal = Journal(old_records[1], len(was.plan))

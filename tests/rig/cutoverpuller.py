@@ -38,7 +38,7 @@ class MadeUpPasses:
         """Records as a scan leaves them."""
         await self.world_goes_on("scan")
         layout, state = self.world.layout, load_state(self.world.layout)
-        seen = self.world.version
+        seen, self.world.is_snapshot_gone = self.world.version, False
         name = hashlib.sha256(f"{kind} {seen}".encode()).hexdigest()
         library = Library("id", "Library", "host", "/Library")
         about = Snapshot(name, "cold", library, "now", 1, 1, 1, 1, 1, [], [], [])

@@ -8,9 +8,10 @@ that grows whenever it writes; bringing the library is copying that number.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
@@ -31,8 +32,9 @@ from initpuller.volume.layout import Layout
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.records import load_state
 from initpuller.wire.backoff import Retrier
+from rig.cutoverplex import Killed, Lifeline, MadeUpPlex
 from rig.cutoverpuller import MadeUpPasses, MadeUpWire
-from shared.errors import AgentUnreachable, CutoverRefused, PlexodusError
+from shared.errors import AgentUnreachable, PlexodusError, storage_error
 from shared.pairing import Pairing
 
 if TYPE_CHECKING:
@@ -41,98 +43,8 @@ if TYPE_CHECKING:
 LEASE = 60.0
 
 
-class Killed(BaseException):
-    """A process is gone: nothing of it runs any more."""
-
-
 async def _here(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     return work(*args, **kwargs)
-
-
-class Lifeline:
-    """A process that may be killed at any of its durable steps."""
-
-    def __init__(self) -> None:
-        self.is_dead = False
-        self.left: int | None = None
-        """Steps that it still takes; None: all of them."""
-        self.visitor: tuple[int, Callable[[], None]] | None = None
-        """What somebody else does before one of its next steps."""
-
-    def step(self) -> None:
-        """Before and after each durable step."""
-        if self.visitor is not None:
-            steps, visit = self.visitor
-            self.visitor = (steps - 1, visit) if steps else None
-            if not steps:
-                visit()
-        if self.left is not None:
-            self.left -= 1
-            self.is_dead = self.is_dead or self.left < 0
-        if self.is_dead:
-            raise Killed
-
-    def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, as this process calls it."""
-
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it is
-            self.step()
-            answer = real(*args, **kwargs)
-            self.step()
-            return answer
-
-        return called
-
-
-class MadeUpPlex:
-    """Plex on the VM, as systemd shows it."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.running, self.starts, self.this_start = True, 1, "1"
-        self.is_stubborn = False
-        """It does not stop."""
-        self.failing = 0
-        """How many starts fail."""
-
-    def is_running(self) -> bool:
-        """As ``systemctl is-active``."""
-        return self.running
-
-    def run(self) -> str:
-        """As ``InvocationID``."""
-        return self.this_start
-
-    def stop(self, _seconds: float) -> None:
-        """As ``systemctl stop``."""
-        self.world.agent.step()
-        if self.is_stubborn:
-            raise CutoverRefused("it did not stop")
-        self.running = False
-        self.world.agent.step()
-
-    def start(self) -> None:
-        """As ``systemctl start``."""
-        self.world.agent.step()
-        if self.failing:
-            self.failing -= 1
-            raise CutoverRefused("it did not start")
-        self.begin()
-        self.world.agent.step()
-
-    def left(self) -> list[str]:
-        """All there is of it."""
-        return ["Plex"] if self.running else []
-
-    def check_fence(self, _path: str) -> None:
-        """It is looked at by :meth:`begin`."""
-
-    def begin(self) -> None:
-        """Whoever starts it: not where the fence is, and not twice."""
-        if not self.running and not os.path.lexists(self.world.control.fence):
-            self.running = True
-            self.starts += 1
-            self.this_start = str(self.starts)
 
 
 class World:
@@ -149,6 +61,7 @@ class World:
         self.is_agent_up = True
         self.version, self.clock = 1, 1000.0
         self.told: list[str] = []
+        self.is_snapshot_gone = self.is_disk_full = False
         self.lost = ""
         """What of the request under way does not arrive: ``request`` or ``answer``."""
         (place / "config").mkdir()
@@ -163,14 +76,21 @@ class World:
         def tell(event: str, _about: str) -> None:
             self.told.append(event)
 
-        return CutoverControl(self.state, self.plex, tell, LEASE, 5.0, lambda: self.clock)
+        return CutoverControl(
+            self.state,
+            self.plex,
+            tell,
+            LEASE,
+            5.0,
+            list,
+            lambda _: not self.is_snapshot_gone,
+            lambda: self.clock,
+        )
 
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Both processes can be killed, and wait by this world's clock."""
         names = [
-            (agent_cutover, "write_durably", self.agent),
-            (cutoverrecord, "write_durably", self.agent),
             (agent_cutover, "fsync_folder", self.agent),
             (puller_cutover, "save_state", self.puller),
             (migrate, "save_state", self.puller),
@@ -184,10 +104,21 @@ class World:
                 stack.enter_context(
                     patch.object(module, name, process.around(getattr(module, name)))
                 )
+            for module in (agent_cutover, cutoverrecord):
+                write = self.agent.around(self._written(module.write_durably))
+                stack.enter_context(patch.object(module, "write_durably", write))
             stack.enter_context(patch.object(time, "sleep", self._pass))
             stack.enter_context(patch.object(asyncio, "sleep", self._sleep(asyncio.sleep)))
             stack.enter_context(patch.object(asyncio, "to_thread", _here))  # the same each time
             yield
+
+    def _written(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any) -> None:  # noqa: ANN401 - as it takes them
+            if self.is_disk_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(*args)
+
+        return write
 
     def _pass(self, seconds: float) -> None:
         self.clock += seconds
@@ -210,6 +141,8 @@ class World:
         except Killed:
             self.is_agent_up = False
             raise AgentUnreachable("it has just died") from None
+        except OSError as error:
+            raise storage_error(error, self.state) from error
 
     def tend(self) -> None:
         """What its daemon does every second."""
@@ -226,6 +159,27 @@ class World:
             self.agent.is_dead, self.agent.left = False, None
             self.is_agent_up, self.control = True, self._control()
         self.tend()
+
+    def stop_agent(self) -> None:
+        """As ``systemctl stop``, and what systemd runs after that."""
+        with suppress(PlexodusError):
+            self.with_agent(self.control.leave)
+        self.is_agent_up = False
+        with suppress(PlexodusError):
+            self._run_beside(committed=False)
+
+    def undo(self) -> None:
+        """As the administrator does it; the service may be up or not."""
+        self._run_beside(committed=True)
+
+    def _run_beside(self, *, committed: bool) -> None:
+        service, self.agent = self.agent, Lifeline()
+        try:
+            self._control().lift("asked for", committed=committed)
+        except OSError as error:
+            raise storage_error(error, self.state) from error
+        finally:
+            self.agent = service
 
     def wait(self, seconds: float) -> None:
         """The agent looks in between."""
@@ -265,19 +219,19 @@ class World:
         state = load_state(self.layout)
         return state.phase if state is not None else "none"
 
-    def pull(self) -> str:
+    def pull(self, *, until_ready: bool = False) -> str:
         """One run of the puller; how it ended."""
         self.puller.is_dead, self.puller.left = False, None
         try:
             with self.patched():
-                asyncio.run(self._pull())
+                asyncio.run(self._pull(until_ready=until_ready))
         except Killed:
             return "killed"
         except PlexodusError as error:
             return type(error).__name__
         return "done"
 
-    async def _pull(self) -> None:
+    async def _pull(self, *, until_ready: bool) -> None:
         """As :func:`initpuller.migrate.pull`, without a lock and workers."""
         options = PullOptions(
             pairing=Pairing("127.0.0.1", 1, "t" * 43, "a" * 64),
@@ -286,6 +240,7 @@ class World:
             exclude=[],
             jobs=1,
             on_existing=OnExisting.FAIL,
+            until_ready=until_ready,
             retrier=Retrier((0.0, 0.0)),
         )
         if finished(self.layout) is not None:

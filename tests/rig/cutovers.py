@@ -1,0 +1,98 @@
+"""How a cutover with a stand-in for Plex ended, and pullers that die in the middle of one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rig.oracle import rsync_differences, sums_hold
+from rig.volume import RECEIPT_FILES, left_of_pull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rig.plexcommands import PlexCommands
+    from rig.programs import Agent, Puller
+
+
+def phase(agent: Agent) -> str:
+    """Where the agent says that the cutover stands."""
+    return str(json.loads(agent.get("/v1/cutover"))["phase"])
+
+
+def events(agent: Agent) -> list[str]:
+    """The names of what the migration log tells."""
+    lines = (agent.state / "migration.jsonl").read_text().splitlines()
+    return [json.loads(line)["event"] for line in lines]
+
+
+def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> None:
+    """Committed, Plex down, the volume the source to the byte."""
+    assert phase(agent) == "committed"
+    assert not plex.is_running()
+    assert rsync_differences(library, puller.target / "Library") == []
+    assert sums_hold(puller.target)
+    assert left_of_pull(puller.target) == RECEIPT_FILES
+
+
+def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
+    """Not committed, Plex running, nothing published."""
+    deadline = time.monotonic() + 5
+    while phase(agent) == "undoing":
+        assert time.monotonic() < deadline
+    assert phase(agent) == "idle"
+    assert plex.is_running()
+    assert not (puller.target / "Library").exists()
+
+
+def unheard_commit(puller: Puller) -> None:
+    """A puller that dies before it hears that the agent has committed."""
+    dies(puller, "initpuller.wire.cutover", "CutoverClient.commit", after=True)
+
+
+def dies(
+    puller: Puller, module: str, name: str, *options: str, call: int = 1, after: bool = False
+) -> None:
+    """A pull that is killed when ``name`` of ``module`` is called for the ``call``-th time.
+
+    Args:
+        puller: whose.
+        module: of the puller.
+        name: a function in it, or a class and a method.
+        options: of the pull.
+        call: for which time.
+        after: once it has returned.
+    """
+    script = puller.target.with_name("dies.py")
+    script.write_text(
+        f"""
+import importlib, inspect, os
+from initpuller.__main__ import main
+*above, last = {name!r}.split(".")
+place = importlib.import_module({module!r})
+for each in above:
+    place = getattr(place, each)
+real, calls = getattr(place, last), []
+def dying(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == {call} and not {after}:
+        os._exit(99)
+    answer = real(*args, **kwargs)
+    if len(calls) < {call} or not {after}:
+        return answer
+    if not inspect.isawaitable(answer):
+        os._exit(99)
+    async def gone():
+        await answer
+        os._exit(99)
+    return gone()
+setattr(place, last, dying)
+main()
+"""
+    )
+    command = [sys.executable, script, *puller.command(*options)[1:]]
+    ended = subprocess.run(command, check=False, capture_output=True, env=puller.environment())
+    assert ended.returncode == 99, ended.stderr
