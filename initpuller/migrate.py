@@ -27,6 +27,8 @@ from shared import errors
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from initpuller.passes import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.volume.records import Phase, Receipt, State
@@ -125,7 +127,7 @@ async def _pull(
     async with AgentClient(options.pairing, options.idle) as client:
         passes = Passes(layout, options, client, workers, progress)
         cutover = Cutover(layout, CutoverClient(client), options.retrier)
-        move = Move(layout, options, passes, cutover, progress)
+        move = Move(layout, options, passes, cutover, progress, client.tell)
         try:
             published = await move.until_over()
         except errors.AgentUnreachable:
@@ -136,10 +138,10 @@ async def _pull(
         finally:
             await passes.close()
         if published is not None:
-            what = "Rehearsal published:" if published.rehearsal else "Published"
-            about = f"{what} {layout.library(published.library.name)}, snapshot"
             down = cutover.downtime()
             took = f"; Plex was down for {down:.1f} s" if down is not None else ""
+            what = "Rehearsal published:" if published.rehearsal else "Published"
+            about = f"{what} {layout.library(published.library.name)}, snapshot"
             await client.tell("done", f"{about} {published.snapshot}{took}")
 
 
@@ -152,6 +154,8 @@ class Move:
     passes: Passes
     cutover: Cutover
     progress: PullProgress
+    tell: Callable[[str, str], Awaitable[None]]
+    """Adds an event to the migration log."""
 
     async def until_over(self) -> Receipt | None:
         """Everything, once more where what was brought is out of date; what was published.
@@ -168,11 +172,13 @@ class Move:
                     raise
                 is_delta = False
                 _log.warning("scanning again, the whole library", reason=str(error))
+                await self.tell("again", f"Scanning the whole library again: {error.what}")
             except (errors.CutoverEnded, errors.SourceChanged) as error:
                 # Changed while Plex was stopped for us: somebody has started it.
                 if attempt == _ROUNDS - 1 or not self.options.cutover:
                     raise
                 _log.warning("once more: Plex runs on the VM", reason=str(error))
+                await self.tell("again", f"Once more, since Plex runs: {error.what}")
         return None
 
     async def _round(self, *, is_delta: bool) -> Receipt | None:

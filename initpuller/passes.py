@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("puller")
 
-_SHORT_SECONDS = 30.0
-"""A live pass that takes less is the last one: so long would Plex be down for what is left."""
 _SHRINKS = 0.8
 """A live pass that moves more than this part of what the one before moved is the last one, too."""
 
@@ -64,6 +62,8 @@ class PullOptions:
     """Of Plex, to be set in the volume's copy."""
     cutover: bool = True
     """Have Plex stopped by the agent, when there is little left to bring."""
+    downtime: float = 30.0
+    """Seconds: a live pass that takes less is the last, since Plex would be down for so long."""
     is_vouched: bool = False
     """The user says that Plex is stopped, or that there is none."""
     rehearse: bool = False
@@ -133,7 +133,7 @@ class Passes:
             seconds = time.monotonic() - began
             _log.info("live pass", moved=size(moved), took=duration(seconds))
             await self._client.tell("pass", f"Live pass: {size(moved)} in {duration(seconds)}")
-            is_over = seconds < _SHORT_SECONDS or (
+            is_over = seconds < self._options.downtime or (
                 moved_before is not None and moved > _SHRINKS * moved_before
             )
             moved_before, is_delta = moved, True

@@ -21,10 +21,10 @@ from initpuller.report.probes import Probes
 from initpuller.volume.layout import Layout, open_layout
 from initpuller.volume.records import load_receipt
 from initpuller.volume.timestamps import timestamp
-from initpuller.wire.pullerlog import tell
+from initpuller.wire.pullerlog import Teller
 from shared.checks import Check, Outcome
 from shared.durable import write_durably
-from shared.errors import PlexodusError, PlexUnreachable, Temporary, printable
+from shared.errors import PlexUnreachable, printable
 from shared.exitcodes import ExitCode
 from shared.protocol import MAX_ABOUT, PullerEvent
 
@@ -40,8 +40,6 @@ Phase: TypeAlias = Literal[
 ]
 _PATIENT_SECONDS = 60.0
 """Between two words about a Plex that is not up yet: it may migrate its database for an hour."""
-_TOLD_PAUSES = (1.0, 5.0, 30.0, 120.0)
-"""Seconds between the tries to tell the agent."""
 _GLANCE = 0.5
 """Seconds between two looks whether we are told to stop."""
 
@@ -54,6 +52,18 @@ class Watched(msgspec.Struct):
     about: str = ""
     plex_version: str = ""
     checks: list[Check] = []
+
+
+class _Folder(msgspec.Struct):
+    """As much as is told of what :mod:`initpuller.plex.paths` prints, here and below."""
+
+    old: str
+    new: str
+
+
+class _Section(msgspec.Struct):
+    name: str
+    folders: list[_Folder]
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ class Watch:
         self._layout = open_layout(options.target)
         self._receipt = load_receipt(self._layout)
         self._now = Watched("waiting", timestamp())
+        pairing = options.pairing
+        self._teller = Teller(pairing, options.stopping) if pairing is not None else None
 
     def run(self) -> None:
         """Watch until told to stop.
@@ -122,7 +134,9 @@ class Watch:
         self._now.plex_version = identity.version
         self._enter("checking", f"Plex {identity.version} runs")
         _log.info("Plex runs", version=identity.version)
+        self._tell("started", f"Plex {identity.version} runs on {self._options.target}")
         if self._check() and self._apply():
+            self._tell_paths()
             about = f"{self._options.target} is served by Plex {identity.version}"
             migrated = msgspec.structs.replace(
                 self._now, phase="migrated", since=timestamp(), about=about
@@ -165,9 +179,26 @@ class Watch:
         if not self._options.applies:
             return True
         self._enter("moving libraries", "Plex' libraries get their new folders")
-        maps = [f"--map={each}" for each in self._options.mappings]
-        code, _, said = self._ours("paths", "--apply", "--json", *maps)
+        code, _, said = self._ours("paths", "--apply", "--json", *self._maps())
         return code == 0 or self._needs_attention(said)
+
+    def _tell_paths(self) -> None:
+        """Where the libraries look for their media now."""
+        _, out, said = self._ours("paths", "--json", *self._maps())
+        try:
+            sections = msgspec.json.decode(out, type=list[_Section])
+        except msgspec.DecodeError:
+            _log.warning("where the libraries look cannot be told", reason=said)
+            return
+        is_new = self._options.applies
+        told = [
+            f"{each.name}: {', '.join(f.new if is_new else f.old for f in each.folders)}"
+            for each in sections
+        ]
+        self._tell("paths", f"Libraries look in: {'; '.join(told) or 'nothing, there are none'}")
+
+    def _maps(self) -> list[str]:
+        return [f"--map={each}" for each in self._options.mappings]
 
     def _ours(self, *command: str) -> tuple[int, bytes, str]:
         """Exit code, output and last words of one of our own commands, in a process that ends."""
@@ -212,22 +243,8 @@ class Watch:
             _log.warning("cannot be noted", path=self._layout.migrated, reason=error.strerror)
 
     def _tell(self, event: str, about: str) -> None:
-        if self._options.pairing is None:
-            return
-        reason = ""
-        for pause in (*_TOLD_PAUSES, None):
-            try:
-                tell(self._options.pairing, PullerEvent(event, printable(about)[:MAX_ABOUT]))
-            except Temporary as error:
-                reason = str(error)
-                if pause is None or self._options.stopping.wait(pause):
-                    break
-            except PlexodusError as error:
-                reason = str(error)
-                break
-            else:
-                return
-        _log.warning("the agent could not be told", what=event, reason=reason)
+        if self._teller is not None:
+            self._teller.tell(PullerEvent(event, printable(about)[:MAX_ABOUT]))
 
     def _is_ready(self) -> bool:
         return self._now.phase not in {"waiting", "checking"}

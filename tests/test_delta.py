@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -172,6 +173,25 @@ def test_files_change_and_go_while_they_are_read(agent: Agent, target: Path, lib
         stop.set()
         writer.join()
     finish(target, agent, library)
+
+
+def test_passes_go_on_until_they_get_no_shorter(agent: Agent, target: Path, library: Path) -> None:
+    """Each brings what has changed during the one before: less and less, then the same again."""
+    changing = iter((4, 2, 2, 2, 2))
+    real = Assembly.run_live
+
+    async def run_live(assembly: Assembly) -> None:
+        """The pass, and what Plex writes meanwhile."""
+        for number in range(next(changing)):
+            (library / f"folder{number}" / "below" / "00").write_bytes(os.urandom(3_000_000))
+        await asyncio.sleep(RACY)  # a pass that takes as long as passes do
+        await real(assembly)
+
+    with patch.object(Assembly, "run_live", run_live):
+        done = pull(target, agent, "--until", "ready", "--downtime", "0")
+    assert done.code == 0, done.text
+    moved = [line["moved"] for line in done.log if line["event"] == "live pass"]
+    assert moved[1:] == ["11.4 MiB", "5.7 MiB", "5.7 MiB"], moved
 
 
 def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, library: Path) -> None:

@@ -131,6 +131,26 @@ def test_lines_of_several_threads(tmp_path: Path) -> None:
     }
 
 
+def test_lines_of_two_processes(tmp_path: Path) -> None:
+    """Service and 'plexodus-agent undo': neither cuts off what the other is just writing."""
+    script = (
+        "import sys; from agent.host.migrationlog import MigrationLog;"
+        "log = MigrationLog(sys.argv[1]);"
+        "[log.write('x', sys.argv[2] * 20_000) for _ in range(60)]"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path, letter], stderr=subprocess.DEVNULL
+        )
+        for letter in "ab"
+    ]
+    assert [process.wait(60) for process in running] == [0, 0]
+    for name in (TEXT, LINES):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert len(lines) == 120
+        assert all(line.count("a" * 20_000) + line.count("b" * 20_000) == 1 for line in lines)
+
+
 def test_killed_while_it_writes(tmp_path: Path) -> None:
     """At any moment, both files have whole lines only, but for a last one that is cut off next."""
     code = (

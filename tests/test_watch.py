@@ -128,6 +128,14 @@ def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent
         while not told(agent) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert [line["what"] for line in told(agent)] == ["migrated"]
+        story = (agent.state / "migration.log").read_text()
+        parts = [
+            f"Plex {found['plex_version']} runs on",
+            "Libraries look in: Movies: /",
+            "is served",
+        ]
+        places = [story.index(part) for part in parts]
+        assert places == sorted(places), story
         assert sidecar.resident() <= 40 * 1024**2
         sidecar.process.send_signal(signal.SIGTERM)
         assert sidecar.process.wait(10) == 0

@@ -102,6 +102,16 @@ _MAX_JOBS = 16
     help="In a cluster: the ConfigMap, of the pod's own namespace, that shows where the pull"
     " stands.",
 )
+@click.option(
+    "--downtime",
+    envvar="PLEXODUS_DOWNTIME",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86_400),
+    default=30.0,
+    show_default=True,
+    help="Bring what has changed while Plex runs, pass after pass, until it would be down for no"
+    " longer than this, or the passes get no shorter.",
+)
 @told_to_watch
 @version_gated
 @click.option(
@@ -129,6 +139,7 @@ def pull(
     no_cutover: bool,
     plex_version: str,
     version_policy: str,
+    downtime: float,
     mappings: tuple[str, ...],
     applies: bool,
 ) -> None:
@@ -178,6 +189,7 @@ def pull(
             is_vouched=no_cutover and not rehearse and until == "done",
             rehearse=rehearse,
             until_ready=until == "ready",
+            downtime=downtime,
             gate=VersionGate(plex_version, VersionPolicy(version_policy)),
         )
         asyncio.run(_until_signalled(options, progress))

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import threading
 from http.client import HTTPException
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+import structlog
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import base_url, request_headers
 from initpuller.wire.pinned import PinnedConnection
 from shared import protocol
+from shared.errors import PlexodusError, Temporary
 
 if TYPE_CHECKING:
     from shared.pairing import Pairing
 
+_log = structlog.get_logger("puller")
 _IDLE_SECONDS = 30.0
+_PAUSES = (1.0, 5.0, 30.0, 120.0)
+"""Seconds between the tries."""
+
+
+class Teller:
+    """Tells the agent one event after the other, in a thread of its own: the VM may be off by now.
+
+    Args:
+        pairing: of the agent.
+        stopping: once it is set, nothing is tried again.
+    """
+
+    def __init__(self, pairing: Pairing, stopping: threading.Event) -> None:
+        self._pairing = pairing
+        self._stopping = stopping
+        self._events = SimpleQueue[protocol.PullerEvent]()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def tell(self, event: protocol.PullerEvent) -> None:
+        """Have it told."""
+        self._events.put(event)
+
+    def _run(self) -> NoReturn:
+        while True:
+            event = self._events.get()
+            reason = self._try(event)
+            if reason:
+                _log.warning("the agent could not be told", what=event.event, reason=reason)
+
+    def _try(self, event: protocol.PullerEvent) -> str:
+        """Why it could not be told; empty if it was."""
+        for pause in (*_PAUSES, None):
+            try:
+                tell(self._pairing, event)
+            except PlexodusError as error:
+                is_over = pause is None or not isinstance(error, Temporary)
+                if is_over or self._stopping.wait(pause):
+                    return str(error)
+            else:
+                return ""
+        return ""
 
 
 def tell(pairing: Pairing, event: protocol.PullerEvent) -> None:
