@@ -21,11 +21,12 @@ class Authority:
             "-keyout", "ca.key", "-out", "ca.crt", "-addext", "keyUsage=critical,keyCertSign",
         )  # fmt: skip
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key for ``name``."""
+    def issue(self, name: str, *others: str) -> tuple[Path, Path]:
+        """Certificate and key for ``name``, and for ``others`` as openssl spells them."""
+        names = ",".join([f"DNS:{name}", *others])
         self._openssl(
             "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout",
-            f"{name}.key", "-out", f"{name}.csr", "-addext", f"subjectAltName=DNS:{name}",
+            f"{name}.key", "-out", f"{name}.csr", "-addext", f"subjectAltName={names}",
         )  # fmt: skip
         self._openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "1",

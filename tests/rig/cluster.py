@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 TOOLS = ROOT / "build" / "tools"
+SERVICE = "127.96.0.1"
+"""Where pods look for the API: an address of this machine alone."""
 _START_SECONDS = 90
 _ADMIN = "the-admins-token"
 
@@ -34,6 +36,11 @@ class Cluster:
     def authority(self) -> Path:
         """The certificate of its CA."""
         return self.folder / "ca" / "ca.crt"
+
+    @property
+    def key(self) -> Path:
+        """By which tokens are signed."""
+        return self.folder / "ca" / "localhost.key"
 
     def kubectl(
         self, *arguments: object, stdin: str | None = None, token: str = _ADMIN, check: bool = True
@@ -98,7 +105,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     """One that answers, and is gone at the end."""
     with ExitStack() as stack:
         cluster = Cluster(folder, free_port())
-        certificate, key = Authority(folder / "ca").issue("localhost")
+        certificate, key = Authority(folder / "ca").issue("localhost", f"IP:{SERVICE}")
         (folder / "tokens.csv").write_text(f"{_ADMIN},admin,1,system:masters\n")
         clients, peers = free_port(), free_port()
         etcd = TOOLS / "bin" / "etcd"
@@ -124,7 +131,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                 "--authorization-mode=RBAC", f"--token-auth-file={folder / 'tokens.csv'}",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-                "--service-cluster-ip-range=10.96.0.0/24",
+                f"--service-cluster-ip-range={SERVICE}/24",
             ],
         )  # fmt: skip
         _wait_for(cluster, server)

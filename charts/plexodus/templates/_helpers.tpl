@@ -11,6 +11,13 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What of the labels stays the same from version to version. */}}
+{{- define "plexodus.selectorLabels" -}}
+app.kubernetes.io/name: plexodus
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+plexodus.io/migration: {{ (index . 1).name }}
+{{- end -}}
+
 {{- define "plexodus.labels" -}}
 app.kubernetes.io/name: plexodus
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -19,9 +26,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What belongs to one migration: a list of the root and the migration goes in. */}}
+{{/* What belongs to one migration: a list of the root and the migration goes in. A Job's name adds 13 characters. */}}
 {{- define "plexodus.migration" -}}
-{{- printf "%s-%s" (index . 0).Release.Name (index . 1).name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" (index . 0).Release.Name (index . 1).name | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "plexodus.migrationLabels" -}}
@@ -32,4 +39,16 @@ plexodus.io/migration: {{ (index . 1).name }}
 {{- define "plexodus.secret" -}}
 {{- $pairing := (index . 1).pairing | default dict -}}
 {{- $pairing.existingSecret | default (printf "%s-pairing" (include "plexodus.migration" .)) -}}
+{{- end -}}
+
+{{/* Fails where two migrations would have the same objects. */}}
+{{- define "plexodus.checkNames" -}}
+{{- $names := list -}}
+{{- range .Values.migrations -}}
+{{- $name := include "plexodus.migration" (list $ .) -}}
+{{- if has $name $names -}}
+{{- fail (printf "migrations: two are called %s" $name) -}}
+{{- end -}}
+{{- $names = append $names $name -}}
+{{- end -}}
 {{- end -}}

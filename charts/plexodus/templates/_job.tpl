@@ -1,0 +1,142 @@
+{{/* The Job of one migration: a list of the root and the migration goes in. Nothing of a Job's template can be changed, so
+     another one has another name: helm takes the old one away, and its puller ends with the journal in order. */}}
+{{- define "plexodus.job" -}}
+{{- $job := (index . 1).job -}}
+{{- $hash := include "plexodus.jobSpec" . | sha256sum | trunc 6 -}}
+{{- printf "%s-%s-%s" (include "plexodus.migration" .) ($job.until | default "ready") $hash -}}
+{{- end -}}
+
+{{- define "plexodus.jobSpec" -}}
+{{- $root := index . 0 -}}
+{{- $migration := index . 1 -}}
+{{- $job := $migration.job -}}
+{{- $owner := splitList ":" ($job.owner | default "1000:1000") -}}
+# An agent that is away for days is waited for; what another try does not mend ends the Job at once.
+backoffLimit: 1000
+podFailurePolicy:
+  rules:
+    # A node that is drained is no failure.
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+    # docs/exit-codes.md
+    - action: FailJob
+      onExitCodes:
+        operator: In
+        values: [2, 10, 12, 13, 14, 15]
+template:
+  metadata:
+    labels:
+      {{- include "plexodus.selectorLabels" . | nindent 6 }}
+    annotations:
+      # Other settings are another Job, too: they may be what was wrong.
+      plexodus.io/settings: {{ toJson $migration.settings | sha256sum | trunc 12 | quote }}
+  spec:
+    restartPolicy: Never
+    serviceAccountName: {{ include "plexodus.account" $root }}
+    automountServiceAccountToken: false
+    securityContext:
+      {{- mergeOverwrite (dict "seccompProfile" (dict "type" "RuntimeDefault")) ($job.podSecurityContext | default dict) | toYaml | nindent 6 }}
+    {{- with $root.Values.imagePullSecrets }}
+    imagePullSecrets:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.nodeSelector }}
+    nodeSelector:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.affinity }}
+    affinity:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.tolerations }}
+    tolerations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    containers:
+      - name: plexodus
+        image: {{ include "plexodus.image" $root | quote }}
+        imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+        args: [pull]
+        envFrom:
+          - configMapRef:
+              name: {{ include "plexodus.migration" . }}-settings
+        env:
+          - name: PLEXODUS_TARGET
+            value: /config
+          - name: PLEXODUS_PAIRING_FILE
+            value: /run/plexodus/PLEXODUS_PAIRING
+          - name: PLEXODUS_LISTEN
+            value: "[::]:8444"
+          - name: PLEXODUS_UNTIL
+            value: {{ $job.until | default "ready" }}
+          - name: PLEX_UID
+            value: {{ first $owner | quote }}
+          - name: PLEX_GID
+            value: {{ last $owner | quote }}
+          - name: POD_NAME
+            valueFrom:
+              fieldRef:
+                fieldPath: metadata.name
+          - name: POD_UID
+            valueFrom:
+              fieldRef:
+                fieldPath: metadata.uid
+        ports:
+          - name: plexodus
+            containerPort: 8444
+        livenessProbe:
+          httpGet:
+            path: /healthz
+            port: plexodus
+          periodSeconds: 20
+          failureThreshold: 6
+        resources:
+          {{- toYaml $root.Values.resources | nindent 10 }}
+        securityContext:
+          {{- if $job.securityContext }}
+          {{- toYaml $job.securityContext | nindent 10 }}
+          {{- else }}
+          # Files get their owner, which only root can give.
+          runAsUser: 0
+          runAsGroup: 0
+          runAsNonRoot: false
+          readOnlyRootFilesystem: true
+          allowPrivilegeEscalation: false
+          capabilities:
+            drop: [ALL]
+            add: [CHOWN, DAC_OVERRIDE, FOWNER]
+          {{- end }}
+        volumeMounts:
+          - name: config
+            mountPath: /config
+          - name: pairing
+            mountPath: /run/plexodus
+            readOnly: true
+          - name: api
+            mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+            readOnly: true
+    volumes:
+      - name: config
+        persistentVolumeClaim:
+          claimName: {{ $job.claim.name }}
+      - name: pairing
+        secret:
+          secretName: {{ include "plexodus.secret" . }}
+      - name: api
+        projected:
+          sources:
+            - serviceAccountToken:
+                path: token
+            - configMap:
+                name: kube-root-ca.crt
+                items:
+                  - key: ca.crt
+                    path: ca.crt
+            - downwardAPI:
+                items:
+                  - path: namespace
+                    fieldRef:
+                      fieldPath: metadata.namespace
+{{- end -}}

@@ -1,0 +1,104 @@
+"""The controllers of a cluster, real ones, and what stands in for its scheduler and its network."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from rig.cluster import SERVICE, TOOLS, start
+from rig.node import NAME, wait_until
+from rig.programs import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rig.cluster import Cluster
+
+_PLACED = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "MutatingAdmissionPolicy",
+    "metadata": {"name": "placed"},
+    "spec": {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {
+            "resourceRules": [
+                {
+                    "apiGroups": [""],
+                    "apiVersions": ["v1"],
+                    "operations": ["CREATE"],
+                    "resources": ["pods"],
+                }
+            ]
+        },
+        "mutations": [
+            {
+                "patchType": "ApplyConfiguration",
+                "applyConfiguration": {
+                    "expression": (
+                        "Object{spec: Object.spec{hostNetwork: true, nodeName: '" + NAME + "'}}"
+                    )
+                },
+            }
+        ],
+    },
+}
+"""There is one node, with the host's network: nothing else of a Pod's spec is changed."""
+_EVERYWHERE = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "MutatingAdmissionPolicyBinding",
+    "metadata": {"name": "placed"},
+    "spec": {"policyName": "placed"},
+}
+
+
+@contextmanager
+def running_controllers(cluster: Cluster) -> Iterator[None]:
+    """Inside, StatefulSets, Jobs, claims and the like are looked after; pods go to the one node."""
+    with ExitStack() as stack:
+        start(
+            stack, cluster.folder / "proxy.log",
+            ["socat", f"TCP-LISTEN:443,bind={SERVICE},fork,reuseaddr",
+             f"TCP:localhost:{cluster.port}"],
+        )  # fmt: skip
+        start(
+            stack, cluster.folder / "controllers.log",
+            [
+                TOOLS / "bin" / "kube-controller-manager", "--leader-elect=false",
+                "--kubeconfig", cluster.environment()["KUBECONFIG"],
+                "--bind-address=127.0.0.1", f"--secure-port={free_port()}",
+                f"--service-account-private-key-file={cluster.key}",
+                f"--root-ca-file={cluster.authority}",
+                "--controllers=*,-node-lifecycle-controller",
+            ],
+        )  # fmt: skip
+        for each in (_PLACED, _EVERYWHERE):
+            cluster.kubectl("create", "-f", "-", stdin=json.dumps(each))
+        yield
+
+
+def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> None:
+    """What provisions a volume: for one claim, in a folder of this machine."""
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": claim},
+        "spec": {
+            "capacity": {"storage": "50Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder)},
+            "claimRef": {"namespace": namespace, "name": claim},
+        },
+    }
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps(volume))
+
+
+def wait_for_account(cluster: Cluster, namespace: str) -> None:
+    """Until a namespace has what pods need of it: made by controllers, after it."""
+    name = ("configmap", "kube-root-ca.crt", "-n", namespace)
+    wait_until(lambda: "kube-root" in cluster.kubectl("get", *name, check=False), "the CA")
+    name = ("serviceaccount", "default", "-n", namespace)
+    wait_until(lambda: "default" in cluster.kubectl("get", *name, check=False).split(), "account")
