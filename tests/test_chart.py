@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 from pathlib import Path
@@ -13,7 +14,10 @@ import yaml
 from rig.apischemas import LOCATION, write_schemas
 from rig.cluster import TOOLS
 
+from initpuller.commands.pull import pull
+from initpuller.commands.watch import watch
 from shared import __version__
+from shared.commandline import known_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +94,40 @@ def test_flux_release_has_the_same_values() -> None:
     assert values == yaml.safe_load((VALUES / "init-container.yaml").read_text())
 
 
+def test_sidecar_is_the_same_for_older_clusters() -> None:
+    """The recommended file, but that 'watch' is an ordinary container."""
+    values = yaml.safe_load((VALUES / "sidecar.yaml").read_text())
+    [watch] = values.pop("extraContainers")
+    values["extraInitContainers"].append(watch | {"restartPolicy": "Always"})
+    assert values == yaml.safe_load((VALUES / "init-container.yaml").read_text())
+
+
+def test_job_has_the_settings_of_the_move() -> None:
+    """Days before: it is the same library that is brought."""
+    [seeded] = yaml.safe_load((VALUES / "preseed.yaml").read_text())["migrations"]
+    del seeded["job"]
+    assert [seeded] == yaml.safe_load((VALUES / "plexodus.yaml").read_text())["migrations"]
+
+
+def test_nothing_of_plexodus_is_left_afterwards() -> None:
+    """Else no pod would start once our chart and the Secret are gone; all else stays the same."""
+    values = yaml.safe_load((VALUES / "init-container.yaml").read_text())
+    for name in ("serviceAccount", "extraInitContainers", "extraVolumes"):
+        del values[name]
+    assert "plexodus" not in json.dumps(values)
+    assert values == yaml.safe_load((VALUES / "after.yaml").read_text())
+
+
+def test_settings_are_the_pullers() -> None:
+    """Those that pull and watch take, but for what the chart sets; the pairing is none of them."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    settings = schema["$defs"]["migration"]["properties"]["settings"]["propertyNames"]["enum"]
+    taken = known_variables(pull) | known_variables(watch)
+    ours = {"TARGET", "PAIRING_FILE", "LISTEN", "UNTIL", "STATUS_CONFIGMAP"}
+    assert set(settings) == taken - {f"PLEXODUS_{each}" for each in ours}
+    assert settings == sorted(settings)
+
+
 def test_plexs_own_container_sees_no_secret() -> None:
     """Pairing and token are mounted into ours alone."""
     for name in ("init-container.yaml", "sidecar.yaml"):
@@ -105,7 +143,9 @@ def test_plexs_own_container_sees_no_secret() -> None:
 def test_unit_tests_of_the_templates() -> None:
     """All of them pass, and there is a suite that names each template."""
     said = tool("helm-unittest", CHART)
-    assert "errored, 0" not in said
+    found = re.search(r"^Tests: +(\d+) passed, (\d+) total$", said, re.MULTILINE)
+    assert found is not None, said
+    assert found[1] == found[2] > "30"
     suites = "".join(path.read_text() for path in (CHART / "tests").glob("*.yaml"))
     for template in (CHART / "templates").iterdir():
         assert template.name.startswith("_") or template.name in suites, template.name
@@ -138,7 +178,7 @@ def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], 
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("name", ["init-container", "sidecar", "script"])
+@pytest.mark.parametrize("name", ["init-container", "sidecar", "script", "after"])
 def test_values_for_plexs_chart_conform(
     conform: Callable[[str], dict[str, Any]], name: str
 ) -> None:
@@ -166,6 +206,9 @@ def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None
         {"migrations": []},
         {"migrations": [{"name": "Plex"}]},
         {"migrations": [{"name": "plex", "job": {"until": "never"}}]},
+        {"migrations": [{"name": "plex", "settings": {"PLEXODUS_JBOS": 1}}]},
+        {"migrations": [{"name": "plex", "job": {"owner": "plex"}}]},
+        {"migrations": [{"name": "plex", "job": {"claim": {"name": "c", "size": "1..2Gi"}}}]},
         {"networkPolicy": {"agentPort": 0}},
     ],
 )

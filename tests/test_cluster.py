@@ -192,7 +192,9 @@ def test_upgrade_leaves_the_status(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["init-container.yaml", "sidecar.yaml", "script.yaml"], ids=lambda path: path
+    "path",
+    ["init-container.yaml", "sidecar.yaml", "script.yaml", "after.yaml"],
+    ids=lambda path: path,
 )
 def test_server_takes_the_values(cluster: Cluster, path: str) -> None:
     """Strictly, and as a Pod, too, which is looked at more closely than a template."""
@@ -205,7 +207,9 @@ def test_server_takes_the_values(cluster: Cluster, path: str) -> None:
             pod = {"apiVersion": "v1", "kind": "Pod", **each["spec"]["template"]}
             pod["metadata"]["name"] = "other"
             claim = {"claimName": "pms-config-other"}
-            pod["spec"]["volumes"].append({"name": "pms-config", "persistentVolumeClaim": claim})
+            pod["spec"].setdefault("volumes", []).append(
+                {"name": "pms-config", "persistentVolumeClaim": claim}
+            )
             pod["spec"]["serviceAccountName"] = "plexodus"
             cluster.kubectl("create", *strictly, stdin=json.dumps(pod))
 
@@ -245,7 +249,7 @@ def test_pod_security(cluster: Cluster, context: dict[str, Any], level: str) -> 
     file = cluster.folder / f"{level}.yaml"
     file.write_text(json.dumps({"migrations": [{"name": "plex", "job": job}]}))
     cluster.helm("install", "plexodus", CHART, "-n", namespace, "-f", file)
-    found = cluster.get("job", "plexodus-plex-ready", "-n", namespace)
+    [found] = cluster.get("jobs", "-n", namespace)
     pod = {"apiVersion": "v1", "kind": "Pod", **found["spec"]["template"]}
     pod["metadata"] = {"name": "plexodus"}
     create = ("create", "--dry-run=server", "-n", namespace, "-f", "-")

@@ -1,74 +1,114 @@
-"""The runbook's commands in the cluster, in their order, against a real API server."""
+"""The runbook's commands in the cluster, in their order: real controllers, node and move."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cluster import TOOLS, running_cluster
-from rig.kubelet import NAMESPACE, POD, make_pod
-from rig.programs import clean_environment, program
+from rig.cluster import ROOT, TOOLS
+from rig.controllers import make_volume, wait_for_account
+from rig.kubelet import NAMESPACE
+from rig.node import wait_until
+from rig.oracle import rsync_differences
+from rig.plexcommands import plex_commands
+from rig.programs import Agent, clean_environment, program, running
 from rig.runbook import commands
+from rig.story import CLAIM, STANDIN, Story, controlled_cluster, plex_node
+
+from bench.plexlibrary import SERVER, LibraryShape, make_library
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rig.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parent.parent
-STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
-CLAIM = f"pms-config-{POD}"
+SCALED = "kubectl scale statefulset plex-plex-media-server --replicas="
 
 
 def test_runbook_in_the_cluster(tmp_path: Path) -> None:
-    """Each ends well, in a shell in a clone of this repository."""
-    with running_cluster(tmp_path) as cluster:
-        shell = Shell(cluster)
-        for command in commands("cluster"):
-            before(cluster, command)
-            said = shell.run(command.replace("plex/plex-media-server", str(STANDIN)))
-            if command.startswith("kubectl config set-context"):
-                shell.run(made_secret(tmp_path))
-            if command.startswith("helm upgrade --install plex "):
-                make_pod(cluster)
-            if command.startswith("kubectl describe pod"):
-                assert "plexodus-plex-settings" in said
-        left = [each["metadata"]["name"] for each in cluster.get("secrets", "-n", NAMESPACE)]
-        assert not [name for name in left if "plexodus" in name]
+    """Each ends well, in a shell in a clone of this repository, and does what is said of it."""
+    library = tmp_path / "vm" / "Library"
+    make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
+    agent = Agent(tmp_path / "state", library, tmp_path / "agent.log")
+    (tmp_path / "cluster").mkdir()
+    with (
+        plex_commands(tmp_path / "plex", library / SERVER) as plex,
+        controlled_cluster(tmp_path / "cluster", namespace=False) as cluster,
+        plex_node(cluster, tmp_path / "node"),
+    ):
+        agent.pair()
+        agent.settings = plex.settings(tmp_path)
+        with running(agent):
+            reader = Reader(tmp_path, cluster, agent)
+            for command in commands("cluster"):
+                reader.follow(command)
+        assert not plex.is_running()
+    assert reader.scaled == ["0", "1", "0", "1"]
+    assert rsync_differences(library, reader.volume / "Library", owner=False) == []
 
 
-def before(cluster: Cluster, command: str) -> None:
-    """What controllers have done by then, which are not there."""
-    if command.startswith("kubectl delete pvc"):
-        listed = cluster.get("pvc", "-n", NAMESPACE)
-        names = [each["metadata"]["name"] for each in listed]
-        assert names == [CLAIM]  # the one that step 4 made, and kept
-        unused = '{"metadata":{"finalizers":null}}'  # as no Pod has it any more
-        cluster.kubectl("patch", "pvc", CLAIM, "-n", NAMESPACE, "-p", unused)
+class Reader:
+    """Who does what the runbook says, between its commands, too."""
 
-
-def made_secret(folder: Path) -> str:
-    """The command that the agent prints for people to paste."""
-    pair = ("pair", "--state", folder / "state", "--address", "192.0.2.10:8443")
-    named = ("--output", "kubectl", "--name", "plexodus-plex-pairing")
-    return program("plexodus-agent", *pair, *named).stdout
-
-
-class Shell:
-    """A user's, with the clients and the right to do everything."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        config = shutil.copy(cluster.environment()["KUBECONFIG"], cluster.folder / "users-config")
+    def __init__(self, folder: Path, cluster: Cluster, agent: Agent) -> None:
+        self.scaled: list[str] = []
+        """To how many, each time."""
+        self._folder = folder
+        self._cluster = cluster
+        self._agent = agent
+        self._story = Story(cluster)
+        (folder / "one").mkdir()
+        self.volume = folder / "one"
+        config = shutil.copy(cluster.environment()["KUBECONFIG"], folder / "users-config")
         self._environment = clean_environment() | cluster.environment()
         self._environment["KUBECONFIG"] = str(config)  # whose namespace is set once
         self._environment["PATH"] = f"{TOOLS / 'bin'}:{os.environ['PATH']}"
 
-    def run(self, command: str) -> str:
-        """What it prints; it ends well."""
+    def follow(self, command: str) -> None:
+        """One command, and what the text around it has one do or see."""
+        if command.startswith("kubectl delete pvc"):
+            self._undo()  # nothing of the move is to be kept: so Plex on the VM first
+        if command == f"{SCALED}1" and len(self.scaled) == 1:
+            self._another_volume()
+        said = self._run(command.replace("plex/plex-media-server", str(STANDIN)))
+        for beginning, see in (
+            ("kubectl config set-context", self._see_namespace),
+            ("helm upgrade plexodus charts/plexodus -f charts/values/preseed", self._see_ready),
+            ("helm upgrade --install plex ", self._see_plex),
+            ("kubectl delete pod", self._see_plex),
+            (SCALED, self._see_scaled),
+        ):
+            if command.startswith(beginning):
+                see(command)
+        for beginning, word in (
+            ("kubectl describe pod", "Published"),
+            ("kubectl get job", "ready"),
+        ):
+            assert word in said or not command.startswith(beginning), said
+
+    def _see_namespace(self, _command: str) -> None:
+        wait_for_account(self._cluster, NAMESPACE)
+        make_volume(self._cluster, self.volume, NAMESPACE, CLAIM)
+        self._run(self._printed_by_the_agent())
+
+    def _see_ready(self, _command: str) -> None:
+        wait_until(lambda: self._story.phase() == "ready", "most of it", 120)
+
+    def _see_plex(self, _command: str) -> None:
+        self._story.wait_for_plex()
+
+    def _see_scaled(self, command: str) -> None:
+        self.scaled.append(command.removeprefix(SCALED))
+        if self.scaled[-1] == "1":
+            self._story.wait_for_plex()
+
+    def _run(self, command: str) -> str:
+        """What it prints."""
         done = subprocess.run(
             ["bash", "-euc", command],
             check=False,
@@ -76,7 +116,25 @@ class Shell:
             text=True,
             cwd=ROOT,
             env=self._environment,
-            timeout=120,
+            timeout=180,
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def _printed_by_the_agent(self) -> str:
+        """The command that is pasted; its string is the one that is good from now on."""
+        port = self._agent.port
+        pair = ("pair", "--state", self._agent.state, "--address", f"127.0.0.1:{port}")
+        named = ("--output", "kubectl", "--name", "plexodus-plex-pairing")
+        return program("plexodus-agent", *pair, *named).stdout
+
+    def _undo(self) -> None:
+        settings = ("--config", str(self._agent.settings), "--state", self._agent.state)
+        assert program("plexodus-agent", "undo", *settings).returncode == 0
+
+    def _another_volume(self) -> None:
+        """What provisions volumes: a new one for a new claim."""
+        self._cluster.kubectl("delete", "pv", CLAIM)
+        self.volume = self._folder / "two"
+        self.volume.mkdir()
+        make_volume(self._cluster, self.volume, NAMESPACE, CLAIM)

@@ -5,65 +5,51 @@ Only the place of pods is decided here, and where volumes come from.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from rig import plexserver, podplex
-from rig.cluster import Cluster, running_cluster
-from rig.containers import BASE, image
-from rig.controllers import make_volume, running_controllers, wait_for_account
 from rig.deltas import RACY, sent_bytes
 from rig.kubelet import NAMESPACE, POD
-from rig.node import Node, build, running_node, wait_until
+from rig.node import wait_until
 from rig.oracle import rsync_differences
 from rig.plexcommands import plex_commands
 from rig.programs import Agent, running
+from rig.story import (
+    JOBS,
+    OLDER,
+    PAIRING,
+    Story,
+    controlled_cluster,
+    plex_node,
+    plex_volume,
+)
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library
-from shared import __version__
-from shared.pairing import PAIRING_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from rig.cluster import Cluster
+    from rig.node import Node
     from rig.plexcommands import PlexCommands
 
 pytestmark = pytest.mark.cluster
-
-ROOT = Path(__file__).parent.parent
-CHART = ROOT / "charts" / "plexodus"
-VALUES = ROOT / "charts" / "values"
-STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
-CLAIM = f"pms-config-{POD}"
-PAIRING = "plexodus-plex-pairing"
-VERSION, OLDER = "1.40.1.8227-c0dd5a73e", "1.30.0.6486-629d58034"
-JOBS = ("jobs", "-l", "plexodus.io/migration=plex")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """With its controllers."""
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        cluster.kubectl("create", "namespace", NAMESPACE)
-        with running_controllers(cluster):
-            wait_for_account(cluster, NAMESPACE)
-            yield cluster
+    with controlled_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """With our image, and what stands in for Plex' of two versions."""
-    files = {Path(module.__file__ or ""): "/rig/" for module in (plexserver, podplex)}
-    started = json.dumps(["python3", "-m", "rig.podplex", VERSION])
-    build("localhost/podplex:1", BASE, "--entrypoint", started, files=files)
-    with running_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
-        node.load(image("puller"), f"plexodus-puller:{__version__}")
-        for version in (VERSION, OLDER):
-            node.load("localhost/podplex:1", f"plexinc/pms-docker:{version}")
+    with plex_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
         yield node
 
 
@@ -98,70 +84,8 @@ def agent(tmp_path: Path, library: Path, plex: PlexCommands) -> Iterator[Agent]:
 @pytest.fixture
 def volume(cluster: Cluster, node: Node, target: Path) -> Iterator[Path]:
     """What Plex' claim gets; all of plexodus and Plex is gone from the cluster at the end."""
-    target.chmod(0o755)
-    make_volume(cluster, target, NAMESPACE, CLAIM)
-    yield target
-    for release in ("plex", "plexodus"):
-        cluster.tried("helm", "uninstall", release, "-n", NAMESPACE)
-    cluster.kubectl("delete", "secret", PAIRING, "-n", NAMESPACE, "--ignore-not-found")
-    cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
-    cluster.kubectl("delete", "pvc", "--all", "-n", NAMESPACE)
-    cluster.kubectl("delete", "pv", CLAIM)
-    wait_until(lambda: not node.containers(), "the end of all pods")
-
-
-class Story:
-    """What an administrator does, in the order of the runbook."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def pair(self, string: str) -> None:
-        """The Secret."""
-        pairing = f"--from-literal={PAIRING_VARIABLE}={string}"
-        self.kubectl("create", "secret", "generic", PAIRING, pairing)
-
-    def plexodus(self, name: str, *options: str) -> None:
-        """Our chart, with values."""
-        given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
-        self._cluster.helm("upgrade", "--install", "plexodus", CHART, *given)
-
-    def plex(self, name: str, *options: str) -> None:
-        """What stands in for Plex' own, with values."""
-        given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
-        self._cluster.helm("upgrade", "--install", "plex", STANDIN, *given)
-
-    def kubectl(self, *arguments: object) -> str:
-        """In the namespace."""
-        return self._cluster.kubectl(*arguments, "-n", NAMESPACE)
-
-    def get(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever was asked for
-        """In the namespace."""
-        return self._cluster.get(*arguments, "-n", NAMESPACE)
-
-    def phase(self) -> str:
-        """Of the status that kubectl shows."""
-        found = self.get("configmap", "plexodus-plex-status").get("data", {})
-        return str(found.get("phase", ""))
-
-    def container(self, name: str) -> dict[str, Any]:
-        """Of Plex' pod; empty while there is none."""
-        for pod in self.get("pods", "-l", "name=plex-plex-media-server"):
-            status = pod["status"]
-            each = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
-            for found in each:
-                if found["name"] == name:
-                    return dict(found)
-        return {}
-
-    def wait_for_plex(self) -> None:
-        """Until it runs in its pod."""
-        wait_until(lambda: self.container("pms").get("ready", False), "Plex in the pod", 180)
-
-    def conditions(self) -> list[tuple[str, str]]:
-        """Type and reason of those of Jobs that hold."""
-        held = [each for job in self.get(*JOBS) for each in job["status"].get("conditions", [])]
-        return [(each["type"], each.get("reason", "")) for each in held if each["status"] == "True"]
+    with plex_volume(cluster, node, target):
+        yield target
 
 
 def test_move_as_the_runbook_has_it(
@@ -212,14 +136,11 @@ def test_pod_starts_whatever_became_of_the_secret(
     story.plex("init-container")
     story.wait_for_plex()
     assert not plex.is_running()
-    for broken in (
-        ("create", "secret", "generic", PAIRING, f"--from-literal={PAIRING_VARIABLE}=x"),
-        (),
-    ):
+    agent.kill()
+    for is_there in (True, False):
         story.kubectl("delete", "secret", PAIRING)
-        if broken:
-            story.kubectl(*broken)
-        agent.kill()
+        if is_there:
+            story.pair("not what it was")
         story.kubectl("delete", "pod", POD, "--grace-period=1")
         story.wait_for_plex()
         assert story.container("plexodus-watch")["restartCount"] == 0

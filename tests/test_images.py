@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import yaml
 from rig import containers
 from rig.oracle import rsync_differences
 from rig.programs import Agent, free_port
@@ -86,6 +87,27 @@ def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) ->
     done = containers.run("puller", "pull", "--on-existing=fail", options=ours, check=False)
     assert done.returncode == 14
     assert last_word.read_text().startswith("Permanent TargetConflict, exit code 14: ")
+
+
+def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_path: Path) -> None:
+    """As Plex' chart runs it: the script is root's alone, and nothing says who else it could be."""
+    text = (ROOT / "charts" / "values" / "script.yaml").read_text()
+    values = yaml.safe_load(text)["initContainer"]
+    assert values["image"]["tag"] == containers.image("puller-root").rpartition(":")[2]
+    for name, content in (("init.sh", values["script"]), ("PLEXODUS_PAIRING", agent.pairing)):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "init.sh").chmod(0o700)
+    target.chmod(0o755)
+    containers.run(
+        "puller-root",
+        options=(
+            *AS_ROOT[1:], "--entrypoint=/init/init.sh", "--env=PLEXODUS_NO_CUTOVER=1",
+            f"--volume={target}:/config", f"--volume={tmp_path}/init.sh:/init/init.sh:ro",
+            f"--volume={tmp_path}/PLEXODUS_PAIRING:/run/plexodus/PLEXODUS_PAIRING:ro",
+        ),
+    )  # fmt: skip
+    assert rsync_differences(library, target / "Library", owner=False) == []
+    assert owners(target / "Library") == {(1000, 1000)}
 
 
 def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> None:

@@ -29,9 +29,12 @@ def test_runbook_on_the_vm(tmp_path: Path) -> None:
         give_plex(vm)
         shutil.copy(package, vm.root / "root")
         vm.shell(f"apt-get update -qq; apt-get install -y -qq curl; systemctl start {UNIT}")
+        pairing = ""
         for command in commands("vm"):
+            if command == "rm /root/pairing":
+                pairing = (vm.root / "root" / "pairing").read_text()
             if command == "plexodus-agent log":
-                move(vm, tmp_path)
+                move(vm, tmp_path, pairing)
             said = vm.shell(f"cd; {command}")
             if command == "plexodus-agent log":
                 assert "committed" in said.lower()
@@ -40,10 +43,9 @@ def test_runbook_on_the_vm(tmp_path: Path) -> None:
         assert vm.show(f"{UNIT}.service", "ActiveState") == "active"
 
 
-def move(vm: VirtualMachine, folder: Path) -> None:
-    """What the pod does, with the pairing from the command that was printed."""
-    printed = (vm.root / "root" / "pairing").read_text().splitlines()
-    [line] = [line for line in printed if line.startswith(PAIRING_VARIABLE)]
+def move(vm: VirtualMachine, folder: Path, printed: str) -> None:
+    """What the pod does, with the pairing from the command that was ``printed``."""
+    [line] = [line for line in printed.splitlines() if line.startswith(PAIRING_VARIABLE)]
     target = folder / "config"
     target.mkdir()
     puller = Puller(target, folder / "puller.log", line.partition("=")[2], cutover=True)

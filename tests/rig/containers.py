@@ -14,8 +14,9 @@ BASE = "localhost/plexodus-base:latest"
 
 
 def image(name: str) -> str:
-    """The tag of ``plexodus-<name>``."""
-    return f"localhost/plexodus-{name}:{__version__}"
+    """The tag of ``plexodus-<name>``; of ``puller-root``, the puller's that runs as root."""
+    name, _, variant = name.partition("-")
+    return f"localhost/plexodus-{name}:{__version__}{variant and f'-{variant}'}"
 
 
 def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> list[str]:

@@ -42,6 +42,7 @@ class Kubelet:
         self._target = target
         pod = cluster.get("pod", POD, "-n", NAMESPACE)
         self._spec = next(each for each in pod["spec"]["initContainers"] if "pull" in each["args"])
+        self._uid = pod["metadata"]["uid"]
         account = pod["spec"]["serviceAccountName"]
         self._write("account/token", cluster.token(NAMESPACE, account))
         self._write("account/namespace", NAMESPACE)
@@ -87,8 +88,10 @@ class Kubelet:
         for source in self._spec["envFrom"]:
             name = source["configMapRef"]["name"]
             found |= self._cluster.get("configmap", name, "-n", NAMESPACE)["data"]
+        fields = {"metadata.name": POD, "metadata.uid": self._uid}
         for each in self._spec["env"]:
-            found[each["name"]] = each.get("value", POD)
+            field = each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            found[each["name"]] = each["value"] if field is None else fields[field]
         found["PLEXODUS_NO_CUTOVER"] = "1"  # there is no Plex beside this agent
         return found
 
