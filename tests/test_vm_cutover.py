@@ -172,6 +172,18 @@ def test_rebooted_while_plex_is_stopped(vm: VirtualMachine, puller: Puller) -> N
     assert as_promised(vm, puller) == "idle"
 
 
+@pytest.mark.parametrize("how", ["stop", "kill --signal=KILL", "restart"])
+def test_agent_ends_while_plex_is_stopped(vm: VirtualMachine, puller: Puller, how: str) -> None:
+    """However it does, Plex runs then: the agent starts it, or systemd has it started."""
+    process = puller.begin()
+    vm.wait_for(f"test $(systemctl show -P ActiveState {UNIT}) = inactive")
+    vm.shell(f"systemctl {how} {AGENT}")
+    vm.wait_for(f"systemctl is-active {UNIT} || test -e /var/lib/plexodus/fence")
+    vm.run("systemctl", "start", AGENT)
+    puller.finished(process)
+    as_promised(vm, puller)
+
+
 def test_plex_does_not_stop_in_time(vm: VirtualMachine, puller: Puller) -> None:
     """The cutover is refused and undone; Plex goes on, and so does the administrator's day."""
     drop_in = f"/run/systemd/system/{UNIT}.d/stubborn.conf"
