@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.cutovers import events, moved, not_moved, phase, unheard_commit
 from rig.oracle import rsync_differences
-from rig.plexcommands import PlexCommands, plex_commands
+from rig.plexfixtures import agent, library, plex, puller
 from rig.programs import Agent, Puller, program
 from rig.volume import RECEIPT_FILES, left_of_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SERVER = "Application Support/Plex Media Server"
+    from rig.plexcommands import PlexCommands
+
 LEASE = 3.0
-
-
-@pytest.fixture
-def library(tmp_path: Path, made: Path) -> Path:
-    """A small Plex library of this test's own."""
-    library = tmp_path / "vm" / "Library"
-    shutil.copytree(made, library, symlinks=True)
-    return library
-
-
-@pytest.fixture
-def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """Plex, at work."""
-    with plex_commands(tmp_path / "plex", library / SERVER) as plex:
-        yield plex
-
-
-@pytest.fixture
-def agent(
-    new_agent: Callable[[Path], Agent], library: Path, plex: PlexCommands, tmp_path: Path
-) -> Agent:
-    """An agent that can stop it."""
-    agent = new_agent(library)
-    agent.pair()
-    agent.settings = plex.settings(tmp_path, lease_seconds=LEASE, stop_seconds=5)
-    agent.start()
-    return agent
-
-
-@pytest.fixture
-def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
-    """A puller as its users start it: with cutover."""
-    return Puller(target, tmp_path / "puller.log", agent.pairing, cutover=True)
+SETTINGS = {"lease_seconds": LEASE, "stop_seconds": 5}
 
 
 def test_moved_while_it_writes(
@@ -153,8 +120,7 @@ def test_somebody_starts_plex_during_the_cutover(
 ) -> None:
     """What it writes is not lost: it is stopped once more, and its changes are brought."""
     process = puller.begin()
-    plex.wait_until(running=False)
-    while (plex.here / "pid").exists():
+    while phase(agent) != "stopped":
         time.sleep(0.01)
     plex.start()
     done = puller.finished(process)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.deltas import RACY, frames
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexcommands import PlexCommands, plex_commands
+from rig.plexfixtures import SERVER, agent, library, plex, puller
 from rig.programs import Agent, Puller
 from rig.standin import DATABASE
 from rig.volume import RECEIPT_FILES, cut_at, grow_small, left_of_pull, pull
@@ -23,44 +22,12 @@ from shared.exitcodes import ExitCode
 from shared.protocol import SNAPSHOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-SERVER = "Application Support/Plex Media Server"
+    from rig.plexcommands import PlexCommands
+
 RECORDS = ("manifest-", "journal-", "digests-")
-
-
-@pytest.fixture
-def library(tmp_path: Path, made: Path) -> Path:
-    """A small Plex library of this test's own."""
-    library = tmp_path / "vm" / "Library"
-    shutil.copytree(made, library, symlinks=True)
-    return library
-
-
-@pytest.fixture
-def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """Plex, at work."""
-    with plex_commands(tmp_path / "plex", library / SERVER) as plex:
-        yield plex
-
-
-@pytest.fixture
-def agent(
-    new_agent: Callable[[Path], Agent], library: Path, plex: PlexCommands, tmp_path: Path
-) -> Agent:
-    """An agent that can stop it."""
-    agent = new_agent(library)
-    agent.pair()
-    agent.settings = plex.settings(tmp_path)
-    agent.start()
-    return agent
-
-
-@pytest.fixture
-def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
-    """A puller as its users start it: with cutover."""
-    return Puller(target, tmp_path / "puller.log", agent.pairing, cutover=True)
 
 
 def rows(server: Path) -> int:
