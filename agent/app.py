@@ -31,7 +31,7 @@ from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_
 from agent.host.cutover import CutoverControl
 from agent.host.migrationlog import MigrationLog
 from agent.host.plexfolder import logs_of_databases
-from agent.host.plexservice import plex_service
+from agent.host.plexservice import PlexService, plex_service
 from agent.preflight import look_at_server, preflight
 from agent.source.activity import Activity
 from agent.source.framecache import FrameCache
@@ -63,7 +63,10 @@ class Parts:
 
 
 def make_cutover(
-    settings: Settings, library: str = "", has_cold: Callable[[str], bool] = lambda _: False
+    settings: Settings,
+    library: str = "",
+    has_cold: Callable[[str], bool] = lambda _: False,
+    plex: PlexService | None = None,
 ) -> CutoverControl:
     """What takes the steps of a cutover, in the service and on the command line.
 
@@ -71,10 +74,11 @@ def make_cutover(
         settings: the agent's.
         library: the folder that is moved; where none begins, it does not matter.
         has_cold: whether there is a cold snapshot of this name; where none ends, likewise.
+        plex: where it is not what the settings say.
     """
     return CutoverControl(
         settings.state,
-        plex_service(settings.unit, settings.stop_command, settings.start_command),
+        plex or plex_service(settings.unit, settings.stop_command, settings.start_command),
         MigrationLog(settings.state).write,
         settings.lease_seconds,
         settings.stop_seconds,

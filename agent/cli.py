@@ -16,17 +16,19 @@ from agent.app import make_cutover
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import is_pinned
 from agent.host.addresses import own_address
+from agent.host.cutoverrecord import CutoverRecord
 from agent.host.migrationlog import MigrationLog
 from agent.host.plexfolder import find_library
+from agent.host.plexservice import Commands
 from agent.host.stateowner import become_owner
 from agent.preflight import preflight as look
 from agent.secretformats import OUTPUTS
-from agent.settings import DEFAULT_FILE, load_settings
+from agent.settings import DEFAULT_FILE, Settings, load_settings
 from agent.source.library import open_library
 from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
-from shared.errors import PreflightRefused, storage_error
+from shared.errors import ConfigurationError, PreflightRefused, storage_error
 from shared.pairing import parse_address
 
 if TYPE_CHECKING:
@@ -207,11 +209,20 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     Example:
       plexodus-agent undo --state /var/lib/plexodus
     """
-    settings = load_settings(config, {"state": state})
+    plex = None
+    try:
+        settings = load_settings(config, {"state": state})
+    except ConfigurationError as error:
+        if not unless_committed:
+            raise
+        click.echo(f"Without the settings: {error}", err=True)
+        settings = Settings(state=state) if state else Settings()
+        plex = Commands([], CutoverRecord(settings.state).load().starting)
     try:
         become_owner(settings.state)
         why = "the agent has ended" if unless_committed else "asked for on the command line"
-        standing = make_cutover(settings).lift(why, committed=not unless_committed)
+        control = make_cutover(settings, plex=plex)
+        standing = control.lift(why, committed=not unless_committed)
     except OSError as error:
         raise storage_error(error, settings.state) from error
     if standing.phase == "committed":

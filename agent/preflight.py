@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
-from agent.host.cutoverrecord import fence_path
+from agent.host.cutoverrecord import Fence
 from agent.host.plexservice import plex_service
 from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds
@@ -106,7 +106,7 @@ def _running(settings: Settings) -> list[Check]:
     found = "it runs: a pull has it stopped at the end" if runs else "nothing listens on its port"
     plex = plex_service(settings.unit, settings.stop_command, settings.start_command)
     try:
-        plex.check_fence(fence_path(settings.state))
+        plex.check_fence(Fence(settings.state).path)
     except CutoverRefused as error:
         # A failure only for who wants it: the puller knows.
         about = str(error.what if error.path is None else f"{error.what}: {error.path}")

@@ -183,6 +183,20 @@ def test_pod_that_takes_over_from_another(
     assert rsync_differences(library, target / "Library") == []
 
 
+def test_name_is_taken_again_after_the_first_was_set_aside(target: Path, ours: Agent) -> None:
+    """A kill between the two renames, and something new in between: that is set aside, too."""
+    _file(target / "Library")
+    with cut_at("initpuller.volume.publish.rename_noreplace"):
+        pull(target, ours, *SET_ASIDE)
+    _file(target / "Library")
+    time.sleep(1.1)  # names of what is set aside are of a second
+    done = pull(target, ours, *SET_ASIDE)
+
+    assert done.code == ExitCode.OK, done.text
+    assert len(list(target.glob("Library.set-aside-*"))) == 2
+    _is_whole(target, ours)
+
+
 def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:
     """Another puller finished between our first look and our lock: nothing is asked or fetched."""
     with pytest.MonkeyPatch.context() as patched:

@@ -245,7 +245,7 @@ class CutoverMachine(RuleBasedStateMachine):
         world = self.world
         if world.control.standing().phase == "committed":
             assert not world.plex.running
-            assert os.path.lexists(world.control.fence)
+            assert world.control.fence.is_up()
             assert world.volume_phase in {"committing", "publishing", "none"}
             there = world.staged if world.published is None else world.published
             assert there == world.version
@@ -253,7 +253,7 @@ class CutoverMachine(RuleBasedStateMachine):
             assert world.control.standing().phase == "idle"
             assert world.plex.running == self.wanted
             assert world.published is None
-            assert not os.path.lexists(world.control.fence)
+            assert not world.control.fence.is_up()
 
 
 def run(examples: int, steps: int) -> int:

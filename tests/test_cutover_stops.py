@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -13,7 +14,7 @@ import pytest
 from rig.cutovers import dies
 from rig.plexcommands import PlexCommands, only_plex
 from rig.plexfixtures import agent, library, plex, puller
-from rig.programs import Agent, Puller
+from rig.programs import Agent, Puller, program
 
 from agent.host import cutoverrecord
 from agent.host.cutover import CutoverControl
@@ -22,7 +23,7 @@ from shared.protocol import CutoverRequest
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
@@ -51,6 +52,8 @@ class FakePlex:
 
     def __init__(self) -> None:
         self.runs = True
+
+    starting: Sequence[str] = ("true",)
 
     def is_running(self) -> bool:
         """Whether it does."""
@@ -96,6 +99,24 @@ def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
                 control.tend()
             assert plex.runs
     control.tend()
+    assert control.standing().phase == "idle"
+
+
+def test_settings_that_cannot_be_read_when_the_agent_has_ended(tmp_path: Path) -> None:
+    """What systemd runs then starts Plex as it was found when it was stopped."""
+    state, started, settings = tmp_path / "state", tmp_path / "started", tmp_path / "agent.toml"
+    state.mkdir()
+    plex = FakePlex()
+    plex.starting = ("touch", str(started))
+    control = CutoverControl(str(state), plex, lambda *_: None, 60, 5, list, lambda _: True)
+    control.begin(CutoverRequest("a" * 32, "pod"))
+    settings.write_text("lease_seconds = nonsense")
+    undo = ("undo", "--config", str(settings), "--state", state)
+    with pytest.raises(subprocess.CalledProcessError):
+        program("plexodus-agent", *undo)
+    assert not started.exists()
+    program("plexodus-agent", *undo, "--unless-committed")
+    assert started.exists()
     assert control.standing().phase == "idle"
 
 

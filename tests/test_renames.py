@@ -31,7 +31,7 @@ def test_large_file(ready: Agent, target: Path, library: Path) -> None:
 
 
 def test_folder_of_small_files(ready: Agent, target: Path, library: Path) -> None:
-    """With its links of both kinds; the frame of all of it is asked for by its digest."""
+    """With its links, and an empty file; the frame of all of it is asked for by its digest."""
     (library / "folder1" / "below").rename(library / "renamed")
     finish(target, ready, library)
     assert frames(ready) == (0, 1)
@@ -100,12 +100,8 @@ def test_damaged_on_the_volume_before(ready: Agent, target: Path, library: Path)
     finish(target, ready, library)
 
 
-@pytest.mark.parametrize(
-    ("place", "call"), [("os.rename", 2), ("remove", 1), ("remove", 3), ("shutil.rmtree", 2)]
-)
-def test_killed_between_two_renames(
-    ready: Agent, target: Path, library: Path, place: str, call: int
-) -> None:
+@pytest.mark.parametrize("call", [1, 3, 5, 7, 10])
+def test_killed_between_two_renames(ready: Agent, target: Path, library: Path, call: int) -> None:
     """What is between its places then is sent; nothing is taken for what it is not."""
     large, other = library / "large", library / "other"
     shutil.copy(large, other)
@@ -115,10 +111,24 @@ def test_killed_between_two_renames(
     large.rename(library / "once")
     other.rename(large)
     (library / "once").rename(other)
-    (library / "folder1" / "below" / "03").rename(library / "folder1" / "below" / "04")
-    (library / "folder2" / "below").rename(library / "renamed")
-    with cut_at(f"initpuller.volume.moves.{place}", call):
-        pull(target, ready)
+    below = library / "folder1" / "below"
+    for number in range(30):
+        (below / f"{number:02}").rename(below / f"{number:02}-renamed")
+    with cut_at("initpuller.volume.moves._move", call if call < 10 else 40):
+        pull(target, ready, "--until", "ready")
+    finish(target, ready, library)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_while_a_file_comes_to_a_folders_place(
+    ready: Agent, target: Path, library: Path, call: int
+) -> None:
+    """The same snapshot is gone on with: what is in the way goes, and the file is sent."""
+    shutil.rmtree(library / "folder2" / "below")
+    (library / "large").rename(library / "folder2" / "below")
+    with cut_at("initpuller.volume.moves._move", call):
+        pull(target, ready, "--until", "ready")
+    assert pull(target, ready, "--until", "ready").code == 0
     finish(target, ready, library)
 
 

@@ -13,7 +13,6 @@ are two processes, which one lock keeps apart.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.host.cutoverrecord import CutoverRecord, boottime, fence_path
+from agent.host.cutoverrecord import CutoverRecord, Fence, boottime
 from agent.host.cutoverstate import (
     Cutover,
     about,
@@ -31,7 +30,6 @@ from agent.host.cutoverstate import (
     is_to_be_undone,
     timestamp,
 )
-from shared.durable import fsync_folder, write_durably
 from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone
 
 if TYPE_CHECKING:
@@ -71,8 +69,7 @@ class CutoverControl:
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._record = CutoverRecord(state)
-        self.fence = fence_path(state)
-        """Its path."""
+        self.fence = Fence(state)
         self._plex = plex
         self._tell = tell
         self._lease_seconds = lease_seconds
@@ -102,8 +99,13 @@ class CutoverControl:
             cutover = begun(now, request, timestamp())
             if cutover is now:
                 return self._about(now)
-            self._plex.check_fence(self.fence)
-            cutover = msgspec.structs.replace(cutover, was_running=self._plex.may_run())
+            if self._ending.is_set():
+                raise CutoverRefused("the agent is being stopped")
+            self._plex.check_fence(self.fence.path)
+            plex = self._plex
+            cutover = msgspec.structs.replace(
+                cutover, was_running=plex.may_run(), starting=list(plex.starting)
+            )
             self._record.save(cutover)
             try:
                 self._stop(cutover)
@@ -198,8 +200,8 @@ class CutoverControl:
         if self._record.load().phase != "committed":
             return
         with self._alone() as now:
-            if now.phase == "committed" and not os.path.lexists(self.fence):
-                self._raise_fence(now)
+            if now.phase == "committed" and not self.fence.is_up():
+                self.fence.put_up(now.puller)
             if now.phase == "committed" and self._plex.is_running():
                 self._tell("fence", "Plex runs though its library has moved: it is stopped again")
                 self._plex.stop(self._stop_seconds, self._ending)
@@ -257,7 +259,7 @@ class CutoverControl:
 
     def _finish_commit(self, cutover: Cutover) -> Cutover:
         """The fence is up before the last look: nobody can start Plex after it."""
-        self._raise_fence(cutover)
+        self.fence.put_up(cutover.puller)
         self._prove(cutover)
         committed = in_phase(cutover, "committed")
         self._record.save(committed)
@@ -274,9 +276,7 @@ class CutoverControl:
             except OSError:  # a disk that is full keeps nobody from starting Plex
                 if is_committed:
                     raise
-        if os.path.lexists(self.fence):
-            os.unlink(self.fence)
-            fsync_folder(os.path.dirname(self.fence))
+        self.fence.take_down()
         if cutover.was_running:
             self._plex.start()
         over = Cutover("idle", cutover.id, cutover.puller, timestamp(), why=cutover.why)
@@ -284,10 +284,6 @@ class CutoverControl:
         does = "Plex was started again" if cutover.was_running else "Plex was not running before"
         self._tell("undone", f"The cutover is undone: {does}")
         return over
-
-    def _raise_fence(self, cutover: Cutover) -> None:
-        about = f"Moved to {cutover.puller}. The way back: plexodus-agent undo\n"
-        write_durably(self.fence, about.encode(), 0o644)
 
     def _granted(self, cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
         now = self._clock()

@@ -1,4 +1,4 @@
-"""The record of the cutover: one file, written in one step, and the lock of those who change it."""
+"""What of a cutover is on disk: its record, the lock of those who change that, and the fence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.host.cutoverstate import Cutover
-from shared.durable import write_durably
+from shared.durable import fsync_folder, write_durably
 from shared.errors import StorageError
 
 if TYPE_CHECKING:
@@ -23,9 +23,38 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def fence_path(state: str) -> str:
-    """The file that keeps systemd from starting Plex, in this state folder."""
-    return os.path.join(state, "fence")
+class Fence:
+    """The file that keeps systemd from starting Plex.
+
+    Args:
+        state: the agent's state folder, in which it is.
+    """
+
+    def __init__(self, state: str) -> None:
+        self.path = os.path.join(state, "fence")
+
+    def is_up(self) -> bool:
+        """Whether it is there."""
+        return os.path.lexists(self.path)
+
+    def put_up(self, puller: str) -> None:
+        """Have it there, durably.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        about = f"Moved to {puller}. The way back: plexodus-agent undo\n"
+        write_durably(self.path, about.encode(), 0o644)
+
+    def take_down(self) -> None:
+        """Have it gone, durably.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if self.is_up():
+            os.unlink(self.path)
+            fsync_folder(os.path.dirname(self.path))
 
 
 class CutoverRecord:

@@ -35,6 +35,8 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When this phase began: RFC 3339, UTC."""
     was_running: bool = False
     """Before the cutover, as far as one can tell: what an undo restores."""
+    starting: list[str] = []
+    """By which command: also where the settings cannot be read by then."""
     run: str = ""
     """Which start of Plex was stopped, where the service manager tells: another one is a change."""
     granted: float = 0.0

@@ -29,6 +29,10 @@ _ELSE = "Or stop Plex yourself, and pull with --no-cutover."
 class PlexService(Protocol):
     """What a cutover needs of it. All of it may block."""
 
+    @property
+    def starting(self) -> Sequence[str]:
+        """The command that starts it."""
+
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
 
@@ -72,6 +76,11 @@ class SystemdUnit:
     """A unit of systemd, by ``systemctl``: polkit lets us stop and start that one."""
 
     unit: str
+
+    @property
+    def starting(self) -> Sequence[str]:
+        """An order to systemd."""
+        return self._ordering("start")
 
     def is_running(self) -> bool:
         """Also while it starts or stops."""
@@ -129,9 +138,11 @@ class SystemdUnit:
         )
 
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
-        command = ["systemctl", "--no-ask-password", verb, "--", self.unit]
         hint = f"The journal says more: journalctl -u {self.unit}. {_ELSE}"
-        _run(command, seconds, f"{self.unit} did not {verb}", hint, ending)
+        _run(self._ordering(verb), seconds, f"{self.unit} did not {verb}", hint, ending)
+
+    def _ordering(self, verb: str) -> list[str]:
+        return ["systemctl", "--no-ask-password", verb, "--", self.unit]
 
     def _show(self, name: str) -> str:
         command = ["systemctl", "show", f"--property={name}", "--value", "--", self.unit]

@@ -31,7 +31,8 @@ Kubernetes API from a Pod")."""
 CONTROLLER = "plexodus-puller"
 """By which Events are told from those of others."""
 _SECONDS = 5.0
-_IMAGE_SECONDS = 2.0
+_IMAGE_SECONDS = 5.0
+"""An older Plex on a newer database is worse than a moment beside the scan."""
 _PLEX = re.compile(r"(?:.*/)?[^/]*(?:pms|plex(?!odus))[^/]*")
 _MAX_NOTE = 1024
 """Bytes of an Event's note (Kubernetes API reference, Event v1 events.k8s.io)."""
@@ -238,7 +239,7 @@ async def plex_image() -> str:
     asked = asyncio.wrap_future(aside(_plex_image))
     try:
         return await asyncio.wait_for(asked, _IMAGE_SECONDS)
-    except (ClusterError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the pull goes on
         reason = str(error) or f"no answer within {_IMAGE_SECONDS:.0f} s"
         _log.warning("the cluster does not tell which Plex the pod will run", reason=reason)
         return ""

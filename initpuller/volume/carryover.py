@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _BATCH = 4096
 """Digests that are copied at once."""
 _MOST = 50_000
-"""Files that are gone, and new ones, among which renamed ones are looked for; more take memory."""
+"""Files that are gone, and new ones, among which renamed ones are looked for. Where there are more,
+none are: it would take memory."""
 _NOTHING = sha256(b"")
 
 
@@ -112,6 +113,7 @@ class _Files:
         """What was at paths that have something else now, or nothing; and which frames that is."""
         self._came: list[tuple[int, Entry]] = []
         """What is new at its path."""
+        self._finds_moves = True
         self._copied: list[tuple[int, bytes | None]] = []
 
     def take(self, number: int, entry: Entry, match: _Match | None) -> bool:
@@ -138,7 +140,10 @@ class _Files:
             self._came.append((number, entry))
             if match is not None:
                 self.left(match, frames)
-        return match is not None and self._hold(entry, frames, match)
+            self._bound()
+        held = self._holds(entry, frames, match) if match is not None else {}
+        self._held.update(held)
+        return bool(held)
 
     def left(self, match: _Match, frames: range = range(0)) -> None:
         """Take in what is not at its path any more.
@@ -149,15 +154,21 @@ class _Files:
         """
         if match.entry.kind is Kind.FILE and match.entry.size > 0:
             self._left[trace_of(match.entry)] = match, frames
+            self._bound()
 
-    def _hold(self, entry: Entry, frames: range, match: _Match) -> bool:
-        """Whether what was in ``match`` may be, block by block, what is in ``entry``."""
+    def _bound(self) -> None:
+        if len(self._left) + len(self._came) > _MOST:
+            self._finds_moves = False
+        if not self._finds_moves:
+            self._left.clear()
+            self._came.clear()
+
+    def _holds(self, entry: Entry, frames: range, match: _Match) -> dict[int, str]:
+        """What ``match`` had, block by block, that may be what is in ``entry``."""
         if not is_large(entry) or not entry.data is match.entry.data is None:
-            return False
+            return {}
         pairs = zip(frames, match.tags(self._old, self._journal), strict=False)
-        held = {frame: tag for frame, tag in pairs if tag is not None}
-        self._held.update(held)
-        return bool(held)
+        return {frame: tag for frame, tag in pairs if tag is not None}
 
     def carried(self, moves: Moves) -> Carried:
         """After the last of them.
@@ -166,8 +177,7 @@ class _Files:
             moves: gets the files that were renamed.
         """
         self._digests.put(self._copied)
-        if max(len(self._left), len(self._came)) <= _MOST:
-            self._find(moves)
+        self._find(moves)
         out = enumerate(self._fetched)
         kept = [(frame, self._tags.get(frame)) for frame, is_out in out if not is_out]
         return Carried(kept, sorted(self._held.items()))
@@ -175,21 +185,20 @@ class _Files:
     def _find(self, moves: Moves) -> None:
         """Match what is new with what has left, by what a rename does not change."""
         small: dict[int, tuple[Entry, _Match]] = {}
-        large: list[tuple[int, Entry, _Match]] = []
+        held: dict[int, str] = {}
         for number, entry in self._came:
-            match, _ = self._left.get(trace_of(entry), (None, range(0)))
+            match, displaced = self._left.get(trace_of(entry), (None, range(0)))
             if match is None or not match.is_whole(self._old, self._journal):
                 continue
-            if is_large(entry):
-                large.append((number, entry, match))
-            elif match.digest is not None:
-                small[number] = entry, match
-        for *_, match in large:
-            for frame in self._left[trace_of(match.entry)][1]:
-                self._held.pop(frame, None)
-        for number, entry, match in large:
-            if self._hold(entry, self._new.plan.frames_of(number, entry), match):
+            blocks = self._holds(entry, self._new.plan.frames_of(number, entry), match)
+            if blocks:
+                held |= blocks
                 moves.add(match.entry, entry)
+                for frame in displaced:  # what was at its path goes away from there
+                    self._held.pop(frame, None)
+            elif match.digest is not None and not is_large(entry):
+                small[number] = entry, match
+        self._held |= held
         for first in {self._new.plan.frames_of(number, small[number][0])[0] for number in small}:
             self._hold_packed(first, small, moves)
 

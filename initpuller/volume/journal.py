@@ -91,6 +91,10 @@ class Journal:
         """The numbers of the frames that are not safe, and in whose place something is known."""
         return (number for number in list(self._tags) if not self._done[number])
 
+    def doubt(self) -> None:
+        """Take what is held for unknown: a kill came before it was put where it should be."""
+        self._tags.update(dict.fromkeys(self.held(), ""))
+
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
         """Record frames, each with its hexadecimal digest, durably.
 

@@ -66,8 +66,7 @@ class Moves:
             with DirStack(staging, create=True) as folders:
                 for number, (before, _) in enumerate(self._paths):
                     folder, name = folders.parent(before)
-                    with suppress(FileNotFoundError):
-                        os.rename(name, str(number), src_dir_fd=folder, dst_dir_fd=there)
+                    _move(folder, name, there, b"%d" % number)
         finally:
             os.close(there)
 
@@ -89,8 +88,13 @@ class Moves:
                 for number, (_, after) in enumerate(self._paths):
                     folder, name = folders.parent(after)
                     remove(folder, name)
-                    with suppress(FileNotFoundError):
-                        os.rename(str(number), name, src_dir_fd=there, dst_dir_fd=folder)
+                    _move(there, b"%d" % number, folder, name)
         finally:
             os.close(there)
         shutil.rmtree(aside)
+
+
+def _move(from_folder: int, old: bytes, to_folder: int, new: bytes) -> None:
+    """Rename what is there; what is not is fetched."""
+    with suppress(FileNotFoundError):
+        os.rename(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder)

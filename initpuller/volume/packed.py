@@ -37,13 +37,25 @@ def read_packed(staging: int, frame: Frame, entries: Sequence[Entry], tag: str) 
         for member in members(frame, entries):
             if member.entry.kind is not Kind.FILE:
                 continue
-            end = member.content + member.length
-            try:
-                folder, name = folders.parent(member.entry.path)
-                fd = os.open(name, _READ, dir_fd=folder)
-                with open(fd, "rb", buffering=0) as file:
-                    file.readinto(memoryview(tar)[member.content : end])
-            except OSError:  # a kill between two renames, or damage: it is fetched
+            place = memoryview(tar)[member.content : member.content + member.length]
+            if place and not _read(folders, member.entry.path, place):
                 return None
-            sums.append(sha256(memoryview(tar)[member.content : end]))
+            sums.append(sha256(place))
     return tar if sha256_of_all(sums).hex() == tag else None
+
+
+def _read(folders: DirStack, path: bytes, place: memoryview) -> bool:
+    """Whether there is a file at ``path``; a kill between two renames, or damage, leaves none."""
+    try:
+        folder, name = folders.parent(path)
+        fd = os.open(name, _READ, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        os.preadv(fd, [place], 0)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)

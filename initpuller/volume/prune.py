@@ -6,7 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.names import is_file, remove
+from initpuller.volume.names import is_file as is_file_at
+from initpuller.volume.names import remove
 from shared.dirstack import DirStack
 from shared.frameplan import is_large
 from shared.manifest import Kind
@@ -75,7 +76,8 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
             # What is held is written over piece by piece.
             is_safe = all(frame in journal for frame in frames)
             is_safe = is_safe or any(journal.tag(frame) is not None for frame in frames)
-            if not same_place or not (is_folder or (want.kind is Kind.FILE and is_safe)):
+            is_file = want.kind is Kind.FILE and entry.kind in (Kind.FILE, Kind.HARDLINK)
+            if not same_place or not (is_folder or (is_file and is_safe)):
                 yield entry.path
 
 
@@ -94,6 +96,10 @@ def forget_lost(staging: int, manifest: ManifestFile, journal: Journal) -> None:
     with DirStack(staging, create=True) as folders:
         for number in journal.held():
             [entry] = manifest.entries(manifest.plan[number].first, 1)
-            if is_large(entry) and not is_file(*folders.parent(entry.path)):
+            if not is_large(entry):
+                continue
+            place = folders.parent(entry.path)
+            if not is_file_at(*place):
+                remove(*place)
                 lost.append(number)
     journal.redo(lost)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import structlog
+
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.leftovers import remove_leftovers
 from initpuller.volume.records import Phase, Receipt, State, load_state, save_receipt, save_state
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from initpuller.volume.staging import Staging
     from shared.plexlibrary import ServerFacts
 
+_log = structlog.get_logger("puller")
 _OWNER, _MODE = 0o700, 0o7777
 
 
@@ -99,9 +102,12 @@ def displace(layout: Layout, on_existing: OnExisting) -> None:
     state = load_state(layout)
     if state is None or state.receipt is None or on_existing is not OnExisting.SET_ASIDE:
         return
-    name = state.receipt.library.name
-    is_staged = os.path.isdir(layout.staged(name))
-    if state.receipt.set_aside is None and is_staged and os.path.lexists(layout.library(name)):
+    name, aside = state.receipt.library.name, state.receipt.set_aside
+    is_due = aside is None or os.path.lexists(layout.library(aside))
+    is_there = os.path.lexists(layout.library(name))
+    if is_due and is_there and os.path.isdir(layout.staged(name)):
+        if aside is not None:
+            _log.warning("set aside already", path=layout.library(aside))
         state.receipt.set_aside = _aside(name)
         save_state(layout, state)
 

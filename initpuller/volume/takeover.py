@@ -71,6 +71,8 @@ def take_over(
         root = os.fsencode(old.snapshot.library.name)
         was = done or read_manifest(old_records[0], before, root, old.snapshot.kind)
         old_journal = Journal(old_records[1], len(was.plan))
+        if old.prune:
+            old_journal.doubt()
         journal = Journal(layout.journal(snapshot.id), len(manifest.plan))
         try:
             carried = carry_over(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import CutoverRefused
@@ -64,6 +63,9 @@ class MadeUpPlex:
         self.failing = 0
         """How many starts fail."""
 
+    starting = ("true",)
+    """Nobody runs it."""
+
     def is_running(self) -> bool:
         """As ``systemctl is-active``."""
         return self.running
@@ -102,7 +104,7 @@ class MadeUpPlex:
 
     def begin(self) -> None:
         """Whoever starts it: not where the fence is, and not twice."""
-        if not self.running and not os.path.lexists(self.world.control.fence):
+        if not self.running and not self.world.control.fence.is_up():
             self.running = True
             self.starts += 1
             self.this_start = str(self.starts)

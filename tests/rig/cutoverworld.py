@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
-from agent.host import cutover as agent_cutover
 from agent.host import cutoverrecord
 from agent.host.cutover import CutoverControl
 from initpuller import cutover as puller_cutover
@@ -34,6 +33,7 @@ from initpuller.volume.records import load_state
 from initpuller.wire.backoff import Retrier
 from rig.cutoverplex import Killed, Lifeline, MadeUpPlex
 from rig.cutoverpuller import MadeUpPasses, MadeUpWire
+from shared.durable import write_durably
 from shared.errors import AgentUnreachable, PlexodusError, storage_error
 from shared.pairing import Pairing
 
@@ -95,7 +95,7 @@ class World:
     def patched(self) -> Iterator[None]:
         """Both processes can be killed, and wait by this world's clock."""
         names = [
-            (agent_cutover, "fsync_folder", self.agent),
+            (cutoverrecord, "fsync_folder", self.agent),
             (puller_cutover, "save_state", self.puller),
             (migrate, "save_state", self.puller),
             (publish, "save_state", self.puller),
@@ -108,9 +108,8 @@ class World:
                 stack.enter_context(
                     patch.object(module, name, process.around(getattr(module, name)))
                 )
-            for module in (agent_cutover, cutoverrecord):
-                write = self.agent.around(self._written(module.write_durably))
-                stack.enter_context(patch.object(module, "write_durably", write))
+            write = self.agent.around(self._written(write_durably))
+            stack.enter_context(patch.object(cutoverrecord, "write_durably", write))
             stack.enter_context(patch.object(time, "sleep", self._pass))
             stack.enter_context(patch.object(asyncio, "sleep", self._sleep(asyncio.sleep)))
             stack.enter_context(patch.object(asyncio, "to_thread", _here))  # the same each time

@@ -28,6 +28,7 @@ def grow_steady(library: Path) -> Path:
         below.mkdir(parents=True)
         for number in range(30):
             (below / f"{number:02}").write_bytes(content.randbytes(40_000))
+        (below / "empty").touch()
         (below / "link").symlink_to("00")
         (below / "hard").hardlink_to(below / "01")
     (library / "large").write_bytes(content.randbytes(LARGE * FRAME))

@@ -11,8 +11,8 @@
 {{- $migration := index . 1 -}}
 {{- $job := $migration.job -}}
 {{- $owner := splitList ":" ($job.owner | default "1000:1000") -}}
-# An agent that is away for days is waited for; what another try does not mend ends the Job at once.
-backoffLimit: 1000
+# An agent that is away is waited for, some hours; what another try does not mend ends the Job at once.
+backoffLimit: 100
 podFailurePolicy:
   rules:
     # A node that is drained is no failure.
