@@ -14,8 +14,7 @@ from rig.deltas import RACY, sent_bytes
 from rig.kubelet import NAMESPACE, POD
 from rig.node import wait_until
 from rig.oracle import rsync_differences
-from rig.plexcommands import plex_commands
-from rig.programs import Agent, running
+from rig.plexfixtures import agent, plex
 from rig.story import (
     JOBS,
     OLDER,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from rig.cluster import Cluster
     from rig.node import Node
     from rig.plexcommands import PlexCommands
+    from rig.programs import Agent
 
 pytestmark = pytest.mark.cluster
 
@@ -62,23 +62,6 @@ def library(tmp_path: Path) -> Path:
         os.chown(path, 997, 997, follow_symlinks=False)
     time.sleep(RACY)
     return library
-
-
-@pytest.fixture
-def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """On the VM, at work."""
-    with plex_commands(tmp_path / "plex", library / SERVER) as plex:
-        yield plex
-
-
-@pytest.fixture
-def agent(tmp_path: Path, library: Path, plex: PlexCommands) -> Iterator[Agent]:
-    """One that can stop it."""
-    agent = Agent(tmp_path / "state", library, tmp_path / "agent.log")
-    agent.pair()
-    agent.settings = plex.settings(tmp_path)
-    with running(agent):
-        yield agent
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from rig.containers import BASE, image
 from rig.kubelet import NAMESPACE, POD
 from rig.node import NAME, Node, build, running_node, wait_until
 from rig.oracle import rsync_differences
-from rig.plexcommands import plex_commands
-from rig.programs import Agent, running
+from rig.plexfixtures import agent, plex
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library
 from shared import __version__
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rig.plexcommands import PlexCommands
+    from rig.programs import Agent
 
 pytestmark = pytest.mark.cluster
 
@@ -68,23 +68,6 @@ def library(tmp_path: Path) -> Path:
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     return library
-
-
-@pytest.fixture
-def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """On the VM, at work."""
-    with plex_commands(tmp_path / "plex", library / SERVER) as plex:
-        yield plex
-
-
-@pytest.fixture
-def agent(tmp_path: Path, library: Path, plex: PlexCommands) -> Iterator[Agent]:
-    """One that can stop it."""
-    agent = Agent(tmp_path / "state", library, tmp_path / "agent.log")
-    agent.pair()
-    agent.settings = plex.settings(tmp_path)
-    with running(agent):
-        yield agent
 
 
 @pytest.fixture

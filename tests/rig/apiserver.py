@@ -13,6 +13,7 @@ from aiohttp import web
 
 from initpuller.report import kube
 from rig.authority import Authority
+from rig.eventloop import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +85,12 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (account / "ca.crt").write_bytes(authority.certificate.read_bytes())
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
-    loop, ports = asyncio.new_event_loop(), list[int]()
+    loops, ports = list[asyncio.AbstractEventLoop](), list[int]()
     is_up, is_over = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        """Until told to end."""
+        """Until told to end; who stalls is cancelled then, and its connection closed."""
+        loops.append(asyncio.get_running_loop())
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", server.answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -98,8 +100,9 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         is_up.set()
         await is_over.wait()
         await runner.cleanup()
+        await end_tasks()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     is_up.wait(timeout=10)
     monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(account))
@@ -109,6 +112,5 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(is_over.set)
+        loops[0].call_soon_threadsafe(is_over.set)
         thread.join()
-        loop.close()

@@ -19,6 +19,7 @@ from agent.source.framecache import FrameCache
 from agent.source.library import open_library
 from agent.source.representation import EncodedFrame, Representation
 from rig.archiveclient import ArchiveClient
+from rig.eventloop import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,7 @@ class InProcess:
     def stop(self) -> None:
         """End every connection, and forget everything."""
         self.in_loop(self._runner.cleanup())
+        self.in_loop(end_tasks())
         self.in_loop(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
