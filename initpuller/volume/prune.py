@@ -6,8 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.names import is_file as is_file_at
-from initpuller.volume.names import remove
+from initpuller.volume.names import is_file, remove
 from shared.dirstack import DirStack
 from shared.frameplan import is_large
 from shared.manifest import Kind
@@ -76,8 +75,8 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
             # What is held is written over piece by piece.
             is_safe = all(frame in journal for frame in frames)
             is_safe = is_safe or any(journal.tag(frame) is not None for frame in frames)
-            is_file = want.kind is Kind.FILE and entry.kind in (Kind.FILE, Kind.HARDLINK)
-            if not same_place or not (is_folder or (is_file and is_safe)):
+            is_content = want.kind is Kind.FILE and entry.kind in (Kind.FILE, Kind.HARDLINK)
+            if not same_place or not (is_folder or (is_content and is_safe)):
                 yield entry.path
 
 
@@ -99,7 +98,7 @@ def forget_lost(staging: int, manifest: ManifestFile, journal: Journal) -> None:
             if not is_large(entry):
                 continue
             place = folders.parent(entry.path)
-            if not is_file_at(*place):
+            if not is_file(*place):
                 remove(*place)
                 lost.append(number)
     journal.redo(lost)

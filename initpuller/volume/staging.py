@@ -67,8 +67,8 @@ class Staging:
         state: State,
         manifest: ManifestFile,
         ownership: Ownership,
-        delta: Delta | None = None,
-        moves: Moves | None = None,
+        delta: Delta | None,
+        moves: Moves,
     ) -> Self:
         """Go on with what ``state`` describes; remove what an earlier snapshot left.
 
@@ -78,7 +78,7 @@ class Staging:
             manifest: what shall be there.
             ownership: whose it shall be.
             delta: all that is not as it shall be, where that is known.
-            moves: what was renamed, where that is known.
+            moves: what was renamed, as far as that is known.
 
         Raises:
             StorageError: as the filesystem says.
@@ -86,7 +86,7 @@ class Staging:
         try:
             staging = cls(layout, state, manifest, ownership, delta)
             if state.prune:
-                staging._prune(moves or Moves())
+                staging._prune(moves)
                 syncfs(staging.fd)
                 state.prune = False
                 save_state(layout, state)
