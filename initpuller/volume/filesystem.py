@@ -28,3 +28,27 @@ def network_filesystem(path: str, mounts: str = _MOUNTS) -> str | None:
             if before.split(" ")[2] == number and _NETWORK.fullmatch(kind):
                 return kind
     return None
+
+
+def mount_of(path: str, mounts: str = _MOUNTS) -> str:
+    """Return where the filesystem of ``path`` is mounted and its type, for people.
+
+    Args:
+        path: anything on it.
+        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+    """
+    place = os.path.realpath(path)
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+    kind = "unknown type"
+    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            if _unescaped(before.split(" ")[4]) == place:
+                kind = after.split(" ", 1)[0]  # the last one listed is on top
+    return f"{place} ({kind})"
+
+
+def _unescaped(name: str) -> str:
+    """Return a path as it was before mountinfo escaped spaces and the like in octal."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import ConfigurationError, VolumeLocked, storage_error
+from initpuller.volume.filesystem import mount_of
+from shared.errors import ConfigurationError, StorageError, VolumeLocked, storage_error
 from shared.memberpath import STATE_FOLDER
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def locked(layout: Layout) -> Iterator[None]:
 
     Raises:
         VolumeLocked: another puller holds it.
-        StorageError: the volume cannot be written.
+        StorageError: the volume cannot be written, or its filesystem cannot lock files.
     """
     path = os.path.join(layout.folder, "lock")
     try:
@@ -136,6 +137,20 @@ def locked(layout: Layout) -> Iterator[None]:
                 path=layout.target,
                 hint="Let it finish, or stop it; then run again.",
             ) from None
+        except OSError as error:
+            raise _lock_refused(error, layout) from error
         yield
     finally:
         os.close(fd)
+
+
+def _lock_refused(error: OSError, layout: Layout) -> StorageError:
+    """Return the error for a filesystem whose flock(2) fails: NFS 3 without a lock service."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(
+        f"the volume mounted at {mount_of(layout.folder)} cannot lock files ({reason})",
+        path=os.path.join(layout.folder, "lock"),
+        hint="Use a volume with working locks: a block volume, or NFS 4. On NFS 3, start the lock"
+        " service (rpc.statd) on both sides, or mount with 'local_lock=all' if only one node"
+        " uses the volume. Then run again.",
+    )
