@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from functools import partial
@@ -19,8 +20,10 @@ from agent.host.addresses import own_address
 from agent.host.cutoverrecord import CutoverRecord
 from agent.host.migrationlog import MigrationLog
 from agent.host.plexfolder import find_library
-from agent.host.plexservice import Commands
-from agent.host.stateowner import become_owner
+from agent.host.plexservice import Commands, plex_service
+from agent.host.removal import keep_stopped as keep_moved_plex_stopped
+from agent.host.startblock import lift_start_blocks
+from agent.host.stateowner import become_owner, write_as_owner
 from agent.preflight import preflight as look
 from agent.secretformats import OUTPUTS
 from agent.settings import DEFAULT_FILE, Settings, load_settings
@@ -209,7 +212,7 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     Example:
       plexodus-agent undo --state /var/lib/plexodus
     """
-    plex = None
+    recorded = None
     try:
         settings = load_settings(config, {"state": state})
     except ConfigurationError as error:
@@ -217,18 +220,48 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
             raise
         click.echo(f"Without the settings: {error}", err=True)
         settings = Settings(state=state) if state else Settings()
-        plex = Commands([], CutoverRecord(settings.state).load().starting)
+        recorded = Commands([], CutoverRecord(settings.state).load().starting)
+    is_root = os.geteuid() == 0
     try:
-        become_owner(settings.state)
+        had_block = is_root and not unless_committed and lift_start_blocks()
+        # A command that the record has could be anyone's who may write there: not for root.
+        (become_owner if recorded else write_as_owner)(settings.state)
         why = "the agent has ended" if unless_committed else "asked for on the command line"
-        control = make_cutover(settings, plex=plex)
+        control = make_cutover(settings, plex=recorded)
         standing = control.lift(why, committed=not unless_committed)
     except OSError as error:
         raise storage_error(error, settings.state) from error
     if standing.phase == "committed":
         click.echo("The library has moved: Plex stays stopped here.")
         return
+    if had_block:  # the record may have been purged since
+        plex_service(settings.unit, settings.stop_command, settings.start_command).start()
     click.echo(f"Nothing keeps Plex from running here: {standing.why or 'there was no cutover'}.")
+
+
+@cli.command(hidden=True)
+@_CONFIG
+@_STATE
+def keep_stopped(*, config: str | None, state: str | None) -> None:
+    """Keep a Plex that has moved from starting; the package's removal runs this.
+
+    The fence goes with the package. A drop-in in /etc/systemd/system takes its place.
+
+    \b
+    Example:
+      plexodus-agent keep-stopped --config /etc/plexodus/agent.toml
+    """
+    try:
+        settings = load_settings(config, {"state": state})
+    except ConfigurationError as error:
+        click.echo(f"Without the settings: {error}", err=True)
+        settings = Settings(state=state) if state else Settings()
+    try:
+        paths = keep_moved_plex_stopped(settings)
+    except OSError as error:
+        raise storage_error(error, "/etc/systemd/system") from error
+    for path in paths:
+        click.echo(f"The library of this Plex has moved. It stays stopped: see {path}", err=True)
 
 
 @cli.command()

@@ -249,7 +249,9 @@ class Passes:
             warned = [check for check in checks if check.outcome is Outcome.WARNING]
             failed += [check for check in warned if check.name == CUTOVER_CHECK]
         if failed:
-            raise errors.PreflightRefused(
+            is_library_fit = all(check.name == CUTOVER_CHECK for check in failed)
+            refused = errors.CutoverRefused if is_library_fit else errors.PreflightRefused
+            raise refused(
                 "; ".join(f"{check.name}: {check.found}" for check in failed),
                 hint=" ".join(check.advice for check in failed),
             )

@@ -111,7 +111,10 @@ class CutoverControl:
                 self._stop(cutover)
             except CutoverRefused as error:
                 self._tell("refused", f"Plex did not stop: {error.what}")
-                self._undo(cutover, error.what)
+                try:
+                    self._undo(cutover, error.what)
+                except CutoverRefused as later:  # it is tried again, and is not what went wrong
+                    self._tell("undo", f"Plex cannot be started yet: {later.what}")
                 raise
             cutover = self._granted(cutover, "stopped", run=self._plex.run())
             logs = self._logs_of_databases()

@@ -11,13 +11,18 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from agent.host.plexprocesses import processes_of
 from agent.host.plexserver import is_running as is_listening
+from agent.host.polkit import PLEX_UNIT, check_rights
+from agent.host.stateowner import program_user
 from shared.errors import CutoverRefused, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from threading import Event
 
-_FENCE = "AssertPathExists=!"
+_FENCE = "ConditionPathExists=!"
+"""systemd skips a start then, and an upgrade of Plex's own package passes."""
+_OLDER_FENCE = "AssertPathExists=!"
+"""In drop-ins that people wrote for earlier versions: a start fails then."""
 _SECONDS = 8.0
 """For what systemd answers at once, and for a start: a unit that is still stopping takes longer."""
 _START_SECONDS = 60.0
@@ -64,7 +69,7 @@ class PlexService(Protocol):
         """What is left of it, a line each; nothing when it has stopped."""
 
     def check_fence(self, path: str) -> None:
-        """Make sure that nobody starts it while there is a file at ``path``.
+        """Make sure that we may stop and start it, and nobody starts it while ``path`` is there.
 
         Raises:
             CutoverRefused: it is not so.
@@ -73,7 +78,11 @@ class PlexService(Protocol):
 
 @dataclass(frozen=True)
 class SystemdUnit:
-    """A unit of systemd, by ``systemctl``: polkit lets us stop and start that one."""
+    """A unit of systemd, by ``systemctl``: polkit lets us stop and start that one.
+
+    Root needs no polkit. Where root asks for another user's agent, files are written as that user
+    and orders are given by root (:mod:`agent.host.stateowner`).
+    """
 
     unit: str
 
@@ -99,8 +108,20 @@ class SystemdUnit:
         self._order("stop", seconds, ending)
 
     def start(self) -> None:
-        """Waits for a unit that is still stopping, but not for long."""
+        """Waits for a unit that is still stopping, but not for long.
+
+        One that was not stopped is not started: where polkit refuses one, it refuses the other.
+        """
+        if self._show("ActiveState") == "active" and self._show("Job") in ("", "0"):
+            return
         self._order("start", _SECONDS)
+        if not self.is_running():  # systemctl succeeds where a condition has the start skipped
+            skipped = self._show("ConditionResult") == "no"
+            why = "a condition of the unit is not met" if skipped else "it ended at once"
+            raise CutoverRefused(
+                f"{self.unit} does not run after its start ({why})",
+                hint=f"'systemctl status {self.unit}' says more.",
+            )
 
     def left(self) -> list[str]:
         """The unit's state, all processes that are or look like Plex', and its port."""
@@ -109,7 +130,7 @@ class SystemdUnit:
         return [*unit, *_left(self.unit)]
 
     def check_fence(self, path: str) -> None:
-        """Whether a drop-in has the condition; the package brings it for Plex' own unit."""
+        """Whether a drop-in has the condition; the package brings it for Plex's own unit."""
         if self._show("LoadState") != "loaded":
             raise CutoverRefused(
                 f"there is no {self.unit} that could be stopped",
@@ -121,20 +142,23 @@ class SystemdUnit:
                 f"systemd has not read yet what has changed of {self.unit}",
                 hint="Run 'systemctl daemon-reload', and pull again.",
             )
-        line = f"{_FENCE}{path}"
+        self._check_drop_ins(path)
+        check_rights(self._show("Id"), os.path.dirname(path), _ELSE)
+
+    def _check_drop_ins(self, path: str) -> None:
+        wanted = {f"{_FENCE}{path}", f"{_OLDER_FENCE}{path}"}
         for drop_in in self._show("DropInPaths").split():
             try:
                 with open(drop_in, encoding="utf-8", errors="replace") as file:
-                    if line in file.read().splitlines():
+                    if wanted & {_assignment(line) for line in file}:
                         return
             except OSError:
                 continue  # one that we may not read is not the one that we brought
         raise CutoverRefused(
             f"nothing would keep {self.unit} from starting again after the move",
             path=f"/etc/systemd/system/{self.unit}.d/plexodus.conf",
-            hint=f"Put '[Unit]' and '{line}' into it, run 'systemctl daemon-reload', and pull again"
-            " (the package has it for plexmediaserver.service, and a polkit rule that lets the"
-            " agent's user stop and start that one).",
+            hint=f"Put '[Unit]' and '{_FENCE}{path}' into it, run 'systemctl daemon-reload', and"
+            f" pull again (the package has it for {PLEX_UNIT}).",
         )
 
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
@@ -194,6 +218,12 @@ def plex_service(unit: str, stopping: Sequence[str], starting: Sequence[str]) ->
     return Commands(stopping, starting) if stopping else SystemdUnit(unit)
 
 
+def _assignment(line: str) -> str:
+    """One line of a unit file, without the spaces that systemd ignores."""
+    name, equals, value = line.partition("=")
+    return f"{name.strip()}{equals}{value.strip()}"
+
+
 def _left(unit: str) -> list[str]:
     left = [f"process {each}" for each in processes_of(unit)]
     return [*left, "something listens on Plex' port"] if is_listening() else left
@@ -208,10 +238,11 @@ def _run(
         CutoverRefused: it ended badly, not at all, or was not there.
     """
     with _scratch() as out, _scratch() as err:
+        user, group = program_user()
         try:
             process = subprocess.Popen(  # noqa: S603 - the administrator's own, without a shell
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=os.environ | {"LC_ALL": "C"},
+                env=os.environ | {"LC_ALL": "C"}, user=user, group=group,
             )  # fmt: skip
         except OSError as error:
             raise CutoverRefused(f"{failed} ({error.strerror})", path=command[0]) from error

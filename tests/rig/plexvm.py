@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
+
+from rig.vm import REPOSITORY
 
 if TYPE_CHECKING:
     from rig.vm import VirtualMachine
@@ -53,6 +56,54 @@ def give_plex(vm: VirtualMachine) -> None:
     vm.write("/etc/systemd/system/other.service", UNIT.replace("Plex", "Not Plex"))
     vm.shell(MAKE_LIBRARY)
     vm.run("systemctl", "daemon-reload")
+
+
+_CONTROL = """\
+Package: plexmediaserver
+Version: {version}
+Architecture: all
+Maintainer: nobody <nobody@example.org>
+Description: a stand-in
+"""
+_POSTINST = """\
+#!/bin/sh
+set -e
+systemctl daemon-reload
+systemctl enable plexmediaserver.service
+systemctl start plexmediaserver.service
+"""
+"""As Plex's own package does at each installation and upgrade."""
+
+
+def install_plex_package(vm: VirtualMachine, version: str) -> None:
+    """Plex's unit, the stand-in's, from a package: an earlier one is upgraded."""
+    folder = "/root/plex"
+    vm.write(f"{folder}/DEBIAN/control", _CONTROL.format(version=version))
+    vm.write(f"{folder}/DEBIAN/postinst", _POSTINST)
+    unit = f"{UNIT}[Install]\nWantedBy=multi-user.target\n"
+    vm.write(f"{folder}/lib/systemd/system/plexmediaserver.service", unit)
+    vm.shell(
+        f"chmod 755 {folder}/DEBIAN/postinst; dpkg-deb --build --root-owner-group {folder}"
+        f" /root/plex.deb; dpkg --install /root/plex.deb"
+    )
+
+
+def install_agent(vm: VirtualMachine) -> None:
+    """The package that ``make deb`` has built; one that is there is installed again."""
+    [package] = (REPOSITORY / "build").glob("plexodus-agent_*.deb")
+    shutil.copy(package, vm.root / "root" / "agent.deb")
+    vm.shell(
+        "test -e /root/updated || apt-get update -qq; touch /root/updated;"
+        " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends"
+        " --reinstall /root/agent.deb"
+    )
+
+
+def pair_and_start(vm: VirtualMachine) -> str:
+    """The pairing string of a service that runs."""
+    said = vm.run("plexodus-agent", "pair", "--address", "127.0.0.1:8443").stdout
+    vm.run("systemctl", "restart", "plexodus-agent.service")
+    return said.strip()
 
 
 def paths(vm: VirtualMachine) -> set[str]:
