@@ -26,6 +26,7 @@ from agent.endpoints.outflow import Outflow
 from agent.endpoints.plexlibrary import PlexLibraryEndpoints
 from agent.endpoints.probe import ProbeEndpoints
 from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
+from agent.endpoints.requesthandler import AgentRequestHandler
 from agent.endpoints.snapshots import SnapshotEndpoints
 from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
 from agent.host.cutover import CutoverControl
@@ -39,6 +40,7 @@ from agent.source.handouts import Handouts
 from agent.source.scans import Scans
 from agent.source.snapshots import SnapshotStore
 from shared import protocol
+from shared.logs import LogLimit
 
 if TYPE_CHECKING:
     import ssl
@@ -159,7 +161,10 @@ async def listen(
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 - set up, just now
-    connections = parts.metrics.connections = Connections(settings.limits, tls, server)
+    limit = LogLimit()
+    connections = parts.metrics.connections = Connections(
+        settings.limits, tls, lambda: AgentRequestHandler(server, limit)
+    )
     try:
         await Listener(runner, *settings.listen_address, connections).start()
     except BaseException:

@@ -52,7 +52,7 @@ class PlexodusError(Exception):
         super().__init__(what)
         self.what = what
         self.path = printable(path) if path is not None else None
-        self.hint = hint
+        self.hint = "\n".join(map(printable, hint.split("\n")))
 
     def __str__(self) -> str:
         """One line for people."""

@@ -1,6 +1,8 @@
 """Logging: for people on a terminal, one JSON object a line everywhere else; always to stderr.
 
-Secrets are kept out by never being handed in; what looks like one is masked all the same.
+Secrets are kept out by never being handed in; whatever looks like one is masked all the same. Much
+of what is logged is somebody else's words, so values are also made printable and cut to a length.
+What libraries log through :mod:`logging` goes the same way.
 """
 
 from __future__ import annotations
@@ -8,18 +10,80 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
-_SECRET = re.compile(r"plexodus://[^@\s]*@|(?i:bearer|basic)\s+[A-Za-z0-9+/=_-]{8,}")
+MAX_VALUE = 16_000
+"""Characters of one value in a log line; a traceback of ours has fewer."""
+_SECRET = re.compile(
+    r"plexodus(?:://|%3A%2F%2F)[^@\s]{0,200}?(?:@|%40)|\b(?:bearer|basic)(?:\s|%20)+[A-Za-z0-9+/=_-]{8,}",
+    re.IGNORECASE,
+)
+_LONG_WORD = re.compile(r"[A-Za-z0-9_-]{43,}")
+"""A token has 43 characters, and its Base64 in Basic credentials has more of the same ones."""
+_KINDS_OF_LETTERS = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
+"""Of 1,400 tokens one lacks a digit. Digests in hexadecimal have no capitals."""
+_MASK = "[secret]"
+_KEPT = "\n\t"
+
+
+class LogLimit:
+    """Lets a burst of lines pass, then one at a time, and counts those left out.
+
+    Args:
+        burst: lines that may come at once.
+        seconds: that it takes to earn another line.
+    """
+
+    def __init__(self, burst: int = 20, seconds: float = 1.0) -> None:
+        self.left_out = 0
+        """Lines since the last one that passed."""
+        self._burst, self._seconds = burst, seconds
+        self._earned, self._last = float(burst), 0.0
+
+    def admit(self, now: float) -> int | None:
+        """Return how many lines were left out before this one, or None to leave it out, too.
+
+        Args:
+            now: of a monotonic clock, in seconds.
+        """
+        earned = self._earned + (now - self._last) / self._seconds
+        self._earned, self._last = min(earned, self._burst), now
+        if self._earned < 1:
+            self.left_out += 1
+            return None
+        self._earned -= 1
+        left_out, self.left_out = self.left_out, 0
+        return left_out
+
+
+class LibraryLog(logging.Handler):
+    """Passes on what libraries log, so that it is masked, cut and limited like our own lines."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._limit = LogLimit()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log ``record`` as an event of our own, unless there were too many of late."""
+        left_out = self._limit.admit(time.monotonic())
+        if left_out is None:
+            return
+        fields: dict[str, Any] = {"library": record.name, "said": record.getMessage()}
+        if left_out:
+            fields["left_out"] = left_out
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        structlog.get_logger(record.name).log(record.levelno, "library message", **fields)
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Set up structlog for the whole program."""
+    """Set up structlog for the whole program, and have libraries log through it."""
     on_terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
@@ -30,23 +94,45 @@ def configure(level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            mask_secrets,
+            clean,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, LibraryLog) for handler in root.handlers):
+        root.addHandler(LibraryLog())
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with whatever looks like a token or pairing string replaced."""
-    return _SECRET.sub("[secret]", text)
+    """Return ``text`` with whatever looks like a token or pairing string replaced."""
+    return _LONG_WORD.sub(_masked, _SECRET.sub(_MASK, text))
 
 
-def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace whatever looks like a token or pairing string."""
-    return {
-        key: without_secrets(value) if isinstance(value, str) else value
-        for key, value in event.items()
-    }
+def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask secrets, escape control characters, and cut what is too long, in every value."""
+    return {_clean_text(key): _clean(value) for key, value in event.items()}
+
+
+def _masked(word: re.Match[str]) -> str:
+    is_token = all(kind.search(word[0]) for kind in _KINDS_OF_LETTERS)
+    return _MASK if is_token else word[0]
+
+
+def _clean(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(each) for each in value]
+    if isinstance(value, dict):
+        return {_clean_text(str(key)): _clean(each) for key, each in value.items()}
+    return _clean_text(value if isinstance(value, str) else str(value))
+
+
+def _clean_text(text: str) -> str:
+    text = without_secrets(text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in _KEPT else repr(c)[1:-1] for c in text)
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}… (cut)"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from agent.endpoints.connections import connection_of
 from shared.errors import printable
@@ -31,6 +32,9 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except TimeoutError:
         raise web.HTTPRequestTimeout(reason="the request's body takes too long") from None
-    except (msgspec.MsgspecError, UnicodeError, web.RequestPayloadError) as error:
+    except (web.RequestPayloadError, HttpProcessingError) as error:  # they hold what was sent
+        reason = "the request's body is not encoded as its headers say"
+        raise web.HTTPBadRequest(reason=reason) from error
+    except (msgspec.MsgspecError, UnicodeError) as error:
         reason = printable(f"the request's body cannot be used ({error})")
         raise web.HTTPBadRequest(reason=reason) from error

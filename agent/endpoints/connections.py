@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from shared.logs import LogLimit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,6 +63,8 @@ class Connections:
         """In the order of their arrival."""
         self.sent_away: dict[str, int] = dict.fromkeys(("crowd", "slow", "handshake"), 0)
         """How many, and why: too many of them, too slow, or no TLS that we speak."""
+        self.strangers_lines = LogLimit()
+        """Of the log, about requests without the token: nobody else's are left out."""
         self._told = -_TELL_AGAIN
 
     def __call__(self) -> Connection:
@@ -157,7 +161,7 @@ class Connection(asyncio.Protocol):
         if self._http is None:
             self._early.append(data)
         else:
-            self._http.data_received(data)
+            self._deliver(self._http, data)
 
     def eof_received(self) -> None:
         """The client says no more; TLS closes the connection."""
@@ -191,6 +195,16 @@ class Connection(asyncio.Protocol):
     def trust(self) -> None:
         """It has shown the token."""
         self.is_trusted = True
+
+    def lines_left_out(self) -> int | None:
+        """Return how many log lines were left out before the next one, or None to leave it out.
+
+        Strangers share one limit, so that they cannot fill the journal. Lines of whoever has shown
+        the token are never left out.
+        """
+        if self.is_trusted:
+            return 0
+        return self._all.strangers_lines.admit(asyncio.get_running_loop().time())
 
     def begin(self) -> None:
         """The head of a request is here whole."""
@@ -229,8 +243,21 @@ class Connection(asyncio.Protocol):
         self._http = self._all.serve()
         self._http.connection_made(transport)
         for data in self._early:
-            self._http.data_received(data)
+            self._deliver(self._http, data)
         self._early.clear()
+
+    def _deliver(self, http: asyncio.Protocol, data: bytes) -> None:
+        """Hand ``data`` to what speaks HTTP. What its parser cannot cope with ends the connection.
+
+        The event loop would log the parser's exception, with what a stranger sent in it.
+        """
+        try:
+            http.data_received(data)
+        except Exception as error:  # noqa: BLE001 - of a parser that is not ours
+            if (left_out := self.lines_left_out()) is not None:
+                kind = type(error).__name__
+                _log.warning("malformed request", peer=self.party, kind=kind, left_out=left_out)
+            self.abort()
 
 
 def connection_of(request: web.Request) -> Connection | None:

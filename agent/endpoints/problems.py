@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from agent.endpoints.connections import connection_of
 from shared import errors, protocol
+from shared.logs import without_secrets
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -20,6 +21,8 @@ _log = structlog.get_logger("agent")
 
 _HUNG_UP = 499
 """What nginx writes into its log when the client has gone."""
+_LOGGED = 1000
+"""Characters of a method or path that are logged."""
 
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
@@ -53,7 +56,7 @@ async def forbid_storing(_request: web.BaseRequest, response: web.StreamResponse
 
 @web.middleware
 async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One line for each request; never its headers."""
+    """Log one line for each request, never its headers. Of strangers' requests, not all."""
     started = time.monotonic()
     status = _HUNG_UP
     if (connection := connection_of(request)) is not None:
@@ -65,14 +68,18 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
     finally:
         if connection is not None:
             connection.end()
-        _log.info(
-            "request",
-            method=request.method,
-            path=request.path,
-            status=status,
-            peer=request.remote,
-            ms=round((time.monotonic() - started) * 1000),
-        )
+        left_out = 0 if connection is None else connection.lines_left_out()
+        if left_out is not None:
+            more = {"left_out": left_out} if left_out else {}
+            _log.info(
+                "request",
+                method=without_secrets(request.method)[:_LOGGED],
+                path=without_secrets(request.path)[:_LOGGED],
+                status=status,
+                peer=request.remote,
+                ms=round((time.monotonic() - started) * 1000),
+                **more,
+            )
     return response
 
 
