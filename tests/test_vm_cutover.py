@@ -8,67 +8,55 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import standin
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexvm import PLEX, SUPPORT, give_plex
+from rig.plexvm import (
+    AGENT,
+    PLEX,
+    SETTINGS,
+    UNIT,
+    give_plex,
+    give_settings,
+    have_plex_write,
+    install_agent,
+    is_running,
+    pair_and_start,
+    phase,
+)
 from rig.programs import Puller
-from rig.vm import REPOSITORY, VirtualMachine
+from rig.vm import VirtualMachine
 from rig.volume import RECEIPT_FILES, left_of_pull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.vm
 
-AGENT = "plexodus-agent.service"
-UNIT = "plexmediaserver.service"
-SETTINGS = "/etc/plexodus/agent.toml"
 LEASE = 4
 KILLS = 20
 CHANCE = random.Random(20261123)  # noqa: S311 - the same moments each time, as far as clocks go
-PROGRAM = "/usr/lib/plexmediaserver/standin.py"
-SERVICE = f"""\
-[Service]
-User=plex
-ExecStart=
-ExecStart=/opt/plexodus/bin/python3 {PROGRAM} "{SUPPORT}/Plex Media Server"
-[Install]
-WantedBy=multi-user.target
-"""
 
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
     """A VM with the package, and a Plex at work that starts at boot."""
-    packages = list((REPOSITORY / "build").glob("plexodus-agent_*.deb"))
-    assert len(packages) == 1
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
-        shutil.copy(packages[0], machine.root / "root" / "agent.deb")
-        machine.shell(
-            "apt-get update -qq; DEBIAN_FRONTEND=noninteractive"
-            " apt-get install -y -qq --no-install-recommends /root/agent.deb"
-        )
-        machine.write(PROGRAM, Path(standin.__file__).read_text())
-        machine.write(f"/etc/systemd/system/{UNIT}.d/standin.conf", SERVICE)
-        machine.shell(f"echo 'lease_seconds = {LEASE}' | sed -i '1r /dev/stdin' {SETTINGS}")
-        machine.shell(f"systemctl daemon-reload; systemctl enable --now {UNIT}")
+        install_agent(machine)
+        give_settings(machine, f"lease_seconds = {LEASE}")
+        have_plex_write(machine)
         yield machine
 
 
 @pytest.fixture(scope="module")
 def pairing(vm: VirtualMachine) -> str:
     """The pairing string of a service that runs."""
-    said = vm.run("plexodus-agent", "pair", "--address", "127.0.0.1:8443").stdout
-    vm.run("systemctl", "start", AGENT)
-    return said.strip()
+    return pair_and_start(vm)
 
 
 @pytest.fixture
@@ -78,17 +66,6 @@ def puller(vm: VirtualMachine, pairing: str, tmp_path: Path) -> Iterator[Puller]
     yield Puller(tmp_path / "config", tmp_path / "puller.log", pairing, cutover=True)
     vm.run("plexodus-agent", "undo")
     vm.wait_for(f"systemctl is-active {UNIT}")
-
-
-def phase(vm: VirtualMachine) -> str:
-    """Where the cutover stands."""
-    status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
-    return str(status["cutover"]["phase"])
-
-
-def is_running(vm: VirtualMachine) -> bool:
-    """Whether Plex is."""
-    return vm.show(UNIT, "ActiveState") == "active"
 
 
 def library(vm: VirtualMachine) -> Path:

@@ -5,11 +5,21 @@ The tests share one VM, whose Plex is from a package, as most are.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexvm import DROP_IN, MAKE_LIBRARY, install_agent, install_plex_package, pair_and_start
+from rig.plexvm import (
+    AGENT,
+    DROP_IN,
+    MAKE_LIBRARY,
+    UNIT,
+    give_settings,
+    install_agent,
+    install_plex_package,
+    is_running,
+    pair_and_start,
+    phase,
+)
 from rig.programs import Puller
 from rig.vm import VirtualMachine
 
@@ -19,8 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vm
 
-AGENT = "plexodus-agent.service"
-UNIT = "plexmediaserver.service"
 BLOCK = f"/etc/systemd/system/{UNIT}.d/50-plexodus-moved.conf"
 
 
@@ -54,17 +62,6 @@ def move(vm: VirtualMachine, folder: Path) -> None:
     assert done.code == 0, done.text
     assert phase(vm) == "committed"
     assert not is_running(vm)
-
-
-def phase(vm: VirtualMachine) -> str:
-    """Where the cutover stands."""
-    status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
-    return str(status["cutover"]["phase"])
-
-
-def is_running(vm: VirtualMachine, unit: str = UNIT) -> bool:
-    """Whether Plex is."""
-    return vm.show(unit, "ActiveState") == "active"
 
 
 def package_state(vm: VirtualMachine, name: str) -> str:
@@ -146,8 +143,7 @@ def test_purged_with_a_unit_of_another_name(vm: VirtualMachine, tmp_path: Path, 
     rules = "/usr/share/polkit-1/rules.d/50-plexodus.rules"
     own = "/etc/polkit-1/rules.d/50-plexodus-my-plex.service.rules"
     vm.shell(f"sed 's/plexmediaserver.service/my-plex.service/' {rules} > {own}; sleep 1")
-    settings = vm.root / "etc" / "plexodus" / "agent.toml"
-    settings.write_text(f"{line}\n{settings.read_text()}")
+    give_settings(vm, line)
     move(vm, tmp_path)
     assert not is_running(vm, "my-plex.service")
     vm.run("apt-get", "purge", "-y", "-qq", "plexodus-agent")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import configparser
-import json
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexvm import give_plex, install_agent, pair_and_start
+from rig.plexvm import UNIT, give_plex, install_agent, is_running, pair_and_start, phase
 from rig.programs import Puller
 from rig.vm import REPOSITORY, VirtualMachine
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vm
 
-UNIT = "plexmediaserver.service"
 RULES = "/usr/share/polkit-1/rules.d/50-plexodus.rules"
 
 
@@ -49,23 +47,21 @@ def without_rule(vm: VirtualMachine) -> Iterator[None]:
 
 def take_rule(vm: VirtualMachine) -> None:
     """Have polkit refuse."""
-    vm.shell(f"mv {RULES} /root/rules; systemctl reset-failed polkit; systemctl restart polkit")
+    vm.shell(
+        f"mv {RULES} /root/rules; systemctl reset-failed polkit || true; systemctl restart polkit"
+    )
 
 
 def give_rule(vm: VirtualMachine) -> None:
     """Have it allow what the package's rule allows."""
-    vm.shell(f"mv /root/rules {RULES}; systemctl reset-failed polkit; systemctl restart polkit")
-
-
-def phase(vm: VirtualMachine) -> str:
-    """Where the cutover stands."""
-    status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
-    return str(status["cutover"]["phase"])
+    vm.shell(
+        f"mv /root/rules {RULES}; systemctl reset-failed polkit || true; systemctl restart polkit"
+    )
 
 
 def process(vm: VirtualMachine) -> str:
     """Plex's."""
-    assert vm.show(UNIT, "ActiveState") == "active"
+    assert is_running(vm)
     return vm.show(UNIT, "MainPID")
 
 

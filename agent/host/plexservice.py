@@ -7,6 +7,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Protocol
 
 from agent.host.plexprocesses import processes_of
@@ -127,7 +128,7 @@ class SystemdUnit:
         """The unit's state, all processes that are or look like Plex', and its port."""
         state = self._show("ActiveState")
         unit = [] if state in ("inactive", "failed") else [f"{self.unit} is {state or 'unknown'}"]
-        return [*unit, *_left(self.unit)]
+        return [*unit, *_left(self._id)]
 
     def check_fence(self, path: str) -> None:
         """Whether a drop-in has the condition; the package brings it for Plex's own unit."""
@@ -143,7 +144,7 @@ class SystemdUnit:
                 hint="Run 'systemctl daemon-reload', and pull again.",
             )
         self._check_drop_ins(path)
-        check_rights(self._show("Id"), os.path.dirname(path), _ELSE)
+        check_rights(self._id, os.path.dirname(path), _ELSE)
 
     def _check_drop_ins(self, path: str) -> None:
         wanted = {f"{_FENCE}{path}", f"{_OLDER_FENCE}{path}"}
@@ -160,6 +161,11 @@ class SystemdUnit:
             hint=f"Put '[Unit]' and '{_FENCE}{path}' into it, run 'systemctl daemon-reload', and"
             f" pull again (the package has it for {PLEX_UNIT}).",
         )
+
+    @cached_property
+    def _id(self) -> str:
+        """Its full name: of an alias, and of a name without its suffix."""
+        return self._show("Id") or self.unit
 
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
         hint = f"The journal says more: journalctl -u {self.unit}. {_ELSE}"

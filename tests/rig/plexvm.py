@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig import standin
 from rig.vm import REPOSITORY
 
 if TYPE_CHECKING:
@@ -21,10 +24,14 @@ def _database() -> str:
         return base64.b64encode(connection.serialize()).decode()
 
 
+AGENT = "plexodus-agent.service"
+UNIT = "plexmediaserver.service"
+SETTINGS = "/etc/plexodus/agent.toml"
+PROGRAM = "/usr/lib/plexmediaserver/standin.py"
 PLEX = "/srv/media server/plex"
 SUPPORT = f"{PLEX}/Library/Application Support"
 VARIABLE = "PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR"
-UNIT = f"""\
+UNIT_FILE = f"""\
 [Unit]
 Description=Plex Media Server, a stand-in
 [Service]
@@ -35,6 +42,14 @@ ExecStart=/bin/sleep infinity
 DROP_IN = f"""\
 [Service]
 Environment="{VARIABLE}={SUPPORT}"
+"""
+AT_WORK = f"""\
+[Service]
+User=plex
+ExecStart=
+ExecStart=/opt/plexodus/bin/python3 {PROGRAM} "{SUPPORT}/Plex Media Server"
+[Install]
+WantedBy=multi-user.target
 """
 MAKE_LIBRARY = f"""
 useradd --system --home-dir '{PLEX}' plex
@@ -51,11 +66,35 @@ chown -R plex:plex '{PLEX}'; chmod -R go= '{PLEX}'
 
 def give_plex(vm: VirtualMachine) -> None:
     """A stand-in for Plex, and a service that is somebody else's."""
-    vm.write("/etc/systemd/system/plexmediaserver.service", UNIT)
+    vm.write("/etc/systemd/system/plexmediaserver.service", UNIT_FILE)
     vm.write("/etc/systemd/system/plexmediaserver.service.d/folder.conf", DROP_IN)
-    vm.write("/etc/systemd/system/other.service", UNIT.replace("Plex", "Not Plex"))
+    vm.write("/etc/systemd/system/other.service", UNIT_FILE.replace("Plex", "Not Plex"))
     vm.shell(MAKE_LIBRARY)
     vm.run("systemctl", "daemon-reload")
+
+
+def have_plex_write(vm: VirtualMachine) -> None:
+    """Have Plex's unit run the stand-in that writes all the time, and start at boot."""
+    vm.write(PROGRAM, Path(standin.__file__).read_text())
+    vm.write(f"/etc/systemd/system/{UNIT}.d/standin.conf", AT_WORK)
+    vm.shell(f"systemctl daemon-reload; systemctl enable --now {UNIT}")
+
+
+def give_settings(vm: VirtualMachine, *lines: str) -> None:
+    """Settings of the agent, before all others."""
+    file = vm.root / SETTINGS.lstrip("/")
+    file.write_text("".join(f"{line}\n" for line in [*lines, file.read_text()]))
+
+
+def phase(vm: VirtualMachine) -> str:
+    """Where the cutover stands."""
+    status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
+    return str(status["cutover"]["phase"])
+
+
+def is_running(vm: VirtualMachine, unit: str = UNIT) -> bool:
+    """Whether Plex's unit is."""
+    return vm.show(unit, "ActiveState") == "active"
 
 
 _CONTROL = """\
@@ -80,7 +119,7 @@ def install_plex_package(vm: VirtualMachine, version: str) -> None:
     folder = "/root/plex"
     vm.write(f"{folder}/DEBIAN/control", _CONTROL.format(version=version))
     vm.write(f"{folder}/DEBIAN/postinst", _POSTINST)
-    unit = f"{UNIT}[Install]\nWantedBy=multi-user.target\n"
+    unit = f"{UNIT_FILE}[Install]\nWantedBy=multi-user.target\n"
     vm.write(f"{folder}/lib/systemd/system/plexmediaserver.service", unit)
     vm.shell(
         f"chmod 755 {folder}/DEBIAN/postinst; dpkg-deb --build --root-owner-group {folder}"
