@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.fakesystemd import FakeSystemd
-from rig.plexcommands import only_plex
 from rig.programs import program
 
+from agent.host import plexservice
 from agent.host.cutover import CutoverControl
 from agent.host.cutoverrecord import CutoverRecord, Fence
 from agent.host.cutoverstate import Cutover
@@ -35,7 +35,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent's user is not 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that every user may pass."""
-    with tempfile.TemporaryDirectory(prefix="plexodus-unit-") as folder, only_plex():
+    with tempfile.TemporaryDirectory(prefix="plexodus-unit-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
@@ -104,6 +104,15 @@ def test_start_that_systemd_skips(state: Path, systemd: FakeSystemd) -> None:
     systemd.skips(now=False)
     SystemdUnit(UNIT).start()
     assert systemd.is_running()
+
+
+def test_unit_named_without_its_suffix(
+    systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes are looked for by the name that their control group has."""
+    found = {UNIT: ["1 (Plex Transcoder)"]}
+    monkeypatch.setattr(plexservice, "processes_of", lambda unit: found.get(unit, []))
+    assert "process 1 (Plex Transcoder)" in SystemdUnit("plexmediaserver").left()
 
 
 @as_root
