@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.settings import Settings
-    from agent.source.library import LibrarySource
+    from agent.source.library import CurrentLibrary
 
 SHUTDOWN = 5.0
 """Seconds that a frame in hand gets to reach its client once the agent was asked to end."""
@@ -62,11 +62,12 @@ class Parts:
     activity: Activity
     metrics: Metrics
     cutover: CutoverControl
+    library: CurrentLibrary
 
 
 def make_cutover(
     settings: Settings,
-    library: str = "",
+    library: Callable[[], str] = lambda: "",
     has_cold: Callable[[str], bool] = lambda _: False,
     plex: PlexService | None = None,
 ) -> CutoverControl:
@@ -74,7 +75,7 @@ def make_cutover(
 
     Args:
         settings: the agent's.
-        library: the folder that is moved; where none begins, it does not matter.
+        library: returns the folder that is moved; where none begins, it does not matter.
         has_cold: whether there is a cold snapshot of this name; where none ends, likewise.
         plex: where it is not what the settings say.
     """
@@ -84,19 +85,19 @@ def make_cutover(
         MigrationLog(settings.state).write,
         settings.lease_seconds,
         settings.stop_seconds,
-        partial(logs_of_databases, library),
+        lambda: logs_of_databases(library()),
         has_cold,
     )
 
 
-def make_app(settings: Settings, source: LibrarySource) -> Parts:
+def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     """The HTTP application for one library.
 
     Raises:
         OSError: the state folder cannot be used.
     """
     state = settings.state
-    store = SnapshotStore(state, source)
+    store = SnapshotStore(state, library)
     cores = os.cpu_count() or 1
     workers = ThreadPoolExecutor(cores, thread_name_prefix="frame")
     outflow, activity, wrong = Outflow(settings.bytes_per_second), Activity(), WrongTokens()
@@ -120,28 +121,34 @@ def make_app(settings: Settings, source: LibrarySource) -> Parts:
     app.on_cleanup.append(end_workers)
     app.on_response_prepare.append(forbid_storing)
     app.on_response_prepare.append(close_when_stopping)
-    app.add_routes(health_routes(state, source))
+    app.add_routes(health_routes(state, library))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
     log = MigrationLog(state)
-    looks = partial(preflight, source, settings), partial(_look_and_tell, source, settings, log)
-    app.add_routes(LibraryEndpoints(*looks, activity).routes())
+    everything = partial(_look_at_everything, library, settings)
+    server = partial(_look_and_tell, library, settings, log)
+    app.add_routes(LibraryEndpoints(everything, server, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
-    cutover = make_cutover(settings, source.about.path, store.has_cold)
-    app.add_routes(CutoverEndpoints(cutover).routes())
+    cutover = make_cutover(settings, lambda: library.last.place.path, store.has_cold)
+    app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
-    return Parts(app, outflow, activity, metrics, cutover)
+    return Parts(app, outflow, activity, metrics, cutover, library)
+
+
+def _look_at_everything(library: CurrentLibrary, settings: Settings) -> protocol.LibraryReport:
+    """Look at the library as it is found now."""
+    return preflight(library.locate(), settings)
 
 
 def _look_and_tell(
-    source: LibrarySource, settings: Settings, log: MigrationLog
+    library: CurrentLibrary, settings: Settings, log: MigrationLog
 ) -> protocol.ServerReport:
     """What a pull begins with: it goes into the migration log."""
-    report = look_at_server(source, settings)
+    report = look_at_server(library.locate(), settings)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in report.checks:
         if check.name.endswith("database"):

@@ -137,7 +137,7 @@ def pair(
 def serve(*, config: str | None, **given: str | None) -> None:
     """Serve the library over HTTPS until stopped. The library is only ever read.
 
-    SIGHUP reads the settings again; library, unit, listen and state need a restart.
+    SIGHUP reads the settings again; unit, listen and state need a restart.
 
     \b
     Example:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -16,7 +17,7 @@ from agent.endpoints.stopping import STOPPING
 from agent.endpoints.tls import server_tls
 from agent.host.notify import Notifier
 from agent.host.plexfolder import find_library
-from agent.source.library import open_library
+from agent.source.library import CurrentLibrary
 from shared import __version__
 from shared.durable import write_durably
 from shared.errors import ConfigurationError, PlexodusError, storage_error
@@ -43,7 +44,7 @@ are made of many short steps, and whoever looks at the whole tree never waits.""
 _LEAVE = 8.0
 """Seconds that a cutover gets to be undone when the agent ends."""
 _FIXED = (
-    *("library", "unit", "listen", "state"),
+    *("unit", "listen", "state"),
     *("stop_command", "start_command", "stop_seconds", "lease_seconds"),
 )
 """Settings that need a restart."""
@@ -67,9 +68,10 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     notifier, settings = Notifier(), load()
     tls = server_tls(settings)
     _try_state(settings.state)
-    source = open_library(settings.library or find_library(settings.unit))
+    find = partial(find_library, settings.unit)
+    library = CurrentLibrary(settings.library, find, settings.state)
     try:
-        parts = make_app(settings, source)
+        parts = make_app(settings, library)
     except OSError as error:
         raise storage_error(error, settings.state) from error
     stop, reload = asyncio.Event(), asyncio.Event()
@@ -80,7 +82,10 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     runner, connections = await listen(parts, settings, tls)
     for where in runner.addresses:
         _log.info(
-            "serving", address=address(*where[:2]), library=source.about.path, version=__version__
+            "serving",
+            address=address(*where[:2]),
+            library=library.last.about.path,
+            version=__version__,
         )
     notifier.ready()
     tasks = [
@@ -146,6 +151,7 @@ async def _reload(
         else:
             connections.limits = new.limits
             parts.outflow.rate = new.bytes_per_second
+            parts.library.configured = new.library
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(settings, name)]
             _log.info("settings taken over", need_restart=fixed)
         notifier.ready()

@@ -42,7 +42,10 @@ _OFF = frozenset({"0", "false"})
 
 def preflight(source: LibrarySource, settings: Settings) -> LibraryReport:
     """Every check of the source; those of Plex only where the library is Plex'."""
-    facts, about = look_at_tree(source.base, source.name), look_at_server(source, settings)
+    about = look_at_server(source, settings)
+    with source.opened() as base:
+        facts = look_at_tree(base, source.name)
+        seconds = read_seconds(base, facts.sample)
     tree = [_tree(facts), _unreadable(facts), _links(facts)]
     if _plex_folder(source) is not None:
         tree.append(_old(facts))
@@ -53,7 +56,7 @@ def preflight(source: LibrarySource, settings: Settings) -> LibraryReport:
         checks=[*about.checks, *tree],
         entries=facts.entries,
         content_bytes=facts.content_bytes,
-        read_seconds=read_seconds(source.base, facts.sample),
+        read_seconds=seconds,
     )
 
 

@@ -69,7 +69,8 @@ class Library(msgspec.Struct):
     """Which library a snapshot is of."""
 
     id: str
-    """The same for the same folder of the same machine, whatever is in it."""
+    """The same for the same folder of the same machine, whatever is in it, and for the same Plex
+    server's library after a move on that machine."""
     name: str
     """Its last name, under which it arrives."""
     host: str

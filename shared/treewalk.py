@@ -70,8 +70,13 @@ class _Level:
 class Memory(Protocol):
     """What is known from an earlier walk, asked in the order of this one."""
 
-    def recall(self, outside: Entry) -> Entry | None:
-        """The entry, if it looks as it did and has not changed unseen: nobody looks into it."""
+    def recall(self, outside: Entry, device: int) -> Entry | None:
+        """Return the entry if it looks as it did and has not changed unseen: it is not opened.
+
+        Args:
+            outside: as a look that opens nothing saw it.
+            device: the number of the device that it is on.
+        """
 
     def names(self, folder: Entry) -> Iterator[bytes] | None:
         """What is in a folder that was recalled, if no other name can be: nobody lists it.
@@ -159,7 +164,7 @@ class TreeWalk:
     ) -> tuple[Entry, _Level]:
         """The folder's entry, and what is below it."""
         outside = _entry(path, Kind.DIRECTORY, info)
-        known, above = self._known(outside), path + b"/"
+        known, above = self._known(outside, info), path + b"/"
         if known is not None and self._memory is not None and len(path) < _LONGEST:
             names = self._memory.names(known)
             if names is not None:
@@ -175,8 +180,8 @@ class TreeWalk:
             outside = msgspec.structs.replace(outside, xattrs=xattrs)
         return known or outside, below
 
-    def _known(self, outside: Entry) -> Entry | None:
-        return self._memory.recall(outside) if self._memory is not None else None
+    def _known(self, outside: Entry, info: os.stat_result) -> Entry | None:
+        return self._memory.recall(outside, info.st_dev) if self._memory is not None else None
 
     def _open(self, level: _Level, name: bytes, path: bytes, flags: int) -> int:
         if level.fd != _NOT_OPEN:
@@ -200,12 +205,14 @@ class TreeWalk:
         if info.st_nlink > 1:
             first = self._links.setdefault((info.st_dev, info.st_ino), path)
             if first is not path:
-                return _entry(path, Kind.HARDLINK, info, link=first)
+                outside = _entry(path, Kind.HARDLINK, info, link=first)
+                known = self._known(outside, info) if self._inside else None
+                return known if known is not None and known.link == first else outside
         is_link = kind == stat.S_IFLNK
         outside = _entry(path, Kind.SYMLINK if is_link else Kind.FILE, info)
         if not self._inside:
             return outside
-        if (known := self._known(outside)) is not None:
+        if (known := self._known(outside, info)) is not None:
             return known
         if is_link:
             link = self._open(level, name, path, _LINK)

@@ -15,7 +15,7 @@ from agent.app import listen, make_app
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.tls import server_tls
 from agent.settings import Settings
-from agent.source.library import open_library
+from agent.source.library import CurrentLibrary
 from shared import protocol
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ async def talking(root: Path) -> AsyncIterator[Session]:
     (root / "Library" / "file").write_bytes(b"content")
     state = str(root / "state")
     token = make_pairing(state, "127.0.0.1", 1).token
-    source = open_library(str(root / "Library"))
+    library = CurrentLibrary(str(root / "Library"), str, state)
     settings = Settings(state=state, listen="127.0.0.1:0")
-    parts = make_app(settings, source)
+    parts = make_app(settings, library)
     runner, _ = await listen(parts, settings, server_tls(settings))
     try:
         base = f"https://127.0.0.1:{runner.addresses[0][1]}"

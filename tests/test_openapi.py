@@ -20,7 +20,7 @@ from agent.app import make_app
 from agent.endpoints.credentials import make_pairing
 from agent.endpoints.openapi.document import rendered
 from agent.settings import Settings
-from agent.source.library import open_library
+from agent.source.library import CurrentLibrary
 from shared import protocol
 from shared.codec import Encoding
 
@@ -62,7 +62,8 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     (tmp_path / "Library").mkdir()
     make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
     settings = Settings(state=str(tmp_path / "state"))
-    app = make_app(settings, open_library(str(tmp_path / "Library"))).app
+    library = CurrentLibrary(str(tmp_path / "Library"), str, settings.state)
+    app = make_app(settings, library).app
     routes = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()

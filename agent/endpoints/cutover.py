@@ -13,6 +13,8 @@ from agent.endpoints.patience import patiently
 from shared import protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.protocol import CutoverRequest, CutoverStanding
 
 
@@ -40,9 +42,11 @@ class CutoverEndpoints:
 
     Args:
         control: takes the steps.
+        check_library: raises if the library was moved since it was scanned last.
     """
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, check_library: Callable[[], None]) -> None:
+        self._check_library = check_library
         self._control = control
 
     def routes(self) -> list[web.RouteDef]:
@@ -63,9 +67,14 @@ class CutoverEndpoints:
     async def begin(self, request: web.Request) -> web.Response:
         """Plex has stopped when the answer comes."""
         wanted = await read_body(request, protocol.CutoverRequest)
-        stop = asyncio.to_thread(self._control.begin, wanted)
+        stop = asyncio.to_thread(self._begin, wanted)
         location = protocol.cutover_path(wanted.id)
         return _json(await patiently(request, stop), 201, {"Location": location})
+
+    def _begin(self, wanted: protocol.CutoverRequest) -> CutoverStanding:
+        # A library that was moved since the last scan is found before Plex is stopped for it.
+        self._check_library()
+        return self._control.begin(wanted)
 
     async def renew(self, request: web.Request) -> web.Response:
         """The lease holds for its whole time again."""

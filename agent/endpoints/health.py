@@ -12,9 +12,10 @@ from aiohttp import web
 from agent.endpoints.problems import problem
 from agent.source.library import why_unreadable
 from shared import protocol
+from shared.errors import PlexodusError
 
 if TYPE_CHECKING:
-    from agent.source.library import LibrarySource
+    from agent.source.library import CurrentLibrary
 
 _STALE = 1.0
 """Seconds after which readiness is looked at again."""
@@ -22,7 +23,7 @@ OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
 """What is answered without a token."""
 
 
-def health_routes(state: str, source: LibrarySource) -> list[web.RouteDef]:
+def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
     """Alive; and ready: library readable, state folder writable."""
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -35,7 +36,7 @@ def health_routes(state: str, source: LibrarySource) -> list[web.RouteDef]:
         async with looking:  # strangers ask this: however many, it costs one look a second
             now = asyncio.get_running_loop().time()
             if not looked or now - looked[0][0] > _STALE:
-                looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, source))]
+                looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]
         reason = looked[0][1]
         if reason is not None:
             return problem(503, reason)
@@ -48,9 +49,12 @@ def _well(body: protocol.Health) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
-def _why_not_ready(state: str, source: LibrarySource) -> str | None:
-    if why_unreadable(source) is not None:
-        return "the library cannot be read"
+def _why_not_ready(state: str, library: CurrentLibrary) -> str | None:
+    if why_unreadable(library.last) is not None:
+        try:
+            library.locate()  # it may have been moved
+        except PlexodusError:
+            return "the library cannot be read"
     if not os.access(state, os.W_OK):
         return "the state folder cannot be written"
     return None

@@ -97,8 +97,12 @@ class SnapshotEndpoints:
     async def check(self, request: web.Request) -> web.Response:
         """204 when the library is as it was scanned, 409 when it is not."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        await patiently(request, self._alone(Phase.CHECKING, wholetree.check_unchanged, snapshot))
+        await patiently(request, self._alone(Phase.CHECKING, self._check, snapshot))
         return web.Response(status=204)
+
+    def _check(self, snapshot: OpenSnapshot) -> None:
+        self._store.check_source(snapshot)
+        wholetree.check_unchanged(snapshot)
 
     async def _alone(
         self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot

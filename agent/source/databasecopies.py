@@ -89,12 +89,15 @@ class DatabaseCopies:
             )
 
 
-def copy_databases(folder: str, source: LibrarySource, exclude: tuple[str, ...]) -> DatabaseCopies:
+def copy_databases(
+    folder: str, source: LibrarySource, base: int, exclude: tuple[str, ...]
+) -> DatabaseCopies:
     """Copy each database of the library by SQLite's backup API; Plex goes on writing.
 
     Args:
         folder: the snapshot's.
         source: the library.
+        base: descriptor of the folder that it is in.
         exclude: patterns of what is left out.
 
     Raises:
@@ -104,13 +107,13 @@ def copy_databases(folder: str, source: LibrarySource, exclude: tuple[str, ...])
     """
     os.mkdir(_place(folder), 0o700)
     top = os.path.dirname(os.fsencode(source.about.path))
-    walk = TreeWalk(source.base, source.name, exclude, inside=False, live=True)
+    walk = TreeWalk(base, source.name, exclude, inside=False, live=True)
     sizes = {
         entry.path: entry.size
         for entry in walk.entries()
         if entry.kind is Kind.FILE and entry.path.endswith((_SUFFIX, _SUFFIX + b"-wal"))
     }
-    with DirStack(source.base) as folders:
+    with DirStack(base) as folders:
         paths = [path for path in sizes if path.endswith(_SUFFIX) and _is_database(folders, path)]
     # A copy is at the most as large as a database with all that is in its -wal.
     needed = sum(sizes[path] + sizes.get(path + b"-wal", 0) for path in paths)

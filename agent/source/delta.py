@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.errors import printable
-from shared.manifest import Kind
 from shared.memberpath import sort_key
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Marker:
     ) -> None:
         about = base.about
         self._steadiness = steadiness
+        self._telling = base.telling
         self._known = known
         self._before, self._digest = next(self._known)
         left_out = [each.rpartition(" (")[0] for each in (*about.excluded, *about.skipped)]
@@ -50,15 +50,17 @@ class Marker:
         self._tells_names = list(exclude) == about.exclude and about.kind != "rehearsal"
         """Of a rehearsal, what was beside databases is left out without a word."""
 
-    def recall(self, outside: Entry) -> Entry | None:
-        """The entry, marked, if it looks as in the base, and nothing can have changed unseen.
+    def recall(self, outside: Entry, device: int) -> Entry | None:
+        """Return the entry, marked, if it looks as in the base and cannot have changed unseen.
 
         Args:
             outside: as a look that opens nothing saw it; these come in manifest order.
+            device: the number of the device that it is on.
         """
         if self._before.path != outside.path:
             self._go_on_to(sort_key(outside.path))
-        if self._steadiness.holds(outside) and outside.looks_like(self._before):
+        is_telling = device in self._telling and self._steadiness.holds(outside)
+        if is_telling and outside.looks_like(self._before):
             return msgspec.structs.replace(self._before, kept=True)
         return None
 
@@ -87,7 +89,7 @@ class Marker:
             yield path[len(above) :]
 
     def marked(self, entries: Iterable[Entry], digests: FileDigests) -> Iterator[Entry]:
-        """``entries`` of a walk that was given :meth:`recall`, which hard links are not asked of.
+        """Pass on ``entries`` of a walk that has asked :meth:`recall`, with their digests.
 
         Args:
             entries: in manifest order.
@@ -95,10 +97,6 @@ class Marker:
         """
         copied: list[tuple[int, bytes | None]] = []
         for number, entry in enumerate(entries):
-            if entry.kind is Kind.HARDLINK:
-                known = self.recall(entry)
-                yield known if known is not None and known.link == entry.link else entry
-                continue
             if entry.kept and self._digest is not None:
                 copied.append((number, self._digest))
             if len(copied) >= _BATCH:

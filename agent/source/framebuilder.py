@@ -31,6 +31,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
 
     Raises:
         IndexError: there is no such frame.
+        SnapshotGone: the library is not where it was scanned.
         SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.filereader`.
     """
     frame = snapshot.manifest.plan[number]
@@ -41,7 +42,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     block: memoryview | None = None
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
-    with DirStack(snapshot.source.base) as folders:
+    with snapshot.source.opened() as base, DirStack(base) as folders:
         for member in members(frame, entries):
             entry = member.entry
             if member.offset == 0:

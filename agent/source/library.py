@@ -1,78 +1,203 @@
-"""Which library this is, and the descriptor through which everything of it is read."""
+"""Which library this is, and where: found again for each scan, never read through an old folder.
+
+A folder that was opened once stays what it was, whatever is mounted over its path or renamed to it
+later. So nothing is held open: each use opens the path and compares device and inode.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from shared.errors import ConfigurationError, IllegalPath
+import msgspec
+import structlog
+
+from agent.source.identity import library_id
+from agent.source.writeback import mounts_below
+from shared.errors import ConfigurationError, IllegalPath, SnapshotGone, SourceUnreadable, printable
 from shared.memberpath import check_root_name
 from shared.protocol import Library
 
-_MACHINE_ID = "/etc/machine-id"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = structlog.get_logger("agent")
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a library is: another folder at the same path differs in something of this."""
+
+    path: str
+    """Absolute, without symlinks."""
+    device: int
+    inode: int
+    mounts: dict[str, int] = {}
+    """Device of each filesystem that is mounted below it, by its path in the library."""
 
 
 @dataclass(frozen=True)
 class LibrarySource:
-    """The library folder, held open by its parent so that it is found by its last name."""
+    """The library as it was found once."""
 
-    base: int
-    """Descriptor of the folder that the library is in."""
-    name: bytes
     about: Library
+    place: Place
+
+    @property
+    def name(self) -> bytes:
+        """Its last name, the first of every path."""
+        return os.fsencode(self.about.name)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the folder that the library is in, if that is the same library still.
+
+        Raises:
+            SnapshotGone: another folder is at its path, or none.
+        """
+        path = self.place.path
+        try:
+            base = os.open(os.path.dirname(path), _FOLDER)
+        except OSError as error:
+            raise _gone(path, error.strerror) from error
+        try:
+            try:
+                info = os.stat(self.name, dir_fd=base, follow_symlinks=False)
+            except OSError as error:
+                raise _gone(path, error.strerror) from error
+            if (info.st_dev, info.st_ino) != (self.place.device, self.place.inode):
+                raise _gone(path, "another folder is there")
+            yield base
+        finally:
+            os.close(base)
 
 
-def open_library(path: str) -> LibrarySource:
-    """The library at ``path``.
+class CurrentLibrary:
+    """The library that the settings name, or Plex's own, as it is at each moment.
+
+    Args:
+        configured: its path; empty: ``find`` says where it is.
+        find: where Plex keeps it; raises :class:`ConfigurationError` if it is not there.
+        state: the agent's state folder.
+
+    Raises:
+        ConfigurationError: there is no library that can be moved.
+    """
+
+    def __init__(self, configured: str, find: Callable[[], str], state: str) -> None:
+        self.configured = configured
+        self._find = find
+        self._state = state
+        self.last = self._open()
+        """As it was found last."""
+
+    def locate(self) -> LibrarySource:
+        """Find it now.
+
+        Raises:
+            SourceUnreadable: it is not there, or cannot be read.
+        """
+        try:
+            found = self._open()
+        except ConfigurationError as error:
+            path = error.path or self.last.about.path
+            raise SourceUnreadable([f"{path} ({error.what}; is its disk mounted?)"]) from error
+        if found.place != self.last.place:
+            _log.warning("library replaced", path=found.place.path, before=self.last.place.path)
+            self.last = found
+        return found
+
+    def _open(self) -> LibrarySource:
+        return open_library(self.configured or self._find(), self._state)
+
+
+def open_library(path: str, state: str = "") -> LibrarySource:
+    """Find the library at ``path``.
+
+    Args:
+        path: its folder, or a symlink to it.
+        state: the agent's state folder, which remembers the library's id; empty: nothing does.
 
     Raises:
         ConfigurationError: it is no readable folder, or has a name that cannot be moved.
     """
     real = os.path.realpath(path)
-    parent, name = os.path.split(real)
+    name = os.path.basename(real)
     try:
         check_root_name(os.fsencode(name))
-        about = Library(id=_identity(real), name=name, host=socket.gethostname(), path=real)
         name.encode()
-        base = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (IllegalPath, UnicodeError) as error:
         raise ConfigurationError(f"not a library that can be moved ({error})", path=path) from error
+    try:
+        place = _place(real)
     except OSError as error:
         raise ConfigurationError(
-            f"the library cannot be opened ({error.strerror})", path=path
-        ) from error
-    source = LibrarySource(base, os.fsencode(name), about)
-    if (reason := why_unreadable(source)) is not None:
-        os.close(base)
-        raise ConfigurationError(
-            f"the library cannot be read ({reason})",
+            f"the library cannot be read ({error.strerror})",
             path=path,
             hint="--library takes the folder called Library; the agent must be able to read it.",
+        ) from error
+    about = Library(library_id(real, state), name, socket.gethostname(), real)
+    return LibrarySource(about, place)
+
+
+def refuse_unmounted(before: Place, now: LibrarySource) -> None:
+    """Raise if a disk of the library is not mounted that was mounted at an earlier scan.
+
+    Args:
+        before: where the library was then.
+        now: where it is.
+
+    Raises:
+        SourceUnreadable: its path, or what was a mount point in it, is an empty folder now.
+    """
+    place = now.place
+    is_same = (before.device, before.inode) == (place.device, place.inode)
+    suspects = [""] if before.path == place.path and not is_same else []
+    suspects += [each for each in before.mounts if each not in place.mounts]
+    empty = [each for each in suspects if _is_empty(os.path.join(place.path, each))]
+    if empty:
+        why = "an empty folder, and it was not at the last scan; is its disk mounted?"
+        raise SourceUnreadable(
+            [f"{printable(os.path.join(now.about.name, each))} ({why})" for each in empty]
         )
-    return source
 
 
 def why_unreadable(source: LibrarySource) -> str | None:
     """What keeps the library's top folder from being listed, or None."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.close(os.open(source.name, flags, dir_fd=source.base))
+        os.close(os.open(source.place.path, _FOLDER | os.O_NOFOLLOW))
     except OSError as error:
         return os.strerror(error.errno or 0)
     return None
 
 
-def _identity(path: str) -> str:
-    """A name for this folder of this machine.
-
-    The machine's id itself stays secret, as machine-id(5) asks.
-    """
+def _place(real: str) -> Place:
+    fd = os.open(real, _FOLDER | os.O_NOFOLLOW)
     try:
-        with open(_MACHINE_ID, "rb") as file:
-            machine = file.read()
+        info = os.fstat(fd)
+    finally:
+        os.close(fd)
+    mounts = {}
+    for each in mounts_below(real):
+        try:
+            mounts[os.path.relpath(each, real)] = os.stat(each).st_dev
+        except OSError:  # hidden below another one; or the scan says why it cannot be read
+            continue
+    return Place(real, info.st_dev, info.st_ino, mounts)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.listdir(path)
     except OSError:
-        machine = socket.gethostname().encode()
-    text = b"plexodus library\0" + machine.strip() + b"\0" + os.fsencode(path)
-    return hashlib.sha256(text).hexdigest()[:32]
+        return False
+
+
+def _gone(path: str, reason: str | None) -> SnapshotGone:
+    return SnapshotGone(
+        f"the library is not where it was scanned ({reason}), scan again", path=path
+    )

@@ -4,6 +4,7 @@
 
     STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
     STATE/snapshots/<id>/snapshot.json        what is answered about it
+    STATE/snapshots/<id>/origin.json          where the library was, and which times of it tell all
     STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
     STATE/snapshots/<id>/index.tar.gz …       what is known of each encoding's frames
     STATE/snapshots/<id>/databases/           of a rehearsal, see agent.source.databasecopies
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -23,10 +25,12 @@ import msgspec
 from agent.source.databasecopies import DatabaseCopies, copy_databases, drop_copies, keep_copies
 from agent.source.delta import Marker
 from agent.source.frameindex import FrameIndex
+from agent.source.library import LibrarySource, Place, refuse_unmounted
 from agent.source.representation import Representation
+from agent.source.writeback import write_back
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
-from shared.errors import SnapshotGone, SourceUnreadable
+from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
 from shared.filedigests import FileDigests
 from shared.manifestfile import read_manifest, write_manifest
 from shared.protocol import Snapshot
@@ -34,7 +38,7 @@ from shared.steady import Steadiness
 from shared.treewalk import TreeWalk
 
 if TYPE_CHECKING:
-    from agent.source.library import LibrarySource
+    from agent.source.library import CurrentLibrary
     from shared.codec import Encoding
     from shared.manifestfile import ManifestFile
     from shared.protocol import Kind
@@ -45,13 +49,23 @@ _OPEN = 2
 """Snapshots whose index is held in memory."""
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """What of a scan is not told to anybody: it decides what a later scan can trust."""
+
+    place: Place
+    telling: list[int] = []
+    """Devices that were written back first: see :mod:`agent.source.writeback`."""
+
+
 class OpenSnapshot:
     """A snapshot whose frames can be made."""
 
     def __init__(
-        self, folder: str, source: LibrarySource, about: Snapshot, manifest: ManifestFile
+        self, folder: str, origin: Origin, about: Snapshot, manifest: ManifestFile
     ) -> None:
-        self.source = source
+        self.source = LibrarySource(about.library, origin.place)
+        self.telling = frozenset(origin.telling)
+        """Devices on which times show every change since this scan."""
         self.about = about
         self.manifest = manifest
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
@@ -84,12 +98,12 @@ class SnapshotStore:
 
     Args:
         state: the agent's state folder.
-        source: the library.
+        library: where the library is.
     """
 
-    def __init__(self, state: str, source: LibrarySource) -> None:
+    def __init__(self, state: str, library: CurrentLibrary) -> None:
         self._folder = os.path.join(state, "snapshots")
-        self._source = source
+        self._library = library
         self._open: dict[str, OpenSnapshot] = {}
         self._in_use: WeakValueDictionary[str, OpenSnapshot] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -97,6 +111,9 @@ class SnapshotStore:
         for name in os.listdir(self._folder):
             if not is_hex(name):  # a scan that was killed
                 shutil.rmtree(os.path.join(self._folder, name))
+        newest = next(reversed(self._by_use()), None)
+        self._scanned = None if newest is None else self._origin(newest).place
+        """Where the library was when it was scanned last."""
 
     def scan(self, exclude: tuple[str, ...], kind: Kind = "cold", base: str = "") -> Snapshot:
         """Look at the library once and remember what was seen.
@@ -107,36 +124,36 @@ class SnapshotStore:
             base: the snapshot that this one is to be a delta to; empty: to none.
 
         Raises:
-            SnapshotGone: there is no such base.
+            SnapshotGone: there is no such base, or the library was elsewhere then.
             SourceUnreadable: something in it cannot be read; every path of it is listed.
             NoSpace: the state folder has no room for a rehearsal's copies of the databases.
+            StorageError: the library's disk has not taken what was written to it.
             OSError: the state folder does not take the manifest.
         """
+        source = self._locate()
+        # Before the sync: what changes from now on has times that are not trusted.
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        marker = _marker(self.open(base), exclude) if base else None
-        walk = TreeWalk(
-            self._source.base,
-            self._source.name,
-            exclude,
-            live=kind != "cold",
-            memory=marker,
-        )
+        origin = Origin(source.place, sorted(write_back(source.place.path)))
+        marker = self._marker(base, source, exclude) if base else None
         draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
         os.mkdir(draft, 0o700)
-        try:
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, draft, ignore_errors=True)
+            top = stack.enter_context(source.opened())
+            walk = TreeWalk(top, source.name, exclude, live=kind != "cold", memory=marker)
             self._drop_copies()
             entries = walk.entries()
             if kind == "rehearsal":
-                entries = copy_databases(draft, self._source, exclude).in_place(entries)
+                entries = copy_databases(draft, source, top, exclude).in_place(entries)
             if marker is not None:
                 entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
-            manifest = write_manifest(_manifest(draft), self._source.name, entries, kind)
+            manifest = write_manifest(_manifest(draft), source.name, entries, kind)
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)
             about = Snapshot(
                 id=manifest.name,
                 kind=kind,
-                library=self._source.about,
+                library=source.about,
                 created=created,
                 entries=manifest.plan.entries,
                 files=manifest.plan.files,
@@ -148,32 +165,65 @@ class SnapshotStore:
                 excluded=walk.seen.excluded,
                 base=base,
             )
+            write_durably(_origin(draft), msgspec.json.encode(origin))
             write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
-            self._keep(draft, about, manifest)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            self._keep(draft, origin, about, manifest)
+            self._scanned = source.place
         return about
+
+    def check_library(self) -> None:
+        """Make sure that the library is where it was when it was scanned last.
+
+        Raises:
+            SnapshotGone: it is elsewhere.
+            SourceUnreadable: it is not there, or cannot be read.
+        """
+        before, now = self._scanned, self._locate().place
+        if before is not None and before != now:
+            raise _moved(now)
+
+    def check_source(self, snapshot: OpenSnapshot) -> None:
+        """Make sure that the library of ``snapshot`` is the one that the settings name now.
+
+        Raises:
+            SnapshotGone: it is not.
+        """
+        try:
+            now = self._library.locate().place
+        except PlexodusError as error:
+            raise SnapshotGone(f"the library cannot be found, scan again ({error.what})") from error
+        if now != snapshot.source.place:
+            raise _moved(now)
 
     def has(self, name: str) -> bool:
         """Whether there is a snapshot called ``name``."""
         return is_hex(name) and os.path.isdir(os.path.join(self._folder, name))
 
     def has_cold(self, name: str) -> bool:
-        """Whether there is one called ``name`` that was made with Plex stopped."""
-        return self.has(name) and self.open(name).about.kind == "cold"
+        """Whether there is one called ``name`` that was made with Plex stopped.
+
+        Raises:
+            SnapshotGone: the library is elsewhere now.
+        """
+        if not self.has(name):
+            return False
+        found = self.open(name)
+        self.check_source(found)
+        return found.about.kind == "cold"
 
     def open(self, name: str) -> OpenSnapshot:
         """The snapshot called ``name``, ready to be read from.
 
         Raises:
-            SnapshotGone: there is none of that name.
+            SnapshotGone: there is none of that name, or the library is not where it was then.
         """
         with self._lock:
             # never twice: two would not hear of what the other one learns of the frames
             used = self._in_use.pop(name, None)
             self._open.pop(name, None)
             found = used or self._load(name)
-            os.utime(found.folder)
+            with found.source.opened():
+                os.utime(found.folder)
             self._hold(found)
             return found
 
@@ -193,8 +243,40 @@ class SnapshotStore:
                 about = msgspec.json.decode(file.read(), type=Snapshot)
         except FileNotFoundError:
             raise gone from None
-        manifest = read_manifest(_manifest(folder), about.id, self._source.name, about.kind)
-        return OpenSnapshot(folder, self._source, about, manifest)
+        root = os.fsencode(about.library.name)
+        manifest = read_manifest(_manifest(folder), about.id, root, about.kind)
+        return OpenSnapshot(folder, self._origin(name), about, manifest)
+
+    def _origin(self, name: str) -> Origin:
+        """Read it; of a snapshot of an earlier version, which has none: the library of now."""
+        try:
+            with open(_origin(os.path.join(self._folder, name)), "rb") as file:
+                return msgspec.json.decode(file.read(), type=Origin)
+        except FileNotFoundError:
+            return Origin(self._library.last.place)
+
+    def _locate(self) -> LibrarySource:
+        """Find the library.
+
+        Raises:
+            SourceUnreadable: it is not there, cannot be read, or its disk is not mounted.
+        """
+        found = self._library.locate()
+        if self._scanned is not None:
+            refuse_unmounted(self._scanned, found)
+        return found
+
+    def _marker(self, name: str, source: LibrarySource, exclude: tuple[str, ...]) -> Marker:
+        """Return what marks the entries of a scan of ``source`` that are as in a base.
+
+        Raises:
+            SnapshotGone: there is no such base, or it is of another folder or other disks.
+        """
+        base = self.open(name)
+        if base.source.place != source.place:
+            raise _moved(source.place)
+        steadiness = Steadiness(base.about.kind, base.about.created)
+        return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
 
     def _drop_copies(self) -> None:
         """A rehearsal that is not the last scan is nothing but a base any more."""
@@ -209,30 +291,46 @@ class SnapshotStore:
         if used is not None and used.copies is not None:
             used.copies.look()
 
-    def _keep(self, draft: str, about: Snapshot, manifest: ManifestFile) -> None:
+    def _keep(self, draft: str, origin: Origin, about: Snapshot, manifest: ManifestFile) -> None:
         """Give the draft its name, unless the same scan was made before; drop the oldest."""
         final = os.path.join(self._folder, about.id)
         with self._lock:
             if os.path.isdir(final):
-                os.utime(final)
-                keep_copies(draft, final)
-                self._look_at_copies(about.id)
-                return
+                if self._origin(about.id).place == origin.place:
+                    # It stays as it is: what it trusts was true before its digests were read.
+                    os.utime(final)
+                    keep_copies(draft, final)
+                    self._look_at_copies(about.id)
+                    return
+                self._drop(about.id)
             os.rename(draft, final)
             fsync_folder(self._folder)
             manifest.path = _manifest(final)
-            self._hold(OpenSnapshot(final, self._source, about, manifest))
-            names = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
-            names.sort(key=lambda entry: entry.stat().st_mtime_ns)
-            for old in names[:-_KEEP]:
-                self._open.pop(old.name, None)
-                self._in_use.pop(old.name, None)
-                shutil.rmtree(old.path)
+            self._hold(OpenSnapshot(final, origin, about, manifest))
+            for old in self._by_use()[:-_KEEP]:
+                self._drop(old)
+
+    def _by_use(self) -> list[str]:
+        """Names of all snapshots, the one used last at the end."""
+        found = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
+        found.sort(key=lambda entry: entry.stat().st_mtime_ns)
+        return [entry.name for entry in found]
+
+    def _drop(self, name: str) -> None:
+        self._open.pop(name, None)
+        self._in_use.pop(name, None)
+        shutil.rmtree(os.path.join(self._folder, name))
 
 
-def _marker(base: OpenSnapshot, exclude: tuple[str, ...]) -> Marker:
-    steadiness = Steadiness(base.about.kind, base.about.created)
-    return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
+def _moved(now: Place) -> SnapshotGone:
+    return SnapshotGone(
+        "the library is in another folder or on another disk than when it was scanned, scan again",
+        path=now.path,
+    )
+
+
+def _origin(folder: str) -> str:
+    return os.path.join(folder, "origin.json")
 
 
 def _manifest(folder: str) -> str:

@@ -30,13 +30,14 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     """Read and hash each file whose digest is not known: the large ones, mostly.
 
     Raises:
+        SnapshotGone: the library is not where it was scanned.
         SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.filereader`.
     """
     known = sum(digest is not None for digest in snapshot.digests)
     if known == snapshot.manifest.plan.files:
         return
     pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
-    with DirStack(snapshot.source.base) as folders:
+    with snapshot.source.opened() as base, DirStack(base) as folders:
         for number, (entry, digest) in enumerate(pairs):
             if entry.kind is Kind.FILE and digest is None:
                 snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
@@ -74,6 +75,7 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
     """Look at the library again and compare every entry with the snapshot's.
 
     Raises:
+        SnapshotGone: the library is not where it was scanned.
         SourceChanged: naming the first entry that is new, gone or different.
         SourceUnreadable: something cannot be read any more.
     """
@@ -82,12 +84,13 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
     ours, for_memory = tee(zip(snapshot.manifest, snapshot.digests, strict=True))
     # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
     memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
-    walk = TreeWalk(source.base, source.name, exclude, inside=False, memory=memory)
-    for seen, then in zip_longest(walk.entries(), ours):
-        known = then[0] if then is not None else None
-        if seen is None or known is None or not _is_same(seen, known):
-            either = [entry for entry in (seen, known) if entry is not None]
-            raise changed(min(either, key=lambda entry: sort_key(entry.path)))
+    with source.opened() as base:
+        walk = TreeWalk(base, source.name, exclude, inside=False, memory=memory)
+        for seen, then in zip_longest(walk.entries(), ours):
+            known = then[0] if then is not None else None
+            if seen is None or known is None or not _is_same(seen, known):
+                either = [entry for entry in (seen, known) if entry is not None]
+                raise changed(min(either, key=lambda entry: sort_key(entry.path)))
     if walk.seen.unreadable:
         raise SourceUnreadable(walk.seen.unreadable)
 

@@ -10,6 +10,7 @@ from initpuller.volume.journal import Journal
 from initpuller.volume.records import State, save_state
 from shared.durable import syncfs
 from shared.filedigests import FileDigests
+from shared.frameplan import is_large
 from shared.manifestfile import read_manifest
 from shared.steady import Steadiness
 
@@ -96,7 +97,12 @@ def take_over(
 
 
 def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
-    """Which of the entries that both have alike can stay: of a delta, the agent says so."""
+    """Return which of the entries that both have alike can stay.
+
+    What a delta keeps can. A small file that it does not keep can, too, where its times say so: the
+    agent reads it again, and its digest decides. Blocks of a large one are asked for one by one.
+    """
+    holds = Steadiness(old.kind, old.created).holds
     if new.base:
-        return lambda entry: entry.kept
-    return Steadiness(old.kind, old.created).holds
+        return lambda entry: entry.kept or (not is_large(entry) and holds(entry))
+    return holds

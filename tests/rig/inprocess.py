@@ -16,7 +16,7 @@ from agent.endpoints.framestream import FrameStream
 from agent.endpoints.tls import server_tls
 from agent.settings import Settings
 from agent.source.framecache import FrameCache
-from agent.source.library import open_library
+from agent.source.library import CurrentLibrary
 from agent.source.representation import EncodedFrame, Representation
 from rig.archiveclient import ArchiveClient
 from rig.eventloop import end_tasks
@@ -123,7 +123,8 @@ class InProcess:
             patch.object(archives, "FrameStream", streams),
         ):
             settings = Settings(state=str(self.state), listen="127.0.0.1:0")
-            parts = app.make_app(settings, open_library(str(self.library)))
+            library = CurrentLibrary(str(self.library), str, settings.state)
+            parts = app.make_app(settings, library)
         self._runner, _ = await app.listen(parts, settings, server_tls(settings), shutdown=0.1)
         port = self._runner.addresses[0][1]
         self.client = ArchiveClient(port, self.state, self._token)

@@ -81,6 +81,8 @@ class Agent:
     """The string that :meth:`pair` printed last."""
     settings: Path | None = None
     """The file that it reads them from, if there is one."""
+    tells_library: bool = True
+    """Whether the command line names the library, or the settings do."""
     _process: subprocess.Popen[bytes] | None = None
 
     def pair(self, port: int | None = None) -> str:
@@ -110,10 +112,9 @@ class Agent:
                     "serve",
                     "--state",
                     self.state,
-                    "--library",
-                    self.library,
                     "--listen",
                     f"127.0.0.1:{self.port}",
+                    *(("--library", self.library) if self.tells_library else ()),
                     *(("--config", self.settings) if self.settings else ()),
                     *options,
                 ],

@@ -1,0 +1,93 @@
+"""The library's id: the same after a move to another disk or folder of this machine.
+
+::
+
+    STATE/library.json   the id, and by what it is recognized: its path, or its Plex server
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from contextlib import suppress
+
+import msgspec
+
+from shared.durable import write_durably
+from shared.plexlibrary import PREFERENCES, server_folder
+from shared.preferences import read_preferences
+
+_MACHINE_ID = "/etc/machine-id"
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """The library that this agent served last."""
+
+    id: str
+    path: str
+    server: str = ""
+    """Its Plex's ``MachineIdentifier``; empty where it has none."""
+
+
+def library_id(path: str, state: str = "") -> str:
+    """Return the id of the library at ``path``.
+
+    It is made of the machine and the path. A library at another path keeps its id if it has the
+    same last name and is of the same Plex server as before: it was moved on this machine.
+
+    Args:
+        path: of the library, without symlinks.
+        state: the agent's state folder, which remembers it; empty: nothing does.
+    """
+    server = _server(path)
+    if not state:
+        return _of_path(path)
+    file = os.path.join(state, "library.json")
+    known = _load(file)
+    found = _Known(_of_path(path), path, server)
+    if known is not None and _is_same(known, found):
+        found = msgspec.structs.replace(found, id=known.id, server=server or known.server)
+    if found != known:
+        with suppress(OSError):  # a state folder that takes nothing fails the scan, by itself
+            write_durably(file, msgspec.json.encode(found))
+    return found.id
+
+
+def _is_same(known: _Known, found: _Known) -> bool:
+    if known.path == found.path:
+        return True
+    is_same_server = bool(found.server) and known.server == found.server
+    return is_same_server and os.path.basename(known.path) == os.path.basename(found.path)
+
+
+def _load(file: str) -> _Known | None:
+    try:
+        with open(file, "rb") as opened:
+            return msgspec.json.decode(opened.read(), type=_Known)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _server(library: str) -> str:
+    folder = server_folder(library)
+    if folder is None or not os.path.isfile(os.path.join(folder, PREFERENCES)):
+        return ""
+    try:
+        return read_preferences(folder).get("MachineIdentifier", "")
+    except (OSError, ValueError):
+        return ""
+
+
+def _of_path(path: str) -> str:
+    """Return a name for this folder of this machine.
+
+    The machine's id itself stays secret, as machine-id(5) asks.
+    """
+    try:
+        with open(_MACHINE_ID, "rb") as file:
+            machine = file.read()
+    except OSError:
+        machine = socket.gethostname().encode()
+    text = b"plexodus library\0" + machine.strip() + b"\0" + os.fsencode(path)
+    return hashlib.sha256(text).hexdigest()[:32]

@@ -1,0 +1,108 @@
+"""Has the kernel write back the filesystems of a library: on which do times show every change?
+
+A store through a memory map sets a file's times when it makes a page writable (``page_mkwrite`` in
+Linux: ``file_update_time``), not again while that page is dirty. POSIX allows it to be as late as
+the next ``msync``. Writing a page back makes it read-only again, so after a sync the next store
+renews the times. That holds for the filesystems in :data:`_TELLING`. In memory (tmpfs) nothing is
+ever written back. Over a network or in user space (NFS, SMB, FUSE), times come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+
+import structlog
+
+from shared.durable import syncfs
+from shared.errors import StorageError
+
+_log = structlog.get_logger("agent")
+
+_MOUNTS = "/proc/self/mountinfo"
+_TELLING = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
+"""Types of filesystems that set a file's times in their ``page_mkwrite``, as Linux names them."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+"""What syncfs(2) says where it is not to be had, such as under a filter of system calls."""
+_TIMES = 2
+"""A page fault sets the times before its page is dirty, and the first sync may come in between. The
+second one writes that page back, too."""
+
+
+def mounts_below(path: str) -> list[str]:
+    """Where something is mounted below the folder ``path``, as proc_pid_mountinfo(5) lists it.
+
+    Args:
+        path: absolute, without symlinks.
+    """
+    above, found = os.fsencode(path.rstrip("/") + "/"), set()
+    for fields in _mounts():
+        place = _unescaped(fields[4])
+        if place.startswith(above):
+            found.add(os.fsdecode(place))
+    return sorted(found)
+
+
+def write_back(path: str) -> frozenset[int]:
+    """Write back the filesystems that the library is on, also those mounted below it.
+
+    Args:
+        path: the library: absolute, without symlinks.
+
+    Returns:
+        Numbers of the devices of which times show every change after this began.
+
+    Raises:
+        StorageError: a disk has not taken what was written to it.
+    """
+    devices = set()
+    for place in (path, *mounts_below(path)):
+        with suppress(OSError):  # the walk says what cannot be read
+            fd = os.open(place, _FOLDER)
+            try:
+                device = os.fstat(fd).st_dev
+                if device not in devices and _type_of(fd) in _TELLING and _is_synced(fd, place):
+                    devices.add(device)
+            finally:
+                os.close(fd)
+    return frozenset(devices)
+
+
+def _is_synced(fd: int, place: str) -> bool:
+    try:
+        for _ in range(_TIMES):
+            syncfs(fd)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno in _REFUSED:
+            _log.warning("syncfs refused, reading all files again", path=place, reason=reason)
+            return False
+        raise StorageError(
+            f"the disk of the library has not taken what was written to it ({reason})",
+            path=place,
+            hint="Check the VM's disk and kernel log, then run again.",
+        ) from error
+    return True
+
+
+def _type_of(fd: int) -> str:
+    """The type of the filesystem that ``fd`` was opened on; empty if nothing tells it."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        found = re.search(rb"^mnt_id:\s*(\d+)$", file.read(), re.MULTILINE)
+    for fields in _mounts():
+        if found is not None and fields[0] == found[1]:
+            return fields[fields.index(b"-") + 1].decode("ascii", "replace")
+    return ""
+
+
+def _mounts() -> list[list[bytes]]:
+    """The fields of each line of this process's mount table."""
+    with open(_MOUNTS, "rb") as file:
+        return [line.split() for line in file]
+
+
+def _unescaped(field: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)

@@ -1,0 +1,54 @@
+"""Filesystems of a test's own: what one is made of, and what is mounted where."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a filesystem")
+
+
+@contextmanager
+def ext4(place: Path, size: str = "200M") -> Iterator[Path]:
+    """A new ext4 of ``size``, which nothing else writes to, mounted at the folder ``place``."""
+    image = place.with_name(f"{place.name}.img")
+    subprocess.run(["truncate", "-s", size, image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    with mounted(place, "-o", "loop", image):
+        (place / "lost+found").rmdir()
+        yield place
+    image.unlink()
+
+
+@contextmanager
+def tmpfs(place: Path) -> Iterator[Path]:
+    """A new tmpfs, mounted at the folder ``place``."""
+    with mounted(place, "-t", "tmpfs", "plexodus-test"):
+        yield place
+
+
+@contextmanager
+def mounted(place: Path, *what: str | Path) -> Iterator[Path]:
+    """What ``mount`` is told by ``what``, at the folder ``place``; unmounted at the end.
+
+    A test may have unmounted it before. A bind mount cannot be told by its device.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", *what, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+
+def unmount(place: Path) -> None:
+    """Unmount what is mounted at ``place``, as an administrator does: a disk in use refuses."""
+    subprocess.run(["umount", place], check=True)
