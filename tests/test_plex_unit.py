@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.fakesystemd import FakeSystemd
-from rig.programs import program
+from rig.programs import Agent, Puller, program
 
 from agent.host import plexservice
 from agent.host.cutover import CutoverControl
@@ -24,7 +24,7 @@ from shared.errors import CutoverRefused
 from shared.protocol import CutoverRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 UNIT = "plexmediaserver.service"
 AGENT = 65534
@@ -127,6 +127,22 @@ def test_polkit_refuses_the_agents_user(state: Path, systemd: FakeSystemd) -> No
         SystemdUnit(UNIT).check_fence(fence)
     assert "polkit" in str(refused.value.hint)
     assert systemd.orders == []
+
+
+def test_pull_that_could_not_keep_plex_stopped(
+    systemd: FakeSystemd, new_agent: Callable[[Path], Agent], made: Path, target: Path
+) -> None:
+    """17, before a frame is asked for: the library is fit, but the cutover is not possible."""
+    systemd.make("# no fence")
+    agent = new_agent(made)
+    agent.pair()
+    agent.start()
+    done = Puller(target, target.with_name("log"), agent.pairing, cutover=True).pull()
+    assert done.code == 17, done.text
+    assert "nothing would keep plexmediaserver.service from starting" in done.reason()
+    assert not [request for request in agent.requests() if "frames" in request]
+    assert systemd.orders == []
+    assert not (target / "Library").exists()
 
 
 @as_root
