@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from agent.settings import Settings
     from agent.source.library import CurrentLibrary
+    from shared.sqlitecheck import DatabaseCheck
 
 SHUTDOWN = 5.0
 """Seconds that a frame in hand gets to reach its client once the agent was asked to end."""
@@ -139,16 +140,18 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 
-def _look_at_everything(library: CurrentLibrary, settings: Settings) -> protocol.LibraryReport:
+def _look_at_everything(
+    library: CurrentLibrary, settings: Settings, depth: DatabaseCheck
+) -> protocol.LibraryReport:
     """Look at the library as it is found now."""
-    return preflight(library.locate(), settings)
+    return preflight(library.locate(), settings, depth)
 
 
 def _look_and_tell(
-    library: CurrentLibrary, settings: Settings, log: MigrationLog
+    library: CurrentLibrary, settings: Settings, log: MigrationLog, depth: DatabaseCheck
 ) -> protocol.ServerReport:
     """What a pull begins with: it goes into the migration log."""
-    report = look_at_server(library.locate(), settings)
+    report = look_at_server(library.locate(), settings, depth)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in report.checks:
         if check.name.endswith("database"):

@@ -33,6 +33,7 @@ from shared import __version__
 from shared.checks import Outcome, page
 from shared.errors import ConfigurationError, PreflightRefused, storage_error
 from shared.pairing import parse_address
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,8 +268,19 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
 @cli.command()
 @_CONFIG
 @_LIBRARY
+@click.option(
+    "--database-check",
+    envvar="PLEXODUS_DATABASE_CHECK",
+    type=click.Choice([each.value for each in DatabaseCheck]),
+    default=DatabaseCheck.FULL.value,
+    show_default=True,
+    help="How much of Plex's databases to check. quick does not compare indexes with their tables;"
+    " skip leaves the check out.",
+)
 @click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
-def preflight(*, config: str | None, library: str | None, as_json: bool) -> None:
+def preflight(
+    *, config: str | None, library: str | None, database_check: str, as_json: bool
+) -> None:
     """Look at Plex and its library as before a move. Nothing is stopped, nothing is written.
 
     Exits 12 if something must be mended first.
@@ -279,7 +291,7 @@ def preflight(*, config: str | None, library: str | None, as_json: bool) -> None
     """
     settings = load_settings(config, {"library": library})
     source = open_library(settings.library or find_library(settings.unit))
-    report = look(source, settings)
+    report = look(source, settings, DatabaseCheck(database_check))
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:

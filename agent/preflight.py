@@ -7,6 +7,7 @@ check says what to do in its advice.
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from shared.plexlibrary import (
 )
 from shared.preferences import read_preferences
 from shared.protocol import LibraryReport, MediaFolder, ServerReport
-from shared.sqlitecheck import check_database
+from shared.sqlitecheck import PLEX_SQLITE, DatabaseCheck, check_database
 from shared.sqlitequery import DatabaseError, query
 
 if TYPE_CHECKING:
@@ -35,14 +36,17 @@ if TYPE_CHECKING:
     from agent.source.library import LibrarySource
     from agent.source.plexstate import TreeFacts
     from shared.plexversion import PlexVersion
+    from shared.sqlitecheck import Soundness
 
 _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 _OFF = frozenset({"0", "false"})
 
 
-def preflight(source: LibrarySource, settings: Settings) -> LibraryReport:
-    """Every check of the source; those of Plex only where the library is Plex'."""
-    about = look_at_server(source, settings)
+def preflight(
+    source: LibrarySource, settings: Settings, depth: DatabaseCheck = DatabaseCheck.FULL
+) -> LibraryReport:
+    """Every check of the source; those of Plex only where the library is Plex's."""
+    about = look_at_server(source, settings, depth)
     with source.opened() as base:
         facts = look_at_tree(base, source.name)
         seconds = read_seconds(base, facts.sample)
@@ -60,7 +64,9 @@ def preflight(source: LibrarySource, settings: Settings) -> LibraryReport:
     )
 
 
-def look_at_server(source: LibrarySource, settings: Settings) -> ServerReport:
+def look_at_server(
+    source: LibrarySource, settings: Settings, depth: DatabaseCheck = DatabaseCheck.FULL
+) -> ServerReport:
     """The checks for which the tree need not be walked."""
     server = _plex_folder(source)
     if server is None:
@@ -68,7 +74,7 @@ def look_at_server(source: LibrarySource, settings: Settings) -> ServerReport:
         check = Check("library", _WARNING, about, "Is this the folder called Library?")
         return ServerReport(source.about, None, [], [check])
     version = plexserver.installed_version(server)
-    databases = [_database(server, name) for name in DATABASES]
+    databases = [_database(server, name, depth) for name in DATABASES]
     return ServerReport(
         library=source.about,
         plex_version=None if version is None else str(version),
@@ -119,7 +125,7 @@ def _running(settings: Settings) -> list[Check]:
     return [Check("Plex", _PASS, found), can_stop]
 
 
-def _database(server: str, name: str) -> Check:
+def _database(server: str, name: str, depth: DatabaseCheck) -> Check:
     title = "blobs database" if "blobs" in name else "library database"
     path = os.path.join(server, DATABASE_FOLDER, name)
     try:
@@ -130,15 +136,32 @@ def _database(server: str, name: str) -> Check:
         return Check(title, outcome, f"is not there: {path}", advice)
     except OSError as error:
         return Check(title, _FAILURE, f"cannot be looked at ({error.strerror}): {path}")
-    wrong = check_database(path)
-    if not wrong:
-        return Check(title, _PASS, f"sound, {size(length)}")
-    return Check(
-        title,
-        _FAILURE,
-        f"{some(wrong)}: {path}",
-        "Repair it, or restore one of Plex' dated copies, while Plex is stopped; it would be as"
-        " damaged in the pod. Plex' support pages tell how: 'Repair a Corrupted Database'.",
+    soundness = check_database(path, depth)
+    if soundness.damage:
+        return Check(title, _FAILURE, f"{some(soundness.damage)}: {path}", _repair(soundness, path))
+    if soundness.not_checked:
+        return Check(
+            title,
+            _WARNING,
+            f"not checked, because {soundness.not_checked}; {size(length)}: {path}",
+            "The move does not need the check, but a damaged database would be as damaged in the"
+            " pod. --database-check quick takes less time; skip leaves the check out.",
+        )
+    return Check(title, _PASS, "; ".join([f"sound, {size(length)}", *soundness.caveats]))
+
+
+def _repair(soundness: Soundness, path: str) -> str:
+    if len(soundness.rebuild) == len(soundness.damage):
+        rebuild = " ".join(
+            f"INSERT INTO {table}({table}) VALUES('rebuild');" for table in soundness.rebuild
+        )
+        return (
+            "Stop Plex and rebuild the index from the titles:"
+            f" {shlex.quote(PLEX_SQLITE)} {shlex.quote(path)} {shlex.quote(rebuild)}"
+        )
+    return (
+        "Stop Plex, then repair the database or restore one of Plex's dated copies. It would be as"
+        " damaged in the pod. See 'Repair a Corrupted Database' on Plex's support pages."
     )
 
 

@@ -14,6 +14,7 @@ from initpuller.volume.verify import check_databases, wrong_sums
 from initpuller.wire.fetch import fetch_frames
 from shared.checks import some
 from shared.errors import IntegrityError, SnapshotGone, TreeDiffers, printable
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -82,13 +83,18 @@ class Assembly:
         self._since = time.monotonic()
         self._committing: asyncio.Future[None] | None = None
 
-    async def run(self, asked: asyncio.Future[None] | None = None) -> None:
+    async def run(
+        self,
+        asked: asyncio.Future[None] | None = None,
+        depth: DatabaseCheck = DatabaseCheck.FULL,
+    ) -> None:
         """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
 
         Args:
             asked: :meth:`SourceLook.sums`, where that was begun with the scan: Plex is proved to be
                 stopped from before it to after the commit, and was looked at while it ran. What
                 takes long is not done again while it is down, such as the check of its databases.
+            depth: how much of Plex's databases is checked on the volume.
 
         Raises:
             SourceChanged: the library is not as it was scanned.
@@ -98,7 +104,9 @@ class Assembly:
         """
         work = self._work
         await self._fetch()
-        differences, wrong = await (self._finish() if asked is None else self._finish_soon(asked))
+        differences, wrong = await (
+            self._finish(depth) if asked is None else self._finish_soon(asked)
+        )
         await self._refuse_damaged(wrong)
         if wrong:
             _log.warning(
@@ -106,7 +114,7 @@ class Assembly:
                 paths=_named(wrong),
             )
             await self._fetch()
-            differences, wrong = await self._finish()
+            differences, wrong = await self._finish(depth)
         if wrong:
             damaged = [f"{name}: wrong digest" for name in _named(wrong)]
             raise TreeDiffers(damaged, work.layout.staging)
@@ -197,7 +205,7 @@ class Assembly:
         found, _ = await _side_by_side(finish(), self._look.check())
         return found
 
-    async def _finish(self) -> tuple[list[str], Wrong]:
+    async def _finish(self, depth: DatabaseCheck) -> tuple[list[str], Wrong]:
         """Finish and look at the tree while the agent completes its digests and looks at its own.
 
         Returns:
@@ -207,7 +215,7 @@ class Assembly:
         work = self._work
         finishing = asyncio.to_thread(work.finish, self._in_order())
         differences, _ = await _side_by_side(finishing, self._look.sums())
-        (wrong, damaged), _ = await _side_by_side(self._verify(), self._look.check())
+        (wrong, damaged), _ = await _side_by_side(self._verify(depth), self._look.check())
         if damaged and not wrong:
             raise IntegrityError(
                 f"a database on the volume is damaged: {some(damaged)}",
@@ -217,10 +225,14 @@ class Assembly:
             )
         return differences, wrong
 
-    async def _verify(self) -> tuple[Wrong, list[str]]:
+    async def _verify(self, depth: DatabaseCheck) -> tuple[Wrong, list[str]]:
         """Files whose digest is wrong, and what is wrong with databases."""
-        databases = asyncio.to_thread(check_databases, self._work)
-        wrong, damaged = await asyncio.gather(asyncio.to_thread(self._drop_wrong), databases)
+        databases = asyncio.to_thread(check_databases, self._work, depth)
+        wrong, (damaged, unchecked) = await asyncio.gather(
+            asyncio.to_thread(self._drop_wrong), databases
+        )
+        if unchecked:
+            _log.warning("databases on the volume not checked", databases=unchecked)
         return wrong, damaged
 
     def _in_order(self) -> list[Unpacked]:

@@ -215,6 +215,7 @@ class Move:
             await self.passes.bring(work)
             self.progress.phase("publishing")
             version = self.passes.version
+            work.state.databases = self.passes.databases
             receipt = await asyncio.to_thread(_prepare, work, phase, self.options, version)
         finally:
             work.close()

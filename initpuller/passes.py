@@ -26,6 +26,7 @@ from shared import errors
 from shared.checks import CUTOVER_CHECK, Outcome, duration, size
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,6 +71,8 @@ class PullOptions:
     """Bring and publish a copy while Plex runs, and leave it running."""
     until_ready: bool = False
     """Move what can be moved while Plex runs, and publish nothing."""
+    database_check: DatabaseCheck = DatabaseCheck.FULL
+    """How much of Plex's databases is checked."""
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
@@ -96,6 +99,8 @@ class Passes:
     ) -> None:
         self.version: str | None = None
         """Of the source's Plex."""
+        self.databases: dict[str, str] = {}
+        """What the agent's check of each of the source's databases found."""
         self._layout = layout
         self._options = options
         self._client = client
@@ -193,7 +198,8 @@ class Passes:
             PlexodusError: what is on the volume stays, and the next run goes on from there.
         """
         assembly, began = self._assembly(work), time.monotonic()
-        await self._within_space(work, lambda: assembly.run(self._asked))
+        depth = self._options.database_check
+        await self._within_space(work, lambda: assembly.run(self._asked, depth))
         seconds = duration(time.monotonic() - began)
         moved = size(assembly.moved_bytes)
         kind = work.state.snapshot.kind.capitalize()
@@ -237,7 +243,9 @@ class Passes:
         what = "Rehearsal" if options.rehearse else f"Pull until {until}"
         await self._client.tell("pull", f"{what} started on {socket.gethostname()}")
         self._progress.reached("Started", f"{what} from {options.pairing.host}")
-        report = await options.retrier.run("the preflight", self._client.server)
+        report = await options.retrier.run(
+            "the preflight", lambda: self._client.server(options.database_check)
+        )
         kind = await asyncio.to_thread(network_filesystem, options.target)
         gate = await completed(options.gate)
         checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
@@ -256,6 +264,9 @@ class Passes:
                 hint=" ".join(check.advice for check in failed),
             )
         self.version, self._is_looked_at = report.plex_version, True
+        self.databases = {
+            check.name: check.found for check in report.checks if check.name.endswith("database")
+        }
 
     async def _manifest(self, snapshot: Snapshot) -> ManifestFile:
         """The checked manifest: the one on the volume if it is whole, or else from the agent."""

@@ -18,6 +18,7 @@ from initpuller.volume.wholeness import what_is_missing
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared.checks import Check, Outcome, duration, size, some
 from shared.memberpath import check_root_name
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from initpuller.plex.versiongate import VersionGate
@@ -38,6 +39,8 @@ class PreflightOptions:
     pairing: Pairing
     target: str
     gate: VersionGate
+    database_check: DatabaseCheck = DatabaseCheck.FULL
+    """How much of the source's databases the agent checks."""
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
@@ -98,7 +101,9 @@ async def _ask(options: PreflightOptions) -> tuple[LibraryReport, float, Version
     from initpuller.wire.client import AgentClient  # noqa: PLC0415 - takes long to import
 
     async with AgentClient(options.pairing, options.idle) as client:
-        report = await options.retrier.run("the preflight", client.library)
+        report = await options.retrier.run(
+            "the preflight", lambda: client.library(options.database_check)
+        )
         rate = await options.retrier.run("the probe", client.probe)
     return report, rate, await completed(options.gate)
 

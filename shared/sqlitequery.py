@@ -19,8 +19,14 @@ import struct
 import subprocess
 import sys
 from contextlib import closing, suppress
+from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import quote
+
+import msgspec
+
+from shared.fts3segments import damaged_index
+from shared.sqlitestandins import Schema, stand_in
 
 Row: TypeAlias = list[Any]
 
@@ -31,12 +37,35 @@ _HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
 _NOBODY = 65534
-_FAILED = 3
+_FAILED, _UNANSWERED = 3, 4
+_NO_VERDICT = {1, 5, 6, 7, 9, 13, 15}
+"""SQLite's result codes that say nothing about the file: ERROR (a name that this SQLite lacks),
+BUSY, LOCKED, NOMEM, INTERRUPT, FULL and PROTOCOL (https://sqlite.org/rescode.html)."""
+_MOST = 100_000_000
+"""Findings to ask for; SQLite stops at 100 unless asked for more."""
+_REPORTED = 20
+"""Findings to report of those that no stand-in explains."""
 _MODULE = "shared.sqlitequery"
 
 
 class DatabaseError(Exception):
     """What SQLite says of a database that it cannot read."""
+
+
+class Unanswered(DatabaseError):
+    """A query ended without an answer; that says nothing about the database."""
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What SQLite found in a database."""
+
+    findings: list[str]
+    damaged_full_text: dict[str, str]
+    """Full-text tables with a damaged index, and what is wrong with it."""
+    unchecked_full_text: list[str]
+    """Full-text tables whose index cannot be checked without their tokenizer."""
+    is_approximate: bool
+    """Some indexes are sorted or computed by what only Plex's SQLite has."""
 
 
 def query(path: str, statements: list[str], module: str = "sqlite3") -> list[list[Row]]:
@@ -48,7 +77,8 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
         module: which SQLite to use; any with Python's DB-API.
 
     Raises:
-        DatabaseError: it is damaged, no database, busy for long, or takes an hour.
+        Unanswered: the database is busy, the query takes an hour, or its process dies.
+        DatabaseError: the file is damaged or no database.
         OSError: its folder cannot be looked at.
     """
     uri, is_left = address(path)
@@ -56,6 +86,22 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
         _ask({"uri": uri, "is_left": is_left, "statements": statements}, module)
     )
     return rows
+
+
+def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
+    """Return what SQLite finds wrong with the database at ``path``.
+
+    Args:
+        path: the database's file.
+        pragma: ``integrity_check`` or ``quick_check``; empty: only the full-text indexes.
+        module: which SQLite to use; any with Python's DB-API.
+
+    Raises:
+        Unanswered, DatabaseError, OSError: as for :func:`query`.
+    """
+    uri, is_left = address(path)
+    asked = {"uri": uri, "is_left": is_left, "statements": [], "pragma": pragma}
+    return msgspec.json.decode(_ask(asked, module), type=Inspection)
 
 
 def back_up(path: str, copy: str) -> None:
@@ -86,12 +132,14 @@ def _ask(asked: dict[str, Any], module: str) -> bytes:
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise DatabaseError(f"nothing was found in {_SECONDS:.0f} s") from error
+        raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
     if done.returncode == _FAILED:
         raise DatabaseError(done.stdout.decode())
+    if done.returncode == _UNANSWERED:
+        raise Unanswered(done.stdout.decode())
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise DatabaseError(f"SQLite failed on it ({last or done.returncode})")
+        raise Unanswered(f"SQLite's process failed: {last or done.returncode}")
     return done.stdout
 
 
@@ -142,13 +190,10 @@ def main() -> None:
         connection.text_factory = lambda text: text.decode(errors="replace")
         if asked["is_left"]:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        _stand_in(connection)
-        if "copy" in asked:
-            with closing(sqlite.connect(asked["copy"])) as copy:
-                connection.backup(copy)
-        answer = json.dumps([connection.execute(each).fetchall() for each in asked["statements"]])
+        answer = json.dumps(_answer(connection, sqlite, asked))
     except sqlite.DatabaseError as error:
-        answer, status = str(error), _FAILED
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        answer, status = str(error), _UNANSWERED if code in _NO_VERDICT else _FAILED
     sys.stdout.write(answer)
     sys.stdout.flush()
     os._exit(status)
@@ -165,11 +210,35 @@ def _keep_owners() -> None:
             ctypes.CDLL(None).setfsuid(0)
 
 
-def _stand_in(connection: Any) -> None:  # noqa: ANN401 - of whichever SQLite
-    """For what only Plex' own build has. The tokenizer must be bound, or newer ones refuse it."""
-    connection.create_collation("icu_root", lambda one, other: (one > other) - (one < other))
-    (simple,) = connection.execute("SELECT fts3_tokenizer(?)", ("simple",)).fetchone()
-    connection.execute("SELECT fts3_tokenizer(?, ?)", ("collating", simple)).fetchone()
+def _answer(connection: Any, sqlite: Any, asked: dict[str, Any]) -> Any:  # noqa: ANN401
+    if "copy" in asked:
+        with closing(sqlite.connect(asked["copy"])) as copy:
+            connection.backup(copy)
+        return []
+    schema = stand_in(connection)
+    if "pragma" in asked:
+        return _inspect(connection, asked["pragma"], schema)
+    return [connection.execute(each).fetchall() for each in asked["statements"]]
+
+
+def _inspect(connection: Any, pragma: str, schema: Schema) -> dict[str, Any]:  # noqa: ANN401
+    findings: list[str] = []
+    if pragma:
+        rows = connection.execute(f"PRAGMA {pragma}({_MOST})")
+        wrong = (line for (line,) in rows if line != "ok" and not schema.tolerance.covers(line))
+        findings = list(islice(wrong, _REPORTED))
+    damaged = {}
+    for table in schema.segmented:
+        if not {f"{table}_segdir", f"{table}_segments"} <= schema.names:
+            damaged[table] = "its tables of segments are missing"
+        elif found := damaged_index(connection, table):
+            damaged[table] = found
+    return {
+        "findings": findings,
+        "damaged_full_text": damaged,
+        "unchecked_full_text": schema.opaque,
+        "is_approximate": bool(schema.tolerance.computed),
+    }
 
 
 if __name__ == "__main__":

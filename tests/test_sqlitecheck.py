@@ -20,7 +20,7 @@ import pytest
 from rig.unprivileged import open_place
 
 from bench.plexdatabase import BLOBS, LIBRARY, make_databases
-from shared.sqlitecheck import check_database
+from shared.sqlitecheck import DatabaseCheck, Soundness, check_database
 from shared.sqlitequery import is_in_use, query
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def findings(path: Path, sqlite: str = "sqlite3") -> list[str]:
     """What the check says, which leaves everything beside the database as it was."""
     before = contents(path.parent)
-    found = check_database(str(path), sqlite, NOT_PLEX)
+    found = check_database(str(path), module=sqlite, plex_sqlite=NOT_PLEX)
     assert contents(path.parent) == before
-    return found
+    assert found.not_checked == ""
+    return found.damage
 
 
 def rows(path: Path) -> int:
@@ -217,7 +218,7 @@ def test_wrong_permission_is_told(made: Path, sqlite: str) -> None:
         "from shared.sqlitecheck import check_database;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         ""
-        "print(check_database(sys.argv[3], sys.argv[4], '/no/such'))"
+        "print(check_database(sys.argv[3], module=sys.argv[4], plex_sqlite='/no/such'))"
     )
     with open_place() as place:
         shutil.copy(made / "stopped" / LIBRARY, place)
@@ -260,24 +261,88 @@ def writing(database: Path) -> Iterator[None]:
 def test_locked_by_a_writer(database: Path, sqlite: str) -> None:
     """It is read beside it, with what is committed and without what is not; nobody waits."""
     before = set(contents(database.parent))
-    assert check_database(str(database), sqlite, NOT_PLEX) == []
+    assert check_database(str(database), module=sqlite, plex_sqlite=NOT_PLEX) == Soundness()
     assert query(str(database), ["SELECT id FROM accounts WHERE id > 70"], sqlite) == [[[77]]]
     assert set(contents(database.parent)) == before
 
 
-def test_plex_itself_is_asked(database: Path, crashed: Path, tmp_path: Path) -> None:
-    """Where its program is installed, its word is what counts."""
-    program = tmp_path / "Plex SQLite"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/asked\necho ok\n')
-    program.chmod(0o755)
-    garbage_page(database)
-    assert check_database(str(database), plex_sqlite=str(program)) == []
-    assert "immutable=1" in (tmp_path / "asked").read_text()
-    program.write_text('#!/bin/sh\necho "*** in database main ***"\necho "row 5 missing"\nexit 0\n')
-    assert check_database(str(database), plex_sqlite=str(program))[-1] == "row 5 missing"
-    program.write_text('#!/bin/sh\necho "file is not a database" >&2\nexit 1\n')
-    assert check_database(str(database), plex_sqlite=str(program)) == ["file is not a database"]
-    assert check_database(str(crashed), plex_sqlite=str(program)) == []  # it would lose the -wal
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Plex's own program, which finds nothing wrong."""
+    path = tmp_path / "Plex SQLite"
+    path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/asked\necho ok\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_plex_sqlite_makes_the_check(database: Path, crashed: Path, program: Path) -> None:
+    """Its verdict counts where it is installed; it is not run beside a -wal that a crash left."""
+    index_damage(database)
+    assert check_database(str(database), plex_sqlite=str(program)).damage == []
+    assert "immutable=1" in program.with_name("asked").read_text()
+    program.write_text('#!/bin/sh\necho "*** in database main ***"\necho "row 5 missing"\n')
+    found = check_database(str(database), plex_sqlite=str(program))
+    assert found.damage[-1] == "row 5 missing"
+    assert check_database(str(crashed), plex_sqlite=str(program)).damage == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "#!/bin/sh\nkill -SEGV $$\n",
+        "#!/no/such/interpreter\n",
+        "#!/bin/sh\necho locked >&2; exit 5",
+    ],
+)
+def test_plex_sqlite_that_fails_is_replaced(database: Path, program: Path, script: str) -> None:
+    """A program that crashes, cannot start or finds a lock is no damage; our SQLite checks."""
+    program.write_text(script)
+    assert check_database(str(database), plex_sqlite=str(program)) == Soundness()
+    index_damage(database)
+    assert check_database(str(database), plex_sqlite=str(program)).damage
+
+
+def test_slow_plex_sqlite_is_no_damage(
+    database: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that does not end in its time is reported as not made."""
+    monkeypatch.setattr("shared.sqlitecheck._SECONDS", 0.2)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    found = check_database(str(database), plex_sqlite=str(program))
+    assert found.damage == []
+    assert "did not finish" in found.not_checked
+
+
+def test_slow_check_is_no_damage(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with our own SQLite."""
+    monkeypatch.setattr("shared.sqlitequery._SECONDS", 0.01)
+    found = check_database(str(database), plex_sqlite=NOT_PLEX)
+    assert found.damage == []
+    assert "did not finish" in found.not_checked
+
+
+def test_locked_database_is_no_damage(database: Path) -> None:
+    """A process that holds the database for itself keeps the check from an answer."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE wal_begins(x)")
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode = NORMAL")
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("INSERT INTO wal_begins VALUES (1)")
+        found = check_database(str(database), plex_sqlite=NOT_PLEX)
+    assert found.damage == []
+
+
+def test_depth_of_the_check(database: Path) -> None:
+    """A quick check says what it left out; a skipped one looks at the header only."""
+    index_damage(database)
+    quick = check_database(str(database), DatabaseCheck.QUICK, plex_sqlite=NOT_PLEX)
+    assert quick.damage == []
+    assert quick.caveats
+    skipped = check_database(str(database), DatabaseCheck.SKIP, plex_sqlite=NOT_PLEX)
+    assert "skipped" in skipped.not_checked
+    zero_length(database)
+    assert check_database(str(database), DatabaseCheck.SKIP).damage == ["is empty"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="SQLite leaves owners alone unless it is root")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 from aiohttp import web
 
 from agent.endpoints.patience import patiently
+from agent.endpoints.problems import problem
 from agent.source.activity import Phase
 from shared import protocol
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.source.activity import Activity
+
+    Look: TypeAlias = Callable[[DatabaseCheck], protocol.ServerReport]
 
 
 class LibraryEndpoints:
@@ -29,8 +33,8 @@ class LibraryEndpoints:
 
     def __init__(
         self,
-        everything: Callable[[], protocol.LibraryReport],
-        server: Callable[[], protocol.ServerReport],
+        everything: Look,
+        server: Look,
         activity: Activity,
     ) -> None:
         self._everything = everything
@@ -47,11 +51,20 @@ class LibraryEndpoints:
 
     async def library(self, request: web.Request) -> web.Response:
         """The report, as the library is now."""
-        return _json(await patiently(request, self._look(self._everything)))
+        return await self._report(request, self._everything)
 
     async def server(self, request: web.Request) -> web.Response:
         """The same but for what a walk would find."""
-        return _json(await patiently(request, self._look(self._server)))
+        return await self._report(request, self._server)
+
+    async def _report(self, request: web.Request, look: Look) -> web.Response:
+        asked = request.query.get(protocol.DATABASE_CHECK, DatabaseCheck.FULL.value)
+        try:
+            depth = DatabaseCheck(asked)
+        except ValueError:
+            choices = ", ".join(each.value for each in DatabaseCheck)
+            return problem(400, f"{protocol.DATABASE_CHECK} must be one of {choices}")
+        return _json(await patiently(request, self._look(lambda: look(depth))))
 
     async def _look(self, look: Callable[[], protocol.ServerReport]) -> protocol.ServerReport:
         async with self._one_at_a_time:

@@ -8,6 +8,7 @@ import click
 
 from initpuller.plex.versiongate import VersionPolicy
 from shared.errors import ConfigurationError
+from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,16 @@ TARGET = click.option(
 )
 
 AS_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+
+DATABASE_CHECK = click.option(
+    "--database-check",
+    envvar="PLEXODUS_DATABASE_CHECK",
+    type=click.Choice([each.value for each in DatabaseCheck]),
+    default=DatabaseCheck.FULL.value,
+    show_default=True,
+    help="How much of Plex's databases to check. quick does not compare indexes with their tables;"
+    " skip leaves the check out. A full check can take hours on a database of 70 GB or more.",
+)
 
 PLEX_URL = click.option(
     "--plex-url",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from initpuller.commands.options import AS_JSON, TARGET, version_gated
+from initpuller.commands.options import AS_JSON, DATABASE_CHECK, TARGET, version_gated
 from initpuller.commands.pairing import chosen_pairing, paired
 
 
@@ -12,6 +12,7 @@ from initpuller.commands.pairing import chosen_pairing, paired
 @paired
 @TARGET
 @version_gated
+@DATABASE_CHECK
 @AS_JSON
 def preflight(
     *,
@@ -21,6 +22,7 @@ def preflight(
     target: str,
     plex_version: str,
     version_policy: str,
+    database_check: str,
     as_json: bool,
 ) -> None:
     """Look at both sides as before a move. Nothing is stopped, nothing is written.
@@ -39,11 +41,13 @@ def preflight(
     from initpuller.preflight import preflight as look_at_both
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused
+    from shared.sqlitecheck import DatabaseCheck
 
     options = PreflightOptions(
         pairing=chosen_pairing(pairing_file, client_certificate, client_key),
         target=target,
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
+        database_check=DatabaseCheck(database_check),
     )
     try:
         found = look_at_both(options)

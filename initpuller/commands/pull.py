@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from initpuller.commands.options import TARGET, Globs, check_mappings, told_to_watch, version_gated
+from initpuller.commands.options import (
+    DATABASE_CHECK,
+    TARGET,
+    Globs,
+    check_mappings,
+    told_to_watch,
+    version_gated,
+)
 from initpuller.commands.pairing import chosen_pairing, paired
 from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted
@@ -114,6 +121,7 @@ _MAX_JOBS = 16
 )
 @told_to_watch
 @version_gated
+@DATABASE_CHECK
 @click.option(
     "--no-cutover",
     envvar="PLEXODUS_NO_CUTOVER",
@@ -139,6 +147,7 @@ def pull(
     no_cutover: bool,
     plex_version: str,
     version_policy: str,
+    database_check: str,
     downtime: float,
     mappings: tuple[str, ...],
     applies: bool,
@@ -167,6 +176,7 @@ def pull(
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.pairing import parse_address
     from shared.plexlibrary import NEVER, REGENERABLE
+    from shared.sqlitecheck import DatabaseCheck
 
     if rehearse and until == "ready":
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
@@ -191,6 +201,7 @@ def pull(
             until_ready=until == "ready",
             downtime=downtime,
             gate=VersionGate(plex_version, VersionPolicy(version_policy)),
+            database_check=DatabaseCheck(database_check),
         )
         asyncio.run(_until_signalled(options, progress))
 

@@ -82,6 +82,7 @@ def prepare(
             verified=timestamp(),
             runs=state.runs,
             preferences=preferences,
+            databases=state.databases,
             plex=plex,
             rehearsal=state.snapshot.kind == "rehearsal",
             set_aside=aside,

@@ -49,6 +49,8 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     """How many runs of the puller it took."""
     preferences: dict[str, str] = {}
     """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
+    databases: dict[str, str] = {}
+    """What the check of each of the source's databases found, or why it was not checked."""
     plex: ServerFacts | None = None
     """What the server was, if it is Plex."""
     rehearsal: bool = False
@@ -71,6 +73,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """Staging holds files of an earlier snapshot that are not wanted any more."""
     cutover: str = ""
     """What Plex on the VM was stopped by, if it was."""
+    databases: dict[str, str] = {}
+    """As in the receipt."""
     top_mode: int = 0o755
     """From committing on: the mode of the library's own folder."""
     receipt: Receipt | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from shared.checks import size
 from shared.dirstack import DirStack
 from shared.errors import ProtocolViolation, printable
 from shared.filedigests import hash_descriptor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from initpuller.volume.staging import Staging
     from shared.filedigests import FileDigests
     from shared.manifestfile import ManifestFile
+    from shared.sqlitecheck import DatabaseCheck
 
 _OWNER = 0o700
 
@@ -52,17 +54,25 @@ def wrong_sums(
             raise ProtocolViolation("SHA256SUMS has lines too many")
 
 
-def check_databases(staging: Staging) -> list[str]:
-    """What is wrong with Plex' databases in staging, a line each; nothing if there are none."""
+def check_databases(staging: Staging, depth: DatabaseCheck) -> tuple[list[str], list[str]]:
+    """Check Plex's databases in staging, if there are any.
+
+    Returns:
+        What is wrong with them, and which were not checked and why; a line each.
+    """
     server = server_folder(staging.state.snapshot.library.name)
     if server is None:
-        return []
-    found = []
+        return [], []
+    damaged, unchecked = [], []
     for name in DATABASES:
         path = staging.regular_file(os.path.join(server, DATABASE_FOLDER, name))
         if path is not None:
-            found += [f"{name}: {line}" for line in check_database(path)]
-    return found
+            found = check_database(path, depth)
+            damaged += [f"{name}: {line}" for line in found.damage]
+            if found.not_checked:
+                length = size(os.path.getsize(path))
+                unchecked.append(f"{name} ({length}), because {found.not_checked}")
+    return damaged, unchecked
 
 
 def changed_files(base: int, sums_path: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ def what_is_missing(library: str) -> list[str]:
         missing.append(f"{PREFERENCES} is empty or not there")
     for name in DATABASES:
         path = os.path.join(server, DATABASE_FOLDER, name)
-        missing += [f"{name}: {line}" for line in check_database(path)]
+        missing += [f"{name}: {line}" for line in check_database(path).damage]
     return missing
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from shared.pairing import Pairing
     from shared.protocol import Kind, LibraryReport, ServerReport, Snapshot
+    from shared.sqlitecheck import DatabaseCheck
 
 T = TypeVar("T")
 
@@ -73,21 +74,23 @@ class AgentClient:
         """Close all connections."""
         await self._session.close()
 
-    async def library(self) -> LibraryReport:
+    async def library(self, depth: DatabaseCheck) -> LibraryReport:
         """Have the agent look at the library as before a move.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self.ask("GET", protocol.LIBRARY, protocol.LibraryReport)
+        return await self.ask("GET", _checking(protocol.LIBRARY, depth), protocol.LibraryReport)
 
-    async def server(self) -> ServerReport:
+    async def server(self, depth: DatabaseCheck) -> ServerReport:
         """Have the agent look at what of the library need not be walked.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self.ask("GET", protocol.LIBRARY_SERVER, protocol.ServerReport)
+        return await self.ask(
+            "GET", _checking(protocol.LIBRARY_SERVER, depth), protocol.ServerReport
+        )
 
     async def probe(self) -> float:
         """How many bytes a second come from the agent, measured for a second at most.
@@ -206,6 +209,10 @@ class AgentClient:
             raise answers.wrong_certificate(self._base) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise answers.unreachable(self._base, error) from error
+
+
+def _checking(route: str, depth: DatabaseCheck) -> str:
+    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}"
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:

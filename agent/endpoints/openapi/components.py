@@ -9,6 +9,7 @@ import msgspec
 from shared import protocol
 from shared.byterange import UNIT
 from shared.codec import Encoding
+from shared.sqlitecheck import DatabaseCheck
 
 Json: TypeAlias = dict[str, Any]
 
@@ -87,7 +88,7 @@ UNSATISFIED: Json = {
 """``Content-Range`` of a 416."""
 
 RESPONSES: Json = {
-    "400": failure("The body cannot be used."),
+    "400": failure("The body or a parameter cannot be used."),
     "401": failure("The token is missing or not valid (any more).", "WWW-Authenticate"),
     "404": failure(f"There is none. `{protocol.NO_SUCH_SNAPSHOT}`: scan again."),
     "409": failure(
@@ -151,6 +152,16 @@ PARAMETERS: Json = {
         f" Or `{protocol.LATER}`: if the block is not the one in `If-None-Match`, answer 428.",
         one="AAAAAAAAAAA=",
     ),
+    protocol.DATABASE_CHECK: {
+        "name": protocol.DATABASE_CHECK,
+        "in": "query",
+        "description": "How much of Plex's databases is checked.",
+        "schema": {
+            "type": "string",
+            "enum": [each.value for each in DatabaseCheck],
+            "default": DatabaseCheck.FULL.value,
+        },
+    },
     "If-Range": _header("If-Range", "The range if this is still the `ETag`, else the whole."),
     "If-Match": _header("If-Match", "412 if none of these is the `ETag`.", any="*", no='"other"'),
     "If-None-Match": _header(

@@ -45,13 +45,15 @@ def paths() -> Json:
             "preflight",
             "What a preflight of the library finds",
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.LibraryReport)}})}
-            | _failures(*_ALL),
+            | _failures(*_ALL, "400"),
+            protocol.DATABASE_CHECK,
         ),
         protocol.LIBRARY_SERVER: _get(
             "server",
             "What a preflight finds without a look at the whole tree",
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.ServerReport)}})}
-            | _failures(*_ALL),
+            | _failures(*_ALL, "400"),
+            protocol.DATABASE_CHECK,
         ),
         protocol.PROBE: _get(
             "probe",
