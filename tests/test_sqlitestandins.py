@@ -73,10 +73,6 @@ INSERT INTO locations SELECT id, 1, 2, 3, 4 FROM metadata_items WHERE id < 100;
 INSERT INTO fts4_titles(docid, title, summary) SELECT id, title, summary FROM metadata_items;
 INSERT INTO fts4_tags(fts4_tags) VALUES('rebuild');
 """
-_FREE_PAGES = """
-CREATE TABLE dropped AS SELECT * FROM metadata_items;
-DROP TABLE dropped;
-"""
 
 
 def reverse(one: str, other: str) -> int:
@@ -99,9 +95,7 @@ def database(tmp_path: Path, generation: Generation) -> Path:
             plex.create_function(function, -1, lambda text: f"<{text}>", deterministic=True)
         for function in ("icu_valid", "icu_wide"):
             plex.create_function(function, -1, lambda _: 1, deterministic=True)
-        plex.executescript(
-            _SCHEMA.format(sort=generation.sort) + _ROWS + generation.more + _FREE_PAGES
-        )
+        plex.executescript(_SCHEMA.format(sort=generation.sort) + _ROWS + generation.more)
         plex.execute("PRAGMA writable_schema = ON")
         plex.execute(
             "UPDATE sqlite_master SET sql = replace(sql, 'tag)', ?) WHERE name = 'fts4_tags'",
@@ -161,15 +155,6 @@ def index_misses_rows(path: Path) -> None:
         )
 
 
-def damaged_freelist(path: Path) -> None:
-    """Have the list of free pages begin at a page that is in use."""
-    with path.open("r+b") as file:
-        file.seek(32)
-        assert int.from_bytes(file.read(4), "big") > 0
-        file.seek(32)
-        file.write((3).to_bytes(4, "big"))
-
-
 def bad_varint(path: Path) -> None:
     """Overwrite the size of a row with the largest number."""
     content = bytearray(path.read_bytes())
@@ -211,7 +196,6 @@ DAMAGES: list[Callable[[Path], None]] = [
     garbage_page,
     truncated,
     index_misses_rows,
-    damaged_freelist,
     bad_varint,
     zeroed_full_text_root,
     zeroed_full_text_leaf,
