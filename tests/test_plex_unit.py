@@ -173,8 +173,9 @@ def test_fence_of_an_earlier_version(
     systemd.make(f"{name}{spaces}={spaces}!{state}/fence")
     SystemdUnit(UNIT).check_fence(str(state / "fence"))
     systemd.make(f"{name}={state}/fence")
-    with pytest.raises(CutoverRefused, match="nothing would keep"):
-        SystemdUnit(UNIT).check_fence(str(state / "fence"))
+    with pytest.raises(CutoverRefused, match="nothing would keep") as refused:
+        SystemdUnit("plexmediaserver").check_fence(str(state / "fence"))
+    assert refused.value.path == f"/etc/systemd/system/{UNIT}.d/plexodus.conf"
 
 
 @pytest.mark.parametrize(

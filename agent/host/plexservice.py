@@ -157,7 +157,7 @@ class SystemdUnit:
                 continue  # one that we may not read is not the one that we brought
         raise CutoverRefused(
             f"nothing would keep {self.unit} from starting again after the move",
-            path=f"/etc/systemd/system/{self.unit}.d/plexodus.conf",
+            path=f"/etc/systemd/system/{self._id}.d/plexodus.conf",
             hint=f"Put '[Unit]' and '{_FENCE}{path}' into it, run 'systemctl daemon-reload', and"
             f" pull again (the package has it for {PLEX_UNIT}).",
         )
