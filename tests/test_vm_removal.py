@@ -12,6 +12,7 @@ from rig.plexvm import (
     AGENT,
     DROP_IN,
     MAKE_LIBRARY,
+    SETTINGS,
     UNIT,
     give_settings,
     install_agent,
@@ -106,6 +107,15 @@ def test_purged_and_plex_upgraded(moved: VirtualMachine) -> None:
     assert len(commands) == 3
     moved.shell("; ".join(commands))
     assert is_running(moved)
+
+
+def test_purged_with_settings_that_cannot_be_read(moved: VirtualMachine) -> None:
+    """The record says what has moved: Plex stays down."""
+    moved.shell(f"echo nonsense >> {SETTINGS}")
+    moved.run("apt-get", "purge", "-y", "-qq", "plexodus-agent")
+    moved.shell(f"test -e {BLOCK}; ! test -e {SETTINGS}")
+    moved.run("systemctl", "start", UNIT)
+    assert not is_running(moved)
 
 
 def test_purged_installed_again_and_undone(moved: VirtualMachine) -> None:
