@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from rig.cutovers import moved, not_moved
@@ -16,6 +18,10 @@ from rig.plexfixtures import SERVER, agent, library, plex, puller
 from rig.volume import pull
 
 from agent.source.identity import library_id
+from agent.source.library import CurrentLibrary
+from agent.source.snapshots import SnapshotStore
+from agent.source.writeback import write_back
+from shared.errors import SnapshotGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,3 +298,24 @@ def test_id_of_a_library(made: Path, tmp_path: Path) -> None:
     assert library_id(str(first / "Library"), str(state)) != known
     (state / "library.json").write_text("no JSON")
     assert library_id(str(second), str(state)) == library_id(str(second)) != known
+
+
+@NEEDS_ROOT
+def test_disk_is_mounted_below_during_the_scan(disk: Path, tmp_path: Path) -> None:
+    """A scan that began before the mount is of neither state: it is done again."""
+    state = tmp_path / "state"
+    store = SnapshotStore(str(state), CurrentLibrary(str(disk), str, str(state)))
+    with ExitStack() as stack:
+
+        def write_back_then_mount(path: str) -> frozenset[int]:
+            found = write_back(path)
+            stack.enter_context(tmpfs(disk / "folder" / "Application Support"))
+            return found
+
+        with (
+            patch("agent.source.snapshots.write_back", write_back_then_mount),
+            pytest.raises(SnapshotGone, match="another folder or disk"),
+        ):
+            store.scan(())
+        assert [each.name for each in (state / "snapshots").iterdir()] == []
+        assert store.scan(()).kind == "cold"

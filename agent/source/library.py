@@ -54,7 +54,7 @@ class LibrarySource:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Open the folder that the library is in, if that is the same library still.
+        """Open the folder that the library is in, if that is the same library, also at the end.
 
         Raises:
             SnapshotGone: another folder is at its path, or none.
@@ -65,15 +65,35 @@ class LibrarySource:
         except OSError as error:
             raise _gone(path, error.strerror) from error
         try:
-            try:
-                info = os.stat(self.name, dir_fd=base, follow_symlinks=False)
-            except OSError as error:
-                raise _gone(path, error.strerror) from error
-            if (info.st_dev, info.st_ino) != (self.place.device, self.place.inode):
-                raise _gone(path, "another folder is there")
+            self._check_in(base)
             yield base
+            self._check_in(base)
         finally:
             os.close(base)
+
+    def check_place(self) -> None:
+        """Make sure that the library is where it was, with the same disks mounted below it.
+
+        Raises:
+            SnapshotGone: it is not.
+        """
+        path = self.place.path
+        try:
+            now = _find_place(path)
+        except OSError as error:
+            raise _gone(path, error.strerror) from error
+        if now != self.place:
+            raise _gone(path, "another folder or disk is there")
+
+    def _check_in(self, base: int) -> None:
+        """Raise :class:`SnapshotGone` if something else has the library's name in ``base``."""
+        path = self.place.path
+        try:
+            info = os.stat(self.name, dir_fd=base, follow_symlinks=False)
+        except OSError as error:
+            raise _gone(path, error.strerror) from error
+        if (info.st_dev, info.st_ino) != (self.place.device, self.place.inode):
+            raise _gone(path, "another folder is there")
 
 
 class CurrentLibrary:
@@ -133,7 +153,7 @@ def open_library(path: str, state: str = "") -> LibrarySource:
     except (IllegalPath, UnicodeError) as error:
         raise ConfigurationError(f"not a library that can be moved ({error})", path=path) from error
     try:
-        place = _place(real)
+        place = _find_place(real)
     except OSError as error:
         raise ConfigurationError(
             f"the library cannot be read ({error.strerror})",
@@ -175,7 +195,12 @@ def why_unreadable(source: LibrarySource) -> str | None:
     return None
 
 
-def _place(real: str) -> Place:
+def _find_place(real: str) -> Place:
+    """Return the place of the folder at ``real``, an absolute path without symlinks.
+
+    Raises:
+        OSError: it is no folder, or cannot be read.
+    """
     fd = os.open(real, _FOLDER | os.O_NOFOLLOW)
     try:
         info = os.fstat(fd)

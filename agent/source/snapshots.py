@@ -148,6 +148,7 @@ class SnapshotStore:
             if marker is not None:
                 entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
             manifest = write_manifest(_manifest(draft), source.name, entries, kind)
+            source.check_place()  # something may have been mounted meanwhile
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)
             about = Snapshot(
