@@ -249,11 +249,11 @@ class SnapshotStore:
         return OpenSnapshot(folder, self._origin(name), about, manifest)
 
     def _origin(self, name: str) -> Origin:
-        """Read it; of a snapshot of an earlier version, which has none: the library of now."""
+        """Read it. A snapshot of an earlier version has none: the library of now, not trusted."""
         try:
             with open(_origin(os.path.join(self._folder, name)), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Origin)
-        except FileNotFoundError:
+        except (FileNotFoundError, msgspec.MsgspecError):
             return Origin(self._library.last.place)
 
     def _locate(self) -> LibrarySource:

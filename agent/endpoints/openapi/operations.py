@@ -45,14 +45,14 @@ def paths() -> Json:
             "preflight",
             "What a preflight of the library finds",
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.LibraryReport)}})}
-            | _failures(*_ALL, "400"),
+            | _failures(*_ALL, "400", "409"),
             protocol.DATABASE_CHECK,
         ),
         protocol.LIBRARY_SERVER: _get(
             "server",
             "What a preflight finds without a look at the whole tree",
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.ServerReport)}})}
-            | _failures(*_ALL, "400"),
+            | _failures(*_ALL, "400", "409"),
             protocol.DATABASE_CHECK,
         ),
         protocol.PROBE: _get(
@@ -237,6 +237,7 @@ def _cutover() -> Json:
     failures, named = _failures(*_ALL, *_BODY, "409"), _failures(*_READ)
     done = {"200": _body(answers, standing)}
     begun = {"201": _body("Plex has stopped.", standing, headers("Location"))} | failures
+    begun |= _failures("404")
     stop = _operation("stop", "Stop Plex, and keep it stopped as long as the lease holds", begun)
     commit = _operation("commit", "Keep Plex stopped for good", done | failures | named)
     return {
