@@ -76,7 +76,7 @@ def patched(agent: Agent, folder: Path, syncfs: str) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """An ext4 that only the library is on."""
-    with ext4(tmp_path / "disk") as disk:
+    with ext4(tmp_path / "disk", tmp_path / "disk.img") as disk:
         yield disk
 
 
@@ -155,7 +155,7 @@ def test_store_in_a_filesystem_mounted_below(
     disk: Path, new: Agent, target: Path, tmp_path: Path
 ) -> None:
     """Each filesystem of the library is written back, not only the one that its top is on."""
-    with ext4(disk / "Library" / "more") as more:
+    with ext4(disk / "Library" / "more", tmp_path / "more.img") as more:
         (more / "mapped").write_bytes(os.urandom(100_000))
         os.sync()
         new.start()

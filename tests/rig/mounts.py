@@ -17,10 +17,9 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 
 
 @contextmanager
-def ext4(place: Path, size: str = "200M") -> Iterator[Path]:
-    """A new ext4 of ``size``, which nothing else writes to, mounted at the folder ``place``."""
-    image = place.with_name(f"{place.name}.img")
-    subprocess.run(["truncate", "-s", size, image], check=True)
+def ext4(place: Path, image: Path) -> Iterator[Path]:
+    """A new ext4 in the file ``image``, mounted at the folder ``place``; nothing else is on it."""
+    subprocess.run(["truncate", "-s", "200M", image], check=True)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     with mounted(place, "-o", "loop", image):
         (place / "lost+found").rmdir()
