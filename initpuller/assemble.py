@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
@@ -43,6 +44,15 @@ _SHARE = 4
 """What is at stake gets less towards the end: a kill at 99 % costs a hundredth of the work."""
 _LISTED = 1000
 """Differences named in one message."""
+
+
+@dataclass
+class _There:
+    """What the journal has."""
+
+    frames: int = 0
+    tar_bytes: int = 0
+    entries: int = 0
 
 
 class Assembly:
@@ -152,22 +162,30 @@ class Assembly:
     async def _fetch(self) -> None:
         """Bring all missing frames onto the volume, and journal them."""
         work, plan = self._work, self._work.manifest.plan
-        missing = list(work.journal.missing())
-        total = sum(frame.size for frame in plan)
-        absent = [plan[number] for number in missing]
+        there = await asyncio.to_thread(self._there)
         self._progress.phase("transferring")
         self._progress.expect(
-            total,
+            plan.tar_bytes,
             plan.entries,
-            total - sum(frame.size for frame in absent),
-            plan.entries - sum(frame.count for frame in absent if frame.block == 0),
+            there.tar_bytes,
+            plan.entries - (plan.counted_entries - there.entries),
         )
-        self._left = len(missing)
+        self._left = len(plan) - there.frames
         lanes = [await self._lane(worker) for worker in self._workers]
         try:
-            await fetch_frames(self._retrier, lanes, missing, self._receive)
+            await fetch_frames(self._retrier, lanes, work.journal.missing(), self._receive)
         finally:
             await to_its_end(self._commit_all())
+
+    def _there(self) -> _There:
+        """Count what is there, not what is missing: a short manifest may declare millions."""
+        work, there = self._work, _There()
+        for number in work.journal.safe():
+            frame = work.manifest.plan[number]
+            there.frames += 1
+            there.tar_bytes += frame.size
+            there.entries += frame.count if frame.block == 0 else 0
+        return there
 
     async def _lane(self, worker: Worker) -> Bring[Unpacked]:
         """What has ``worker`` bring frames of this snapshot."""

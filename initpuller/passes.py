@@ -26,6 +26,7 @@ from shared import errors
 from shared.checks import CUTOVER_CHECK, Outcome, duration, size
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
+from shared.sha256sums import max_bytes
 from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
@@ -182,9 +183,10 @@ class Passes:
             self._progress.skipped()
             return None
         state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
-        self._look = SourceLook(self._client, options.retrier, layout, snapshot)
-        self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
         manifest = await self._manifest(snapshot)
+        most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
+        self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)
+        self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
         work = await asyncio.to_thread(
             staging.begin, layout, state, snapshot, manifest, options.ownership, self._done
         )

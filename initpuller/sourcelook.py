@@ -19,15 +19,22 @@ class SourceLook:
         retrier: how to try again.
         layout: where its digests go.
         snapshot: which.
+        sums_bytes: the most bytes of SHA256SUMS, by the manifest, which was checked.
     """
 
     def __init__(
-        self, client: AgentClient, retrier: Retrier, layout: Layout, snapshot: Snapshot
+        self,
+        client: AgentClient,
+        retrier: Retrier,
+        layout: Layout,
+        snapshot: Snapshot,
+        sums_bytes: int,
     ) -> None:
         self._client = client
         self._retrier = retrier
         self._path = layout.sums(snapshot.id)
         self._snapshot = snapshot
+        self._sums_bytes = sums_bytes
 
     async def sums(self) -> None:
         """Bring the digest of each file, as the agent read it.
@@ -37,7 +44,8 @@ class SourceLook:
             PlexodusError: whatever else stops a pull.
         """
         await self._retrier.run(
-            "the digests", lambda: self._client.sums(self._snapshot, self._path)
+            "the digests",
+            lambda: self._client.sums(self._snapshot, self._path, self._sums_bytes),
         )
 
     async def check(self) -> None:

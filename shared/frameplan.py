@@ -9,7 +9,7 @@ that a delta keeps are in no frame.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FRAME = 4 * 1024 * 1024
 """Bytes: 4 to 16 MiB measured the same but for memory, 1 MiB worse."""
 MAX_FRAMES = 2**24
-"""Frames of one snapshot: 64 TiB of large files; what is planned takes memory."""
+"""Frames of one snapshot: 64 TiB of large files. The journal takes two bytes a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,45 +69,80 @@ def block_length(frame: Frame, entry: Entry) -> int:
 
 
 class FramePlan:
-    """All frames of a snapshot, 24 bytes each."""
+    """All frames of a snapshot, 32 bytes for each run: a packed frame, or all of a large file.
+
+    What is held grows with the entries, not with their sizes: a manifest of a few bytes may declare
+    a sparse file of many terabytes.
+    """
 
     def __init__(self) -> None:
+        self._start = array("Q")
+        """Number of each run's first frame."""
         self._first = array("Q")
-        self._block = array("Q")
-        self._size = array("Q")
+        """Number of each run's first entry."""
+        self._head = array("Q")
+        """Tar bytes of a packed frame, or of a large file's header."""
+        self._file = array("Q")
+        """Bytes of a large file's content; 0 for a packed frame."""
+        self._frames = 0
+        self._tar_bytes = 0
+        self._is_open = False
         self.entries = 0
         self.files = 0
         self.content_bytes = 0
+        self.path_bytes = 0
+        """Of the files' paths."""
 
     def __len__(self) -> int:
         """How many frames."""
-        return len(self._first)
+        return self._frames
+
+    @property
+    def tar_bytes(self) -> int:
+        """Tar bytes of all frames."""
+        return self._tar_bytes + (len(END_OF_ARCHIVE) if self._frames else 0)
+
+    @property
+    def counted_entries(self) -> int:
+        """The sum of :attr:`Frame.count` of all frames but a large file's second and later ones."""
+        ends = [*self._first[1:], self.entries]
+        runs = zip(self._first, ends, self._file, strict=True) if self._first else ()
+        return sum(1 if file else end - first for first, end, file in runs)
 
     def __getitem__(self, number: int) -> Frame:
-        """Frame ``number``, from 0.
+        """Return frame ``number``, from 0.
 
         Raises:
             IndexError: there is none.
         """
-        if not 0 <= number < len(self):
+        if not 0 <= number < self._frames:
             raise IndexError(number)
-        is_last = number == len(self) - 1
-        first, block = self._first[number], self._block[number]
-        after = self.entries if is_last else self._first[number + 1]
-        size = self._size[number] + (len(END_OF_ARCHIVE) if is_last else 0)
+        is_last = number == self._frames - 1
+        run = bisect_right(self._start, number) - 1
+        first, file, size = self._first[run], self._file[run], self._head[run]
+        block = number - self._start[run]
+        if file:
+            content = padded(min(FRAME, file - block * FRAME))
+            size = content + (size if block == 0 else 0)
+        if is_last:
+            return Frame(
+                number, first, self.entries - first, block, size + len(END_OF_ARCHIVE), is_last
+            )
+        is_end_of_run = self._start[run + 1] == number + 1 if run + 1 < len(self._start) else False
+        after = self._first[run + 1] if is_end_of_run else first
         return Frame(number, first, max(1, after - first), block, size, is_last)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order."""
-        return (self[number] for number in range(len(self)))
+        return (self[number] for number in range(self._frames))
 
     def frames_of(self, number: int, entry: Entry) -> range:
         """The numbers of all frames that ``entry``, of this number, lies in: none if it is kept."""
         if entry.kept:
             return range(0)
-        last = bisect_right(self._first, number) - 1
-        first = bisect_left(self._first, self._first[last])
-        return range(first, last + 1)
+        run = bisect_right(self._first, number) - 1
+        start, file = self._start[run], self._file[run]
+        return range(start, start + (_count(file) if file else 1))
 
     def add(self, entry: Entry) -> None:
         """Take the next entry in.
@@ -115,42 +150,40 @@ class FramePlan:
         Raises:
             ManifestTooLarge: more than :data:`MAX_FRAMES`.
         """
-        if len(self) + entry.size // FRAME >= MAX_FRAMES:
+        if self._frames + entry.size // FRAME >= MAX_FRAMES:
             raise ManifestTooLarge(f"a manifest of more than {MAX_FRAMES} frames", path=entry.path)
         number = self.entries
         self.entries += 1
         if entry.kind is Kind.FILE:
             self.files += 1
             self.content_bytes += entry.size
+            self.path_bytes += len(entry.path)
         if entry.kept:
             return
         size = header_size(entry)
+        self._tar_bytes += size + padded(entry.size)
         if is_large(entry):
-            self._add_large(number, size, entry.size)
+            self._start_run(number, size, entry.size)
+            self._is_open = False
             return
         size += padded(entry.size)
-        if self._is_open() and self._size[-1] + size <= FRAME:
-            self._size[-1] += size
+        if self._is_open and self._head[-1] + size <= FRAME:
+            self._head[-1] += size
         else:
-            self._start(number, 0, size)
-        self._open = True
+            self._start_run(number, size, 0)
+        self._is_open = True
 
-    _open = False
-
-    def _is_open(self) -> bool:
-        return self._open and len(self) > 0
-
-    def _start(self, first: int, block: int, size: int) -> None:
+    def _start_run(self, first: int, head: int, file: int) -> None:
+        self._start.append(self._frames)
         self._first.append(first)
-        self._block.append(block)
-        self._size.append(size)
+        self._head.append(head)
+        self._file.append(file)
+        self._frames += _count(file) if file else 1
 
-    def _add_large(self, number: int, head: int, size: int) -> None:
-        for block, offset in enumerate(range(0, size, FRAME)):
-            self._start(number, block, padded(min(FRAME, size - offset)))
-            if block == 0:
-                self._size[-1] += head
-        self._open = False
+
+def _count(size: int) -> int:
+    """Return how many frames a large file of ``size`` bytes has."""
+    return (size + FRAME - 1) // FRAME
 
 
 def plan(entries: Iterable[Entry]) -> FramePlan:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-MAX_LINE = 2 * MAX_PATH + 68
+_BESIDE_PATH = 68
+MAX_LINE = 2 * MAX_PATH + _BESIDE_PATH
 """Bytes of the longest line there can be: every byte of its path escaped."""
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
@@ -32,6 +33,16 @@ def format_sum(digest: bytes, path: bytes) -> bytes:
         path = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
         line = b"\\" + line
     return line % (hexlify(digest), path)
+
+
+def max_bytes(files: int, path_bytes: int) -> int:
+    """Return how long SHA256SUMS of ``files`` may be, with room to see that there is a line more.
+
+    Args:
+        files: how many there are.
+        path_bytes: of all their paths.
+    """
+    return min(files * MAX_LINE, files * _BESIDE_PATH + 2 * path_bytes + MAX_LINE)
 
 
 def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

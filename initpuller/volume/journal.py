@@ -76,8 +76,27 @@ class Journal:
         return self._found[frame] == 1
 
     def missing(self) -> Iterator[int]:
-        """The numbers of the frames that are not safe, in order."""
-        return (number for number, done in enumerate(self._done) if not done)
+        """Yield the numbers of the frames that are not safe, in order."""
+        return self._numbers(0)
+
+    def safe(self) -> Iterator[int]:
+        """Yield the numbers of the frames that are safe, in order."""
+        return self._numbers(1)
+
+    def next_missing(self, start: int) -> int | None:
+        """Return the first number from ``start`` on of a frame that is not safe."""
+        found = self._done.find(0, start)
+        return None if found < 0 else found
+
+    def count_in(self, frames: range) -> int:
+        """Return how many of ``frames``, which follow one another, are safe."""
+        return self._done.count(1, frames.start, frames.stop)
+
+    def _numbers(self, done: int) -> Iterator[int]:
+        number = self._done.find(done)
+        while number >= 0:
+            yield number
+            number = self._done.find(done, number + 1)
 
     def tag(self, frame: int) -> str | None:
         """The digest of what is on the volume in frame number ``frame``'s place, if that is known.

@@ -68,29 +68,35 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
     """What the missing frames take, less what an interrupted run wrote and did not journal."""
     records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
     need = Need(max(0, records), _RECORD_INODES)
-    credited = first = -1
-    entries: list[Entry] = []
     with DirStack(staging) as folders:
-        for number in journal.missing():
-            frame = manifest.plan[number]
-            if frame.first != first:  # else it is one large file, piece by piece
-                first, entries = frame.first, manifest.entries(frame.first, frame.count)
-            for entry in entries:
-                if not is_large(entry):
+        number = journal.next_missing(0)
+        while number is not None:
+            frame, after = manifest.plan[number], number + 1
+            entries = manifest.entries(frame.first, frame.count)
+            if is_large(entries[0]):  # all pieces at once: a sparse file may have millions
+                pieces = manifest.plan.frames_of(frame.first, entries[0])
+                allocated = _allocated(folders, entries[0]) or 0
+                need.bytes += _large_bytes(entries[0], pieces, journal, block, allocated)
+                need.inodes += pieces.start not in journal
+                after = pieces.stop
+            else:
+                for entry in entries:
                     _add_small(need, entry, block, _allocated(folders, entry))
-                    continue
-                need.bytes += _piece_bytes(entry, frame.block, block)
-                need.inodes += frame.block == 0
-                if credited != frame.first and entry.data is None:
-                    credited = frame.first
-                    pieces = manifest.plan.frames_of(frame.first, entry)
-                    safe = sum(
-                        _piece_bytes(entry, piece - pieces.start, block)
-                        for piece in pieces
-                        if piece in journal
-                    )
-                    need.bytes -= max(0, (_allocated(folders, entry) or 0) - safe)
+            number = journal.next_missing(after)
     return need
+
+
+def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allocated: int) -> int:
+    """Return the bytes that the missing ``pieces`` of a large file take, less what is there.
+
+    A sparse file's data is counted with its first piece: where it lies is not known.
+    """
+    if entry.data is not None:
+        return 0 if pieces.start in journal else _blocks(entry.data, block)
+    whole, last = _blocks(FRAME, block), _blocks(entry.size - FRAME * (len(pieces) - 1), block)
+    is_last_safe = pieces.stop - 1 in journal
+    safe = journal.count_in(pieces) * whole - (whole - last if is_last_safe else 0)
+    return (len(pieces) - 1) * whole + last - safe - max(0, allocated - safe)
 
 
 def _written_records(staging: int) -> int:
@@ -129,13 +135,6 @@ def _entry_bytes(entry: Entry, block: int) -> int:
     if entry.kind is Kind.SYMLINK:
         return block if len(entry.link) >= _INLINE_LINK else 0
     return _blocks(entry.data if entry.data is not None else entry.size, block)
-
-
-def _piece_bytes(entry: Entry, piece: int, block: int) -> int:
-    """A sparse file's data is counted with its first piece: where it lies is not known."""
-    if entry.data is not None:
-        return _blocks(entry.data, block) if piece == 0 else 0
-    return _blocks(min(FRAME, entry.size - piece * FRAME), block)
 
 
 def _blocks(size: int, block: int) -> int:

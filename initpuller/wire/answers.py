@@ -7,11 +7,14 @@ from typing import TypeVar
 import msgspec
 
 from shared import errors, protocol
+from shared.logs import without_secrets
 
 T = TypeVar("T")
 
 OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
 MORE_NEEDED = 428
+_MAX_WORDS = 1000
+"""Characters of an agent's own words in one of our messages."""
 _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
@@ -24,7 +27,9 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise errors.ProtocolViolation(f"an answer that cannot be read ({error})") from error
+        raise errors.ProtocolViolation(
+            f"the agent's response cannot be read ({_words(str(error))})"
+        ) from error
 
 
 def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusError:
@@ -43,6 +48,7 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
     told = protocol.Problem(protocol.ABOUT_BLANK, reason, status)
     if problem is not None:
         told = decode_answer(problem, protocol.Problem)
+    told = msgspec.structs.replace(told, title=_words(told.title), detail=_words(told.detail))
     path = told.paths[0] if told.paths else None
     if told.type == protocol.SOURCE_UNREADABLE:
         return errors.SourceUnreadable([errors.printable(each) for each in told.paths])
@@ -55,9 +61,7 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
     if told.type == protocol.CUTOVER_ENDED:
         return errors.CutoverEnded(told.title)
     if told.type == protocol.CUTOVER_REFUSED:
-        return errors.CutoverRefused(
-            f"on the VM: {told.title}", path=path, hint=errors.printable(told.detail)
-        )
+        return errors.CutoverRefused(f"on the VM: {told.title}", path=path, hint=told.detail)
     if told.type == protocol.STORAGE:
         return errors.StorageError(f"on the agent's side: {told.title}", path=path)
     if status >= _SERVER_ERROR or status == _TOO_MANY:
@@ -78,8 +82,14 @@ def wrong_certificate(base: str) -> errors.AuthenticationError:
 def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
     """The agent at ``base`` did not answer, or stopped doing so."""
     return errors.AgentUnreachable(
-        f"the agent did not answer ({str(error) or type(error).__name__})",
+        f"the agent did not answer ({_words(str(error)) or type(error).__name__})",
         path=base,
         hint="Does 'plexodus-agent serve' run there, is the port open, and does its log say that it"
         " wants a client certificate?",
     )
+
+
+def _words(text: str) -> str:
+    """Return what an agent says fit for a message, an Event and a log: no secret, and not long."""
+    words = errors.printable(without_secrets(text))
+    return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}… (cut)"

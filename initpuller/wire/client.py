@@ -16,11 +16,11 @@ import msgspec
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url, request_headers
+from initpuller.wire.pace import Pace
 from initpuller.wire.trust import tls_context
 from shared import errors, protocol
 from shared.digest import is_hex
 from shared.durable import settle
-from shared.sha256sums import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,6 +36,10 @@ _MAX_MANIFEST = 8 * 1024**3
 _MAX_REPORT = 4 * 1024**2
 _PROBE_SECONDS = 1.0
 _TOLD_SECONDS = 5.0
+_SOON_SECONDS = 120.0
+"""For what the agent only has to look up or write down."""
+_WORK_SECONDS = 86400.0
+"""For what it has to walk, hash or check: databases of 100 GB take hours."""
 
 
 class AgentClient:
@@ -123,7 +127,7 @@ class AgentClient:
         body = msgspec.json.encode(protocol.SnapshotRequest(kind=kind, exclude=exclude, base=base))
         async with self._request("POST", protocol.SNAPSHOTS, answers.CREATED, body) as response:
             snapshot = answers.decode_answer(
-                await _read(response, protocol.MAX_ANSWER), protocol.Snapshot
+                await self._read(response, protocol.MAX_ANSWER), protocol.Snapshot
             )
         if not is_hex(snapshot.id):
             raise errors.ProtocolViolation("a snapshot whose name is no digest")
@@ -139,19 +143,18 @@ class AgentClient:
         """
         route = protocol.manifest_path(snapshot.id)
         async with self._request("GET", route, answers.OK) as response:
-            await _save(response, path, snapshot.manifest_bytes)
+            await self._save(response, path, snapshot.manifest_bytes)
 
-    async def sums(self, snapshot: Snapshot, path: str) -> None:
-        """Bring ``SHA256SUMS`` into the file ``path``.
+    async def sums(self, snapshot: Snapshot, path: str, most: int) -> None:
+        """Save ``SHA256SUMS``, of at most ``most`` bytes, in the file ``path``.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, StorageError,
             ManifestTooLarge.
         """
-        most = snapshot.files * MAX_LINE
         route = protocol.sums_path(snapshot.id)
         async with self._request("GET", route, answers.OK) as response:
-            await _save(response, path, most)
+            await self._save(response, path, most)
 
     async def check(self, snapshot: str) -> None:
         """Have the agent look whether the library is still as it was scanned.
@@ -178,7 +181,7 @@ class AgentClient:
         """
         sent = None if body is None else msgspec.json.encode(body)
         async with self._request(method, route, expected, sent) as response:
-            return answers.decode_answer(await _read(response, _MAX_REPORT), kind)
+            return answers.decode_answer(await self._read(response, _MAX_REPORT), kind)
 
     async def tell(self, event: str, about: str) -> None:
         """Add a line to the migration log; for a few seconds only, and whatever comes of it."""
@@ -196,11 +199,15 @@ class AgentClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = self._base + route
         try:
-            async with self._session.request(
-                method, url, data=body, allow_redirects=False, ssl=self._tls
-            ) as response:
+            async with (
+                asyncio.timeout(_head_seconds(method, route)) as limit,
+                self._session.request(
+                    method, url, data=body, allow_redirects=False, ssl=self._tls
+                ) as response,
+            ):
+                limit.reschedule(None)  # a body has a pace
                 if response.status != expected:
-                    raise await _failure(response)
+                    raise await self._failure(response)
                 yield response
         except (
             aiohttp.ServerFingerprintMismatch,
@@ -210,49 +217,63 @@ class AgentClient:
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise answers.unreachable(self._base, error) from error
 
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes:
+        """Return the whole body, refused as soon as it is over ``most`` bytes."""
+        return b"".join([part async for part in self._parts(response, most, errors.FrameTooLarge)])
+
+    async def _save(self, response: aiohttp.ClientResponse, path: str, most: int) -> None:
+        """Write the whole body into a file; what was there is replaced only at the end."""
+        temporary = f"{path}.new"
+        try:
+            with open(temporary, "wb") as file:  # noqa: ASYNC230 - a thread's would leak if cancelled
+                async for part in self._parts(response, most, errors.ManifestTooLarge):
+                    await asyncio.to_thread(file.write, part)
+            await asyncio.to_thread(settle, temporary, path)
+        except aiohttp.ClientError:
+            raise
+        except OSError as error:
+            if isinstance(error, TimeoutError | ConnectionError):
+                raise
+            raise errors.storage_error(error, path) from error
+        finally:
+            with suppress(OSError):  # settled, most often
+                os.unlink(temporary)
+
+    async def _parts(
+        self,
+        response: aiohttp.ClientResponse,
+        most: int,
+        too_large: type[errors.IntegrityError],
+    ) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece, if it is no longer than ``most`` and comes fast enough.
+
+        Raises:
+            IntegrityError: ``too_large``, it is longer.
+            TimeoutError: it comes byte by byte.
+        """
+        if (response.content_length or 0) > most:
+            raise too_large(
+                f"the agent's response has {response.content_length} bytes; the limit is {most}"
+            )
+        size, pace = 0, Pace(self.idle)
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > most:
+                raise too_large(f"the agent's response has more than {most} bytes")
+            pace.took(len(part))
+            yield part
+
+    async def _failure(self, response: aiohttp.ClientResponse) -> errors.PlexodusError:
+        is_problem = response.content_type == protocol.PROBLEM_TYPE
+        problem = await self._read(response, protocol.MAX_ANSWER) if is_problem else None
+        return answers.failure(response.status, response.reason or "", problem)
+
+
+def _head_seconds(method: str, route: str) -> float:
+    """Return for how long interim responses may say that an answer is still to come."""
+    is_soon = (method, route) == ("GET", protocol.CUTOVER) or route.endswith("/lease")
+    return _SOON_SECONDS if is_soon or route == protocol.LOG else _WORK_SECONDS
+
 
 def _checking(route: str, depth: DatabaseCheck) -> str:
     return f"{route}?{protocol.DATABASE_CHECK}={depth.value}"
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The whole body, refused as soon as it is over ``most`` bytes."""
-    if (response.content_length or 0) > most:
-        raise errors.FrameTooLarge(f"an answer of {response.content_length} bytes, not {most}")
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > most:
-            raise errors.FrameTooLarge(f"an answer of more than {most} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _save(response: aiohttp.ClientResponse, path: str, most: int) -> None:
-    """The whole body into a file; what was there is replaced only at the end."""
-    size = 0
-    temporary = f"{path}.new"
-    try:
-        with open(temporary, "wb") as file:  # noqa: ASYNC230 - a thread's would leak if cancelled
-            async for part in response.content.iter_any():
-                size += len(part)
-                if size > most:
-                    raise errors.ManifestTooLarge(f"more than the {most} bytes announced")
-                await asyncio.to_thread(file.write, part)
-        await asyncio.to_thread(settle, temporary, path)
-    except aiohttp.ClientError:
-        raise
-    except OSError as error:
-        if isinstance(error, TimeoutError | ConnectionError):
-            raise
-        raise errors.storage_error(error, path) from error
-    finally:
-        with suppress(OSError):  # settled, most often
-            os.unlink(temporary)
-
-
-async def _failure(response: aiohttp.ClientResponse) -> errors.PlexodusError:
-    is_problem = response.content_type == protocol.PROBLEM_TYPE
-    problem = await _read(response, protocol.MAX_ANSWER) if is_problem else None
-    return answers.failure(response.status, response.reason or "", problem)

@@ -6,7 +6,7 @@ event loop. Here OpenSSL decrypts into a buffer that is used again for each fram
 
 from __future__ import annotations
 
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple
 
 from initpuller.wire import answers
@@ -16,7 +16,15 @@ from shared import errors, protocol
 from shared.digest import is_hex
 
 if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from initpuller.wire.pace import PacedResponse
     from shared.pairing import Pairing
+
+
+_PASSED_OVER = 16 * 1024
+_MAX_PROBLEM = 64 * 1024
+"""Bytes that say why there is no frame: they name one path at most."""
 
 
 class Held(NamedTuple):
@@ -100,10 +108,10 @@ class FrameConnection:
                 raise self._failed
             response = self._http.getresponse()
             if response.status == answers.NOT_MODIFIED and self._held is not None:
-                response.read()
+                self._pass_over(response)
                 return Answer(self._held.tag)
             if response.status == answers.MORE_NEEDED and self._is_later:
-                response.read()
+                self._pass_over(response)
                 return Answer("", wants_pieces=True)
             if response.status != answers.OK:
                 raise _failure(response)
@@ -127,10 +135,24 @@ class FrameConnection:
     def _is_later(self) -> bool:
         return self._held is not None and self._held.pieces == protocol.LATER
 
-    def _read(self, response: HTTPResponse, most: int) -> memoryview:
+    def _pass_over(self, response: HTTPResponse) -> None:
+        """Read a body that says nothing, for the sake of the next answer on this connection.
+
+        Raises:
+            FrameTooLarge: there is too much of it. A 304 has none (RFC 9110 section 15.4.5).
+        """
+        if len(response.read(_PASSED_OVER + 1)) > _PASSED_OVER:
+            raise errors.FrameTooLarge(
+                f"the agent's response {response.status} has more than {_PASSED_OVER} bytes"
+            )
+
+    def _read(self, response: PacedResponse, most: int) -> memoryview:
         length = response.length
         if (length or 0) > most:
-            raise errors.FrameTooLarge(f"an answer of {length} bytes, not {most}")
+            raise errors.FrameTooLarge(
+                f"the agent's response has {length} bytes; the limit is {most}"
+            )
+        response.allow(most)
         if len(self._buffer) <= most:
             self._buffer = bytearray(most + 1)
         view = memoryview(self._buffer)[: most + 1]
@@ -138,13 +160,14 @@ class FrameConnection:
         while got := response.readinto(view[size:]):
             size += got
         if size > most:
-            raise errors.FrameTooLarge(f"an answer of more than {most} bytes")
+            raise errors.FrameTooLarge(f"the agent's response has more than {most} bytes")
         if length is not None and size < length:
             raise HTTPException(f"the answer broke off after {size} bytes of {length}")
         return view[:size]
 
 
-def _failure(response: HTTPResponse) -> errors.PlexodusError:
+def _failure(response: PacedResponse) -> errors.PlexodusError:
     is_problem = response.headers.get_content_type() == protocol.PROBLEM_TYPE
-    problem = response.read(protocol.MAX_ANSWER) if is_problem else None
+    response.allow(_MAX_PROBLEM)
+    problem = response.read(_MAX_PROBLEM) if is_problem else None
     return answers.failure(response.status, response.reason, problem)

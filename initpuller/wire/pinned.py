@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 from http.client import HTTPSConnection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from initpuller.wire import answers
 from initpuller.wire.agentaddress import CONNECT_SECONDS, base_url
+from initpuller.wire.pace import PacedResponse
 from initpuller.wire.trust import is_paired, tls_context
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 class PinnedConnection(HTTPSConnection):
     """HTTPS to the paired agent; nobody else gets a byte."""
+
+    response_class = PacedResponse
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
         super().__init__(
@@ -35,3 +38,7 @@ class PinnedConnection(HTTPSConnection):
             self.close()
             raise answers.wrong_certificate(base_url(self._pairing))
         self.sock.settimeout(self._idle)
+
+    def getresponse(self) -> PacedResponse:
+        """Return the answer to the last request, its head read."""
+        return cast("PacedResponse", super().getresponse())

@@ -1,0 +1,76 @@
+"""An agent that is only a TLS socket: it sends whatever bytes a test says, at whatever pace."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent.endpoints.credentials import make_pairing
+from agent.endpoints.tls import server_tls
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from shared.pairing import Pairing
+
+
+@dataclass
+class RawAgent:
+    """What is there of it while it listens."""
+
+    pairing: Pairing
+    sent: int = 0
+    """Bytes of answers that the kernel took."""
+    open: int = 0
+    """Connections."""
+
+    def send(self, connection: ssl.SSLSocket, data: bytes) -> None:
+        """Send ``data`` and count it."""
+        connection.sendall(data)
+        self.sent += len(data)
+
+    def wait_until_left(self) -> None:
+        """Return when no client is connected any more."""
+        while self.open:
+            time.sleep(0.05)
+
+
+@contextmanager
+def raw_agent(state: Path, answer: Callable[[RawAgent, ssl.SSLSocket], None]) -> Iterator[RawAgent]:
+    """Listen, and have ``answer`` called for each request, until the client hangs up.
+
+    Args:
+        state: where its certificate goes.
+        answer: sends an answer; it ends when the client hangs up, by an OSError.
+    """
+    pairing = make_pairing(str(state), "127.0.0.1", 1)
+    tls = server_tls(Settings(state=str(state)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        agent = RawAgent(replace(pairing, port=listener.getsockname()[1]))
+
+        def serve(plain: socket.socket) -> None:
+            with suppress(OSError), tls.wrap_socket(plain, server_side=True) as connection:
+                connection.settimeout(20)
+                while connection.recv(65536):
+                    answer(agent, connection)
+            agent.open -= 1
+
+        def accept() -> None:
+            with suppress(OSError):  # the listener is closed
+                while True:
+                    plain = listener.accept()[0]
+                    agent.open += 1
+                    threading.Thread(target=serve, args=(plain,)).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield agent
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
