@@ -26,6 +26,7 @@ from urllib.parse import quote
 import msgspec
 
 from shared.fts3segments import damaged_index
+from shared.regularfile import open_regular, require_regular
 from shared.sqlitestandins import Schema, stand_in
 
 Row: TypeAlias = list[Any]
@@ -104,24 +105,44 @@ def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
     return msgspec.json.decode(_ask(asked, module), type=Inspection)
 
 
-def back_up(path: str, copy: str) -> None:
-    """Write what the database at ``path`` holds now to ``copy``, whoever is at work on it.
+def back_up(folder: int, name: bytes, copy: str) -> None:
+    """Write what a database holds now to ``copy``, whoever is at work on it.
 
     It is SQLite's Online Backup API, all pages in one step, so under one read lock
-    (https://sqlite.org/backup.html): in WAL mode nobody waits for it.
+    (https://sqlite.org/backup.html): in WAL mode nobody waits for it. SQLite opens files by path,
+    so the process that copies makes sure that SQLite has opened the very file that is held here.
+
+    Args:
+        folder: descriptor of the database's folder.
+        name: the database's name in it.
+        copy: path of the copy.
 
     Raises:
-        DatabaseError, OSError: as for :func:`query`.
+        DatabaseError: as for :func:`query`; or the database was replaced meanwhile.
+        OSError: it is a symlink, or not a regular file.
     """
-    uri, is_left = address(path)
-    with open(path, "rb") as file:
-        header = file.read(_HEADER)
-    if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
-        uri = _read_only(path)  # its writers have no -wal: locks keep them apart from us
-    _ask({"uri": uri, "is_left": is_left, "statements": [], "copy": copy}, "sqlite3")
+    held = open_regular(name, dir_fd=folder)
+    try:
+        path = f"/proc/self/fd/{folder}/{os.fsdecode(name)}"
+        uri, is_left = address(path)
+        header = os.pread(held, _HEADER, 0)
+        if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
+            uri = _read_only(path)  # its writers have no -wal: locks keep them apart from us
+        asked = {
+            "uri": uri,
+            "is_left": is_left,
+            "statements": [],
+            "copy": copy,
+            "folder": folder,
+            "name": os.fsdecode(name),
+            "held": held,
+        }
+        _ask(asked, "sqlite3", (folder, held))
+    finally:
+        os.close(held)
 
 
-def _ask(asked: dict[str, Any], module: str) -> bytes:
+def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
     """What another process answers, see :func:`main`."""
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
@@ -130,6 +151,7 @@ def _ask(asked: dict[str, Any], module: str) -> bytes:
             capture_output=True,
             input=json.dumps(asked).encode(),
             timeout=_SECONDS,
+            pass_fds=pass_fds,
         )
     except subprocess.TimeoutExpired as error:
         raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
@@ -148,7 +170,12 @@ def address(path: str) -> tuple[str, bool]:
 
     Without a ``-wal`` the file is all there is. With one that somebody has open, we read beside
     them. One that a crash left is read without locks, and with an index in our own memory.
+
+    Raises:
+        OSError: one of its files is something else than a file, such as a FIFO, which would block.
     """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        require_regular(f"{path}{suffix}")
     name = _read_only(path)
     if not os.path.exists(f"{path}-wal"):
         return f"{name}&immutable=1", False
@@ -158,7 +185,7 @@ def address(path: str) -> tuple[str, bool]:
 
 
 def _read_only(path: str) -> str:
-    return f"file:{quote(os.path.abspath(path))}?mode=ro"
+    return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro"
 
 
 def is_in_use(path: str) -> bool:
@@ -168,7 +195,7 @@ def is_in_use(path: str) -> bool:
         OSError: its ``-shm`` cannot be opened.
     """
     try:
-        fd = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(f"{path}-shm", follow_symlinks=True)
     except FileNotFoundError:
         return False
     try:
@@ -199,6 +226,30 @@ def main() -> None:
     os._exit(status)
 
 
+def _back_up(connection: Any, sqlite: Any, asked: dict[str, Any]) -> None:  # noqa: ANN401
+    """Copy the database that ``connection`` has opened, if it is the one that is held."""
+    name, held = os.fsencode(asked["name"]), os.fstat(asked["held"])
+    opened = _opened(name, asked["held"])
+    if not opened or not all(os.path.samestat(each, held) for each in opened):
+        raise sqlite.DatabaseError("it was replaced while it was opened")
+    with closing(sqlite.connect(asked["copy"])) as copy:
+        connection.backup(copy)
+    with suppress(FileNotFoundError):
+        wal = os.stat(name + b"-wal", dir_fd=asked["folder"], follow_symlinks=False)
+        if not all(os.path.samestat(each, wal) for each in _opened(name + b"-wal")):
+            raise sqlite.DatabaseError("its -wal was replaced while it was copied")
+
+
+def _opened(name: bytes, but: int = -1) -> list[os.stat_result]:
+    """Return what this process has open under ``name``, except as descriptor ``but``."""
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the listing's own
+            if fd != but and os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd)) == name:
+                found.append(os.fstat(fd))
+    return found
+
+
 def _keep_owners() -> None:
     """Be root for files, but not in name: to root, SQLite's opening of a ``-wal`` is a chown of it.
 
@@ -212,8 +263,7 @@ def _keep_owners() -> None:
 
 def _answer(connection: Any, sqlite: Any, asked: dict[str, Any]) -> Any:  # noqa: ANN401
     if "copy" in asked:
-        with closing(sqlite.connect(asked["copy"])) as copy:
-            connection.backup(copy)
+        _back_up(connection, sqlite, asked)
         return []
     schema = stand_in(connection)
     if "pragma" in asked:

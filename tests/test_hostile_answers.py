@@ -107,6 +107,7 @@ def test_worker_gives_up_an_answer_without_bounds(tmp_path: Path, name: str) -> 
     """An error of ours, after some of it: neither all of memory nor all of time is spent on it."""
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
+        """Send it."""
         for part in WORKER[name]():
             agent.send(connection, part)
 
@@ -123,6 +124,7 @@ def test_worker_takes_a_frame_over_a_slow_link(tmp_path: Path) -> None:
     body = os.urandom(300_000)
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
+        """Send it."""
         agent.send(connection, OK + b"Content-Length: %d\r\n\r\n" % len(body))
         for start in range(0, len(body), 8000):
             time.sleep(0.125)
@@ -140,6 +142,7 @@ def test_body_longer_than_its_length(tmp_path: Path) -> None:
     surplus = OK + b"Content-Length: 4\r\n\r\nlies"
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
+        """Send it."""
         agent.send(connection, OK + b"Content-Length: 4\r\n\r\ntrue and more" + surplus)
 
     with raw_agent(tmp_path / "state", answer) as agent:
@@ -186,6 +189,7 @@ async def test_client_gives_up_an_answer_without_bounds(
     monkeypatch.setattr("initpuller.wire.client._SOON_SECONDS", 3.0)
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
+        """Send it."""
         for part in CLIENT[name]():
             agent.send(connection, part)
 
@@ -203,6 +207,7 @@ async def test_hostile_words_in_an_error(tmp_path: Path) -> None:
     state = tmp_path / "state"
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
+        """Send it."""
         words = f"\x1b]0;x\x07 Bearer {agent.pairing.token}\n" + "long " * 200_000
         body = msgspec.json.encode(protocol.Problem(protocol.CUTOVER_REFUSED, words, 409, words))
         head = b"HTTP/1.1 409 No\r\n" + PROBLEM + b"Content-Length: %d\r\n\r\n" % len(body)

@@ -10,6 +10,7 @@ import urllib.request
 from contextlib import suppress
 
 from shared.plexversion import PlexVersion, find_version
+from shared.regularfile import open_regular
 
 _IDENTITY = ("127.0.0.1", 32400)
 _PACKAGE = "plexmediaserver"
@@ -64,7 +65,8 @@ def _from_package() -> PlexVersion | None:
 
 
 def _from_log(server: str) -> PlexVersion | None:
-    with suppress(OSError), open(os.path.join(server, _LOG), "rb") as file:
+    path = os.path.join(server, _LOG)
+    with suppress(OSError), os.fdopen(open_regular(path, follow_symlinks=True), "rb") as file:
         head = file.read(_LOG_HEAD).decode(errors="replace")
         if found := re.search(r"Plex Media Server (v\S+)", head):
             return find_version(found[1])

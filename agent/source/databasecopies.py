@@ -20,6 +20,7 @@ import msgspec
 from shared.dirstack import DirStack
 from shared.errors import NoSpace, SnapshotGone, SourceUnreadable, printable
 from shared.manifest import Kind
+from shared.regularfile import open_regular
 from shared.sqlitecheck import is_database
 from shared.sqlitequery import DatabaseError, back_up
 from shared.treewalk import TreeWalk
@@ -106,24 +107,23 @@ def copy_databases(
         OSError: the state folder does not take them.
     """
     os.mkdir(_place(folder), 0o700)
-    top = os.path.dirname(os.fsencode(source.about.path))
     walk = TreeWalk(base, source.name, exclude, inside=False, live=True)
     sizes = {
         entry.path: entry.size
         for entry in walk.entries()
         if entry.kind is Kind.FILE and entry.path.endswith((_SUFFIX, _SUFFIX + b"-wal"))
     }
+    failed = []
     with DirStack(base) as folders:
         paths = [path for path in sizes if path.endswith(_SUFFIX) and _is_database(folders, path)]
-    # A copy is at the most as large as a database with all that is in its -wal.
-    needed = sum(sizes[path] + sizes.get(path + b"-wal", 0) for path in paths)
-    _check_space(folder, needed)
-    failed = []
-    for path in paths:
-        try:
-            back_up(os.fsdecode(os.path.join(top, path)), _copy(folder, path))
-        except DatabaseError as error:
-            failed.append(f"{printable(path)} ({error})")
+        # A copy is at the most as large as a database with all that is in its -wal.
+        needed = sum(sizes[path] + sizes.get(path + b"-wal", 0) for path in paths)
+        _check_space(folder, needed)
+        for path in paths:
+            try:
+                back_up(*folders.parent(path), _copy(folder, path))
+            except (DatabaseError, OSError) as error:
+                failed.append(f"{printable(path)} ({error})")
     if failed:
         raise SourceUnreadable(failed)
     return DatabaseCopies(folder)
@@ -143,7 +143,7 @@ def keep_copies(draft: str, folder: str) -> None:
 def _is_database(folders: DirStack, path: bytes) -> bool:
     try:
         folder, name = folders.parent(path)
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        fd = open_regular(name, dir_fd=folder)
     except OSError:
         return False  # it has gone; or the walk that makes the manifest says why
     with os.fdopen(fd, "rb") as file:

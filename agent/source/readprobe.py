@@ -15,7 +15,7 @@ _SAMPLE = 256
 _SECONDS = 1.0
 """That each of the two parts may take."""
 _PIECE = 1024 * 1024
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass

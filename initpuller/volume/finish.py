@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OWNER = 0o700
 
 
