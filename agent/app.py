@@ -131,7 +131,7 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(LibraryEndpoints(everything, server, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
-    cutover = make_cutover(settings, lambda: library.last.place.path, store.has_cold)
+    cutover = make_cutover(settings, lambda: library.last.about.path, store.has_cold)
     app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())

@@ -56,7 +56,10 @@ def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
 
 
 _LIBRARY = _setting(
-    "library", "DIR", "The library; it arrives under its last name. Default: where Plex has it."
+    "library",
+    "DIR",
+    "The folder Library or Plex Media Server, or any other; its last name is kept. Default: where"
+    " Plex has it.",
 )
 _STATE = _setting("state", "DIR", "Where certificate, token hash and snapshots are kept.")
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from agent.host import plexserver
 from agent.host.cutoverrecord import Fence
 from agent.host.plexservice import plex_service
+from agent.placement import check_artwork, check_library, check_links
 from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds
-from shared.checks import CUTOVER_CHECK, Check, Outcome, size, some
+from shared.checks import CUTOVER_CHECK, LINKS_OUT_ADVICE, Check, Outcome, size, some
 from shared.errors import CutoverRefused
 from shared.plexlibrary import (
     DATABASE_FOLDER,
@@ -48,7 +49,7 @@ def preflight(
     """Every check of the source; those of Plex only where the library is Plex's."""
     about = look_at_server(source, settings, depth)
     with source.opened() as base:
-        facts = look_at_tree(base, source.name)
+        facts = look_at_tree(base, source)
         seconds = read_seconds(base, facts.sample)
     tree = [_tree(facts), _unreadable(facts), _links(facts)]
     if _plex_folder(source) is not None:
@@ -68,18 +69,26 @@ def look_at_server(
     source: LibrarySource, settings: Settings, depth: DatabaseCheck = DatabaseCheck.FULL
 ) -> ServerReport:
     """The checks for which the tree need not be walked."""
-    server = _plex_folder(source)
+    server, path = _plex_folder(source), source.about.path
+    place, links = check_library(path), check_links(path)
     if server is None:
-        about = "there is no Plex Media Server in it: it is moved as any folder is"
-        check = Check("library", _WARNING, about, "Is this the folder called Library?")
-        return ServerReport(source.about, None, [], [check])
+        checks = [place] if links.outcome is _PASS else [links]
+        return ServerReport(source.about, None, [], checks)
     version = plexserver.installed_version(server)
     databases = [_database(server, name, depth) for name in DATABASES]
     return ServerReport(
         library=source.about,
         plex_version=None if version is None else str(version),
         media=_media(server),
-        checks=[_version(version), *_running(settings), *databases, *_preferences(server)],
+        checks=[
+            place,
+            links,
+            *check_artwork(server),
+            _version(version),
+            *_running(settings),
+            *databases,
+            *_preferences(server),
+        ],
     )
 
 
@@ -219,10 +228,10 @@ def _unreadable(facts: TreeFacts) -> Check:
 
 
 def _links(facts: TreeFacts) -> Check:
-    if not facts.absolute_links:
-        return Check("symlinks", _PASS, "none leads to an absolute path")
-    advice = "They move as they are: make sure that the pod has what they lead to."
-    return Check("symlinks", _WARNING, some(facts.absolute_links), advice)
+    if not facts.links_out:
+        return Check("symlinks", _PASS, "none leads out of the library")
+    found = f"lead out of the library ({len(facts.links_out)}): {some(facts.links_out)}"
+    return Check("symlinks", _WARNING, found, LINKS_OUT_ADVICE)
 
 
 def _old(facts: TreeFacts) -> Check:

@@ -18,7 +18,7 @@ from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.volume import leftovers, publish
 from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.findings import finished, look
+from initpuller.volume.findings import finished, is_out_of_the_way, look
 from initpuller.volume.layout import Layout, locked, open_layout
 from initpuller.volume.records import load_state, save_state
 from initpuller.volume.rehearsal import take_back
@@ -259,7 +259,8 @@ def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | N
     needed = (PREFERENCES, os.path.join(DATABASE_FOLDER, DATABASES[0]))
     if server and all(work.regular_file(os.path.join(server, each)) for each in needed):
         facts = read_facts(os.path.join(work.layout.staging, server), version)
-    displace = options.on_existing is OnExisting.SET_ASIDE
+    told = options.on_existing is OnExisting.SET_ASIDE
+    displace = told or is_out_of_the_way(work.layout, name)
     return publish.prepare(work, phase, preferences, facts, displace=displace)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.assemble import Assembly
+from initpuller.placement import PlexContents, refuse_misplaced
 from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import check_filesystem, completed
 from initpuller.sourcelook import SourceLook
@@ -23,9 +24,12 @@ from initpuller.volume.records import load_state
 from initpuller.volume.space import check_space
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared import errors
-from shared.checks import CUTOVER_CHECK, Outcome, duration, size
+from shared.checks import CUTOVER_CHECK, LIBRARY_CHECK, LINKS_OUT_ADVICE, Outcome, duration, size
+from shared.excludes import matcher
 from shared.manifestfile import read_manifest
 from shared.memberpath import check_root_name
+from shared.plexlibrary import ARTWORK_FOLDERS, library_name, server_folder
+from shared.protocol import SnapshotRequest
 from shared.sha256sums import max_bytes
 from shared.sqlitecheck import DatabaseCheck
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from initpuller.volume.staging import Staging
     from initpuller.wire.client import AgentClient
     from initpuller.workers import Worker
+    from shared.checks import Check
     from shared.manifestfile import ManifestFile
     from shared.pairing import Pairing
     from shared.protocol import Kind, Snapshot
@@ -107,7 +112,7 @@ class Passes:
         self._client = client
         self._workers = workers
         self._progress = progress
-        self._is_looked_at = False
+        self._is_looked_at = self._is_plex = self._are_links_told = False
         self._done: ManifestFile | None = None
         """What was finished last, if nothing was wrong with what is on the volume."""
         self._look: SourceLook
@@ -162,11 +167,10 @@ class Passes:
         layout, options = self._layout, self._options
         base = await asyncio.to_thread(staging.delta_base, layout) if is_delta else ""
         self._progress.phase("scanning")
+        request = SnapshotRequest(kind, options.exclude, base, placed=layout.places_server)
         look_first = asyncio.ensure_future(self._preflight())
         try:
-            snapshot = await options.retrier.run(
-                "the scan", lambda: self._client.scan(options.exclude, kind, base)
-            )
+            snapshot = await options.retrier.run("the scan", lambda: self._client.scan(request))
             await look_first
         finally:
             look_first.cancel()
@@ -183,7 +187,8 @@ class Passes:
             self._progress.skipped()
             return None
         state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
-        manifest = await self._manifest(snapshot)
+        manifest, contents = await self._manifest(snapshot)
+        self._refuse_useless(snapshot.library.name, contents)
         most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
         self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)
         self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
@@ -192,6 +197,25 @@ class Passes:
         )
         self._done = None
         return work
+
+    def _refuse_useless(self, name: str, contents: PlexContents) -> None:
+        """Refuse to stop Plex, or to rehearse it, for a library that it would not find.
+
+        Raises:
+            PreflightRefused: see :mod:`initpuller.placement`.
+        """
+        options = self._options
+        if options.cutover or (options.rehearse and self._is_plex):
+            refuse_misplaced(self._layout, name)
+            contents.refuse_incomplete()
+        if contents.links_out and not self._are_links_told:
+            _log.warning(
+                "symlinks that lead out of the library",
+                count=contents.links_out,
+                examples=contents.some_links_out,
+                hint=LINKS_OUT_ADVICE,
+            )
+        self._are_links_told = True
 
     async def bring(self, work: Staging) -> None:
         """Bring what a snapshot has that is not live, and verify all of it.
@@ -248,16 +272,13 @@ class Passes:
         report = await options.retrier.run(
             "the preflight", lambda: self._client.server(options.database_check)
         )
-        kind = await asyncio.to_thread(network_filesystem, options.target)
+        kind = await asyncio.to_thread(network_filesystem, self._layout.target)
         gate = await completed(options.gate)
         checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
         for check in checks:
             if check.outcome is Outcome.WARNING:
                 _log.warning(check.found, check=check.name, hint=check.advice)
-        failed = [check for check in checks if check.outcome is Outcome.FAILURE]
-        if options.cutover and not options.until_ready:
-            warned = [check for check in checks if check.outcome is Outcome.WARNING]
-            failed += [check for check in warned if check.name == CUTOVER_CHECK]
+        failed = [check for check in checks if self._is_fatal(check, report.library.name)]
         if failed:
             is_library_fit = all(check.name == CUTOVER_CHECK for check in failed)
             refused = errors.CutoverRefused if is_library_fit else errors.PreflightRefused
@@ -265,24 +286,55 @@ class Passes:
                 "; ".join(f"{check.name}: {check.found}" for check in failed),
                 hint=" ".join(check.advice for check in failed),
             )
+        self._is_plex = any(
+            check.name == LIBRARY_CHECK and check.outcome is Outcome.PASS for check in report.checks
+        )
         self.version, self._is_looked_at = report.plex_version, True
         self.databases = {
             check.name: check.found for check in report.checks if check.name.endswith("database")
         }
 
-    async def _manifest(self, snapshot: Snapshot) -> ManifestFile:
-        """The checked manifest: the one on the volume if it is whole, or else from the agent."""
+    def _is_fatal(self, check: Check, library: str) -> bool:
+        """Return whether a check ends the run, for what the user wants of it.
+
+        Args:
+            check: what was found.
+            library: the library's name on the VM.
+        """
+        options, is_failure = self._options, check.outcome is Outcome.FAILURE
+        if check.outcome is Outcome.PASS:
+            return False
+        if check.name == CUTOVER_CHECK:
+            return is_failure or (options.cutover and not options.until_ready)
+        if check.name == LIBRARY_CHECK:
+            return options.cutover or (options.rehearse and is_failure)
+        if check.name in ARTWORK_FOLDERS:
+            name = library_name(library, placed=self._layout.places_server)
+            path = os.path.join(server_folder(name) or name, check.name)
+            is_excluded = matcher(tuple(options.exclude))
+            if is_excluded and is_excluded(os.fsencode(path), os.fsencode(check.name)):
+                _log.warning("left out, as told", check=check.name, found=check.found)
+                return False
+        return is_failure
+
+    async def _manifest(self, snapshot: Snapshot) -> tuple[ManifestFile, PlexContents]:
+        """Return the checked manifest and what is in it.
+
+        The manifest is the one on the volume if that is whole, or else the agent's.
+        """
         path, root = self._layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
-        wanted = path, snapshot.id, root, snapshot.kind
+        wanted, library = (path, snapshot.id, root, snapshot.kind), snapshot.library
+        contents = PlexContents(library.name, library.path)
         try:
-            manifest = await asyncio.to_thread(read_manifest, *wanted)
+            manifest = await asyncio.to_thread(read_manifest, *wanted, contents.add)
         except (FileNotFoundError, errors.IntegrityError):
             await self._options.retrier.run(
                 "the manifest", lambda: self._client.manifest(snapshot, path)
             )
-            manifest = await asyncio.to_thread(read_manifest, *wanted)
+            contents = PlexContents(library.name, library.path)
+            manifest = await asyncio.to_thread(read_manifest, *wanted, contents.add)
         staging.check_sums(manifest, snapshot)
-        return manifest
+        return manifest, contents
 
 
 def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:

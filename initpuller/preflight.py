@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from initpuller.placement import check_place
 from initpuller.report.kube import plex_image
 from initpuller.volume.filesystem import network_filesystem
-from initpuller.volume.wholeness import what_is_missing
+from initpuller.volume.layout import open_layout
+from initpuller.volume.wholeness import is_skeleton, what_is_missing
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared.checks import Check, Outcome, duration, size, some
 from shared.memberpath import check_root_name
+from shared.plexlibrary import library_name
 from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
@@ -82,9 +85,15 @@ def preflight(options: PreflightOptions) -> Preflight:
     """
     report, rate, gate = asyncio.run(_ask(options))
     check_root_name(os.fsencode(report.library.name))
+    layout = open_layout(options.target)
+    name = library_name(report.library.name, placed=layout.places_server)
+    report = msgspec.structs.replace(
+        report, library=msgspec.structs.replace(report.library, name=name)
+    )
     target = [
         gate.check(report.plex_version),
-        *check_volume(report, look_at_volume(options.target, report.library.name)),
+        check_place(layout, name),
+        *check_volume(report, look_at_volume(layout.target, name)),
         predict(report, rate),
         check_media(report.media, _there(report.media)),
     ]
@@ -119,8 +128,13 @@ def look_at_volume(target: str, name: str) -> Volume:
         free_bytes=about.f_bavail * about.f_frsize,
         free_inodes=about.f_favail if about.f_files else None,
         network=network_filesystem(target),
-        existing=what_is_missing(library) if os.path.lexists(library) else None,
+        existing=_missing(library),
     )
+
+
+def _missing(library: str) -> list[str] | None:
+    is_in_the_way = os.path.lexists(library) and not is_skeleton(library)
+    return what_is_missing(library) if is_in_the_way else None
 
 
 def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:

@@ -21,6 +21,14 @@ CUTOVER_CHECK = "cutover"
 """The name of the check that a pull without cutover need not pass."""
 
 
+LIBRARY_CHECK = "library"
+"""The name of the check whether the folder is Plex's; any folder moves without a cutover."""
+
+
+LINKS_OUT_ADVICE = "They move as they are: make sure that the pod has what they lead to."
+"""What to do about symlinks that lead out of the library."""
+
+
 class Outcome(Enum):
     """What a check means for the move."""
 

@@ -186,6 +186,27 @@ def parse_line(text: bytes) -> Entry:
     )
 
 
+def leads_out(link: Entry, top: bytes) -> bool:
+    """Return whether a symlink's target, as it is spelled, is not below ``top``.
+
+    Args:
+        link: the symlink.
+        top: the path of the library's own folder.
+    """
+    if link.link.startswith(b"/"):
+        return True
+    names = link.path.split(b"/")[:-1]
+    above = top.count(b"/") + 1
+    for name in link.link.split(b"/"):
+        if name == b"..":
+            if len(names) <= above:
+                return True
+            names.pop()
+        elif name not in (b"", b"."):
+            names.append(name)
+    return False
+
+
 def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
     """Pass on ``entries`` of a library called ``root``, refusing what a hostile agent could send.
 

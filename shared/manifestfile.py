@@ -22,7 +22,7 @@ from shared.frameplan import FramePlan
 from shared.manifest import MAX_LINE, Entry, checked, format_line, parse_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from shared.protocol import Kind as SnapshotKind
 
@@ -171,7 +171,13 @@ def _batches(plan: FramePlan, entries: Iterable[Entry]) -> Iterator[tuple[int, b
         yield first, b"".join(lines)
 
 
-def read_manifest(path: str, name: str, root: bytes, kind: SnapshotKind = "cold") -> ManifestFile:
+def read_manifest(
+    path: str,
+    name: str,
+    root: bytes,
+    kind: SnapshotKind = "cold",
+    see: Callable[[Entry], None] | None = None,
+) -> ManifestFile:
     """The manifest in the file ``path``, checked to the last entry.
 
     Args:
@@ -179,6 +185,7 @@ def read_manifest(path: str, name: str, root: bytes, kind: SnapshotKind = "cold"
         name: the snapshot's name, which the lines' digest must be.
         root: the library's own name.
         kind: of the snapshot.
+        see: called with each entry.
 
     Raises:
         ManifestMalformed, ManifestTooLarge, ManifestDigestWrong, IllegalPath, IllegalLink,
@@ -187,6 +194,8 @@ def read_manifest(path: str, name: str, root: bytes, kind: SnapshotKind = "cold"
     manifest = ManifestFile(path, root, kind)
     for entry in checked(_parsed(manifest), root):
         manifest.plan.add(entry)
+        if see is not None:
+            see(entry)
     manifest.close(os.path.getsize(path))
     if manifest.name != name:
         raise ManifestDigestWrong("the manifest is not that of the snapshot", path=path)

@@ -29,9 +29,13 @@ MEDIA_FOLDERS = (
 """Asked of the first database: each library's number and name, and a folder of its media."""
 DATABASE_FOLDER = "Plug-in Support/Databases"
 PREFERENCES = "Preferences.xml"
+ARTWORK_FOLDERS = ("Metadata", "Media")
+"""Below Plex's own folder: pictures and texts, and previews of the media."""
 
-_SERVER_NAME = "Plex Media Server"
+_LIBRARY_NAME, _SERVER_NAME = "Library", "Plex Media Server"
 _BELOW_LIBRARY = f"Application Support/{_SERVER_NAME}"
+SUPPORT_FOLDER = f"{_LIBRARY_NAME}/Application Support"
+"""Where Plex's image looks for Plex's own folder, below the volume."""
 
 OLD_MACHINE = (
     "TranscoderTempDirectory",
@@ -66,6 +70,21 @@ class ServerFacts(msgspec.Struct, frozen=True):
     sections: list[SectionFacts]
 
 
+def is_server_name(name: str) -> bool:
+    """Return whether a library of this name is Plex's own folder."""
+    return name == _SERVER_NAME
+
+
+def library_name(name: str, *, placed: bool) -> str:
+    """Return the name under which a library arrives on a volume.
+
+    Args:
+        name: the library's own name.
+        placed: whether Plex's own folder gets the folders above it that Plex's image expects.
+    """
+    return _LIBRARY_NAME if placed and is_server_name(name) else name
+
+
 def server_folder(library: str) -> str | None:
     """Plex' own folder in the library at this path, as it is named; None if that is not Plex'.
 
@@ -73,6 +92,42 @@ def server_folder(library: str) -> str | None:
         library: its path; its last name says what it is.
     """
     name = os.path.basename(library)
-    if name == "Library":
+    if name == _LIBRARY_NAME:
         return os.path.join(library, _BELOW_LIBRARY)
     return library if name == _SERVER_NAME else None
+
+
+def needed_paths(library: str) -> list[str]:
+    """Return every path that must not be a symlink, so that Plex finds its files on the volume.
+
+    Args:
+        library: the library's path, or only its name; the paths begin with it.
+    """
+    server = server_folder(library)
+    if server is None:
+        return []
+    above = [server]
+    while len(above[0]) > len(library):
+        above.insert(0, os.path.dirname(above[0]))
+    databases = os.path.join(server, DATABASE_FOLDER)
+    return [
+        *above[1:],
+        *(os.path.join(server, name) for name in (PREFERENCES, *ARTWORK_FOLDERS)),
+        os.path.dirname(databases),
+        databases,
+        *(os.path.join(databases, name + end) for name in DATABASES for end in ("", "-wal")),
+    ]
+
+
+def needed_files(library: str) -> list[str]:
+    """Return the paths of the files without which Plex starts as a new, empty server.
+
+    Args:
+        library: the library's path, or only its name; the paths begin with it.
+    """
+    server = server_folder(library)
+    if server is None:
+        return []
+    return [
+        os.path.join(server, name) for name in (PREFERENCES, f"{DATABASE_FOLDER}/{DATABASES[0]}")
+    ]

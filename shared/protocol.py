@@ -65,6 +65,10 @@ class SnapshotRequest(msgspec.Struct, forbid_unknown_fields=True):
     base: Annotated[str, msgspec.Meta(pattern="^(|[0-9a-f]{64})$")] = ""
     """A snapshot that the puller has all frames of: what is as in it is marked as kept, and in no
     frame."""
+    placed: bool = False
+    """Put Plex's own folder where Plex's image looks for it. A library called `Plex Media Server`
+    gets the folders `Library` and `Application Support` above it, with its own attributes. Other
+    libraries stay as they are."""
 
 
 class Library(msgspec.Struct):
@@ -74,7 +78,7 @@ class Library(msgspec.Struct):
     """The same for the same folder of the same machine, whatever is in it, and for the same Plex
     server's library after a move on that machine."""
     name: str
-    """Its last name, under which it arrives."""
+    """The last name of its path, under which it arrives; `Library` if the scan has placed it."""
     host: str
     path: str
 

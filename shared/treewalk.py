@@ -90,8 +90,10 @@ class TreeWalk:
 
     Args:
         base: descriptor of the folder that the tree is in.
-        name: the tree's own name, the first of every path.
+        name: the tree's name in that folder, which must not be a symlink.
         exclude: patterns, see :mod:`shared.excludes`.
+        top: the path that the tree has in the entries, if it is not ``name``. The folders that this
+            puts above the tree are entries too, with the attributes of the tree's own folder.
         inside: look into entries; without it they have no targets, holes and xattrs, and files
             are not opened, which takes half the time.
         live: what goes away while it is looked at was never there.
@@ -104,6 +106,7 @@ class TreeWalk:
         name: bytes,
         exclude: tuple[str, ...] = (),
         *,
+        top: bytes = b"",
         inside: bool = True,
         live: bool = False,
         memory: Memory | None = None,
@@ -112,6 +115,7 @@ class TreeWalk:
         self._memory = memory
         self._base = base
         self._name = name
+        self._top = top or name
         self._excluded = matcher(exclude)
         self._inside = inside
         self._live = live
@@ -119,7 +123,9 @@ class TreeWalk:
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, sorted, parents first; none if the tree itself cannot be entered."""
-        stack = [_Level(self._base, b"", iter([self._name]))]
+        yield from self._folders_above()
+        above, slash, _ = self._top.rpartition(b"/")
+        stack = [_Level(self._base, above + slash, iter([self._name]))]
         try:
             while stack:
                 level, path = stack[-1], stack[-1].above[:-1]
@@ -130,11 +136,12 @@ class TreeWalk:
                         if stack:
                             level.close()
                         continue
-                    path = level.above + name
-                    info = self._look(level, name, path, len(stack))
+                    is_top = len(stack) == 1
+                    path = self._top if is_top else level.above + name
+                    info = self._look(level, name, path, is_top=is_top)
                     if info is None:
                         continue
-                    if stat.S_ISDIR(info.st_mode) or not level.above:
+                    if stat.S_ISDIR(info.st_mode) or is_top:
                         entry, below = self._enter(level, name, path, info)
                         stack.append(below)
                         yield entry
@@ -148,15 +155,32 @@ class TreeWalk:
             for level in stack[1:]:
                 level.close()
 
-    def _look(self, level: _Level, name: bytes, path: bytes, depth: int) -> os.stat_result | None:
+    def _folders_above(self) -> Iterator[Entry]:
+        """Yield an entry for each folder that :attr:`_top` puts above the tree."""
+        names = self._top.split(b"/")[:-1]
+        try:
+            top = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
+        except OSError:
+            return  # the look at the tree itself says why
+        for count in range(1, len(names) + 1):
+            outside = _entry(b"/".join(names[:count]), Kind.DIRECTORY, top)
+            yield self._known(outside, top) or outside
+
+    def _in_base(self, path: bytes) -> bytes:
+        """Return where ``path``, of an entry, is below the base."""
+        return self._name + path[len(self._top) :]
+
+    def _look(
+        self, level: _Level, name: bytes, path: bytes, *, is_top: bool
+    ) -> os.stat_result | None:
         """What is called so; None if it is left out."""
         if level.fd == _NOT_OPEN:
-            return os.stat(path, dir_fd=self._base, follow_symlinks=False)
-        if self._excluded is not None and level.above and self._excluded(path, name):
+            return os.stat(self._in_base(path), dir_fd=self._base, follow_symlinks=False)
+        if self._excluded is not None and not is_top and self._excluded(path, name):
             size = _size(level.fd, name) if self._inside else 0
             self.seen.excluded.append(f"{printable(path)} ({size} bytes)")
             return None
-        check_name(name, path, depth=depth)
+        check_name(name, path, depth=path.count(b"/") + 1)
         return os.stat(name, dir_fd=level.fd, follow_symlinks=False)
 
     def _enter(
@@ -187,7 +211,7 @@ class TreeWalk:
         if level.fd != _NOT_OPEN:
             return os.open(name, flags, dir_fd=level.fd)
         with DirStack(self._base) as folders:
-            folder, name = folders.parent(path)
+            folder, name = folders.parent(self._in_base(path))
             return os.open(name, flags, dir_fd=folder)
 
     def _failed(self, path: bytes, error: OSError) -> None:

@@ -90,5 +90,5 @@ def test_plexs_own_folder_as_the_library(
     agent.library = library / SERVER
     agent.start()
     assert puller.pull("--exclude-regenerable").code == 0
-    top = puller.target / "Plex Media Server"
+    top = puller.target / "Library" / SERVER
     assert {str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()} == set(KEPT)

@@ -77,7 +77,7 @@ def test_sound_library_fails_nowhere(server: Path) -> None:
     # without its log nothing tells the version; and here is no unit that could be stopped
     odd = {name for name, check in found.items() if check.outcome is not PASS}
     assert odd == {"Plex version", "cutover"}
-    assert len(found) == 12
+    assert len(found) == 16
 
 
 def garbage(path: Path) -> None:

@@ -18,7 +18,7 @@ from rig.volume import (
     Ended,
     cut_at,
     fingerprint,
-    grow_tiny,
+    grow_tiny_plex,
     left_of_pull,
     pull,
     run_puller,
@@ -44,7 +44,7 @@ CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """One agent with a tiny library for all rows."""
     place = tmp_path_factory.mktemp("states")
-    agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
+    agent = Agent(place / "state", grow_tiny_plex(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
     agent.settings = place / "agent.toml"
     agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')

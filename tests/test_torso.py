@@ -58,15 +58,14 @@ def test_torso_of_a_killed_tar(puller: Puller, made: Path, target: Path, part: f
     assert fingerprint(target / "Library") == before
 
 
+def no_server_yet(library: Path) -> None:
+    """Only a file above Plex's own folder has come; without it nothing would be in the way."""
+    shutil.rmtree(library / SERVER)
+    (library / "Application Support" / "file").touch()
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "nothing yet": (
-        lambda library: shutil.rmtree(library / "Application Support"),
-        "Plex Media Server is not there",
-    ),
-    "no server yet": (
-        lambda library: shutil.rmtree(library / SERVER),
-        "Plex Media Server is not there",
-    ),
+    "no server yet": (no_server_yet, "Plex Media Server is not there"),
     "no preferences": (
         lambda library: (library / SERVER / "Preferences.xml").unlink(),
         "Preferences.xml is empty or not there",

@@ -63,7 +63,8 @@ class SnapshotEndpoints:
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
         wanted = await read_body(request, protocol.SnapshotRequest)
-        scan = self._scans.scan(tuple(wanted.exclude), wanted.kind, wanted.base)
+        exclude = tuple(wanted.exclude)
+        scan = self._scans.scan(exclude, wanted.kind, wanted.base, placed=wanted.placed)
         about = await patiently(request, scan)
         location = protocol.snapshot_path(about.id)
         return _json(about, status=201, headers={"Location": location})

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.dirstack import DirStack
 from shared.errors import NoSpace, SnapshotGone, SourceUnreadable, printable
 from shared.manifest import Kind
 from shared.regularfile import open_regular
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agent.source.library import LibrarySource
+    from shared.dirstack import DirStack
     from shared.manifest import Entry
 
 _SUFFIX = b".db"
@@ -107,14 +107,14 @@ def copy_databases(
         OSError: the state folder does not take them.
     """
     os.mkdir(_place(folder), 0o700)
-    walk = TreeWalk(base, source.name, exclude, inside=False, live=True)
+    walk = TreeWalk(base, source.name, exclude, top=source.top, inside=False, live=True)
     sizes = {
         entry.path: entry.size
         for entry in walk.entries()
         if entry.kind is Kind.FILE and entry.path.endswith((_SUFFIX, _SUFFIX + b"-wal"))
     }
     failed = []
-    with DirStack(base) as folders:
+    with source.folders() as folders:
         paths = [path for path in sizes if path.endswith(_SUFFIX) and _is_database(folders, path)]
         # A copy is at the most as large as a database with all that is in its -wal.
         needed = sum(sizes[path] + sizes.get(path + b"-wal", 0) for path in paths)

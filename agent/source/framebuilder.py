@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.source.filereader import read_copy, read_live_piece, read_piece
 from shared.digest import sha256, sha256_of_all
-from shared.dirstack import DirStack
 from shared.frameplan import is_large, members
 from shared.manifest import Kind
 from shared.tarlayout import header
@@ -42,7 +41,7 @@ def build_frame(snapshot: OpenSnapshot, number: int) -> BuiltFrame:
     block: memoryview | None = None
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
-    with snapshot.source.opened() as base, DirStack(base) as folders:
+    with snapshot.source.folders() as folders:
         for member in members(frame, entries):
             entry = member.entry
             if member.offset == 0:

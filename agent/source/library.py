@@ -17,8 +17,10 @@ import structlog
 
 from agent.source.identity import library_id
 from agent.source.writeback import mounts_below
+from shared.dirstack import DirStack
 from shared.errors import ConfigurationError, IllegalPath, SnapshotGone, SourceUnreadable, printable
 from shared.memberpath import check_root_name
+from shared.plexlibrary import SUPPORT_FOLDER, library_name
 from shared.protocol import Library
 
 if TYPE_CHECKING:
@@ -49,8 +51,33 @@ class LibrarySource:
 
     @property
     def name(self) -> bytes:
-        """Its last name, the first of every path."""
-        return os.fsencode(self.about.name)
+        """The folder's own name, which is not ``about.name`` where a symlink led to it."""
+        return os.fsencode(os.path.basename(self.place.path))
+
+    @property
+    def top(self) -> bytes:
+        """The path that the folder has in the entries of a scan."""
+        given = os.path.basename(self.about.path)
+        is_placed = self.about.name != given
+        return os.fsencode(f"{SUPPORT_FOLDER}/{given}" if is_placed else self.about.name)
+
+    def placed(self) -> LibrarySource:
+        """Return the same library in the folders in which Plex's image expects it.
+
+        Only Plex's own folder gets them; other libraries stay as they are.
+        """
+        name = library_name(self.about.name, placed=True)
+        return LibrarySource(msgspec.structs.replace(self.about, name=name), self.place)
+
+    @contextmanager
+    def folders(self) -> Iterator[SourceFolders]:
+        """Open the folders of the library, to be found by the paths of the entries of a scan.
+
+        Raises:
+            SnapshotGone: see :meth:`opened`.
+        """
+        with self.opened() as base, SourceFolders(base, self.name, self.top) as folders:
+            yield folders
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -94,6 +121,25 @@ class LibrarySource:
             raise _gone(path, error.strerror) from error
         if (info.st_dev, info.st_ino) != (self.place.device, self.place.inode):
             raise _gone(path, "another folder is there")
+
+
+class SourceFolders(DirStack):
+    """Opens folders of the library by the paths that they have in the entries of a scan.
+
+    Args:
+        base: descriptor of the folder that the library is in.
+        name: the library's name there.
+        top: the path that it has in the entries.
+    """
+
+    def __init__(self, base: int, name: bytes, top: bytes) -> None:
+        super().__init__(base)
+        self._name = name
+        self._top = top
+
+    def parent(self, path: bytes) -> tuple[int, bytes]:
+        """Return what :meth:`DirStack.parent` returns, for a path of an entry."""
+        return super().parent(self._name + path[len(self._top) :])
 
 
 class CurrentLibrary:
@@ -146,7 +192,8 @@ def open_library(path: str, state: str = "") -> LibrarySource:
         ConfigurationError: it is no readable folder, or has a name that cannot be moved.
     """
     real = os.path.realpath(path)
-    name = os.path.basename(real)
+    given = _as_given(path, real)
+    name = os.path.basename(given)
     try:
         check_root_name(os.fsencode(name))
         name.encode()
@@ -160,8 +207,19 @@ def open_library(path: str, state: str = "") -> LibrarySource:
             path=path,
             hint="--library takes the folder called Library; the agent must be able to read it.",
         ) from error
-    about = Library(library_id(real, state), name, socket.gethostname(), real)
+    about = Library(library_id(real, state), name, socket.gethostname(), given)
     return LibrarySource(about, place)
+
+
+def _as_given(path: str, real: str) -> str:
+    """Return the absolute path by which the library was named.
+
+    Its last name is the user's word for the library, even where that is a symlink to another name.
+    """
+    folder, name = os.path.split(path.rstrip("/"))
+    if name in ("", os.curdir, os.pardir):
+        return real
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def refuse_unmounted(before: Place, now: LibrarySource) -> None:

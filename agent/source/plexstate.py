@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from agent.source.readprobe import ReadSample
 from shared.errors import printable
 from shared.excludes import matcher
-from shared.manifest import Kind
+from shared.manifest import Kind, leads_out
 from shared.plexlibrary import NEVER, REGENERABLE
 from shared.treewalk import TreeWalk
+
+if TYPE_CHECKING:
+    from agent.source.library import LibrarySource
 
 
 @dataclass
@@ -23,23 +27,29 @@ class TreeFacts:
     """What ``--exclude-regenerable`` leaves out, below Plex' own folder, and its bytes."""
     sample: ReadSample = field(default_factory=ReadSample)
     """Some of the files."""
-    absolute_links: list[str] = field(default_factory=list)
-    """``path -> target`` of symlinks that lead somewhere only this machine has."""
+    links_out: list[str] = field(default_factory=list)
+    """``path -> target`` of symlinks that lead out of the library."""
     unreadable: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """What never moves: pid files, with their bytes, and what is no content, such as sockets."""
 
 
-def look_at_tree(base: int, name: bytes) -> TreeFacts:
-    """Walk the library ``name`` in the folder ``base`` once, reading no content."""
+def look_at_tree(base: int, source: LibrarySource) -> TreeFacts:
+    """Walk the library once, reading no content.
+
+    Args:
+        base: descriptor of the folder that it is in.
+        source: the library.
+    """
     facts = TreeFacts()
     is_regenerable = matcher(REGENERABLE)
     left_out = b""
-    walk = TreeWalk(base, name, NEVER)
+    top = source.top
+    walk = TreeWalk(base, source.name, NEVER, top=top)
     for entry in walk.entries():
         facts.entries += 1
-        if entry.kind is Kind.SYMLINK and entry.link.startswith(b"/"):
-            facts.absolute_links.append(f"{printable(entry.path)} -> {printable(entry.link)}")
+        if entry.kind is Kind.SYMLINK and leads_out(entry, top):
+            facts.links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
         is_below = bool(left_out) and entry.path.startswith(left_out)
         if (
             not is_below
@@ -51,7 +61,7 @@ def look_at_tree(base: int, name: bytes) -> TreeFacts:
         if entry.kind is not Kind.FILE:
             continue
         facts.content_bytes += entry.size
-        facts.sample.offer(entry.path, entry.size)
+        facts.sample.offer(source.name + entry.path[len(top) :], entry.size)
         if is_below:
             facts.regenerable[printable(os.path.basename(left_out[:-1]))] += entry.size
     facts.unreadable = walk.seen.unreadable

@@ -115,13 +115,21 @@ class SnapshotStore:
         self._scanned = None if newest is None else self._origin(newest).place
         """Where the library was when it was scanned last."""
 
-    def scan(self, exclude: tuple[str, ...], kind: Kind = "cold", base: str = "") -> Snapshot:
+    def scan(
+        self,
+        exclude: tuple[str, ...],
+        kind: Kind = "cold",
+        base: str = "",
+        *,
+        placed: bool = False,
+    ) -> Snapshot:
         """Look at the library once and remember what was seen.
 
         Args:
             exclude: patterns of what is left out.
             kind: whether files may change meanwhile.
             base: the snapshot that this one is to be a delta to; empty: to none.
+            placed: whether Plex's own folder gets the folders above it that Plex's image expects.
 
         Raises:
             SnapshotGone: there is no such base, or the library was elsewhere then.
@@ -130,7 +138,8 @@ class SnapshotStore:
             StorageError: the library's disk has not taken what was written to it.
             OSError: the state folder does not take the manifest.
         """
-        source = self._locate()
+        found = self._locate()
+        source = found.placed() if placed else found
         # Before the sync: what changes from now on has times that are not trusted.
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         origin = Origin(source.place, sorted(write_back(source.place.path)))
@@ -139,15 +148,19 @@ class SnapshotStore:
         os.mkdir(draft, 0o700)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            top = stack.enter_context(source.opened())
-            walk = TreeWalk(top, source.name, exclude, live=kind != "cold", memory=marker)
+            folder, is_live = stack.enter_context(source.opened()), kind != "cold"
+            walk = TreeWalk(
+                folder, source.name, exclude, top=source.top, live=is_live, memory=marker
+            )
             self._drop_copies()
             entries = walk.entries()
             if kind == "rehearsal":
-                entries = copy_databases(draft, source, top, exclude).in_place(entries)
+                entries = copy_databases(draft, source, folder, exclude).in_place(entries)
             if marker is not None:
                 entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
-            manifest = write_manifest(_manifest(draft), source.name, entries, kind)
+            manifest = write_manifest(
+                _manifest(draft), os.fsencode(source.about.name), entries, kind
+            )
             source.check_place()  # something may have been mounted meanwhile
             if walk.seen.unreadable:
                 raise SourceUnreadable(walk.seen.unreadable)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from agent.source.delta import Marker
 from agent.source.filereader import changed, hash_blocks, hash_copy, hash_file, hash_live_file
 from shared.digest import sha256_of_all
-from shared.dirstack import DirStack
 from shared.errors import SourceUnreadable
 from shared.frameplan import is_large
 from shared.manifest import Kind
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.source.snapshots import OpenSnapshot
+    from shared.dirstack import DirStack
     from shared.manifest import Entry
 
 _BATCH = 64 * 1024
@@ -37,7 +37,7 @@ def complete_digests(snapshot: OpenSnapshot) -> None:
     if known == snapshot.manifest.plan.files:
         return
     pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
-    with snapshot.source.opened() as base, DirStack(base) as folders:
+    with snapshot.source.folders() as folders:
         for number, (entry, digest) in enumerate(pairs):
             if entry.kind is Kind.FILE and digest is None:
                 snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
@@ -85,7 +85,7 @@ def check_unchanged(snapshot: OpenSnapshot) -> None:
     # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
     memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
     with source.opened() as base:
-        walk = TreeWalk(base, source.name, exclude, inside=False, memory=memory)
+        walk = TreeWalk(base, source.name, exclude, top=source.top, inside=False, memory=memory)
         for seen, then in zip_longest(walk.entries(), ours):
             known = then[0] if then is not None else None
             if seen is None or known is None or not _is_same(seen, known):

@@ -35,7 +35,8 @@ TARGET = click.option(
     required=True,
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="The volume; the library appears in it under its own name.",
+    help="The volume. The library appears in it under its own name; a folder Plex Media Server"
+    " appears in Library/Application Support.",
 )
 
 AS_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")

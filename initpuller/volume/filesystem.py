@@ -49,6 +49,18 @@ def mount_of(path: str, mounts: str = _MOUNTS) -> str:
     return f"{place} ({kind})"
 
 
+def is_mount_point(path: str, mounts: str = _MOUNTS) -> bool:
+    """Return whether something is mounted at ``path``, be it a folder of the same filesystem.
+
+    Args:
+        path: a folder.
+        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+    """
+    real = os.path.realpath(path)
+    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        return any(_unescaped(line.split(" ")[4]) == real for line in file)
+
+
 def _unescaped(name: str) -> str:
     """Return a path as it was before mountinfo escaped spaces and the like in octal."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)

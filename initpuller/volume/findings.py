@@ -9,7 +9,7 @@ import structlog
 from initpuller.volume.decision import Action, Findings, OnExisting, decide
 from initpuller.volume.layout import USUAL_NAME, Layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
-from initpuller.volume.wholeness import what_is_missing
+from initpuller.volume.wholeness import is_skeleton, what_is_missing
 from shared.checks import some
 from shared.errors import TargetConflict, storage_error
 
@@ -54,7 +54,7 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
     planned = state.receipt if state is not None else None
     found = Findings(
         receipt=receipt is not None,
-        library=os.path.isdir(final) if receipt is not None else os.path.lexists(final),
+        library=os.path.isdir(final) if receipt is not None else _is_taken(layout, name),
         phase=state.phase if state is not None else None,
         staged=os.path.isdir(layout.staged(name)),
         displaces=planned is not None and planned.set_aside is not None,
@@ -80,6 +80,23 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
             hint=f"To move it once more, remove {layout.receipt}.",
         )
     return action
+
+
+def _is_taken(layout: Layout, name: str) -> bool:
+    return os.path.lexists(layout.library(name)) and not is_out_of_the_way(layout, name)
+
+
+def is_out_of_the_way(layout: Layout, name: str) -> bool:
+    """Return whether what has the library's name may be set aside without being asked to.
+
+    Raises:
+        StorageError: it cannot be looked into.
+    """
+    final = layout.library(name)
+    try:
+        return is_skeleton(final)
+    except OSError as error:
+        raise storage_error(error, final) from error
 
 
 def _refuse_torso(library: str) -> None:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
+from initpuller.volume.records import load_receipt, load_state
 from shared.errors import ConfigurationError, StorageError, VolumeLocked, storage_error
 from shared.memberpath import STATE_FOLDER
+from shared.plexlibrary import SUPPORT_FOLDER, is_server_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from initpuller.volume.records import Receipt
 
 USUAL_NAME = "Library"
 """What Plex calls its library: looked for before the agent has told the name."""
@@ -26,6 +30,11 @@ class Layout:
     """The names below one target folder."""
 
     target: str
+
+    @property
+    def places_server(self) -> bool:
+        """Whether Plex's own folder arrives with the folders above it that Plex's image expects."""
+        return not self.target.endswith(f"/{SUPPORT_FOLDER}")
 
     @property
     def folder(self) -> str:
@@ -102,16 +111,49 @@ class Layout:
 
 
 def open_layout(target: str) -> Layout:
-    """The layout below ``target``.
+    """Return the layout of the volume that ``target`` means, see :func:`_volume`.
 
     Raises:
         ConfigurationError: ``target`` is no folder.
+        StorageError: a record cannot be read.
     """
-    if not os.path.isdir(target):
+    volume = _volume(os.path.abspath(target))
+    if not os.path.isdir(volume):
         raise ConfigurationError(
             "the target is not a folder", path=target, hint="Is the volume mounted there?"
         )
-    return Layout(os.path.abspath(target))
+    return Layout(volume)
+
+
+def _volume(target: str) -> str:
+    """Return the folder that has the puller's records, or will have them.
+
+    Plex's own folder may be moved to two targets, the volume and the ``Library/Application
+    Support`` on it, and arrives at the same place. A later run with the other target must find the
+    records of the first one. On an empty volume the second target is not there, and is not made.
+    """
+    above = target.removesuffix(f"/{SUPPORT_FOLDER}")
+    if above == target:
+        below = Layout(os.path.join(target, SUPPORT_FOLDER))
+        is_there = _moved(Layout(target)) is None and _is_server(load_receipt(below))
+        return below.target if is_there else target
+    moved = _moved(Layout(above))
+    if moved is None and not os.path.isdir(target) and os.path.isdir(above):
+        return above
+    return above if moved == USUAL_NAME and _moved(Layout(target)) is None else target
+
+
+def _moved(layout: Layout) -> str | None:
+    """Return the name of the library that the records on a volume are about, if there is one."""
+    receipt = load_receipt(layout)
+    if receipt is not None:
+        return receipt.library.name
+    state = load_state(layout)
+    return state.snapshot.library.name if state is not None else None
+
+
+def _is_server(receipt: Receipt | None) -> bool:
+    return receipt is not None and is_server_name(receipt.library.name)
 
 
 @contextmanager

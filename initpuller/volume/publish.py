@@ -18,6 +18,7 @@ from initpuller.volume.decision import OnExisting
 from initpuller.volume.leftovers import remove_leftovers
 from initpuller.volume.records import Phase, Receipt, State, load_state, save_receipt, save_state
 from initpuller.volume.timestamps import compact_timestamp, timestamp
+from initpuller.volume.wholeness import is_skeleton
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error
@@ -95,13 +96,18 @@ def prepare(
 
 
 def displace(layout: Layout, on_existing: OnExisting) -> None:
-    """Have what has taken the library's name since step 1 set aside in step 2, if we are told to.
+    """Have what has taken the library's name since step 1 set aside in step 2.
+
+    That is done if we are told to, or if it is only empty folders.
 
     Raises:
         StorageError: as the filesystem says.
     """
     state = load_state(layout)
-    if state is None or state.receipt is None or on_existing is not OnExisting.SET_ASIDE:
+    if state is None or state.receipt is None:
+        return
+    is_wanted = on_existing is OnExisting.SET_ASIDE
+    if not is_wanted and not is_skeleton(layout.library(state.receipt.library.name)):
         return
     name, aside = state.receipt.library.name, state.receipt.set_aside
     is_due = aside is None or os.path.lexists(layout.library(aside))

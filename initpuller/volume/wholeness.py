@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from initpuller.volume.filesystem import is_mount_point
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 from shared.sqlitecheck import check_database
 
@@ -34,6 +35,26 @@ def what_is_missing(library: str) -> list[str]:
         path = os.path.join(server, DATABASE_FOLDER, name)
         missing += [f"{name}: {line}" for line in check_database(path).damage]
     return missing
+
+
+def is_skeleton(library: str) -> bool:
+    """Return whether nothing but folders has the library's name, so that no file is in the way.
+
+    Kubernetes makes such folders for mounts below the library. Init containers and charts do, too.
+
+    Raises:
+        OSError: the folders cannot be listed.
+    """
+    if os.path.islink(library) or not os.path.isdir(library) or is_mount_point(library):
+        return False
+    pending = [library]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for each in found:
+                if not each.is_dir(follow_symlinks=False):
+                    return False
+                pending.append(each.path)
+    return True
 
 
 def _size(path: str) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from shared.pairing import Pairing
-    from shared.protocol import Kind, LibraryReport, ServerReport, Snapshot
+    from shared.protocol import LibraryReport, ServerReport, Snapshot, SnapshotRequest
     from shared.sqlitecheck import DatabaseCheck
 
 T = TypeVar("T")
@@ -112,19 +112,14 @@ class AgentClient:
                     break
             return received / max(clock() - started, 1e-6)
 
-    async def scan(self, exclude: list[str], kind: Kind = "cold", base: str = "") -> Snapshot:
-        """Have the agent scan the library.
-
-        Args:
-            exclude: patterns of what is left out.
-            kind: whether Plex may go on changing it.
-            base: a snapshot all of which we have; empty: none.
+    async def scan(self, request: SnapshotRequest) -> Snapshot:
+        """Have the agent scan the library, and return the snapshot.
 
         Raises:
             AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
             SnapshotGone, ProtocolViolation, ManifestTooLarge.
         """
-        body = msgspec.json.encode(protocol.SnapshotRequest(kind=kind, exclude=exclude, base=base))
+        body = msgspec.json.encode(request)
         async with self._request("POST", protocol.SNAPSHOTS, answers.CREATED, body) as response:
             snapshot = answers.decode_answer(
                 await self._read(response, protocol.MAX_ANSWER), protocol.Snapshot

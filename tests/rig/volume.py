@@ -8,10 +8,11 @@ import io
 import json
 import os
 import random
+import sqlite3
 import stat
 import sys
 import warnings
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -20,6 +21,7 @@ import pytest
 
 from initpuller.__main__ import main
 from rig.programs import Agent, clean_environment
+from shared.plexlibrary import DATABASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +138,19 @@ def grow_tiny(root: Path, seed: int = 3) -> Path:
     (root / "Plex" / "hard").hardlink_to(below / "poster")
     (root / "Plex" / "link").symlink_to("Metadata/poster")
     (root / "zero").write_bytes(b"")
+    return root
+
+
+def grow_tiny_plex(root: Path) -> Path:
+    """The same in as many frames, with all that Plex needs, so that a cutover is not refused."""
+    grow_tiny(root)
+    server = root / "Application Support" / "Plex Media Server"
+    databases = server / "Plug-in Support" / "Databases"
+    databases.mkdir(parents=True)
+    (server / "Preferences.xml").write_text('<Preferences MachineIdentifier="tiny"/>')
+    for name in DATABASES:
+        with closing(sqlite3.connect(databases / name)) as database:
+            database.execute("CREATE TABLE made (id INTEGER)")
     return root
 
 
