@@ -57,9 +57,14 @@ def serve(new_agent: Callable[[Path], Agent], tmp_path: Path) -> Callable[[Path]
 
 
 def move(target: Path, agent: Agent, *options: str) -> Ended:
-    """A pull with a cutover."""
+    """A pull with a cutover, to its end."""
     with only_plex():
         return pull(target, agent, *options, **CUTOVER)
+
+
+def ask(target: Path, agent: Agent, *options: str) -> Ended:
+    """The same where it ends before Plex is stopped, so other tests may have a Plex at work."""
+    return pull(target, agent, *options, **CUTOVER)
 
 
 def agent_preflight(library: Path) -> Ended:
@@ -108,7 +113,7 @@ def test_symlink_to_what_plex_needs_is_refused(
     where = library.parent / "elsewhere"
     move_away(library / name, where, relative=NEEDED.index(name) % 2 == 1)
     agent = serve(library)
-    reason = refused(move(target, agent), agent, target)
+    reason = refused(ask(target, agent), agent, target)
     assert str(library / name) in reason
     assert "elsewhere" in reason
     assert "replace the symlink" in reason
@@ -145,7 +150,7 @@ def test_symlink_that_came_after_the_preflight_is_refused(
     move_away(library / name, library.parent / "elsewhere")
     agent = serve(library)
     with patch("initpuller.passes.Passes._preflight", _nothing):
-        assert name in refused(move(target, agent), agent, target)
+        assert name in refused(ask(target, agent), agent, target)
 
 
 def test_excluded_database_is_refused(
@@ -153,7 +158,7 @@ def test_excluded_database_is_refused(
 ) -> None:
     """A pattern that leaves out what Plex needs would make a new server of it."""
     agent = serve(library)
-    reason = refused(move(target, agent, "--exclude", "*.library.db"), agent, target)
+    reason = refused(ask(target, agent, "--exclude", "*.library.db"), agent, target)
     assert "com.plexapp.plugins.library.db" in reason
 
 
@@ -189,10 +194,10 @@ def test_empty_metadata_beside_a_full_database(
         shutil.rmtree(library / SERVER / name)
         (library / SERVER / name / "localhost").mkdir(parents=True)
     agent = serve(library)
-    reason = refused(move(target, agent), agent, target)
+    reason = refused(ask(target, agent), agent, target)
     assert "Metadata has no files, but the database has" in reason
     assert "--exclude Media" in reason
-    assert refused(move(target, agent, "--exclude", "Media"), agent, target).count("Metadata has")
+    assert refused(ask(target, agent, "--exclude", "Media"), agent, target).count("Metadata has")
     done = move(target, agent, "--exclude", "Media", "--exclude", "Metadata")
     assert done.code == 0, done.text
     assert not (target / "Library" / SERVER / "Metadata").exists()
@@ -248,8 +253,8 @@ def test_own_folder_is_placed(
     assert receipt["library"]["name"] == "Library"
     assert receipt["plex"]["sections"]
     requests = agent.requests()
-    assert move(target, agent).code == 0
-    assert move(target / "Library" / SUPPORT, agent).code == 0
+    assert ask(target, agent).code == 0
+    assert ask(target / "Library" / SUPPORT, agent).code == 0
     assert agent.requests() == requests
     for folder in ("Library", f"Library/{SUPPORT}"):
         assert (target / folder).stat().st_mode == own_folder.stat().st_mode
@@ -291,7 +296,7 @@ def test_target_below_the_volume_that_exists(
     assert done.code == 0, done.text
     assert rsync_differences(own_folder, below / PLEX) == []
     before, requests = fingerprint(target), agent.requests()
-    assert move(target, agent).code == 0
+    assert ask(target, agent).code == 0
     assert agent.requests() == requests
     assert fingerprint(target) == before
     assert run_puller("verify", "--target", target).code == 0
@@ -303,7 +308,7 @@ def test_library_with_a_target_for_plexs_own_folder(
     """``Library`` below ``Library/Application Support`` is found by no Plex."""
     agent, below = serve(library), target / "Library" / SUPPORT
     below.mkdir(parents=True)
-    done = move(below, agent)
+    done = ask(below, agent)
     assert done.code == 12, done.text
     assert "where no Plex looks for it" in done.reason()
     assert not [each for each in agent.requests() if "cutover" in each]
@@ -322,7 +327,7 @@ def test_folder_near_plexs_is_refused(
     if not (top / served).exists():
         library.rename(top / "plexlib")
     agent = serve(top / served)
-    assert f"Give --library '{top / given}'" in refused(move(target, agent), agent, target)
+    assert f"Give --library '{top / given}'" in refused(ask(target, agent), agent, target)
     assert agent_preflight(top / served).code == 12
     assert pull(target, agent).code == 0
     assert rsync_differences(top / served, target / (top / served).name) == []
@@ -342,7 +347,7 @@ def test_folder_of_another_application(
 ) -> None:
     """Nothing is stopped for it; ``--no-cutover`` moves it."""
     agent = serve(grow_tiny(tmp_path / "Photos"))
-    assert "--no-cutover" in refused(move(target, agent), agent, target)
+    assert "--no-cutover" in refused(ask(target, agent), agent, target)
     assert pull(target, agent).code == 0
     assert rsync_differences(tmp_path / "Photos", target / "Photos") == []
 
