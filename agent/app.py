@@ -7,8 +7,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp import web
 
 from agent.endpoints.archives import ArchiveEndpoints
@@ -39,7 +41,7 @@ from agent.source.framecache import FrameCache
 from agent.source.handouts import Handouts
 from agent.source.scans import Scans
 from agent.source.snapshots import SnapshotStore
-from shared import protocol
+from shared import __version__, protocol
 from shared.logs import LogLimit
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def make_cutover(
         has_cold: whether there is a cold snapshot of this name; where none ends, likewise.
         plex: where it is not what the settings say.
     """
-    return CutoverControl(
+    control = CutoverControl(
         settings.state,
         plex or plex_service(settings.unit, settings.stop_command, settings.start_command),
         MigrationLog(settings.state).write,
@@ -89,6 +91,14 @@ def make_cutover(
         lambda: logs_of_databases(library()),
         has_cold,
     )
+    control.agent = _about_agent(settings)
+    return control
+
+
+def _about_agent(settings: Settings) -> str:
+    """Return the version, and a digest of the settings that a cutover depends on."""
+    matter = msgspec.structs.astuple(settings)
+    return f"{__version__}, settings {sha256(repr(matter).encode()).hexdigest()[:12]}"
 
 
 def make_app(settings: Settings, library: CurrentLibrary) -> Parts:

@@ -22,6 +22,7 @@ from agent.host.migrationlog import MigrationLog
 from agent.host.plexfolder import find_library
 from agent.host.plexservice import Commands, plex_service
 from agent.host.removal import keep_stopped as keep_moved_plex_stopped
+from agent.host.runtimefolder import state_path_left
 from agent.host.startblock import lift_start_blocks
 from agent.host.stateowner import become_owner, write_as_owner
 from agent.preflight import preflight as look
@@ -31,7 +32,7 @@ from agent.source.library import open_library
 from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
-from shared.errors import ConfigurationError, PreflightRefused, storage_error
+from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_error
 from shared.pairing import parse_address
 from shared.sqlitecheck import DatabaseCheck
 
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GLANCE = 0.5
-"""Seconds between two looks for new lines."""
+"""Seconds between two looks for new lines, or for Plex."""
+_SETTLE_SECONDS = 75.0
+"""For Plex to be seen running after an undo: systemd gives an ExecStopPost 90 (TimeoutStopSec)."""
 _CONFIG = click.option(
     "--config",
     envvar="PLEXODUS_CONFIG",
@@ -223,6 +226,7 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         if not unless_committed:
             raise
         click.echo(f"Without the settings: {error}", err=True)
+        state = state or state_path_left()
         settings = Settings(state=state) if state else Settings()
         recorded = Commands([], CutoverRecord(settings.state).load().starting)
     is_root = os.geteuid() == 0
@@ -233,8 +237,17 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         why = "the agent has ended" if unless_committed else "asked for on the command line"
         control = make_cutover(settings, plex=recorded)
         standing = control.lift(why, committed=not unless_committed)
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while standing.phase == "undoing" and time.monotonic() < deadline:
+            time.sleep(_GLANCE)
+            standing = control.lift(why, committed=False)
     except OSError as error:
         raise storage_error(error, settings.state) from error
+    if standing.phase == "undoing":
+        raise CutoverRefused(
+            f"Plex was not seen running within {_SETTLE_SECONDS:.0f} s",
+            hint="Find out why it does not start. The agent, if it runs, retries until Plex runs.",
+        )
     if standing.phase == "committed":
         click.echo("The library has moved: Plex stays stopped here.")
         return

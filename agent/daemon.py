@@ -17,6 +17,7 @@ from agent.endpoints.stopping import STOPPING
 from agent.endpoints.tls import server_tls
 from agent.host.notify import Notifier
 from agent.host.plexfolder import find_library
+from agent.host.runtimefolder import leave_state_path
 from agent.source.library import CurrentLibrary
 from shared import __version__
 from shared.durable import write_durably
@@ -41,8 +42,9 @@ _GUARD = 30
 _SWITCH = 0.0005
 """Seconds that a thread with Python's lock may keep another one waiting (5 ms by default): answers
 are made of many short steps, and whoever looks at the whole tree never waits."""
-_LEAVE = 8.0
-"""Seconds that a cutover gets to be undone when the agent ends."""
+_LEAVE = 45.0
+"""Seconds that an undo gets when the agent ends: a stop that has begun has to end first."""
+_GLANCE = 0.2
 _FIXED = (
     *("unit", "listen", "state"),
     *("stop_command", "start_command", "stop_seconds", "lease_seconds"),
@@ -87,6 +89,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
             library=library.last.about.path,
             version=__version__,
         )
+    await asyncio.to_thread(_started, parts.cutover, settings.state)
     notifier.ready()
     tasks = [
         asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
@@ -124,9 +127,13 @@ async def _tend(cutover: CutoverControl) -> NoReturn:
 async def _leave(cutover: CutoverControl) -> None:
     try:
         async with asyncio.timeout(_LEAVE):
-            await asyncio.to_thread(cutover.leave)
-    except (PlexodusError, OSError) as error:
-        _log.error("the cutover is not undone: the next start does it", reason=str(error))
+            is_over = False
+            while not is_over:
+                is_over = await asyncio.to_thread(cutover.leave)
+                await asyncio.sleep(_GLANCE)
+    except (PlexodusError, OSError) as error:  # TimeoutError is one
+        reason = str(error) or f"Plex was not seen running within {_LEAVE:.0f} s"
+        _log.error("the cutover is not undone: the next start does it", reason=reason)
 
 
 async def _reload(
@@ -155,6 +162,15 @@ async def _reload(
             fixed = [name for name in _FIXED if getattr(new, name) != getattr(settings, name)]
             _log.info("settings taken over", need_restart=fixed)
         notifier.ready()
+
+
+def _started(cutover: CutoverControl, state: str) -> None:
+    """Leave for ExecStopPost where the state folder is: by then, the settings may be unreadable."""
+    try:
+        cutover.started()
+        leave_state_path(state)
+    except (PlexodusError, OSError) as error:
+        _log.error("the record of the cutover cannot be written", reason=str(error))
 
 
 def _try_state(state: str) -> None:

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from initpuller.stopterms import StopTerms
 from initpuller.volume.records import load_state, save_state
+from shared.checks import duration
 from shared.errors import (
     AgentUnreachable,
     CutoverEnded,
@@ -26,6 +30,7 @@ from shared.errors import (
     ProtocolViolation,
     SnapshotGone,
 )
+from shared.protocol import CutoverRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
     from initpuller.volume.records import State
     from initpuller.wire.backoff import Retrier
-    from shared.protocol import CutoverPhase, CutoverStanding
+    from shared.protocol import CutoverPhase, CutoverStanding, StopFailure
 
 _log = structlog.get_logger("puller")
 
@@ -49,7 +54,7 @@ class CutoverWire(Protocol):
     async def standing(self) -> CutoverStanding:
         """Where it stands."""
 
-    async def stop(self, name: str) -> CutoverStanding:
+    async def stop(self, request: CutoverRequest) -> CutoverStanding:
         """Have Plex stopped."""
 
     async def renew(self, name: str) -> CutoverStanding:
@@ -58,7 +63,7 @@ class CutoverWire(Protocol):
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
         """Have Plex stay stopped."""
 
-    async def undo(self, name: str) -> CutoverStanding:
+    async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
         """Have Plex started again."""
 
 
@@ -69,9 +74,17 @@ class Cutover:
         layout: the volume.
         wire: the agent.
         retrier: how to try again.
+        terms: on which Plex is stopped.
     """
 
-    def __init__(self, layout: Layout, wire: CutoverWire, retrier: Retrier) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        wire: CutoverWire,
+        retrier: Retrier,
+        terms: StopTerms = StopTerms(),  # noqa: B008 - it cannot be changed
+    ) -> None:
+        self._terms = terms
         self._layout = layout
         self._wire = wire
         self._retrier = retrier
@@ -99,6 +112,23 @@ class Cutover:
         if standing.id == name and standing.phase in ("stopping", "stopped"):
             with suppress(CutoverEnded):
                 await self._retrier.run("the cutover's end", lambda: self._wire.undo(name))
+
+    async def check_repeated(self) -> None:
+        """Make sure that Plex is not stopped for a failure that is known already.
+
+        Raises:
+            RepeatedFailure: nothing has changed since the last one.
+            CutoverRefused: Plex was stopped too often for nothing.
+            PlexodusError: the agent cannot be asked.
+        """
+        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        terms = self._terms
+        if terms.circumstances:
+            circumstances = terms.circumstances | {"agent": standing.agent}
+            terms = replace(terms, circumstances=circumstances)
+        state = load_state(self._layout)
+        retry = terms.check(standing, None if state is None else state.failure)
+        self._terms = replace(terms, retry_failed=retry)
 
     async def withdraw(self, state: State) -> None:
         """Take back what an earlier run was about to commit: this one shall not end the move.
@@ -130,17 +160,27 @@ class Cutover:
             CutoverRefused: it cannot be stopped, or would not stay so.
             PlexodusError: whatever else; the lease expires where the agent cannot be told.
         """
-        name = self._named()
+        name, stopped, terms = self._named(), None, self._terms
+        request = CutoverRequest(
+            name,
+            socket.gethostname(),
+            terms.max_downtime,
+            terms.circumstances,
+            terms.retry_failed,
+        )
         try:
-            standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(name))
+            standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(request))
             _expect(standing, name, "stopped")
-            self._since = time.monotonic()
+            self._since = stopped = time.monotonic()
             _log.info("Plex is stopped", lease_seconds=standing.seconds)
             async with self._renewed(name, standing.seconds / _RENEWALS):
                 yield
-        except BaseException:
+        except BaseException as error:
             if not self._is_in_doubt:
-                await self._give_up(name)
+                failure = self._terms.remembered(error) if stopped is not None else None
+                if failure is not None:
+                    await asyncio.to_thread(self._remember, failure)
+                await self._give_up(name, failure)
             raise
 
     async def commit(self, state: State) -> None:
@@ -160,12 +200,12 @@ class Cutover:
                 "the commit", lambda: self._wire.commit(name, snapshot)
             )
             _expect(standing, name, "committed")
-        except (CutoverEnded, SnapshotGone):
+        except (CutoverEnded, CutoverRefused, SnapshotGone):
             self._is_in_doubt = False
             state.phase, state.receipt, state.cutover = "transferring", None, ""
             save_state(self._layout, state)
             raise
-        state.phase = "publishing"
+        state.phase, state.failure = "publishing", None
         save_state(self._layout, state)
         _log.info("committed: Plex stays stopped on the VM")
 
@@ -178,6 +218,14 @@ class Cutover:
         save_state(self._layout, state)
         return state.cutover
 
+    def _remember(self, failure: StopFailure) -> None:
+        """Write it down on the volume; where that takes nothing, the agent has it."""
+        with suppress(PlexodusError):
+            state = load_state(self._layout)
+            if state is not None:
+                state.failure = failure
+                save_state(self._layout, state)
+
     @asynccontextmanager
     async def _renewed(self, name: str, every: float) -> AsyncIterator[None]:
         """Renew the lease all the time; whoever is inside is cancelled if that fails for good."""
@@ -185,11 +233,12 @@ class Cutover:
         ended: list[PlexodusError] = []
 
         async def renew() -> None:
-            pause = every
+            pause, deadline = every, time.monotonic() + self._terms.max_downtime
             while True:
                 await asyncio.sleep(pause)
                 pause = every
                 try:
+                    self._check_downtime(deadline)
                     async with asyncio.timeout(every):
                         await self._wire.renew(name)
                 except (AgentUnreachable, TimeoutError) as error:
@@ -213,11 +262,26 @@ class Cutover:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
-    async def _give_up(self, name: str) -> None:
+    def _check_downtime(self, deadline: float) -> None:
+        """Let the agent be asked for no more time than the user allows.
+
+        Raises:
+            CutoverRefused: it was stopped for that long.
+        """
+        if time.monotonic() >= deadline and not self._is_in_doubt:
+            raise CutoverRefused(
+                f"Plex was stopped for {duration(self._terms.max_downtime)}, the most that"
+                " --max-downtime allows, and is started again",
+                hint="Find out what takes so long: 'plexodus-agent log' on the VM has the passes."
+                " What was brought is kept. Run pull again, or raise --max-downtime.",
+            )
+
+    async def _give_up(self, name: str, failure: StopFailure | None) -> None:
         """Have Plex started again at once; if we cannot, the lease's end does it."""
         with suppress(PlexodusError):
-            await asyncio.shield(asyncio.ensure_future(self._wire.undo(name)))
-            _log.info("the cutover is undone: Plex on the VM is as it was before")
+            undo = asyncio.ensure_future(self._wire.undo(name, failure))
+            standing = await asyncio.shield(undo)
+            _log.info("Plex is started on the VM again", phase=standing.phase)
 
 
 def _expect(standing: CutoverStanding, name: str, phase: CutoverPhase) -> None:

@@ -15,6 +15,7 @@ from initpuller.cutover import Cutover
 from initpuller.passes import Passes
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
+from initpuller.stopterms import StopTerms, circumstances
 from initpuller.volume import leftovers, publish
 from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
@@ -126,7 +127,8 @@ async def _pull(
 
     async with AgentClient(options.pairing, options.idle) as client:
         passes = Passes(layout, options, client, workers, progress)
-        cutover = Cutover(layout, CutoverClient(client), options.retrier)
+        terms = await asyncio.to_thread(_stop_terms, options)
+        cutover = Cutover(layout, CutoverClient(client), options.retrier, terms)
         move = Move(layout, options, passes, cutover, progress, client.tell)
         try:
             published = await move.until_over()
@@ -200,6 +202,7 @@ class Move:
         if not self.options.cutover:
             return await self._bring("publishing", is_delta=is_delta)
         await self.cutover.end_earlier()
+        await self.cutover.check_repeated()
         if not await self.passes.live(is_delta=is_delta):
             return None
         async with self.cutover.stopped():
@@ -231,6 +234,13 @@ class Move:
         await asyncio.to_thread(publish.publish, self.layout, state, receipt)
         _reach_the_end(self.layout, receipt, self.progress)
         return receipt
+
+
+def _stop_terms(options: PullOptions) -> StopTerms:
+    preferences = sorted(options.preferences.items())
+    what = options.ownership, options.exclude, preferences, options.on_existing.value
+    known = circumstances(options.target, options.pairing, repr(what))
+    return StopTerms(options.max_downtime, options.retry_failed, known, options.target)
 
 
 def _conclude(layout: Layout, action: Action) -> Receipt | None:

@@ -16,6 +16,7 @@ from initpuller.placement import PlexContents, refuse_misplaced
 from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import check_filesystem, completed
 from initpuller.sourcelook import SourceLook
+from initpuller.stopterms import MAX_DOWNTIME
 from initpuller.volume import leftovers, staging
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.filesystem import network_filesystem
@@ -71,6 +72,10 @@ class PullOptions:
     """Have Plex stopped by the agent, when there is little left to bring."""
     downtime: float = 30.0
     """Seconds: a live pass that takes less is the last, since Plex would be down for so long."""
+    max_downtime: float = MAX_DOWNTIME
+    """Seconds that Plex may be stopped for this pull; then it is started again."""
+    retry_failed: bool = False
+    """Have Plex stopped although an earlier failure would be met again."""
     is_vouched: bool = False
     """The user says that Plex is stopped, or that there is none."""
     rehearse: bool = False

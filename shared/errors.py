@@ -27,6 +27,7 @@
         │   └── NoSpace
         ├── SourceChanged
         ├── CutoverRefused
+        ├── RepeatedFailure
         └── Interrupted
 
 Exit codes for these are in :mod:`shared.exitcodes`.
@@ -212,6 +213,23 @@ class SourceChanged(Permanent):
 
 class CutoverRefused(Permanent):
     """Plex cannot be stopped, or would not stay so, or somebody else has it stopped."""
+
+
+class RepeatedFailure(Permanent):
+    """A pull failed while Plex was stopped for it, and would fail again: Plex is left alone.
+
+    Args:
+        what: as for every error.
+        path: likewise.
+        hint: likewise.
+        code: the exit code of that failure, and of this one.
+    """
+
+    def __init__(
+        self, what: str, *, path: str | bytes | None = None, hint: str = "", code: int = 0
+    ) -> None:
+        super().__init__(what, path=path, hint=hint)
+        self.code = code
 
 
 class Interrupted(Permanent):

@@ -38,12 +38,15 @@ _CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
     (errors.SourceChanged, ExitCode.SOURCE_CHANGED),
     (errors.CutoverEnded, ExitCode.CUTOVER),
     (errors.CutoverRefused, ExitCode.CUTOVER),
+    (errors.RepeatedFailure, ExitCode.CUTOVER),
     (errors.Interrupted, ExitCode.INTERRUPTED),
 )
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
     """The exit code of ``error``; whatever is not ours is :attr:`ExitCode.INTERNAL`."""
+    if isinstance(error, errors.RepeatedFailure) and error.code in list(ExitCode)[1:]:
+        return ExitCode(error.code)
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code

@@ -46,6 +46,9 @@ Kind = Literal["live", "rehearsal", "cold"]
 """Of a snapshot: with Plex running, its files may change under it; the same, but of databases it
 has consistent copies; with Plex stopped, nothing may change."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Text = Annotated[str, msgspec.Meta(max_length=1000)]
+Code = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Circumstances = Annotated[dict[Text, Text], msgspec.Meta(max_length=16)]
 CutoverName = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 CutoverPhase = Literal["idle", "stopping", "stopped", "committing", "committed", "undoing"]
 """Of Plex on the VM; see docs/cutover.md."""
@@ -139,6 +142,21 @@ class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):
     about: Annotated[str, msgspec.Meta(max_length=MAX_ABOUT)]
 
 
+class StopFailure(msgspec.Struct, frozen=True):
+    """A failure while Plex was stopped that a retry meets again, unless something changes."""
+
+    code: Code
+    """Exit code of the pull."""
+    what: Text
+    hint: Text
+    at: Text
+    """When it happened: RFC 3339, UTC."""
+    circumstances: Circumstances
+    """What it depends on, by name: the puller's version, its options, the volume and so on."""
+    available: Count = 0
+    """Bytes that the volume could still take, if it was full; otherwise 0."""
+
+
 class CutoverRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST /v1/cutover`: Plex is to be stopped, and to stay so for this puller."""
 
@@ -146,6 +164,19 @@ class CutoverRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Made up by the puller, so that it can ask again when an answer was lost."""
     puller: Annotated[str, msgspec.Meta(max_length=300)]
     """Who that is, for people."""
+    max_seconds: Seconds = 0.0
+    """How long Plex may stay stopped in all, however often the lease is renewed; 0: no limit."""
+    circumstances: Circumstances = {}
+    """As in a :class:`StopFailure`; the same as in the last one: Plex is not stopped."""
+    retry: bool = False
+    """Stop Plex although an earlier failure or a pause says no."""
+
+
+class UndoRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Optional body of `DELETE /v1/cutover/{id}`."""
+
+    failure: StopFailure | None = None
+    """Why, if a retry would meet it again."""
 
 
 class CommitRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -170,6 +201,14 @@ class CutoverStanding(msgspec.Struct, frozen=True):
     """What was committed."""
     why: str
     """Why the last one ended, while idle or undoing."""
+    failure: StopFailure | None = None
+    """What must change before Plex is stopped again."""
+    stops: Count = 0
+    """How often Plex was stopped in a row without a commit."""
+    pause: Seconds = 0.0
+    """That have to pass before Plex is stopped again."""
+    agent: str = ""
+    """The agent's version and settings, as one of the circumstances of a failure."""
 
 
 class Problem(msgspec.Struct):

@@ -86,6 +86,7 @@ class CutoverMachine(RuleBasedStateMachine):
         self.world.start_agent()
         self._rest()
         self.one_end()
+        self.world.wait(3600.0)  # the longest pause after stops that came to nothing
         ended = self.world.pull()
         assert ended == "done", ended
         assert self.world.published == self.world.version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,10 @@ def test_first_error_is_reported_when_the_start_fails_too(
     assert cutover.standing().phase == "undoing"
     assert "Plex Transcoder" in cutover.standing().why
     systemd.skips(now=False)
-    cutover.tend()
+    deadline = time.monotonic() + 20
+    while cutover.standing().phase == "undoing":
+        assert time.monotonic() < deadline
+        cutover.tend()
     assert cutover.standing().phase == "idle"
     assert systemd.is_running()
 

@@ -15,7 +15,11 @@ from shared import protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.protocol import CutoverRequest, CutoverStanding
+    from shared.protocol import CutoverRequest, CutoverStanding, StopFailure
+
+_SETTLE_SECONDS = 90.0
+"""That an earlier undo gets to see Plex running, before another stop is refused."""
+_GLANCE = 0.5
 
 
 class Control(Protocol):
@@ -33,7 +37,7 @@ class Control(Protocol):
     def commit(self, name: str, snapshot: str) -> CutoverStanding:
         """Put the fence up."""
 
-    def undo(self, name: str, why: str) -> CutoverStanding:
+    def undo(self, name: str, why: str, failure: StopFailure | None) -> CutoverStanding:
         """Start Plex again."""
 
 
@@ -67,9 +71,16 @@ class CutoverEndpoints:
     async def begin(self, request: web.Request) -> web.Response:
         """Plex has stopped when the answer comes."""
         wanted = await read_body(request, protocol.CutoverRequest)
-        stop = asyncio.to_thread(self._begin, wanted)
         location = protocol.cutover_path(wanted.id)
-        return _json(await patiently(request, stop), 201, {"Location": location})
+        return _json(await patiently(request, self._stop(wanted)), 201, {"Location": location})
+
+    async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
+        """Wait for the end of an earlier undo, and stop Plex."""
+        for _ in range(int(_SETTLE_SECONDS / _GLANCE)):
+            if (await asyncio.to_thread(self._control.standing)).phase != "undoing":
+                break
+            await asyncio.sleep(_GLANCE)
+        return await asyncio.to_thread(self._begin, wanted)
 
     def _begin(self, wanted: protocol.CutoverRequest) -> CutoverStanding:
         # A library that was moved since the last scan is found before Plex is stopped for it.
@@ -87,9 +98,12 @@ class CutoverEndpoints:
         return _json(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
 
     async def undo(self, request: web.Request) -> web.Response:
-        """Plex runs again, if it ran before."""
-        name, why = request.match_info["cutover"], "the puller gave up"
-        undo = asyncio.to_thread(self._control.undo, name, why)
+        """Start Plex again, if it ran before; the phase is idle once it was seen running."""
+        failure = None
+        if request.can_read_body:
+            failure = (await read_body(request, protocol.UndoRequest)).failure
+        why = "the puller gave up" if failure is None else f"the pull failed: {failure.what}"
+        undo = asyncio.to_thread(self._control.undo, request.match_info["cutover"], why, failure)
         return _json(await patiently(request, undo))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,8 +23,17 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def witness_folder(state: str) -> str:
+    """Return the folder that has a second copy of the record and of the fence.
+
+    It is beside the state folder, not in it: whoever restores, empties or loses that one leaves
+    this one as it is.
+    """
+    return f"{os.path.abspath(state)}-witness"
+
+
 class Fence:
-    """The file that keeps systemd from starting Plex.
+    """The file that keeps systemd from starting Plex; two of them where there is a witness folder.
 
     Args:
         state: the agent's state folder, in which it is.
@@ -32,10 +41,15 @@ class Fence:
 
     def __init__(self, state: str) -> None:
         self.path = os.path.join(state, "fence")
+        self._witness = witness_folder(state)
 
     def is_up(self) -> bool:
-        """Whether it is there."""
-        return os.path.lexists(self.path)
+        """Whether one is there: that is enough."""
+        return any(os.path.lexists(path) for path in self._paths())
+
+    def is_whole(self) -> bool:
+        """Return whether each is there that can be."""
+        return all(os.path.lexists(path) for path in self._paths())
 
     def put_up(self, puller: str) -> None:
         """Have it there, durably.
@@ -44,7 +58,8 @@ class Fence:
             OSError: it cannot be written.
         """
         about = f"Moved to {puller}. The way back: plexodus-agent undo\n"
-        write_durably(self.path, about.encode(), 0o644)
+        for path in self._paths():
+            write_durably(path, about.encode(), 0o644)
 
     def take_down(self) -> None:
         """Have it gone, durably.
@@ -52,13 +67,18 @@ class Fence:
         Raises:
             OSError: it cannot be removed.
         """
-        if self.is_up():
-            os.unlink(self.path)
-            fsync_folder(os.path.dirname(self.path))
+        for path in self._paths():
+            if os.path.lexists(path):
+                os.unlink(path)
+                fsync_folder(os.path.dirname(path))
+
+    def _paths(self) -> list[str]:
+        second = [os.path.join(self._witness, "fence")] if _is_usable(self._witness) else []
+        return [self.path, *second]
 
 
 class CutoverRecord:
-    """``cutover.json`` and ``cutover.lock`` in the agent's state folder.
+    """``cutover.json`` and ``cutover.lock`` in the agent's state folder, and the witness's copy.
 
     Args:
         state: that folder.
@@ -67,33 +87,51 @@ class CutoverRecord:
     def __init__(self, state: str) -> None:
         self._path = os.path.join(state, "cutover.json")
         self._lock = os.path.join(state, "cutover.lock")
+        self._witness = witness_folder(state)
+        self._copy = os.path.join(self._witness, "cutover.json")
 
     def load(self) -> Cutover:
         """Read it; where there is none, there was no cutover yet.
 
+        Of the two copies the later one counts: the state folder may have been restored from a
+        backup since, or be empty.
+
         Raises:
             StorageError: it cannot be read.
         """
+        copy = None
+        with suppress(StorageError):
+            copy = _read(self._copy)
         try:
-            with open(self._path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=Cutover)
-        except FileNotFoundError:
-            return Cutover()
-        except msgspec.MsgspecError as error:
-            raise StorageError(
-                f"the record of the cutover cannot be read ({error})",
-                path=self._path,
-                hint="It is written in one step, so something else changed it. Is Plex running? If"
-                " it shall, remove this file and the file called fence, and start it.",
-            ) from error
+            own = _read(self._path)
+        except StorageError:
+            if copy is None:
+                raise
+            own = None
+        return max((each for each in (own, copy) if each), key=_serial, default=Cutover())
 
-    def save(self, cutover: Cutover) -> None:
-        """Write it, durably.
+    def is_behind(self) -> bool:
+        """Return whether the state folder has not what the witness has."""
+        try:
+            copy, own = _read(self._copy), _read(self._path)
+        except StorageError:
+            return True
+        return copy is not None and (own is None or own.serial < copy.serial)
+
+    def save(self, cutover: Cutover) -> Cutover:
+        """Write it, durably; return it as it was written.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_durably(self._path, msgspec.json.encode(cutover))
+        cutover = msgspec.structs.replace(cutover, serial=cutover.serial + 1)
+        content = msgspec.json.encode(cutover)
+        with suppress(OSError):  # a sandbox without the package's second folder
+            os.mkdir(self._witness, 0o700)
+        write_durably(self._path, content)
+        if _is_usable(self._witness):
+            write_durably(self._copy, content)
+        return cutover
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -102,9 +140,42 @@ class CutoverRecord:
         Raises:
             OSError: there can be no lock.
         """
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(self._lock, flags, 0o600)
+        except FileNotFoundError:  # the state folder is gone: Plex is started all the same
+            fd = os.open(os.path.join(self._witness, "cutover.lock"), flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
+
+
+def _is_usable(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def _serial(cutover: Cutover) -> int:
+    return cutover.serial
+
+
+def _read(path: str) -> Cutover | None:
+    """Return what is there; None where nothing is.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Cutover)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"the record of the cutover cannot be read ({error})",
+            path=path,
+            hint="It is written in one step, so something else changed it. Find out whether the"
+            " library has moved. If Plex is to run here, remove this file, then run"
+            " 'plexodus-agent undo' and start Plex.",
+        ) from error

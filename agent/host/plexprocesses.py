@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 
 from shared.errors import printable
 
 _FOLDER = b"/usr/lib/plexmediaserver/"
+_SQLITE = _FOLDER + b"Plex SQLite"
+_READ_ONLY = re.compile(rb"file:.*[?&](mode=ro|immutable=1)(&|$)|-readonly", re.DOTALL)
+"""An argument by which it opens a database without writing: such as our own checks have."""
+_INTERPRETER = re.compile(rb"Plex|(python|perl|ruby|node|lua|(ba|da|z|k|)sh\n)")
+"""Names of processes whose second word is a program. Of others, as of 'less', it is a file."""
 _SHOWN = 80
 
 
@@ -15,7 +21,8 @@ def processes_of(unit: str, proc: str = "/proc") -> list[str]:
     """Number and command line of each.
 
     A scanner or transcoder has its own name, but is in the unit's control group (cgroups(7)), and
-    started from the same folder. A pid file proves nothing, in either direction.
+    started from the same folder. A pid file proves nothing, in either direction. A check of a
+    database that only reads, as 'plexodus-agent preflight' makes it, is not Plex.
 
     Args:
         unit: of systemd; empty: there is none.
@@ -29,10 +36,23 @@ def processes_of(unit: str, proc: str = "/proc") -> list[str]:
             command = _read(os.path.join(proc, name, "cmdline"))
             groups = _read(os.path.join(proc, name, "cgroup")) if unit else b""
             arguments = command.split(b"\0")[:2]  # the second: of an interpreter
-            is_plex = any(each.startswith(_FOLDER) for each in arguments)
+            is_plex = not _only_reads(command) and (
+                arguments[0].startswith(_FOLDER)
+                or (arguments[-1].startswith(_FOLDER) and _is_interpreter(proc, name))
+            )
             if (is_plex or _is_in(groups, unit)) and not _is_dead(proc, name):
                 found.append(f"{name} ({printable(b' '.join(arguments))[:_SHOWN].strip()})")
     return found
+
+
+def _only_reads(command: bytes) -> bool:
+    """Return whether it is Plex's SQLite on a database that it cannot write."""
+    program, *arguments = command.split(b"\0")
+    return program == _SQLITE and any(_READ_ONLY.match(each) for each in arguments)
+
+
+def _is_interpreter(proc: str, name: str) -> bool:
+    return _INTERPRETER.match(_read(os.path.join(proc, name, "comm"))) is not None
 
 
 def _is_in(groups: bytes, unit: str) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Protocol
 
 from agent.host.plexprocesses import processes_of
 from agent.host.plexserver import is_running as is_listening
 from agent.host.polkit import PLEX_UNIT, check_rights
-from agent.host.stateowner import program_user
+from agent.host.stateowner import agent_user, can_execute, program_user
 from shared.errors import CutoverRefused, printable
 
 if TYPE_CHECKING:
@@ -32,6 +34,18 @@ _GLANCE = 0.2
 _ELSE = "Or stop Plex yourself, and pull with --no-cutover."
 
 
+class CommandFailed(CutoverRefused):
+    """A command that has ended badly, or was not there: what it was for has not begun."""
+
+
+class Sight(Enum):
+    """What can be seen of Plex from here."""
+
+    RUNS = "it runs, and nothing stops it"
+    PRESENT = "something of it is there, but a stop may be under way"
+    GONE = "nothing of it can be seen"
+
+
 class PlexService(Protocol):
     """What a cutover needs of it. All of it may block."""
 
@@ -45,6 +59,15 @@ class PlexService(Protocol):
     def may_run(self) -> bool:
         """The same, but also where that cannot be told."""
 
+    def look(self) -> Sight:
+        """Return what can be seen of it."""
+
+    def is_stop_under_way(self) -> bool:
+        """Return whether what :meth:`stop` has begun in this process has not ended yet."""
+
+    def give_up_stop(self) -> None:
+        """End what :meth:`stop` has begun in this process, if it has not ended yet."""
+
     def run(self) -> str:
         """A name for its last start; empty where nobody keeps one."""
 
@@ -56,7 +79,8 @@ class PlexService(Protocol):
             ending: once it is set, there is no time any more.
 
         Raises:
-            CutoverRefused: it could not be, in this time.
+            CutoverRefused: it could not be, in this time. The stop may go on all the same:
+                killing the client of a container engine does not end it.
         """
 
     def start(self) -> None:
@@ -100,6 +124,20 @@ class SystemdUnit:
         """As systemd can tell."""
         return self.is_running()
 
+    def look(self) -> Sight:
+        """Return what systemd knows: a unit with a job is about to change."""
+        state = self._show("ActiveState")
+        if state == "active" and self._show("Job") in ("", "0"):
+            return Sight.RUNS
+        return Sight.GONE if state in ("inactive", "failed", "") else Sight.PRESENT
+
+    def is_stop_under_way(self) -> bool:
+        """Return False: :meth:`look` shows systemd's job, whoever has ordered it."""
+        return False
+
+    def give_up_stop(self) -> None:
+        """Do nothing: an order to start takes the place of the job."""
+
     def run(self) -> str:
         """The invocation id (systemd.exec(5)): another one with each start, none after a boot."""
         return self._show("InvocationID")
@@ -113,7 +151,7 @@ class SystemdUnit:
 
         One that was not stopped is not started: where polkit refuses one, it refuses the other.
         """
-        if self._show("ActiveState") == "active" and self._show("Job") in ("", "0"):
+        if self.look() is Sight.RUNS:
             return
         self._order("start", _SECONDS)
         if not self.is_running():  # systemctl succeeds where a condition has the start skipped
@@ -169,7 +207,9 @@ class SystemdUnit:
 
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
         hint = f"The journal says more: journalctl -u {self.unit}. {_ELSE}"
-        _run(self._ordering(verb), seconds, f"{self.unit} did not {verb}", hint, ending)
+        failed = f"{self.unit} did not {verb}"
+        patience = None if ending is None else _Patience(ending)
+        _run(self._ordering(verb), seconds, failed, hint, patience)
 
     def _ordering(self, verb: str) -> list[str]:
         return ["systemctl", "--no-ask-password", verb, "--", self.unit]
@@ -186,6 +226,8 @@ class Commands:
 
     stopping: Sequence[str]
     starting: Sequence[str]
+    _stops: list[subprocess.Popen[bytes]] = field(default_factory=list, compare=False, repr=False)
+    """Those that took longer than their time and may still be under way."""
 
     def is_running(self) -> bool:
         """By its processes and its port, where these can be seen."""
@@ -195,13 +237,30 @@ class Commands:
         """In a container of its own it may not be seen: so it is stopped, and started again."""
         return True
 
+    def look(self) -> Sight:
+        """Return whether processes or the port can be seen; a stop of them cannot."""
+        return Sight.PRESENT if self.left() else Sight.GONE
+
+    def is_stop_under_way(self) -> bool:
+        """Return whether a stop_command that took too long still runs."""
+        self._stops[:] = [each for each in self._stops if each.poll() is None]
+        return bool(self._stops)
+
+    def give_up_stop(self) -> None:
+        """Kill a stop_command that still runs."""
+        for each in self._stops:
+            each.kill()
+            each.wait()
+        self._stops.clear()
+
     def run(self) -> str:
         """Nobody keeps one."""
         return ""
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """Run the one."""
-        _run(self.stopping, seconds, "the stop_command of the settings failed", _ELSE, ending)
+        """Run the one; where it takes too long, let it end, since what it began goes on."""
+        failed = "the stop_command of the settings failed"
+        _run(self.stopping, seconds, failed, _ELSE, _Patience(ending, self._stops))
 
     def start(self) -> None:
         """Run the other, unless it has gone on and Plex runs."""
@@ -216,7 +275,17 @@ class Commands:
         return _left("")
 
     def check_fence(self, path: str) -> None:
-        """What is stopped by a command is started by nobody but a command."""
+        """Make sure that both programs are there; nobody starts Plex but by a command."""
+        user = agent_user(os.path.dirname(path))
+        for setting, command in (("stop", self.stopping), ("start", self.starting)):
+            program = shutil.which(command[0], os.F_OK) or command[0]
+            if not can_execute(program, user):
+                raise CutoverRefused(
+                    f"{setting}_command cannot be run: its program is missing, or the agent's user"
+                    " may not execute it",
+                    path=program,
+                    hint=f"Correct {setting}_command in the agent's settings, and restart it.",
+                )
 
 
 def plex_service(unit: str, stopping: Sequence[str], starting: Sequence[str]) -> PlexService:
@@ -235,8 +304,18 @@ def _left(unit: str) -> list[str]:
     return [*left, "something listens on Plex' port"] if is_listening() else left
 
 
+@dataclass(frozen=True)
+class _Patience:
+    """What becomes of a stop that takes too long."""
+
+    ending: Event
+    """Once it is set, there is no time any more."""
+    left_running: list[subprocess.Popen[bytes]] | None = None
+    """Where it goes then; None: it is killed."""
+
+
 def _run(
-    command: Sequence[str], seconds: float, failed: str, hint: str, ending: Event | None = None
+    command: Sequence[str], seconds: float, failed: str, hint: str, stop: _Patience | None = None
 ) -> str:
     """What it prints. What it leaves running in the background is not waited for.
 
@@ -251,31 +330,41 @@ def _run(
                 env=os.environ | {"LC_ALL": "C"}, user=user, group=group,
             )  # fmt: skip
         except OSError as error:
-            raise CutoverRefused(f"{failed} ({error.strerror})", path=command[0]) from error
-        with process:
-            _wait(process, seconds, failed, hint, ending)
+            raise CommandFailed(f"{failed} ({error.strerror})", path=command[0]) from error
+        _wait(process, seconds, failed, hint, stop)
         if process.returncode != 0:
             said = printable(_content(err).strip()[-500:])
-            raise CutoverRefused(
+            raise CommandFailed(
                 f"{failed} ({said or f'exit code {process.returncode}'})", hint=hint
             )
         return _content(out)
 
 
 def _wait(
-    process: subprocess.Popen[bytes], seconds: float, failed: str, hint: str, ending: Event | None
+    process: subprocess.Popen[bytes], seconds: float, failed: str, hint: str, stop: _Patience | None
 ) -> None:
     deadline = time.monotonic() + seconds
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GLANCE)
             return
-        if ending is not None and ending.is_set():
+        is_ending = stop is not None and stop.ending.is_set()
+        if not is_ending and time.monotonic() < deadline:
+            continue
+        if stop is not None and stop.left_running is not None:
+            stop.left_running.append(process)
+        else:
             process.kill()
+            process.wait()
+        if is_ending:
             raise CutoverRefused(f"{failed} before the agent was stopped itself")
-        if time.monotonic() > deadline:
-            process.kill()
+        if stop is None:
             raise CutoverRefused(f"{failed} within {seconds:.0f} s", hint=hint)
+        raise CutoverRefused(
+            f"{failed} within {seconds:.0f} s (stop_seconds)",
+            hint=f"If Plex needs longer, raise stop_seconds in the agent's settings and restart the"
+            f" agent. {hint}",
+        )
 
 
 def _scratch() -> IO[bytes]:

@@ -119,6 +119,22 @@ _MAX_JOBS = 16
     help="Bring what has changed while Plex runs, pass after pass, until it would be down for no"
     " longer than this, or the passes get no shorter.",
 )
+@click.option(
+    "--max-downtime",
+    envvar="PLEXODUS_MAX_DOWNTIME",
+    metavar="SECONDS",
+    type=click.FloatRange(1, 7 * 86_400),
+    default=3600.0,
+    show_default=True,
+    help="Have Plex started again, and exit with 17, if it was stopped for this long.",
+)
+@click.option(
+    "--retry-failed",
+    envvar="PLEXODUS_RETRY_FAILED",
+    is_flag=True,
+    help="Have Plex stopped although the last pull failed after that, and nothing has changed that"
+    " the puller can see.",
+)
 @told_to_watch
 @version_gated
 @DATABASE_CHECK
@@ -149,6 +165,8 @@ def pull(
     version_policy: str,
     database_check: str,
     downtime: float,
+    max_downtime: float,
+    retry_failed: bool,
     mappings: tuple[str, ...],
     applies: bool,
 ) -> None:
@@ -180,6 +198,8 @@ def pull(
 
     if rehearse and until == "ready":
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
+    if max_downtime < downtime:
+        raise click.UsageError("--max-downtime is less than --downtime: raise it.")
     progress = PullProgress()
     with reported(progress, status_configmap), ExitStack() as stack:
         if is_over(target, rehearse=rehearse):
@@ -200,6 +220,8 @@ def pull(
             rehearse=rehearse,
             until_ready=until == "ready",
             downtime=downtime,
+            max_downtime=max_downtime,
+            retry_failed=retry_failed,
             gate=VersionGate(plex_version, VersionPolicy(version_policy)),
             database_check=DatabaseCheck(database_check),
         )

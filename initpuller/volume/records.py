@@ -10,7 +10,7 @@ import msgspec
 from shared.durable import write_durably
 from shared.errors import StorageError, storage_error
 from shared.plexlibrary import ServerFacts
-from shared.protocol import Library, Snapshot
+from shared.protocol import Library, Snapshot, StopFailure
 
 if TYPE_CHECKING:
     from initpuller.volume.layout import Layout
@@ -75,6 +75,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """What Plex on the VM was stopped by, if it was."""
     databases: dict[str, str] = {}
     """As in the receipt."""
+    failure: StopFailure | None = None
+    """While Plex was stopped for us, if a retry would meet it again."""
     top_mode: int = 0o755
     """From committing on: the mode of the library's own folder."""
     receipt: Receipt | None = None

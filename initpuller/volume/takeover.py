@@ -63,6 +63,7 @@ def take_over(
         reown=old.reown or old.owner != str(ownership),
         prune=True,
         cutover=old.cutover,
+        failure=old.failure,
     )
     before = old.snapshot.id
     old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from initpuller.wire import answers
 from shared import protocol
 
 if TYPE_CHECKING:
+    import msgspec
+
     from initpuller.wire.client import AgentClient
-    from shared.protocol import CutoverStanding
+    from shared.protocol import CutoverStanding, StopFailure
 
 
 class CutoverClient:
@@ -31,7 +32,7 @@ class CutoverClient:
         """
         return await self._ask("GET", protocol.CUTOVER)
 
-    async def stop(self, name: str) -> CutoverStanding:
+    async def stop(self, request: protocol.CutoverRequest) -> CutoverStanding:
         """Have Plex stopped; asked again with the same name, nothing more happens.
 
         Raises:
@@ -39,8 +40,7 @@ class CutoverClient:
             CutoverEnded: the one of this name is over.
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        body = protocol.CutoverRequest(name, socket.gethostname())
-        return await self._ask("POST", protocol.CUTOVER, body, answers.CREATED)
+        return await self._ask("POST", protocol.CUTOVER, request, answers.CREATED)
 
     async def renew(self, name: str) -> CutoverStanding:
         """Have it kept stopped for the whole time of a lease again.
@@ -60,21 +60,22 @@ class CutoverClient:
         """
         return await self._ask("PUT", protocol.commit_path(name), protocol.CommitRequest(snapshot))
 
-    async def undo(self, name: str) -> CutoverStanding:
-        """Have it started again.
+    async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
+        """Have it started again, because of ``failure`` if a retry would meet that again.
 
         Raises:
             CutoverEnded: the one of this name is over, or committed.
             CutoverRefused: it does not start; the agent tries again.
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self._ask("DELETE", protocol.cutover_path(name))
+        body = None if failure is None else protocol.UndoRequest(failure)
+        return await self._ask("DELETE", protocol.cutover_path(name), body)
 
     async def _ask(
         self,
         method: str,
         route: str,
-        body: protocol.CutoverRequest | protocol.CommitRequest | None = None,
+        body: msgspec.Struct | None = None,
         expected: int = answers.OK,
     ) -> CutoverStanding:
         return await self._client.ask(method, route, protocol.CutoverStanding, expected, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.host.plexservice import Sight
 from shared.errors import CutoverRefused
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ class MadeUpPlex:
     def may_run(self) -> bool:
         """As systemd can tell."""
         return self.running
+
+    def look(self) -> Sight:
+        """As systemd sees it: at once."""
+        return Sight.RUNS if self.running else Sight.GONE
+
+    def is_stop_under_way(self) -> bool:
+        """It stops at once, or not at all."""
+        return False
+
+    def give_up_stop(self) -> None:
+        """There is none."""
 
     def run(self) -> str:
         """As ``InvocationID``."""

@@ -7,12 +7,12 @@ import hashlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from initpuller.volume import records
 from initpuller.volume.records import State, load_state
 from shared.errors import AgentUnreachable, SourceChanged
-from shared.protocol import CutoverRequest, CutoverStanding, Library, Snapshot
+from shared.protocol import CutoverRequest, CutoverStanding, Library, Snapshot, StopFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ class MadeUpPasses:
     """Copies the version into staging."""
 
     version = None
+    databases: ClassVar[dict[str, str]] = {}
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -89,9 +90,9 @@ class MadeUpWire:
         """See :class:`initpuller.wire.cutover.CutoverClient`, here and below."""
         return self._ask(lambda control: control.standing())
 
-    async def stop(self, name: str) -> CutoverStanding:
+    async def stop(self, request: CutoverRequest) -> CutoverStanding:
         """Stop."""
-        return self._ask(lambda control: control.begin(CutoverRequest(name, "pod")))
+        return self._ask(lambda control: control.begin(request))
 
     async def renew(self, name: str) -> CutoverStanding:
         """Renew."""
@@ -101,9 +102,9 @@ class MadeUpWire:
         """Commit."""
         return self._ask(lambda control: control.commit(name, snapshot))
 
-    async def undo(self, name: str) -> CutoverStanding:
+    async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
         """Undo."""
-        return self._ask(lambda control: control.undo(name, "asked for"))
+        return self._ask(lambda control: control.undo(name, "asked for", failure))
 
     def _ask(self, work: Callable[[CutoverControl], CutoverStanding]) -> CutoverStanding:
         world = self.world

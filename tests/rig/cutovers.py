@@ -40,7 +40,7 @@ def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> No
 
 def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
     """Not committed, Plex running, nothing published."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while phase(agent) == "undoing":
         assert time.monotonic() < deadline
     assert phase(agent) == "idle"

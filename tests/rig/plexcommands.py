@@ -35,7 +35,8 @@ _STOP = """\
 #!/bin/sh
 echo stop >> "{here}/story"
 pid=$(cat "{here}/pid") || exit 0
-[ -e "{here}/stubborn" ] || kill "$pid"
+[ -e "{here}/stubborn" ] && {{ sleep 8; exit 0; }}
+kill "$pid"
 while kill -0 "$pid" 2>/dev/null && ! grep -q "^State:.Z" "/proc/$pid/status"; do sleep 0.01; done
 rm -f "{here}/pid"
 """

@@ -21,6 +21,7 @@ _, SCHEMAS = msgspec.json.schema_components(
         protocol.PullerEvent,
         protocol.CutoverRequest,
         protocol.CommitRequest,
+        protocol.UndoRequest,
         protocol.CutoverStanding,
         protocol.SnapshotRequest,
         protocol.Snapshot,

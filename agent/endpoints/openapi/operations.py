@@ -222,9 +222,9 @@ def _scan() -> Json:
     return _with_body(operation, protocol.SnapshotRequest)
 
 
-def _with_body(operation: Json, kind: type[msgspec.Struct]) -> Json:
+def _with_body(operation: Json, kind: type[msgspec.Struct], *, required: bool = True) -> Json:
     operation["requestBody"] = {
-        "required": True,
+        "required": required,
         "description": "Read as JSON, whatever its Content-Type.",
         "content": {_JSON: {"schema": schema(kind)}},
     }
@@ -239,12 +239,13 @@ def _cutover() -> Json:
     begun = {"201": _body("Plex has stopped.", standing, headers("Location"))} | failures
     begun |= _failures("404")
     stop = _operation("stop", "Stop Plex, and keep it stopped as long as the lease holds", begun)
+    undo = _operation("undo", "Start Plex again, if it ran before", done | failures | named)
     commit = _operation("commit", "Keep Plex stopped for good", done | failures | named)
     return {
         protocol.CUTOVER: _get("cutover", answers, done | _failures(*_ALL))
         | {"post": _with_body(stop, protocol.CutoverRequest)},
         protocol.cutover_path(name): {
-            "delete": _operation("undo", "Start Plex again, if it ran before", done | named)
+            "delete": _with_body(undo, protocol.UndoRequest, required=False)
         },
         protocol.lease_path(name): {"put": _operation("renew", "Renew the lease", done | named)},
         protocol.commit_path(name): {"put": _with_body(commit, protocol.CommitRequest)},
