@@ -363,7 +363,7 @@ class CutoverControl:
         if cutover.was_running and not self._restart.is_done(cutover):
             return cutover
         over = self._record.save(ended(cutover))
-        does = "Plex was started again" if cutover.was_running else "Plex was not running before"
+        does = "Plex runs" if cutover.was_running else "Plex was not running before"
         self._tell("undone", f"The cutover is undone: {does}")
         return over
 
