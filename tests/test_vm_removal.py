@@ -79,7 +79,7 @@ def test_plex_upgraded_while_the_fence_is_up(moved: VirtualMachine) -> None:
     moved.wait_for(f"systemctl is-active {AGENT}")
     assert not is_running(moved)
     said = moved.run("systemctl", "status", UNIT, check=False).stdout
-    assert "/var/lib/plexodus/fence was not met" in said
+    assert "/fence was not met" in said
 
 
 def test_agent_upgraded_after_the_move(moved: VirtualMachine) -> None:
