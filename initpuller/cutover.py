@@ -4,7 +4,7 @@ What the volume says decides what a killed puller's next run does (docs/cutover.
 
 - ``transferring`` with a cutover's name: Plex may be stopped for us; if it is, it is started again
 - ``committing``: all is verified, and the agent may have committed: it is asked before all else
-- ``publishing``: it has; nothing but the volume is needed any more
+- ``publishing``: it had; it is asked whether that is still so (:mod:`initpuller.pending`)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import structlog
 
 from initpuller.stopterms import StopTerms
 from initpuller.volume.records import load_state, save_state
+from initpuller.volume.unpublish import unpublish
 from shared.checks import duration
 from shared.errors import (
     AgentUnreachable,
@@ -46,6 +47,10 @@ _RENEWALS = 4
 """In the time of one lease; each may take as long as lies between two."""
 _SOON = 1.0
 """Seconds after a renewal that failed."""
+_FRESH_SECONDS = 2.0
+"""An older answer is no ground for publishing: this process may have been frozen since."""
+_ASKS = 3
+"""Times that the agent is asked before its answers count as too slow."""
 
 
 class CutoverWire(Protocol):
@@ -90,6 +95,8 @@ class Cutover:
         self._retrier = retrier
         self._is_in_doubt = False
         self._since: float | None = None
+        self._committed_at: float | None = None
+        """When the request was sent whose answer said last that the cutover is committed."""
 
     def downtime(self) -> float | None:
         """Seconds since this run knew that Plex had stopped for it; None if it was not told so."""
@@ -101,17 +108,19 @@ class Cutover:
         What that run brought is read back first, and Plex is not down for it.
 
         Raises:
-            CutoverRefused: it does not start; the agent tries again.
+            CutoverRefused: this library has moved already, or Plex does not start.
             PlexodusError: the agent cannot be asked.
         """
         state = load_state(self._layout)
-        if state is None or not state.cutover:
-            return
-        name = state.cutover
         standing = await self._retrier.run("where the cutover stands", self._wire.standing)
-        if standing.id == name and standing.phase in ("stopping", "stopped"):
-            with suppress(CutoverEnded):
-                await self._retrier.run("the cutover's end", lambda: self._wire.undo(name))
+        if standing.phase == "committed":
+            raise CutoverRefused(
+                f"on the VM: this library has moved already, {standing.since}, to"
+                f" {standing.puller}",
+                hint="To run Plex on the VM again, run 'plexodus-agent undo' there.",
+            )
+        if state is not None and state.cutover == standing.id:
+            await self._undo_unless_over(standing)
 
     async def check_repeated(self) -> None:
         """Make sure that Plex is not stopped for a failure that is known already.
@@ -130,26 +139,85 @@ class Cutover:
         retry = terms.check(standing, None if state is None else state.failure)
         self._terms = replace(terms, retry_failed=retry)
 
-    async def withdraw(self, state: State) -> None:
-        """Take back what an earlier run was about to commit: this one shall not end the move.
+    async def withdraw(self, name: str) -> None:
+        """Undo what an earlier run was about to commit: this run must not end the move.
 
         Args:
-            state: of the volume, which says ``committing``.
+            name: of the cutover.
 
         Raises:
             CutoverRefused: it was committed.
             PlexodusError: the agent cannot be asked.
         """
         standing = await self._retrier.run("where the cutover stands", self._wire.standing)
-        if standing.id == state.cutover and standing.phase in ("committing", "committed"):
+        if standing.id != name:
+            return
+        if standing.phase in ("committing", "committed"):
             raise CutoverRefused(
                 "this library has moved, and Plex on the VM stays stopped",
                 path=self._layout.staging,
                 hint="Run pull without --rehearse and --until: it publishes what is here.",
             )
-        state.phase, state.receipt = "transferring", None
-        save_state(self._layout, state)
-        await self.end_earlier()
+        await self._undo_unless_over(standing)
+
+    async def _undo_unless_over(self, standing: CutoverStanding) -> None:
+        if standing.phase in ("stopping", "stopped"):
+            with suppress(CutoverEnded):
+                await self._retrier.run("the cutover's end", lambda: self._wire.undo(standing.id))
+
+    async def release(self) -> None:
+        """Have Plex started again at once if it is stopped for this move and not committed.
+
+        An agent that cannot be reached does it when the lease expires.
+
+        Raises:
+            CutoverRefused: Plex does not start; the agent tries again.
+            PlexodusError: the agent does not accept the request.
+        """
+        state = load_state(self._layout)
+        if state is None or not state.cutover or state.phase == "publishing":
+            return
+        name = state.cutover
+        try:
+            await self._retrier.run("the cutover's end", lambda: self._wire.undo(name))
+        except CutoverEnded:
+            _log.info("the cutover is over, or committed", cutover=name)
+        except AgentUnreachable as error:
+            _log.warning("Plex starts when the lease expires", reason=str(error))
+
+    async def is_committed(self, state: State) -> bool:
+        """Return whether exactly the cutover of ``state`` is committed, as of a moment ago.
+
+        Args:
+            state: of the volume, which says ``publishing``.
+
+        Raises:
+            AgentUnreachable: it cannot be asked, or takes too long to answer.
+            PlexodusError: it does not accept the request.
+        """
+        for _ in range(_ASKS):
+            if self._is_fresh():
+                return True
+            standing = await self._retrier.run("whether it is still committed", self._standing)
+            if (standing.id, standing.phase) != (state.cutover, "committed"):
+                return False
+        if self._is_fresh():
+            return True
+        raise AgentUnreachable(
+            f"the agent took more than {_FRESH_SECONDS:.0f} s to say whether the cutover is still"
+            " committed, each time",
+            hint="Run again when the network and both machines have less to do.",
+        )
+
+    def _is_fresh(self) -> bool:
+        asked = self._committed_at
+        return asked is not None and _boottime() - asked < _FRESH_SECONDS
+
+    async def _standing(self) -> CutoverStanding:
+        asked = _boottime()
+        standing = await self._wire.standing()
+        self._committed_at = asked if standing.phase == "committed" else None
+        return standing
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
@@ -168,6 +236,7 @@ class Cutover:
             terms.circumstances,
             terms.retry_failed,
         )
+        self._is_in_doubt = False
         try:
             standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(request))
             _expect(standing, name, "stopped")
@@ -195,15 +264,18 @@ class Cutover:
         """
         name, snapshot = state.cutover, state.snapshot.id
         self._is_in_doubt = True
+
+        async def ask() -> CutoverStanding:
+            asked = _boottime()
+            standing = await self._wire.commit(name, snapshot)
+            self._committed_at = asked
+            return standing
+
         try:
-            standing = await self._retrier.run(
-                "the commit", lambda: self._wire.commit(name, snapshot)
-            )
-            _expect(standing, name, "committed")
+            _expect(await self._retrier.run("the commit", ask), name, "committed")
         except (CutoverEnded, CutoverRefused, SnapshotGone):
             self._is_in_doubt = False
-            state.phase, state.receipt, state.cutover = "transferring", None, ""
-            save_state(self._layout, state)
+            unpublish(self._layout, state)
             raise
         state.phase, state.failure = "publishing", None
         save_state(self._layout, state)
@@ -282,6 +354,11 @@ class Cutover:
             undo = asyncio.ensure_future(self._wire.undo(name, failure))
             standing = await asyncio.shield(undo)
             _log.info("Plex is started on the VM again", phase=standing.phase)
+
+
+def _boottime() -> float:
+    """Return seconds since the machine started: time goes on in a process that is frozen."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _expect(standing: CutoverStanding, name: str, phase: CutoverPhase) -> None:

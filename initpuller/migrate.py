@@ -13,16 +13,18 @@ import structlog
 
 from initpuller.cutover import Cutover
 from initpuller.passes import Passes
+from initpuller.pending import PendingPublication
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.stopterms import StopTerms, circumstances
 from initpuller.volume import leftovers, publish
 from initpuller.volume.amend import amend
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.findings import finished, is_out_of_the_way, look
-from initpuller.volume.layout import Layout, locked, open_layout
-from initpuller.volume.records import load_state, save_state
-from initpuller.volume.rehearsal import take_back
+from initpuller.volume.findings import finished, is_out_of_the_way, look, name_taken
+from initpuller.volume.layout import USUAL_NAME, Layout, locked, open_layout
+from initpuller.volume.records import load_state
+from initpuller.volume.room import make_room, require_room
+from initpuller.volume.unpublish import unpublish
 from initpuller.workers import Workers
 from shared import errors
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
@@ -81,21 +83,25 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
     with ExitStack() as stack:
         await _lock(layout, stack)
         workers = stack.enter_context(Workers(options.jobs))
-        await asyncio.to_thread(take_back, layout, rehearse=options.rehearse)
-        action = await asyncio.to_thread(look, layout, options.on_existing)
+        await asyncio.to_thread(make_room, layout)
+        action = await asyncio.to_thread(
+            look, layout, options.on_existing, rehearse=options.rehearse
+        )
         if action is Action.SKIP:
             progress.skipped()
         if action is Action.NOTHING or action is Action.SKIP:
             return
-        if action is Action.COMMIT and options.is_vouched:
-            action = Action.PUBLISH
-        await asyncio.to_thread(publish.displace, layout, options.on_existing)
-        concluded = await asyncio.to_thread(_conclude, layout, action)
+        concluded = await asyncio.to_thread(_conclude, layout, action, options.on_existing)
         if concluded is not None:
             _reach_the_end(layout, concluded, progress)
             return
-        with progress:
-            await _pull(layout, options, workers, progress)
+        try:
+            with progress:
+                await _pull(layout, options, workers, progress)
+        except errors.NoSpace:
+            # So that others, and the next run, can write.
+            await asyncio.to_thread(make_room, layout)
+            raise
 
 
 async def _lock(layout: Layout, stack: ExitStack) -> None:
@@ -165,6 +171,7 @@ class Move:
         Raises:
             PlexodusError: the library's final name is then what it was before.
         """
+        await self._clear_the_way()
         is_delta = True
         for attempt in range(_ROUNDS):
             try:
@@ -183,13 +190,33 @@ class Move:
                 await self.tell("again", f"Once more, since Plex runs: {error.what}")
         return None
 
+    async def _clear_the_way(self) -> None:
+        """End a cutover that can come to nothing, and drop a journal whose staging is gone.
+
+        Raises:
+            TargetConflict: something that is not ours took the library's name during the move.
+            PlexodusError: the volume cannot be read, or Plex does not start.
+        """
+        options, layout = self.options, self.layout
+        action = await asyncio.to_thread(
+            look, layout, options.on_existing, rehearse=options.rehearse
+        )
+        if action not in (Action.REFUSE_TAKEN, Action.BEGIN_ANEW):
+            return
+        state = load_state(layout)
+        await self.cutover.release()
+        if action is Action.BEGIN_ANEW:
+            await asyncio.to_thread(_drop, layout)
+            return
+        name = state.snapshot.library.name if state is not None else USUAL_NAME
+        raise name_taken(layout.library(name))
+
     async def _round(self, *, is_delta: bool) -> Receipt | None:
         state = load_state(self.layout)
-        if state is not None and state.phase == "committing" and state.receipt is not None:
-            if self.options.cutover and not self.options.until_ready:
-                await self._commit(state)
+        if state is not None and state.receipt is not None and not state.receipt.rehearsal:
+            pending = PendingPublication(self.layout, self.options, self.passes, self.cutover)
+            if await pending.is_due(state):
                 return await self._publish(state, state.receipt)
-            await self.cutover.withdraw(state)
         if self.options.until_ready:
             await self.passes.live(is_delta=is_delta)
             self.progress.phase("ready")
@@ -222,15 +249,32 @@ class Move:
             receipt = await asyncio.to_thread(_prepare, work, phase, self.options, version)
         finally:
             work.close()
-        if phase == "committing":
+        if is_stopped:
             await self._commit(work.state)
         return await self._publish(work.state, receipt)
 
     async def _commit(self, state: State) -> None:
+        """Have Plex stay stopped for good, unless the library's name has been taken.
+
+        Raises:
+            TargetConflict: it has; nothing was committed.
+            NoSpace: what follows could not be written down.
+            CutoverEnded: Plex runs, or has run, on the VM.
+            PlexodusError: nobody knows; the next run asks.
+        """
+        name, on_existing = state.snapshot.library.name, self.options.on_existing
+        action = await asyncio.to_thread(look, self.layout, on_existing, name)
+        if action is Action.REFUSE_TAKEN:
+            raise name_taken(self.layout.library(name))
+        await asyncio.to_thread(require_room, self.layout)
         await self.cutover.commit(state)
+        if not await self.cutover.is_committed(state):
+            await asyncio.to_thread(unpublish, self.layout, state)
+            raise errors.CutoverEnded("the move was undone on the VM right after the commit")
         self.progress.reached("Committed", "Plex stays stopped on the VM")
 
     async def _publish(self, state: State, receipt: Receipt) -> Receipt:
+        await asyncio.to_thread(publish.displace, self.layout, state, self.options.on_existing)
         await asyncio.to_thread(publish.publish, self.layout, state, receipt)
         _reach_the_end(self.layout, receipt, self.progress)
         return receipt
@@ -243,20 +287,15 @@ def _stop_terms(options: PullOptions) -> StopTerms:
     return StopTerms(options.max_downtime, options.retry_failed, known, options.target)
 
 
-def _conclude(layout: Layout, action: Action) -> Receipt | None:
-    """Do what can be done without the agent; what was published, if that was all to be done."""
+def _conclude(layout: Layout, action: Action, on_existing: OnExisting) -> Receipt | None:
+    """Publish a rehearsal that is verified: it is a copy of a moment ago, whenever that was."""
     state = load_state(layout)
-    if state is None:
+    if state is None or state.receipt is None or not state.receipt.rehearsal:
         return None
-    if action is Action.BEGIN_ANEW:
-        _drop(layout)
-    if state.receipt is None or action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
+    if action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
         return None
-    if state.phase != "publishing":
-        state.phase = "publishing"
-        save_state(layout, state)
-    step = publish.publish if action is Action.PUBLISH else publish.seal
-    step(layout, state, state.receipt)
+    publish.displace(layout, state, on_existing)
+    publish.publish(layout, state, state.receipt)
     return state.receipt
 
 

@@ -20,8 +20,9 @@ from initpuller.stopterms import MAX_DOWNTIME
 from initpuller.volume import leftovers, staging
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.filesystem import network_filesystem
-from initpuller.volume.findings import look
+from initpuller.volume.findings import look, name_taken
 from initpuller.volume.records import load_state
+from initpuller.volume.rehearsal import is_to_be_taken_back, take_back
 from initpuller.volume.space import check_space
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared import errors
@@ -187,7 +188,15 @@ class Passes:
             raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
         if snapshot.skipped:
             _log.warning("not library content, left out", paths=snapshot.skipped)
-        action = await asyncio.to_thread(look, layout, options.on_existing, name)
+        if await asyncio.to_thread(is_to_be_taken_back, layout, rehearse=options.rehearse):
+            _, contents = await self._manifest(snapshot)
+            self._refuse_useless(name, contents)
+            await asyncio.to_thread(self._take_back_rehearsal, snapshot)
+        action = await asyncio.to_thread(
+            look, layout, options.on_existing, name, rehearse=options.rehearse
+        )
+        if action is Action.REFUSE_TAKEN or (is_stopped and action is Action.SKIP):
+            raise name_taken(layout.library(name))
         if action is Action.SKIP:
             self._progress.skipped()
             return None
@@ -221,6 +230,29 @@ class Passes:
                 hint=LINKS_OUT_ADVICE,
             )
         self._are_links_told = True
+
+    def _take_back_rehearsal(self, snapshot: Snapshot) -> None:
+        """Have a rehearsal in staging again, now that neither side refuses this pull."""
+        state, options = load_state(self._layout), self._options
+        if state is not None and options.on_existing is not OnExisting.SET_ASIDE:
+            leftovers.refuse_foreign(self._layout, state, snapshot, told=False)
+        take_back(self._layout, rehearse=options.rehearse)
+
+    async def is_unchanged(self, snapshot: str) -> bool:
+        """Return whether the library on the VM is still as a snapshot with Plex stopped says.
+
+        Raises:
+            AgentUnreachable: the agent cannot be asked.
+            PlexodusError: it does not accept the request.
+        """
+        try:
+            await self._options.retrier.run(
+                "the check of the source", lambda: self._client.check(snapshot)
+            )
+        except (errors.SourceChanged, errors.SnapshotGone) as error:
+            _log.warning("the library has changed since it was verified", reason=str(error))
+            return False
+        return True
 
     async def bring(self, work: Staging) -> None:
         """Bring what a snapshot has that is not live, and verify all of it.

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.oracle import rsync_differences, sums_hold
 from rig.plexcommands import only_plex
 from rig.programs import Agent, program, running
+from rig.stateresults import away, is_published, is_untouched
 from rig.volume import (
-    RECEIPT_FILES,
-    Ended,
     cut_at,
     fingerprint,
     grow_tiny_plex,
-    left_of_pull,
     pull,
     run_puller,
 )
@@ -28,6 +25,7 @@ from shared.exitcodes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
 
 TABLE = Path(__file__).parent.parent / "docs" / "states.md"
 COMMIT = "initpuller.volume.staging.Staging.commit"
@@ -36,7 +34,9 @@ RENAME = "initpuller.volume.publish.rename_noreplace"
 SEAL = "initpuller.volume.publish.seal"
 LEFTOVERS = "initpuller.volume.publish.remove_leftovers"
 SKIP, FAIL, ASIDE = (("--on-existing", value) for value in ("skip", "fail", "set-aside"))
+CUTTING = "initpuller.cutover"
 SCAN = "POST /v1/snapshots"
+LOG = "POST /v1/log"
 CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 
 
@@ -62,14 +62,23 @@ def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], No
     return make
 
 
-def _uncommitted(target: Path, agent: Agent) -> None:
-    """A pull with cutover that ends where it would ask for the commit."""
+def _undone(_target: Path, agent: Agent) -> None:
+    """The administrator has undone whatever was moved."""
     undo = program(
         "plexodus-agent", "undo", "--config", str(agent.settings), "--state", agent.state
     )
     assert undo.returncode == 0, undo.stderr
-    with only_plex(), cut_at("initpuller.cutover.Cutover.commit"):
-        pull(target, agent, **CUTOVER)
+
+
+def _cut_over(place: str) -> Callable[[Path, Agent], None]:
+    """A pull with cutover, the first since an undo, that ends where ``place`` is called."""
+
+    def make(target: Path, agent: Agent) -> None:
+        _undone(target, agent)
+        with only_plex(), cut_at(place):
+            pull(target, agent, **CUTOVER)
+
+    return make
 
 
 def _whole(target: Path, agent: Agent) -> None:
@@ -94,6 +103,11 @@ def _foreign(target: Path, _agent: Agent) -> None:
     (target / "Library" / "mark").write_text("not ours")
 
 
+def _rehearsal(place: str) -> Callable[[Path, Agent], None]:
+    """A rehearsal that ends where ``place`` is called."""
+    return _cut(place, 1, "--rehearse")
+
+
 def _without(*names: str) -> Callable[[Path, Agent], None]:
     """Something on the volume is gone."""
 
@@ -115,20 +129,36 @@ class Row:
     """Each is tried on a volume of its own."""
     code: ExitCode = ExitCode.OK
     asks: bool = False
+    """The agent scans its library."""
+    requests: AbstractSet[str] = frozenset()
+    """All that the agent is asked where it does not scan."""
+    is_away: bool = False
+    """The agent cannot be reached."""
     publishes: bool = True
     """There is a whole library with its receipt in the end."""
+    takes_back: bool = False
+    """Nothing is published, and the volume only says any more that frames were brought."""
     aside: bool = False
     """What was there is found again under another name."""
     frames: range = field(default=range(1))
     """How many frames may be fetched."""
     says: str = ""
     cutover: bool = False
-    """The run stops Plex, and those before it did."""
+    """The run may stop Plex."""
 
 
 RESUME = _cut(COMMIT, 3)
 VERIFIED, RENAMED = _cut(PUBLISH), _cut(SEAL)
+UNCOMMITTED, STOPPED = (
+    _cut_over(f"{CUTTING}.Cutover.commit"),
+    _cut_over("initpuller.passes.Passes.bring"),
+)
+MOVED, MOVED_RENAMED = _cut_over(PUBLISH), _cut_over(SEAL)
+STANDING = {"GET /v1/cutover"}
+CHECK = {"POST /v1/snapshots/ID/check"}
+REHEARSE, READY = ("--rehearse",), ("--until", "ready")
 WARNING = "A LIBRARY THAT IS NOT OURS"
+TAKEN = "not ours has taken the library's name"
 ALL = range(4, 5)
 ROWS = (
     Row("done", (_whole,), says="everything is there"),
@@ -141,59 +171,141 @@ ROWS = (
         says="it is gone",
     ),
     Row("rehearsed", (_rehearsed,), asks=True, frames=range(5)),
-    Row("rehearsed", (_rehearsed,), (("--rehearse",),), says="everything is there"),
+    Row("rehearsed", (_rehearsed,), (REHEARSE,), says="everything is there"),
+    Row(
+        "rehearsed-refused",
+        (_rehearsed,),
+        ((), ASIDE),
+        code=ExitCode.UNREACHABLE,
+        is_away=True,
+        publishes=False,
+    ),
     Row("taken-back", (_rehearsed, _taken_back), asks=True, frames=range(5)),
-    Row("taken-back", (_rehearsed, _taken_back), (("--rehearse",),), asks=True, frames=range(5)),
+    Row("taken-back", (_rehearsed, _taken_back), (REHEARSE,), asks=True, frames=range(5)),
+    Row("rehearsal-verified", (_rehearsal(PUBLISH),), (REHEARSE,)),
+    Row("rehearsal-verified", (_rehearsal(SEAL),), (REHEARSE,), is_away=True),
+    Row("rehearsal-verified", (_rehearsal(PUBLISH),), ((),), asks=True, frames=range(5)),
     Row("empty", (), asks=True, frames=ALL),
     Row("resume", (RESUME,), asks=True, frames=range(1, 4)),
     Row("staging-lost", (RESUME, _without(".plexodus/staging")), asks=True, frames=ALL),
     Row("state-lost", (RESUME, _without(".plexodus/state.json")), asks=True, frames=ALL),
-    Row("uncommitted", (_uncommitted,), ((),), asks=True, frames=range(5), cutover=True),
-    Row("uncommitted-vouched", (_uncommitted,), ((),)),
+    Row("uncommitted", (UNCOMMITTED,), ((),), asks=True, frames=range(5), cutover=True),
+    Row("uncommitted-vouched", (UNCOMMITTED,), ((),), is_away=True),
     Row(
-        "withdrawn",
-        (_uncommitted,),
-        (("--rehearse",),),
-        asks=True,
-        frames=range(5),
-        cutover=True,
+        "uncommitted-vouched",
+        (UNCOMMITTED,),
+        ((),),
+        ExitCode.CUTOVER,
+        requests={"PUT /v1/cutover/ID/commit"},
+        publishes=False,
+        takes_back=True,
+    ),
+    Row("withdrawn", (UNCOMMITTED,), (REHEARSE,), asks=True, frames=range(5), cutover=True),
+    Row("withdrawn", (MOVED, _undone), (REHEARSE,), asks=True, frames=range(5), cutover=True),
+    *(
+        Row(
+            "withdrawn",
+            (made,),
+            (REHEARSE, READY),
+            ExitCode.CUTOVER,
+            requests=STANDING,
+            publishes=False,
+            cutover=True,
+        )
+        for made in (MOVED, MOVED_RENAMED)
     ),
     Row(
         "uncommitted-aside",
-        (_uncommitted, _foreign),
+        (UNCOMMITTED, _foreign),
         (ASIDE,),
         asks=True,
         aside=True,
         frames=range(5),
         cutover=True,
     ),
-    Row("verified", (VERIFIED,)),
-    Row("renamed", (RENAMED,)),
+    Row("verified", (MOVED,), requests=STANDING, cutover=True),
+    Row("verified", (MOVED,), requests=STANDING),
+    Row("undone", (MOVED, _undone), asks=True, frames=range(5), cutover=True),
+    Row("undone", (MOVED_RENAMED, _undone), asks=True, frames=range(5), cutover=True),
+    *(
+        Row(
+            "undone-vouched",
+            (made, _undone),
+            ((), ASIDE),
+            ExitCode.CUTOVER,
+            requests=STANDING,
+            publishes=False,
+            takes_back=True,
+            says="this move was undone",
+        )
+        for made in (MOVED, MOVED_RENAMED)
+    ),
+    Row(
+        "unheard",
+        (MOVED,),
+        ((), ASIDE, REHEARSE, READY),
+        ExitCode.UNREACHABLE,
+        is_away=True,
+        publishes=False,
+        cutover=True,
+    ),
+    Row("unheard-vouched", (MOVED,), is_away=True),
+    Row("unnamed", (VERIFIED,), requests=CHECK),
+    Row("unnamed-unheard", (VERIFIED,), ((),), ExitCode.UNREACHABLE, is_away=True, publishes=False),
+    Row(
+        "unnamed-cutover",
+        (VERIFIED, _undone),
+        ((),),
+        asks=True,
+        frames=range(5),
+        cutover=True,
+    ),
+    Row("renamed", (MOVED_RENAMED,), requests=STANDING, cutover=True),
+    Row("renamed", (RENAMED,), requests=CHECK),
     Row("both-lost", (VERIFIED, _without(".plexodus/staging")), asks=True, frames=ALL),
     Row("existing-skip", (_foreign,), ((), SKIP), publishes=False, says=WARNING),
     Row("existing-skip", (RESUME, _foreign), (SKIP,), publishes=False, says=WARNING),
-    Row(
-        "existing-fail",
-        (_foreign,),
-        (FAIL,),
-        ExitCode.CONFLICT,
-        publishes=False,
-        says="not ours",
-    ),
+    Row("existing-fail", (_foreign,), (FAIL,), ExitCode.CONFLICT, publishes=False, says="not ours"),
     Row("existing-aside", (_foreign,), (ASIDE,), asks=True, aside=True, frames=ALL),
     Row("existing-aside", (RESUME, _foreign), (ASIDE,), asks=True, aside=True, frames=range(1, 4)),
-    Row("appeared-skip", (VERIFIED, _foreign), ((), SKIP), publishes=False, says=WARNING),
+    *(
+        Row(
+            "taken",
+            (made, _foreign),
+            ((), SKIP, FAIL),
+            ExitCode.CONFLICT,
+            requests={"DELETE /v1/cutover/ID"},
+            publishes=False,
+            says=TAKEN,
+            cutover=True,
+        )
+        for made in (STOPPED, UNCOMMITTED)
+    ),
+    *(
+        Row(
+            f"appeared-{options[0][1]}",
+            (made, _foreign),
+            options,
+            ExitCode.CONFLICT,
+            publishes=False,
+            says=TAKEN,
+            cutover=True,
+        )
+        for options in ((SKIP, ()), (FAIL,))
+        for made in (VERIFIED, MOVED)
+        if options[0] is not FAIL or made is MOVED
+    ),
     Row(
-        "appeared-fail",
-        (VERIFIED, _foreign),
-        (FAIL,),
+        "appeared-skip",
+        (_rehearsal(PUBLISH), _foreign),
+        ((*REHEARSE, *SKIP),),
         ExitCode.CONFLICT,
         publishes=False,
-        says="not ours",
+        says=TAKEN,
     ),
-    Row("appeared-aside", (VERIFIED, _foreign), (ASIDE,), aside=True),
-    Row("displacing", (_foreign, _cut(PUBLISH, 1, *ASIDE)), aside=True),
-    Row("displaced", (_foreign, _cut(RENAME, 1, *ASIDE)), aside=True),
+    Row("appeared-aside", (VERIFIED, _foreign), (ASIDE,), requests=CHECK, aside=True),
+    Row("displacing", (_foreign, _cut(PUBLISH, 1, *ASIDE)), requests=CHECK, aside=True),
+    Row("displaced", (_foreign, _cut(RENAME, 1, *ASIDE)), requests=CHECK, aside=True),
 )
 CASES = [
     pytest.param(row, options, id=f"{row.name}-{number}-{options[-1] if options else 'default'}")
@@ -213,19 +325,23 @@ def test_a_run_does_what_its_row_says(
         make(target, agent)
     before, requests, asked = fingerprint(target), agent.requests(), agent.frames_asked()
 
-    with only_plex() if row.cutover else nullcontext():
+    with only_plex() if row.cutover else nullcontext(), away(agent, is_away=row.is_away):
         done = pull(target, agent, *options, **(CUTOVER if row.cutover else {}))
 
     new_requests = agent.requests()[len(requests) :]
     assert done.code == row.code, done.text
     assert row.says in done.text
     assert (SCAN in new_requests) is row.asks
-    assert row.asks or new_requests == []
+    asked_for = {re.sub("[0-9a-f]{32,}", "ID", each) for each in new_requests} - {LOG}
+    assert row.asks or asked_for == row.requests
     assert len(agent.frames_asked()) - len(asked) in row.frames
     if row.publishes:
-        _is_published(target, agent, done, is_rehearsal="--rehearse" in options)
+        is_published(target, agent, done, is_rehearsal="--rehearse" in options)
+    elif row.takes_back:
+        assert not (target / "Library").exists()
+        assert '"transferring"' in (target / ".plexodus" / "state.json").read_text()
     else:
-        _is_untouched(target, before)
+        is_untouched(target, before)
     marks = [path.read_text() for path in target.glob("Library.set-aside-*/mark")]
     assert marks == (["not ours"] if row.aside else [])
 
@@ -257,7 +373,7 @@ def test_a_damaged_record_stops_the_run(
     assert str(path) in done.reason()
     assert "cannot be read" in status.reason()
     assert agent.requests() == requests
-    _is_untouched(target, before)
+    is_untouched(target, before)
 
 
 def test_state_moved_away_begins_anew_with_another_library_of_that_name(
@@ -273,21 +389,4 @@ def test_state_moved_away_begins_anew_with_another_library_of_that_name(
     done = pull(target, agent)
 
     assert done.code == ExitCode.OK, done.text
-    _is_published(target, agent, done)
-
-
-def _is_published(target: Path, agent: Agent, done: Ended, *, is_rehearsal: bool = False) -> None:
-    assert rsync_differences(agent.library, target / "Library") == [], done.text
-    assert sums_hold(target)
-    left = left_of_pull(target) - RECEIPT_FILES
-    assert bool(left) is is_rehearsal
-    assert all(name.startswith(("journal-", "digests-", "state.json")) for name in left)
-
-
-def _is_untouched(target: Path, before: dict[str, tuple[int, int, int, bytes]]) -> None:
-    """The volume is as it was, but for the lock and the time of the folder that it is in."""
-    after = fingerprint(target)
-    for found in (before, after):
-        for name in (".", ".plexodus", ".plexodus/lock"):
-            found.pop(name, None)
-    assert after == before
+    is_published(target, agent, done)

@@ -24,12 +24,14 @@ class Action(Enum):
     NOTHING = "everything is done: exit 0, the agent is not asked"
     SKIP = "leave what is there, warn, exit 0"
     REFUSE_EXISTING = "a library that is not ours is there: conflict"
+    REFUSE_TAKEN = "the name was taken during the move: have Plex started again, then conflict"
     REFUSE_LOST = "the receipt's library is gone: conflict"
-    TRANSFER = "begin, or go on with, the transfer"
+    TAKE_BACK = "a rehearsal is there: transfer, and take it back when the agent has scanned"
+    TRANSFER = "begin, or resume, the transfer"
     BEGIN_ANEW = "drop the journal, whose staging is gone, and transfer"
     COMMIT = "everything is verified: the agent is asked whether Plex stays stopped for good"
-    PUBLISH = "everything is verified: rename, then receipt; the agent is not needed"
-    WRITE_RECEIPT = "renamed already: write the receipt; the agent is not needed"
+    PUBLISH = "everything is verified: if that is still so, rename, then receipt"
+    WRITE_RECEIPT = "renamed already: if it is still right, write the receipt"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,16 @@ class Findings:
     """The library is in staging."""
     displaces: bool
     """The publication under way had been told to set aside what is in its place."""
+    names_cutover: bool = False
+    """Plex on the VM was stopped for this move, at least once."""
+    returns: bool = False
+    """What was published, or is about to be, is a rehearsal that this run does not want there."""
 
 
 def decide(found: Findings, on_existing: OnExisting) -> Action:
     """The row of the table that ``found`` is in."""
+    if found.returns:
+        return Action.TAKE_BACK
     if found.receipt:
         return Action.NOTHING if found.library else Action.REFUSE_LOST
     if found.phase == "publishing":
@@ -56,7 +64,7 @@ def decide(found: Findings, on_existing: OnExisting) -> Action:
     if found.phase == "committing" and found.staged and is_free:
         return Action.COMMIT
     if found.library and on_existing is not OnExisting.SET_ASIDE:
-        return _existing(on_existing)
+        return _existing(found, on_existing)
     if found.phase is not None and not found.staged:
         return Action.BEGIN_ANEW
     return Action.TRANSFER
@@ -66,9 +74,12 @@ def _decide_publishing(found: Findings, on_existing: OnExisting) -> Action:
     if not found.staged:
         return Action.WRITE_RECEIPT if found.library else Action.BEGIN_ANEW
     if found.library and not found.displaces and on_existing is not OnExisting.SET_ASIDE:
-        return _existing(on_existing)
+        return Action.REFUSE_TAKEN
     return Action.PUBLISH
 
 
-def _existing(on_existing: OnExisting) -> Action:
+def _existing(found: Findings, on_existing: OnExisting) -> Action:
+    """Exit 0 beside somebody else's library is only right if nothing was stopped for this move."""
+    if found.names_cutover or found.phase == "committing":
+        return Action.REFUSE_TAKEN
     return Action.SKIP if on_existing is OnExisting.SKIP else Action.REFUSE_EXISTING

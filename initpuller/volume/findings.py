@@ -9,6 +9,7 @@ import structlog
 from initpuller.volume.decision import Action, Findings, OnExisting, decide
 from initpuller.volume.layout import USUAL_NAME, Layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
+from initpuller.volume.rehearsal import is_to_be_taken_back
 from initpuller.volume.wholeness import is_skeleton, what_is_missing
 from shared.checks import some
 from shared.errors import TargetConflict, storage_error
@@ -32,13 +33,16 @@ def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
     return receipt if os.path.isdir(layout.library(receipt.library.name)) else None
 
 
-def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Action:
-    """What a run is to do with this volume.
+def look(
+    layout: Layout, on_existing: OnExisting, name: str | None = None, *, rehearse: bool = False
+) -> Action:
+    """Return what a run is to do with this volume.
 
     Args:
         layout: the volume.
         on_existing: what the user wants done about a library that is not ours.
         name: the library's name, once the agent has told it.
+        rehearse: the user wants a rehearsal.
 
     Raises:
         TargetConflict: nothing may be done.
@@ -58,6 +62,8 @@ def look(layout: Layout, on_existing: OnExisting, name: str | None = None) -> Ac
         phase=state.phase if state is not None else None,
         staged=os.path.isdir(layout.staged(name)),
         displaces=planned is not None and planned.set_aside is not None,
+        names_cutover=state is not None and bool(state.cutover),
+        returns=is_to_be_taken_back(layout, rehearse=rehearse),
     )
     action = decide(found, on_existing)
     if action is Action.SKIP:
@@ -97,6 +103,17 @@ def is_out_of_the_way(layout: Layout, name: str) -> bool:
         return is_skeleton(final)
     except OSError as error:
         raise storage_error(error, final) from error
+
+
+def name_taken(library: str) -> TargetConflict:
+    """Return the error for something that took the library's name during the move."""
+    return TargetConflict(
+        "something that is not ours has taken the library's name during the move",
+        path=library,
+        hint="Move it away, or give --on-existing set-aside, and run again: what was brought is"
+        " kept. Plex on the VM stays stopped only if the move was committed: 'plexodus-agent"
+        " status' there shows it, and 'plexodus-agent undo' starts Plex.",
+    )
 
 
 def _refuse_torso(library: str) -> None:

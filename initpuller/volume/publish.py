@@ -16,7 +16,7 @@ import structlog
 
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.leftovers import remove_leftovers
-from initpuller.volume.records import Phase, Receipt, State, load_state, save_receipt, save_state
+from initpuller.volume.records import Phase, Receipt, State, save_receipt, save_state
 from initpuller.volume.timestamps import compact_timestamp, timestamp
 from initpuller.volume.wholeness import is_skeleton
 from shared import __version__
@@ -41,7 +41,7 @@ def prepare(
     *,
     displace: bool,
 ) -> Receipt:
-    """Step 1: once the state says ``publishing``, the agent is not needed any more.
+    """Step 1: write down what is about to be published.
 
     Args:
         staging: finished and verified.
@@ -89,13 +89,15 @@ def prepare(
             set_aside=aside,
         )
         state.phase = phase
+        if phase == "publishing":
+            state.cutover = ""  # an earlier run's: nothing was stopped for what is published now
         save_state(layout, state)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
     return state.receipt
 
 
-def displace(layout: Layout, on_existing: OnExisting) -> None:
+def displace(layout: Layout, state: State, on_existing: OnExisting) -> None:
     """Have what has taken the library's name since step 1 set aside in step 2.
 
     That is done if we are told to, or if it is only empty folders.
@@ -103,8 +105,7 @@ def displace(layout: Layout, on_existing: OnExisting) -> None:
     Raises:
         StorageError: as the filesystem says.
     """
-    state = load_state(layout)
-    if state is None or state.receipt is None:
+    if state.receipt is None:
         return
     is_wanted = on_existing is OnExisting.SET_ASIDE
     if not is_wanted and not is_skeleton(layout.library(state.receipt.library.name)):
@@ -124,12 +125,18 @@ def _aside(name: str) -> str:
 
 
 def publish(layout: Layout, state: State, receipt: Receipt) -> None:
-    """Steps 2 and 3.
+    """Steps 2 to 5; a library that was renamed already only gets its receipt.
 
     Raises:
         TargetConflict: something took the library's name meanwhile.
         StorageError: as the filesystem says; what was there before is there again.
     """
+    if os.path.isdir(layout.staged(receipt.library.name)):
+        _rename(layout, receipt)
+    seal(layout, state, receipt)
+
+
+def _rename(layout: Layout, receipt: Receipt) -> None:
     final = layout.library(receipt.library.name)
     aside = layout.library(receipt.set_aside) if receipt.set_aside else None
     moved_aside = False
@@ -144,13 +151,15 @@ def publish(layout: Layout, state: State, receipt: Receipt) -> None:
         fsync_folder(layout.staging)
     except FileExistsError as error:
         raise TargetConflict(
-            "something has taken the library's name meanwhile", path=final
+            "something has taken the library's name meanwhile",
+            path=final,
+            hint="Move it away, or give --on-existing set-aside, and run again: the verified"
+            " library waits in staging.",
         ) from error
     except OSError as error:
         if moved_aside and aside is not None and not os.path.lexists(final):
             os.rename(aside, final)
         raise storage_error(error, final) from error
-    seal(layout, state, receipt)
 
 
 def seal(layout: Layout, state: State, receipt: Receipt) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.carryover import drop_files
 from initpuller.volume.journal import Journal
-from initpuller.volume.publish import open_top
 from initpuller.volume.records import load_receipt, load_state, save_state
+from initpuller.volume.unpublish import return_to_staging
 from shared.dirstack import DirStack
-from shared.durable import fsync_folder, rename_noreplace
+from shared.durable import fsync_folder
 from shared.errors import storage_error
 from shared.filedigests import FileDigests
 from shared.manifest import Kind
@@ -40,26 +40,15 @@ def take_back(layout: Layout, *, rehearse: bool) -> None:
     Raises:
         StorageError: a record cannot be read, or the volume does not take it.
     """
+    if not is_to_be_taken_back(layout, rehearse=rehearse):
+        return
     receipt, state = load_receipt(layout), load_state(layout)
     planned = receipt or (state.receipt if state is not None else None)
-    if planned is None or not planned.rehearsal:
-        return
-    final, staged = layout.library(planned.library.name), layout.staged(planned.library.name)
-    is_published, is_staged = os.path.lexists(final), os.path.isdir(staged)
-    if rehearse and (receipt is None or is_published):
-        return
-    if receipt is not None and not is_published and not is_staged:
+    if planned is None:
         return
     try:
-        if not is_staged:
-            os.makedirs(layout.staging, mode=0o700, exist_ok=True)
-            open_top(final)
-            rename_noreplace(final, staged)
-            fsync_folder(layout.target)
-            fsync_folder(layout.staging)
-        if os.path.exists(layout.receipt_manifest):
-            os.rename(layout.receipt_manifest, layout.manifest(planned.snapshot))
-        drop_files(layout.receipt_sums, layout.migrated, layout.trash)
+        return_to_staging(layout, planned)
+        drop_files(layout.migrated, layout.trash)
         if state is not None:
             _forget_changed(layout, state)
             state.phase, state.receipt, state.reown = "transferring", None, True
@@ -68,6 +57,27 @@ def take_back(layout: Layout, *, rehearse: bool) -> None:
         fsync_folder(layout.folder)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
+
+
+def is_to_be_taken_back(layout: Layout, *, rehearse: bool) -> bool:
+    """Return whether a rehearsal is there, or half taken back, that this run does not want there.
+
+    Args:
+        layout: the volume.
+        rehearse: the user wants a rehearsal.
+
+    Raises:
+        StorageError: a record cannot be read.
+    """
+    receipt, state = load_receipt(layout), load_state(layout)
+    planned = receipt or (state.receipt if state is not None else None)
+    if planned is None or not planned.rehearsal:
+        return False
+    name = planned.library.name
+    is_published = os.path.lexists(layout.library(name))
+    if rehearse and (receipt is None or is_published):
+        return False
+    return is_published or os.path.isdir(layout.staged(name))
 
 
 def _forget_changed(layout: Layout, state: State) -> None:

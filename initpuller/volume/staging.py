@@ -241,7 +241,10 @@ def begin(
         if done is not None and done.name != state.snapshot.id:
             done = None
         found = Delta()
-        state = take_over(layout, state, snapshot, manifest, ownership, found, moves, done)
+        try:
+            state = take_over(layout, state, snapshot, manifest, ownership, found, moves, done)
+        except OSError as error:
+            raise storage_error(error, layout.folder) from error
         is_known = done is not None and bool(snapshot.base) and not state.reown
         delta = found if is_known and found.is_small else None
     save_state(layout, state)

@@ -19,12 +19,12 @@ from unittest.mock import patch
 from agent.host import cutoverrecord
 from agent.host.cutover import CutoverControl
 from initpuller import cutover as puller_cutover
-from initpuller import migrate
+from initpuller import migrate, pending
 from initpuller.cutover import Cutover
 from initpuller.migrate import Move
 from initpuller.passes import Passes, PullOptions
 from initpuller.report.progress import PullProgress
-from initpuller.volume import publish
+from initpuller.volume import publish, unpublish
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.findings import finished, look
 from initpuller.volume.layout import Layout
@@ -97,7 +97,8 @@ class World:
         names = [
             (cutoverrecord, "fsync_folder", self.agent),
             (puller_cutover, "save_state", self.puller),
-            (migrate, "save_state", self.puller),
+            (pending, "save_state", self.puller),
+            (unpublish, "save_state", self.puller),
             (publish, "save_state", self.puller),
             (publish, "save_receipt", self.puller),
             (publish, "rename_noreplace", self.puller),
@@ -249,7 +250,7 @@ class World:
         if finished(self.layout) is not None:
             return
         action = look(self.layout, options.on_existing)
-        if action is Action.NOTHING or migrate._conclude(self.layout, action):
+        if action is Action.NOTHING or migrate._conclude(self.layout, action, options.on_existing):
             return
         passes = cast("Passes", MadeUpPasses(self))
         cutover = Cutover(self.layout, MadeUpWire(self), options.retrier)
