@@ -193,7 +193,7 @@ setattr(owner, name, taken)
 
     assert code == ExitCode.CONFLICT
     assert is_left_alone(puller.target)
-    assert phase(agent) == "idle"
+    assert phase(agent) in {"undoing", "idle"}  # it watches Plex for some seconds
     assert plex.is_running()
     assert plex.story == ["start", "stop", "start"]
 
@@ -218,7 +218,7 @@ def test_name_is_taken_after_a_puller_was_killed_while_plex_is_stopped(
 
     assert done.code == ExitCode.CONFLICT, done.text
     assert is_left_alone(puller.target)
-    assert phase(agent) == "idle"
+    assert phase(agent) in {"undoing", "idle"}  # it watches Plex for some seconds
     assert plex.is_running()
 
 
