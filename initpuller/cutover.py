@@ -47,6 +47,9 @@ _RENEWALS = 4
 """In the time of one lease; each may take as long as lies between two."""
 _SOON = 1.0
 """Seconds after a renewal that failed."""
+_LOOK_SECONDS = 1.0
+_LOOKS = 40
+"""Times that an agent is asked which is still starting Plex after an earlier cutover."""
 _FRESH_SECONDS = 2.0
 """An older answer is no ground for publishing: this process may have been frozen since."""
 _ASKS = 3
@@ -228,6 +231,7 @@ class Cutover:
             CutoverRefused: it cannot be stopped, or would not stay so.
             PlexodusError: whatever else; the lease expires where the agent cannot be told.
         """
+        await self._wait_for_restart()
         name, stopped, terms = self._named(), None, self._terms
         request = CutoverRequest(
             name,
@@ -251,6 +255,14 @@ class Cutover:
                     await asyncio.to_thread(self._remember, failure)
                 await self._give_up(name, failure)
             raise
+
+    async def _wait_for_restart(self) -> None:
+        """Wait while the agent watches the Plex that it has started again: it stops none then."""
+        for _ in range(_LOOKS):
+            standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+            if standing.phase != "undoing":
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def commit(self, state: State) -> None:
         """Have the agent keep Plex stopped for good; the volume says ``publishing`` then.

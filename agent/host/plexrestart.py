@@ -20,8 +20,9 @@ _STEADY = 3.0
 """Seconds that Plex has to be seen running without a break."""
 _AGAIN = 5.0
 """Seconds between two orders to start it."""
-_LEAST_PATIENCE = 60.0
-"""Seconds after the order to stop Plex in which it may still come to its end, at least."""
+_LEAST_PATIENCE = 600.0
+"""Seconds after the order to stop Plex in which it may still come to its end, at least: a container
+engine goes on stopping for the time that its own settings say."""
 
 
 class PlexRestart:
