@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from agent.host.plexservice import Sight
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rig.cutoverworld import World
+
+
+_UNIT = "plexmediaserver.service"
 
 
 class Killed(BaseException):
@@ -42,7 +46,7 @@ class Lifeline:
             raise Killed
 
     def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, as this process calls it."""
+        """Return the function as this process calls it."""
 
         def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it is
             self.step()
@@ -54,56 +58,100 @@ class Lifeline:
 
 
 class MadeUpPlex:
-    """Plex on the VM, as systemd shows it."""
+    """Plex on the VM: a unit of systemd, or a container that two commands stop and start.
+
+    A container whose stop takes longer than the agent waits goes on stopping, and an order to start
+    it does nothing meanwhile. A unit's start waits for the stop that is under way.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.running, self.starts, self.this_start = True, 1, "1"
+        self._is_up, self.starts, self.this_start = True, 1, "1"
+        self.is_unit = True
         self.is_stubborn = False
         """It does not stop."""
         self.failing = 0
         """How many starts fail."""
+        self.stop_takes = 0.0
+        """Seconds."""
+        self._down_at: float | None = None
+        """When the stop that is under way ends."""
+        self.is_started_at_boot = True
+        self._stopped_by: object = None
+        """Which process of the agent waits for it."""
 
-    starting = ("true",)
-    """Nobody runs it."""
+    @property
+    def starting(self) -> tuple[str, ...]:
+        """What starts it, for the record; nobody runs it."""
+        return ("systemctl", "start", "--", _UNIT) if self.is_unit else ("true",)
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs; also while it stops."""
+        if self._down_at is not None and self.world.clock >= self._down_at:
+            self.cut()
+        return self._is_up
+
+    def cut(self) -> None:
+        """Have it end at once."""
+        self._is_up, self._down_at = False, None
+
+    def begin(self) -> None:
+        """Start it, unless something keeps systemd from that, or it runs."""
+        if not self.running and not (self.is_unit and self.world.is_blocked()):
+            self._is_up = self.is_started_at_boot = True
+            self.starts += 1
+            self.this_start = str(self.starts)
 
     def is_running(self) -> bool:
         """As ``systemctl is-active``."""
         return self.running
 
     def may_run(self) -> bool:
-        """As systemd can tell."""
-        return self.running
+        """As far as can be told."""
+        return self.running or not self.is_unit
 
     def look(self) -> Sight:
-        """As systemd sees it: at once."""
-        return Sight.RUNS if self.running else Sight.GONE
+        """As ``systemctl show`` tells, or processes and the port do."""
+        if not self.running:
+            return Sight.GONE
+        return Sight.RUNS if self.is_unit and self._down_at is None else Sight.PRESENT
 
     def is_stop_under_way(self) -> bool:
-        """It stops at once, or not at all."""
-        return False
+        """Whether this process's own stop_command has not ended yet."""
+        is_ours = self._stopped_by is self.world.control
+        return self.running and not self.is_unit and self._down_at is not None and is_ours
 
     def give_up_stop(self) -> None:
-        """There is none."""
+        """Killing the client of a container engine ends nothing."""
 
     def run(self) -> str:
         """As ``InvocationID``."""
-        return self.this_start
+        return self.this_start if self.is_unit else ""
 
-    def stop(self, _seconds: float, ending: threading.Event) -> None:
-        """As ``systemctl stop``."""
+    def stop(self, seconds: float, ending: threading.Event) -> None:
+        """As ``systemctl stop``, or a stop_command."""
         self.world.agent.step()
         if self.is_stubborn or ending.is_set():
             raise CutoverRefused("it did not stop")
-        self.running = False
+        if self.running:
+            self._down_at = self.world.clock + self.stop_takes
+            self._stopped_by = self.world.control
+        self.is_started_at_boot = self.is_unit  # a stop_command has to stop it for good
+        self.world.agent.step()
+        self.world.clock += min(seconds, self.stop_takes)
+        if self.running:
+            raise CutoverRefused(f"it did not stop within {seconds:.0f} s")
         self.world.agent.step()
 
     def start(self) -> None:
-        """As ``systemctl start``."""
+        """As ``systemctl start``, or a start_command."""
         self.world.agent.step()
         if self.failing:
             self.failing -= 1
             raise CutoverRefused("it did not start")
+        if self.is_unit and self._down_at is not None:
+            self.world.clock = max(self.world.clock, self._down_at)
         self.begin()
         self.world.agent.step()
 
@@ -111,12 +159,6 @@ class MadeUpPlex:
         """All there is of it."""
         return ["Plex"] if self.running else []
 
-    def check_fence(self, _path: str) -> None:
-        """It is looked at by :meth:`begin`."""
-
-    def begin(self) -> None:
-        """Whoever starts it: not where the fence is, and not twice."""
-        if not self.running and not self.world.control.fence.is_up():
-            self.running = True
-            self.starts += 1
-            self.this_start = str(self.starts)
+    def check_fence(self, path: str) -> None:
+        """The drop-in is there; :meth:`World.is_blocked` looks at the fence."""
+        assert os.path.isabs(path)

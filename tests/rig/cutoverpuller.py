@@ -1,98 +1,136 @@
-"""The puller's ends in a made-up world: what brings a library, and what asks the agent."""
+"""What a pull in this process is given instead of a network and processes of its own.
+
+All that is asked of the agent goes straight to the agent's own classes; each request may be lost
+on its way, or its answer. Everything behind it, on both sides, is the product's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
-from initpuller.volume import records
-from initpuller.volume.records import State, load_state
-from shared.errors import AgentUnreachable, SourceChanged
-from shared.protocol import CutoverRequest, CutoverStanding, Library, Snapshot, StopFailure
+from agent.source import wholetree
+from agent.source.framebuilder import build_frame
+from initpuller.frameworker import Assignment, FrameWorker
+from initpuller.wire.frameconnection import Answer, Held
+from shared.checks import LIBRARY_CHECK, Check, Outcome
+from shared.codec import Encoding, encode
+from shared.durable import write_durably
+from shared.errors import AgentUnreachable, storage_error
+from shared.protocol import ServerReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.host.cutover import CutoverControl
+    from initpuller.frameworker import Order
+    from initpuller.volume.blocks import Unpacked
     from rig.cutoverworld import World
+    from shared.pairing import Pairing
+    from shared.protocol import (
+        CutoverRequest,
+        CutoverStanding,
+        Snapshot,
+        SnapshotRequest,
+        StopFailure,
+    )
 
 
-class MadeUpPasses:
-    """Copies the version into staging."""
+class DirectClient:
+    """See :class:`initpuller.wire.client.AgentClient`."""
 
-    version = None
-    databases: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, pairing: Pairing) -> None:
         self.world = world
+        self.pairing = pairing
+        self.idle = 1.0
 
-    async def live(self, **_: bool) -> bool:
-        """While Plex runs."""
-        await self.begin("live")
-        return True
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
 
-    async def begin(self, kind: str, **_: bool) -> SimpleNamespace:
-        """Records as a scan leaves them."""
-        await self.world_goes_on("scan")
-        layout, state = self.world.layout, load_state(self.world.layout)
-        seen, self.world.is_snapshot_gone = self.world.version, False
-        name = hashlib.sha256(f"{kind} {seen}".encode()).hexdigest()
-        library = Library("id", "Library", "host", "/Library")
-        about = Snapshot(name, "cold", library, "now", 1, 1, 1, 1, 1, [], [], [])
-        if state is None:
-            state = State("transferring", about, "keep", "now")
-        state.phase, state.receipt, state.snapshot = "transferring", None, about
-        os.makedirs(layout.staged("Library"), exist_ok=True)
-        _write(name, layout.manifest(name), layout.sums(name))
-        self.world.puller.step()
-        records.save_state(layout, state)
-        self._copy(seen)
-        return SimpleNamespace(
-            layout=layout,
-            state=state,
-            seen=seen,
-            manifest=SimpleNamespace(name=name, entries=lambda *_: [SimpleNamespace(mode=0o755)]),
-            finisher=SimpleNamespace(close_folders=lambda: None),
-            regular_file=lambda _: None,
-            close=lambda: None,
-        )
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
 
-    async def bring(self, work: SimpleNamespace) -> None:
-        """Bring it: what is read is as it was scanned, or refused."""
-        await self.world_goes_on("frames")
-        if self.world.version != work.seen:
-            raise SourceChanged("Plex has written")
-        self._copy(work.seen)
-        await self.world_goes_on("verification")
+    async def tell(self, _event: str, _about: str) -> None:
+        """Nobody reads the log of a made-up VM."""
 
-    async def world_goes_on(self, where: str) -> None:
-        """Whatever happens meanwhile; the lease is renewed if it is time to."""
+    async def server(self, *_: Any) -> ServerReport:  # noqa: ANN401 - as the real one takes them
+        """Nothing is wrong with the server."""
+        checks = [Check(LIBRARY_CHECK, Outcome.PASS, "it is Plex's")]
+        about = self.world.current.last.about
+        return self.world.ask(lambda: ServerReport(about, "1.42.2", [], checks))
+
+    async def scan(self, request: SnapshotRequest) -> Snapshot:
+        """Scan."""
+        await self._pause("scan")
+        wanted = tuple(request.exclude), request.kind, request.base
+        return self.world.ask(lambda: self.world.store.scan(*wanted, placed=request.placed))
+
+    async def manifest(self, snapshot: Snapshot, path: str) -> None:
+        """Bring the manifest."""
+
+        def asked() -> bytes:
+            return Path(self.world.store.open(snapshot.id).manifest.path).read_bytes()
+
+        self._put(path, self.world.ask(asked))
+
+    async def sums(self, snapshot: Snapshot, path: str, _most: int) -> None:
+        """Bring all digests."""
+
+        def asked() -> bytes:
+            opened = self.world.store.open(snapshot.id)
+            wholetree.complete_digests(opened)
+            return b"".join(wholetree.sums(opened))
+
+        self._put(path, self.world.ask(asked))
+
+    async def check(self, snapshot: str) -> None:
+        """Look whether the library is as it was scanned."""
+        await self._pause("verification")
+        store = self.world.store
+
+        def asked() -> None:
+            opened = store.open(snapshot)
+            store.check_source(opened)
+            wholetree.check_unchanged(opened)
+
+        self.world.ask(asked)
+
+    async def _pause(self, where: str) -> None:
+        """Let happen what happens meanwhile; the lease is renewed if it is time to."""
         self.world.fate(where)
         self.world.puller.step()
         for _ in range(9):
             await asyncio.sleep(0)
 
-    def _copy(self, version: int) -> None:
-        _write(str(version), self.world.layout.staged("Library") + "/version")
+    def _put(self, path: str, content: bytes) -> None:
+        self.world.puller.step()
+        try:
+            write_durably(path, content)
+        except OSError as error:
+            raise storage_error(error, path) from error
 
 
-class MadeUpWire:
-    """Requests that may be lost, and so may their answers."""
+class DirectCutover:
+    """See :class:`initpuller.wire.cutover.CutoverClient`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     async def standing(self) -> CutoverStanding:
-        """See :class:`initpuller.wire.cutover.CutoverClient`, here and below."""
+        """Ask where it stands."""
         return self._ask(lambda control: control.standing())
 
     async def stop(self, request: CutoverRequest) -> CutoverStanding:
         """Stop."""
-        return self._ask(lambda control: control.begin(request))
+
+        def begun(control: CutoverControl) -> CutoverStanding:
+            self.world.store.check_library()
+            return control.begin(request)
+
+        return self._ask(begun)
 
     async def renew(self, name: str) -> CutoverStanding:
         """Renew."""
@@ -114,13 +152,68 @@ class MadeUpWire:
         world.puller.step()
         if world.lost == "request":
             raise AgentUnreachable("it was lost")
-        answer: CutoverStanding = world.with_agent(lambda: work(world.control))
+        answer: CutoverStanding = world.ask(lambda: work(world.control))
         if world.lost == "answer":
             raise AgentUnreachable("its answer was lost")
         world.puller.step()
         return answer
 
 
-def _write(text: str, *paths: str) -> None:
-    for path in paths:
-        Path(path).write_text(text)
+class DirectConnection:
+    """See :class:`initpuller.wire.frameconnection.FrameConnection`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: str | None = None
+        self._held: Held | None = None
+
+    def ask(self, route: str, held: Held | None = None) -> None:
+        """Ask for a frame."""
+        self.asked, self._held = route, held
+
+    def answer(self, _most: int) -> Answer:
+        """Make the frame that was asked for."""
+        route, self.asked = self.asked, None
+        name, number = (route or "").split("/")[3], int((route or "").split("/")[5].split(".")[0])
+
+        def made() -> Answer:
+            built = build_frame(self.world.store.open(name), number)
+            tag = built.tag.hex()
+            if self._held is not None and self._held.tag == tag:
+                return Answer(tag)
+            return Answer(tag, memoryview(encode(built.tar, Encoding.ZSTD)))
+
+        answer: Answer = self.world.ask(made)
+        return answer
+
+
+class DirectWorker:
+    """See :class:`initpuller.workers.Worker`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._worker: FrameWorker | None = None
+
+    async def assign(self, assignment: Assignment) -> None:
+        """Begin with a snapshot."""
+        self.end()
+        self._worker = FrameWorker(assignment)
+
+    async def bring(self, order: Order) -> Unpacked:
+        """Bring a frame; the volume may be damaged by then."""
+        self.world.fate("frame")
+        self.world.puller.step()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        if (number := self.world.volume_fault) is not None:
+            error = OSError(number, os.strerror(number))
+            raise storage_error(error, self.world.volume.layout.staging) from error
+        if self._worker is None:
+            raise ValueError("an order without an assignment")
+        return self._worker.bring(order)
+
+    def end(self) -> None:
+        """Close what is open."""
+        if self._worker is not None:
+            os.close(self._worker._staging)
+            self._worker = None

@@ -1,0 +1,75 @@
+"""Volumes of a cluster, and what an administrator may ask of a pull onto one of them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from initpuller.volume.decision import OnExisting
+from initpuller.volume.layout import Layout
+from initpuller.volume.records import Receipt, load_receipt, load_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Mode(Enum):
+    """What an administrator asks of a pull."""
+
+    MOVE = "move"
+    READY = "until ready"
+    REHEARSE = "rehearse"
+    VOUCHED = "no cutover"
+
+
+class Volume:
+    """One volume of the cluster.
+
+    Args:
+        target: an empty folder.
+    """
+
+    def __init__(self, target: Path) -> None:
+        target.mkdir(parents=True)
+        self.layout = Layout(str(target))
+        self.library = target / "Library"
+        self.is_given_up = False
+        """What was moved here was undone on the VM afterwards, by hand."""
+
+    @property
+    def phase(self) -> str:
+        """What its record says."""
+        state = load_state(self.layout)
+        return state.phase if state is not None else "none"
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt of a move; a rehearsal's counts for nothing."""
+        receipt = load_receipt(self.layout)
+        return None if receipt is None or receipt.rehearsal else receipt
+
+    def take_name(self) -> None:
+        """Have something that is not ours take the library's name, if it is free."""
+        if not self.library.exists():
+            self.library.mkdir()
+            (self.library / "not ours").touch()
+
+    def free_name(self) -> None:
+        """Remove it again."""
+        if (self.library / "not ours").exists():
+            shutil.rmtree(self.library)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One pull, as an administrator or a chart asks for it."""
+
+    mode: Mode = Mode.MOVE
+    on_existing: OnExisting = OnExisting.FAIL
+    retry_failed: bool = False
+
+
+MOVE = Request()
+"""As most administrators ask for it."""
