@@ -34,8 +34,8 @@ _MAX_JOBS = 16
     "--owner",
     envvar="PLEXODUS_OWNER",
     metavar="UID:GID|keep",
-    help="Whose everything shall be. Default: PLEX_UID:PLEX_GID where these are set, as for Plex'"
-    " image; else as in the source where we may, else our own.",
+    help="Owner of all files, as UID:GID. Default: PLEX_UID:PLEX_GID or PUID:PGID if set; otherwise"
+    " the source's owners (needs root), or the current user.",
 )
 @click.option(
     "--exclude",
