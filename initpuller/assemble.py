@@ -199,7 +199,7 @@ class Assembly:
                 staging=work.layout.staging,
                 digests=work.layout.digests(manifest.name),
                 entries=manifest.plan.entries,
-                ownership=work.ownership,
+                policy=work.policy,
             )
         )
 

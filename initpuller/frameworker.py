@@ -30,7 +30,7 @@ from shared.manifestfile import read_entries
 from shared.pieces import format_pieces, places
 
 if TYPE_CHECKING:
-    from initpuller.volume.ownership import Ownership
+    from initpuller.volume.fidelity import AttributePolicy
     from shared.digest import Buffer
     from shared.frameplan import Frame
     from shared.manifest import Entry
@@ -58,7 +58,7 @@ class Assignment:
     digests: str
     """Path of the digests of unpacked files."""
     entries: int
-    ownership: Ownership
+    policy: AttributePolicy
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ class FrameWorker:
         return self._written(frame, entries, tar, answer.tag)
 
     def _written(self, frame: Frame, entries: list[Entry], tar: Buffer, tag: str) -> Unpacked:
-        ownership = self._assignment.ownership
-        return unpack_frame(self._staging, frame, entries, tar, tag, ownership, self._digests)
+        policy = self._assignment.policy
+        return unpack_frame(self._staging, frame, entries, tar, tag, policy, self._digests)
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Have all that is ``wanted`` under way; the connection that answers the first of it.

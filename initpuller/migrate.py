@@ -32,7 +32,7 @@ from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_f
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from initpuller.passes import PullOptions
+    from initpuller.pulloptions import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.volume.records import Phase, Receipt, State
     from initpuller.volume.staging import Staging

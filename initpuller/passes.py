@@ -6,25 +6,22 @@ import asyncio
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
 from initpuller.assemble import Assembly
 from initpuller.placement import PlexContents, refuse_misplaced
-from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import check_filesystem, completed
 from initpuller.sourcelook import SourceLook
-from initpuller.stopterms import MAX_DOWNTIME
 from initpuller.volume import leftovers, staging
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.findings import look, name_taken
+from initpuller.volume.fit import VolumeFit
 from initpuller.volume.records import load_state
 from initpuller.volume.rehearsal import is_to_be_taken_back, take_back
-from initpuller.volume.space import check_space
-from initpuller.wire.backoff import IDLE_SECONDS, Retrier
+from initpuller.volume.space import check_room_for_delta, check_space
 from shared import errors
 from shared.checks import CUTOVER_CHECK, LIBRARY_CHECK, LINKS_OUT_ADVICE, Outcome, duration, size
 from shared.excludes import matcher
@@ -33,61 +30,27 @@ from shared.memberpath import check_root_name
 from shared.plexlibrary import ARTWORK_FOLDERS, library_name, server_folder
 from shared.protocol import SnapshotRequest
 from shared.sha256sums import max_bytes
-from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from initpuller.pulloptions import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.volume.layout import Layout
-    from initpuller.volume.ownership import Ownership
+    from initpuller.volume.needs import Needs
     from initpuller.volume.records import State
     from initpuller.volume.staging import Staging
     from initpuller.wire.client import AgentClient
     from initpuller.workers import Worker
     from shared.checks import Check
+    from shared.manifest import Entry
     from shared.manifestfile import ManifestFile
-    from shared.pairing import Pairing
-    from shared.protocol import Kind, Snapshot
+    from shared.protocol import Kind, Library, Snapshot
 
 _log = structlog.get_logger("puller")
 
 _SHRINKS = 0.8
 """A live pass that moves more than this part of what the one before moved is the last one, too."""
-
-
-@dataclass(frozen=True)
-class PullOptions:
-    """What the user wants, and how patient we are."""
-
-    pairing: Pairing
-    target: str
-    ownership: Ownership
-    exclude: list[str]
-    jobs: int
-    on_existing: OnExisting
-    gate: VersionGate = field(default_factory=VersionGate)
-    preferences: dict[str, str] = field(default_factory=dict)
-    """Of Plex, to be set in the volume's copy."""
-    cutover: bool = True
-    """Have Plex stopped by the agent, when there is little left to bring."""
-    downtime: float = 30.0
-    """Seconds: a live pass that takes less is the last, since Plex would be down for so long."""
-    max_downtime: float = MAX_DOWNTIME
-    """Seconds that Plex may be stopped for this pull; then it is started again."""
-    retry_failed: bool = False
-    """Have Plex stopped although an earlier failure would be met again."""
-    is_vouched: bool = False
-    """The user says that Plex is stopped, or that there is none."""
-    rehearse: bool = False
-    """Bring and publish a copy while Plex runs, and leave it running."""
-    until_ready: bool = False
-    """Move what can be moved while Plex runs, and publish nothing."""
-    database_check: DatabaseCheck = DatabaseCheck.FULL
-    """How much of Plex's databases is checked."""
-    retrier: Retrier = field(default_factory=Retrier)
-    idle: float = IDLE_SECONDS
-    """Seconds without a byte after which the agent counts as stalled."""
 
 
 class Passes:
@@ -119,6 +82,7 @@ class Passes:
         self._workers = workers
         self._progress = progress
         self._is_looked_at = self._is_plex = self._are_links_told = False
+        self._fit = VolumeFit(layout, options.ownership)
         self._done: ManifestFile | None = None
         """What was finished last, if nothing was wrong with what is on the volume."""
         self._look: SourceLook
@@ -154,6 +118,8 @@ class Passes:
                 moved_before is not None and moved > _SHRINKS * moved_before
             )
             moved_before, is_delta = moved, True
+        if self._options.cutover and not self._options.until_ready:
+            await asyncio.to_thread(check_room_for_delta, self._layout.staging)
         return True
 
     async def begin(
@@ -189,7 +155,7 @@ class Passes:
         if snapshot.skipped:
             _log.warning("not library content, left out", paths=snapshot.skipped)
         if await asyncio.to_thread(is_to_be_taken_back, layout, rehearse=options.rehearse):
-            _, contents = await self._manifest(snapshot)
+            _, contents, _ = await self._manifest(snapshot)
             self._refuse_useless(name, contents)
             await asyncio.to_thread(self._take_back_rehearsal, snapshot)
         action = await asyncio.to_thread(
@@ -201,13 +167,15 @@ class Passes:
             self._progress.skipped()
             return None
         state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
-        manifest, contents = await self._manifest(snapshot)
+        manifest, contents, needs = await self._manifest(snapshot)
         self._refuse_useless(snapshot.library.name, contents)
         most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
         self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)
         self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
+        earlier = state.fidelity if state is not None else None
+        policy = await asyncio.to_thread(self._fit.policy, needs, manifest, earlier)
         work = await asyncio.to_thread(
-            staging.begin, layout, state, snapshot, manifest, options.ownership, self._done
+            staging.begin, layout, state, snapshot, manifest, policy, self._done
         )
         self._done = None
         return work
@@ -291,6 +259,7 @@ class Passes:
     async def _within_space(self, work: Staging, run: Callable[[], Awaitable[None]]) -> None:
         if not work.is_small_delta:  # else the pass before had room for it, or there is not much
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
+        self._fit.require(work.policy)
         try:
             await run()
         except errors.NoSpace:
@@ -354,24 +323,35 @@ class Passes:
                 return False
         return is_failure
 
-    async def _manifest(self, snapshot: Snapshot) -> tuple[ManifestFile, PlexContents]:
-        """Return the checked manifest and what is in it.
+    async def _manifest(self, snapshot: Snapshot) -> tuple[ManifestFile, PlexContents, Needs]:
+        """Return the checked manifest, what is in it, and what it needs of the volume.
 
         The manifest is the one on the volume if that is whole, or else the agent's.
         """
         path, root = self._layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
         wanted, library = (path, snapshot.id, root, snapshot.kind), snapshot.library
-        contents = PlexContents(library.name, library.path)
         try:
-            manifest = await asyncio.to_thread(read_manifest, *wanted, contents.add)
+            contents, needs, see = self._observed(library)
+            manifest = await asyncio.to_thread(read_manifest, *wanted, see)
         except (FileNotFoundError, errors.IntegrityError):
             await self._options.retrier.run(
                 "the manifest", lambda: self._client.manifest(snapshot, path)
             )
-            contents = PlexContents(library.name, library.path)
-            manifest = await asyncio.to_thread(read_manifest, *wanted, contents.add)
+            contents, needs, see = self._observed(library)
+            manifest = await asyncio.to_thread(read_manifest, *wanted, see)
         staging.check_sums(manifest, snapshot)
-        return manifest, contents
+        return manifest, contents, needs
+
+    def _observed(self, library: Library) -> tuple[PlexContents, Needs, Callable[[Entry], None]]:
+        """Return what a manifest is asked for, and what adds an entry to both."""
+        contents = PlexContents(library.name, library.path)
+        needs, take = self._fit.collect()
+
+        def see(entry: Entry) -> None:
+            contents.add(entry)
+            take(entry)
+
+        return contents, needs, see
 
 
 def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:

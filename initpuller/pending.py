@@ -17,7 +17,8 @@ from shared.errors import AgentUnreachable, CutoverEnded
 
 if TYPE_CHECKING:
     from initpuller.cutover import Cutover
-    from initpuller.passes import Passes, PullOptions
+    from initpuller.passes import Passes
+    from initpuller.pulloptions import PullOptions
     from initpuller.volume.layout import Layout
     from initpuller.volume.records import State
 

@@ -1,6 +1,7 @@
 """What would keep a move onto this volume from ending well: asked of the agent, looked at here.
 
-Nothing is written, and nothing is stopped.
+Nothing is stopped, and nothing is written but the throw-away folder of
+:mod:`initpuller.volume.probe`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import msgspec
 
 from initpuller.placement import check_place
 from initpuller.report.kube import plex_image
-from initpuller.volume.filesystem import network_filesystem
+from initpuller.volume.filesystem import is_mount_point, network_filesystem
 from initpuller.volume.layout import open_layout
+from initpuller.volume.volumecheck import probed
 from initpuller.volume.wholeness import is_skeleton, what_is_missing
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared.checks import Check, Outcome, duration, size, some
@@ -25,6 +27,7 @@ from shared.sqlitecheck import DatabaseCheck
 
 if TYPE_CHECKING:
     from initpuller.plex.versiongate import VersionGate
+    from initpuller.volume.ownership import Ownership
     from shared.pairing import Pairing
     from shared.protocol import LibraryReport, MediaFolder
 
@@ -42,6 +45,7 @@ class PreflightOptions:
     pairing: Pairing
     target: str
     gate: VersionGate
+    ownership: Ownership
     database_check: DatabaseCheck = DatabaseCheck.FULL
     """How much of the source's databases the agent checks."""
     retrier: Retrier = field(default_factory=Retrier)
@@ -53,13 +57,16 @@ class PreflightOptions:
 class Volume:
     """What there is for the library."""
 
-    free_bytes: int
+    free_bytes: int | None
+    """None where the filesystem does not say."""
     free_inodes: int | None
     """None where the filesystem makes them as it goes."""
     network: str | None
     """Type of the filesystem, if that is one over the network."""
     existing: list[str] | None
     """What is missing in a library that is there already; None if there is none."""
+    is_mounted: bool = False
+    """Something is mounted at the library's own name, so it cannot be renamed."""
 
 
 class Preflight(msgspec.Struct, frozen=True):
@@ -94,6 +101,7 @@ def preflight(options: PreflightOptions) -> Preflight:
         gate.check(report.plex_version),
         check_place(layout, name),
         *check_volume(report, look_at_volume(layout.target, name)),
+        *probed(layout, options.ownership),
         predict(report, rate),
         check_media(report.media, _there(report.media)),
     ]
@@ -125,10 +133,11 @@ def look_at_volume(target: str, name: str) -> Volume:
     """The volume mounted at ``target``, and the library called ``name`` on it."""
     about, library = os.statvfs(target), os.path.join(target, name)
     return Volume(
-        free_bytes=about.f_bavail * about.f_frsize,
+        free_bytes=about.f_bavail * about.f_frsize if about.f_blocks else None,
         free_inodes=about.f_favail if about.f_files else None,
         network=network_filesystem(target),
         existing=_missing(library),
+        is_mounted=is_mount_point(library),
     )
 
 
@@ -140,10 +149,7 @@ def _missing(library: str) -> list[str] | None:
 def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:
     """Room, locks, and whether something is in the way."""
     needed = report.content_bytes + report.entries * _AN_ENTRY
-    space = Check("space", _PASS, f"{size(volume.free_bytes)} free, {size(needed)} at most needed")
-    if needed > volume.free_bytes:
-        advice = "Enlarge the volume, or leave something out: --exclude-regenerable."
-        space = Check("space", _FAILURE, space.found, advice)
+    space = _check_space(needed, volume.free_bytes)
     inodes = Check("inodes", _PASS, "made as they are needed")
     if volume.free_inodes is not None:
         found = f"{volume.free_inodes} free, {report.entries} needed"
@@ -152,7 +158,18 @@ def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:
             advice = "Make the volume with more of them (mkfs -N), or larger."
             inodes = Check("inodes", _FAILURE, found, advice)
     locks = check_filesystem(volume.network)
-    return [space, inodes, locks, _existing(report.library.name, volume.existing)]
+    return [space, inodes, locks, _existing(report.library.name, volume)]
+
+
+def _check_space(needed: int, free: int | None) -> Check:
+    if free is None:
+        found = f"the volume does not report its size; {size(needed)} at most needed"
+        return Check("space", _WARNING, found, "Make sure that the volume has room for that.")
+    found = f"{size(free)} free, {size(needed)} at most needed"
+    if needed > free:
+        advice = "Enlarge the volume, or leave something out: --exclude-regenerable."
+        return Check("space", _FAILURE, found, advice)
+    return Check("space", _PASS, found)
 
 
 def check_filesystem(network: str | None) -> Check:
@@ -210,9 +227,16 @@ def check_media(asked: list[MediaFolder], there: list[MediaFolder]) -> Check:
     )
 
 
-def _existing(name: str, missing: list[str] | None) -> Check:
+def _existing(name: str, volume: Volume) -> Check:
+    missing = volume.existing
     if missing is None:
         return Check("target", _PASS, f"there is no {name} yet")
+    if volume.is_mounted:
+        advice = (
+            "Mount the volume at its parent folder, without a mount (subPath) of its own for the"
+            " library. --on-existing set-aside cannot rename a mount point."
+        )
+        return Check("target", _FAILURE, f"{name} is a mount point", advice)
     if missing:
         advice = "Remove it, or give --on-existing set-aside."
         return Check("target", _FAILURE, f"a part of a {name} is there: {some(missing)}", advice)

@@ -26,6 +26,7 @@ from rig.volume import everything
 
 from initpuller.migrate import pull
 from initpuller.report.progress import PullProgress
+from initpuller.volume.fidelity import EXACT
 from shared import errors
 from shared.frameplan import FRAME
 from shared.manifest import Kind
@@ -160,8 +161,11 @@ WRONG_TIMES = {
 
 
 @pytest.mark.parametrize("tree", WRONG_TIMES.values(), ids=WRONG_TIMES.keys())
-async def test_time_that_the_volume_cannot_hold(tmp_path: Path, tree: list[Entry]) -> None:
-    """No volume says so by itself: what was given is looked at again, wherever it was given."""
+async def test_time_that_the_volume_cannot_hold(
+    tmp_path: Path, tree: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time that the probe missed is found: every attribute is compared after it was set."""
+    monkeypatch.setattr("initpuller.volume.probe.time_fidelity", lambda *_: EXACT)
     tree = [tree[0], msgspec.structs.replace(tree[1], mtime_ns=LATER_THAN_EXT4), *tree[2:]]
     content = {each.path: b"right" for each in tree if each.kind is Kind.FILE}
     with pytest.raises(errors.TreeDiffers) as caught:

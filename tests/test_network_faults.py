@@ -19,7 +19,7 @@ from rig.oracle import rsync_differences
 from rig.programs import Puller
 
 from initpuller.migrate import pull
-from initpuller.passes import PullOptions
+from initpuller.pulloptions import PullOptions
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership

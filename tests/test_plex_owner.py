@@ -68,8 +68,28 @@ def test_variable_that_is_no_number(puller: Puller) -> None:
         ({"PLEX_UID": "5"}, "5:1000"),
         ({"PLEX_GID": "6"}, "1000:6"),
         ({"PLEX_UID": "5", "PLEX_GID": "6"}, "5:6"),
+        ({"PUID": "7", "PGID": "8"}, "7:8"),
+        ({"PUID": "7"}, "7:911"),
+        ({"PUID": "5", "PGID": "6", "PLEX_UID": "5", "PLEX_GID": "6"}, "5:6"),
     ],
 )
 def test_one_of_them_is_enough(environment: dict[str, str], owner: str | None) -> None:
     """The image takes 1000 for the other one."""
     assert plex_owner(environment) == owner
+
+
+def test_two_pairs_that_differ(puller: Puller) -> None:
+    """PLEX_UID and PUID with two owners: exit 2 with both, before anything begins."""
+    done = puller.pull(environment={"PLEX_UID": "5", "PLEX_GID": "6", "PUID": "7", "PGID": "8"})
+    assert done.code == ExitCode.CONFIGURATION
+    assert "PLEX_UID and PLEX_GID are 5:6" in done.reason()
+    assert "PUID and PGID are 7:8" in done.reason()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_linuxservers_variables_say_whose_all_is(puller: Puller) -> None:
+    """PUID and PGID are enough: everything belongs to them."""
+    done = puller.pull(environment={"PUID": "1234", "PGID": "1235"})
+    assert done.code == ExitCode.OK, done.text
+    info = (puller.target / "Library").stat()
+    assert (info.st_uid, info.st_gid) == (1234, 1235)

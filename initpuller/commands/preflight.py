@@ -25,20 +25,24 @@ def preflight(
     database_check: str,
     as_json: bool,
 ) -> None:
-    """Look at both sides as before a move. Nothing is stopped, nothing is written.
+    """Check both sides before a move. Nothing is stopped, and nothing stays on the volume.
 
-    Exits 12 if something must be mended first.
+    A throw-away folder in .plexodus shows what the volume can do. Exits 12 if something must be
+    mended first.
 
     \b
     Example:
       plexodus-puller preflight --pairing-file pairing --target /config \\
           --plex-version 1.40.1.8227-c0dd5a73e
     """
+    import os
+
     import msgspec
 
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
     from initpuller.preflight import PreflightOptions
     from initpuller.preflight import preflight as look_at_both
+    from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused
     from shared.sqlitecheck import DatabaseCheck
@@ -48,6 +52,7 @@ def preflight(
         target=target,
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
         database_check=DatabaseCheck(database_check),
+        ownership=choose_ownership(plex_owner(os.environ)),
     )
     try:
         found = look_at_both(options)

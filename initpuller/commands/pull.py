@@ -21,7 +21,7 @@ from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted
 
 if TYPE_CHECKING:
-    from initpuller.passes import PullOptions
+    from initpuller.pulloptions import PullOptions
     from initpuller.report.progress import PullProgress
 
 _MAX_JOBS = 16
@@ -34,8 +34,8 @@ _MAX_JOBS = 16
     "--owner",
     envvar="PLEXODUS_OWNER",
     metavar="UID:GID|keep",
-    help="Whose everything shall be. Default: PLEX_UID:PLEX_GID where these are set, as for Plex'"
-    " image; else as in the source where we may, else our own.",
+    help="Owner of all files, as UID:GID. Default: PLEX_UID:PLEX_GID or PUID:PGID if set; otherwise"
+    " the source's owners (needs root), or the current user.",
 )
 @click.option(
     "--exclude",
@@ -186,9 +186,9 @@ def pull(
     from contextlib import ExitStack
 
     from initpuller.migrate import is_over
-    from initpuller.passes import PullOptions
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.versiongate import VersionGate, VersionPolicy
+    from initpuller.pulloptions import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.report.reported import probes, reported
     from initpuller.volume.ownership import choose_ownership, plex_owner

@@ -50,15 +50,15 @@ def mount_of(path: str, mounts: str = _MOUNTS) -> str:
 
 
 def is_mount_point(path: str, mounts: str = _MOUNTS) -> bool:
-    """Return whether something is mounted at ``path``, be it a folder of the same filesystem.
+    """Return whether something is mounted at ``path``, a bind mount of the same disk included.
 
     Args:
-        path: a folder.
+        path: what cannot be renamed then (rename(2), EBUSY).
         mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
     """
-    real = os.path.realpath(path)
+    place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-        return any(_unescaped(line.split(" ")[4]) == real for line in file)
+        return any(_unescaped(line.split(" ")[4]) == place for line in file)
 
 
 def _unescaped(name: str) -> str:

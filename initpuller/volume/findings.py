@@ -7,6 +7,7 @@ import os
 import structlog
 
 from initpuller.volume.decision import Action, Findings, OnExisting, decide
+from initpuller.volume.filesystem import is_mount_point
 from initpuller.volume.layout import USUAL_NAME, Layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
 from initpuller.volume.rehearsal import is_to_be_taken_back
@@ -15,6 +16,18 @@ from shared.checks import some
 from shared.errors import TargetConflict, storage_error
 
 _log = structlog.get_logger("puller")
+
+_DISPLACING = (Action.TRANSFER, Action.BEGIN_ANEW, Action.COMMIT, Action.PUBLISH)
+"""With something in the library's place, these end with a rename of it."""
+_IN_THE_WAY = "Move it away, or give --on-existing set-aside."
+_TORSO = (
+    "Something else was stopped in the middle. Remove it, or give --on-existing set-aside, and run"
+    " again."
+)
+_MOUNTED = (
+    "A mount point cannot be renamed, so --on-existing set-aside does not help. Mount the volume at"
+    " its parent folder, without a mount (subPath) of its own for the library, and run again."
+)
 
 
 def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
@@ -66,6 +79,8 @@ def look(
         returns=is_to_be_taken_back(layout, rehearse=rehearse),
     )
     action = decide(found, on_existing)
+    if found.library and action in _DISPLACING and is_mount_point(final):
+        raise TargetConflict("a mount point has the library's name", path=final, hint=_MOUNTED)
     if action is Action.SKIP:
         _refuse_torso(final)
         _log.warning(
@@ -77,7 +92,7 @@ def look(
         raise TargetConflict(
             "something that is not ours has the library's name",
             path=layout.library(name),
-            hint="Move it away, or give --on-existing set-aside.",
+            hint=_MOUNTED if is_mount_point(final) else _IN_THE_WAY,
         )
     elif action is Action.REFUSE_LOST:
         raise TargetConflict(
@@ -126,6 +141,5 @@ def _refuse_torso(library: str) -> None:
         raise TargetConflict(
             f"a part of a Plex library that is not ours is there: {some(missing)}",
             path=library,
-            hint="Something else was stopped in the middle. Remove it, or give --on-existing"
-            " set-aside, and run again.",
+            hint=_MOUNTED if is_mount_point(library) else _TORSO,
         )

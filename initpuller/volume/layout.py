@@ -42,6 +42,11 @@ class Layout:
         return os.path.join(self.target, STATE_FOLDER.decode())
 
     @property
+    def lock(self) -> str:
+        """Held by who writes to the volume."""
+        return os.path.join(self.folder, "lock")
+
+    @property
     def staging(self) -> str:
         """Where the library is assembled."""
         return os.path.join(self.folder, "staging")
@@ -50,6 +55,16 @@ class Layout:
     def moving(self) -> str:
         """Files on their way from one path to another; no library has this name."""
         return os.path.join(self.staging, STATE_FOLDER.decode())
+
+    @property
+    def probes(self) -> tuple[str, str]:
+        """Where the volume is probed: in staging once it is there, else beside where it will be."""
+        return self.moving, os.path.join(self.folder, "probe")
+
+    @property
+    def published_probe(self) -> str:
+        """Where a probe tries the rename that publishes."""
+        return os.path.join(self.target, f"{STATE_FOLDER.decode()}-probe")
 
     @property
     def state(self) -> str:
@@ -164,7 +179,7 @@ def locked(layout: Layout) -> Iterator[None]:
         VolumeLocked: another puller holds it.
         StorageError: the volume cannot be written, or its filesystem cannot lock files.
     """
-    path = os.path.join(layout.folder, "lock")
+    path = layout.lock
     try:
         os.makedirs(layout.folder, mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -181,9 +196,18 @@ def locked(layout: Layout) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise _lock_refused(error, layout) from error
+        if not _is_at(path, fd):  # a preflight that made it has removed it
+            raise VolumeLocked("a preflight is at work on this volume", path=layout.target)
         yield
     finally:
         os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _lock_refused(error: OSError, layout: Layout) -> StorageError:
@@ -191,7 +215,7 @@ def _lock_refused(error: OSError, layout: Layout) -> StorageError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"the volume mounted at {mount_of(layout.folder)} cannot lock files ({reason})",
-        path=os.path.join(layout.folder, "lock"),
+        path=layout.lock,
         hint="Use a volume with working locks: a block volume, or NFS 4. On NFS 3, start the lock"
         " service (rpc.statd) on both sides, or mount with 'local_lock=all' if only one node"
         " uses the volume. Then run again.",

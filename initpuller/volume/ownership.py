@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 KEEP = "keep"
 _OWNER = re.compile(r"(\d{1,10}):(\d{1,10})")
 _MAX_ID = 2**32 - 2
-_USUAL = "1000"
+_VARIABLES = (("PLEX_UID", "PLEX_GID", "1000"), ("PUID", "PGID", "911"))
+"""What the official and linuxserver's images read, and their default for one that is missing."""
 _CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER"}
 
 
@@ -40,14 +41,26 @@ class Ownership:
 
 
 def plex_owner(environment: Mapping[str, str]) -> str | None:
-    """``UID:GID`` as Plex' image is told them (PLEX_UID, PLEX_GID; 1000 each); None: it is not.
+    """Return ``UID:GID`` as Plex's container image is given them; None if it is not.
 
-    Its start script changes the owner of everything, for minutes, where it finds another one.
+    The official image reads PLEX_UID and PLEX_GID, linuxserver's reads PUID and PGID. Its start
+    script changes the owner of everything, for minutes, where it finds another one.
+
+    Raises:
+        ConfigurationError: both pairs are given, and they differ.
     """
-    uid, gid = environment.get("PLEX_UID"), environment.get("PLEX_GID")
-    if uid is None and gid is None:
-        return None
-    return f"{uid or _USUAL}:{gid or _USUAL}"
+    given: dict[str, str] = {}
+    for uid_name, gid_name, usual in _VARIABLES:
+        if uid_name in environment or gid_name in environment:
+            uid, gid = environment.get(uid_name), environment.get(gid_name)
+            given[f"{uid_name} and {gid_name}"] = f"{uid or usual}:{gid or usual}"
+    if len(set(given.values())) > 1:
+        pairs = ", ".join(f"{names} are {owner}" for names, owner in given.items())
+        raise ConfigurationError(
+            f"two different owners are given: {pairs}",
+            hint="Keep the pair that your Plex image reads, or give --owner.",
+        )
+    return next(iter(given.values()), None)
 
 
 def choose_ownership(option: str | None) -> Ownership:
@@ -74,7 +87,8 @@ def _parse(option: str) -> tuple[int, int]:
     found = _OWNER.fullmatch(option)
     if found is None or max(int(found[1]), int(found[2])) > _MAX_ID:
         raise ConfigurationError(
-            f"--owner, or PLEX_UID and PLEX_GID, are numbers, or keep; not {option!r}"
+            f"the owner has to be UID:GID in numbers, or keep, not {option!r}",
+            hint="It comes from --owner, PLEX_UID and PLEX_GID, or PUID and PGID.",
         )
     return int(found[1]), int(found[2])
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.volume.decision import OnExisting
+from initpuller.volume.fidelity import losses
 from initpuller.volume.leftovers import remove_leftovers
 from initpuller.volume.records import Phase, Receipt, State, save_receipt, save_state
 from initpuller.volume.timestamps import compact_timestamp, timestamp
@@ -87,6 +88,7 @@ def prepare(
             plex=plex,
             rehearsal=state.snapshot.kind == "rehearsal",
             set_aside=aside,
+            losses=losses(staging.manifest, staging.policy),
         )
         state.phase = phase
         if phase == "publishing":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from initpuller.volume.fidelity import Fidelity, Losses
 from shared.durable import write_durably
 from shared.errors import StorageError, storage_error
 from shared.plexlibrary import ServerFacts
@@ -57,6 +58,8 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     """Plex ran on the VM, and goes on there: for trying, not for moving."""
     set_aside: str | None = None
     """Where what had the library's name before has gone."""
+    losses: Losses | None = None
+    """Which attributes of the source the volume cannot keep; None: it keeps all."""
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +80,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """As in the receipt."""
     failure: StopFailure | None = None
     """While Plex was stopped for us, if a retry would meet it again."""
+    fidelity: Fidelity | None = None
+    """What the volume keeps of times and extended attributes; None: it was never probed."""
     top_mode: int = 0o755
     """From committing on: the mode of the library's own folder."""
     receipt: Receipt | None = None

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.carryover import drop_files
+from initpuller.volume.fidelity import EXACT
 from initpuller.volume.journal import Journal
 from initpuller.volume.records import load_receipt, load_state, save_state
 from initpuller.volume.unpublish import return_to_staging
@@ -21,6 +22,7 @@ from shared.steady import is_of_database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from initpuller.volume.fidelity import Fidelity
     from initpuller.volume.layout import Layout
     from initpuller.volume.records import State
     from shared.manifest import Entry
@@ -87,7 +89,8 @@ def _forget_changed(layout: Layout, state: State) -> None:
         manifest = read_manifest(layout.manifest(about.id), about.id, root, about.kind)
     except FileNotFoundError:
         return  # then nothing is taken over
-    changed = list(_changed_files(layout.staging, manifest))
+    fidelity = state.fidelity or EXACT
+    changed = list(_changed_files(layout.staging, manifest, fidelity))
     digests = FileDigests(layout.digests(about.id), manifest.plan.entries)
     digests.put([(number, None) for number, _ in changed])
     journal = Journal(layout.journal(about.id), len(manifest.plan))
@@ -99,12 +102,14 @@ def _forget_changed(layout: Layout, state: State) -> None:
         journal.close()
 
 
-def _changed_files(staging: str, manifest: ManifestFile) -> Iterator[tuple[int, Entry]]:
+def _changed_files(
+    staging: str, manifest: ManifestFile, fidelity: Fidelity
+) -> Iterator[tuple[int, Entry]]:
     fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with DirStack(fd) as folders:
             for number, entry in enumerate(manifest):
-                if entry.kind is Kind.FILE and not _is_as_brought(folders, entry):
+                if entry.kind is Kind.FILE and not _is_as_brought(folders, fidelity.kept(entry)):
                     yield number, entry
     finally:
         os.close(fd)

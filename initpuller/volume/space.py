@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from shared.digest import SIZE
 from shared.dirstack import DirStack
 from shared.errors import NoSpace
@@ -15,6 +17,8 @@ from shared.manifest import Entry, Kind
 if TYPE_CHECKING:
     from initpuller.volume.journal import Journal
     from shared.manifestfile import ManifestFile
+
+_log = structlog.get_logger("puller")
 
 _SUMS_LINE = 68
 """Bytes of a line of SHA256SUMS beside its path."""
@@ -50,7 +54,12 @@ def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
     block = volume.f_frsize
     need = _needed(staging, manifest, journal, block)
     free = volume.f_bavail * block
-    if need.bytes > free:
+    if not volume.f_blocks:
+        _log.warning(
+            "the volume does not report its size, free space is not checked",
+            hint="Make sure that the volume has room for the library.",
+        )
+    elif need.bytes > free:
         raise NoSpace(
             f"the volume needs {need.bytes} more bytes and has {free}: "
             f"{need.bytes - free} bytes are missing",
@@ -61,6 +70,34 @@ def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
             f"the volume needs {need.inodes} more inodes and has {volume.f_favail}: "
             f"{need.inodes - volume.f_favail} inodes are missing",
             hint="Make it with more inodes (mkfs -N), or larger, and run again.",
+        )
+
+
+def check_room_for_delta(staging: str) -> None:
+    """Refuse to have Plex stopped if not even the records of the last changes would fit.
+
+    How much content will change is not known yet, and most of that is written in place. The
+    records are written again beside those that are there.
+
+    Args:
+        staging: path of the staging folder.
+
+    Raises:
+        NoSpace: saying how much is missing.
+        OSError: as the filesystem says.
+    """
+    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        volume, need = os.fstatvfs(fd), _RECORDS + _written_records(fd)
+    finally:
+        os.close(fd)
+    free = volume.f_bavail * volume.f_frsize
+    if volume.f_blocks and need > free:
+        raise NoSpace(
+            f"the last changes need at least {need} bytes on the volume and it has {free}: Plex was"
+            " not stopped",
+            path=staging,
+            hint="Enlarge the volume, or leave something out with --exclude, and run again.",
         )
 
 

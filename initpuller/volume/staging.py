@@ -23,6 +23,7 @@ from shared.filedigests import FileDigests
 
 if TYPE_CHECKING:
     from initpuller.volume.blocks import Unpacked
+    from initpuller.volume.fidelity import AttributePolicy, Fidelity
     from initpuller.volume.layout import Layout
     from initpuller.volume.ownership import Ownership
     from shared.manifest import Entry
@@ -41,14 +42,14 @@ class Staging:
         layout: Layout,
         state: State,
         manifest: ManifestFile,
-        ownership: Ownership,
+        policy: AttributePolicy,
         delta: Delta | None,
     ) -> None:
         name = manifest.name
         self.layout = layout
         self.state = state
         self.manifest = manifest
-        self.ownership = ownership
+        self.policy = policy
         is_new = not os.path.lexists(layout.staging)
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -58,7 +59,7 @@ class Staging:
         """A little is brought onto what this same process has just brought."""
         self._is_fresh = is_new and not self.journal.has_earlier_frames
         self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
-        self.finisher = Finisher(self.fd, manifest, ownership, self.journal, self.digests)
+        self.finisher = Finisher(self.fd, manifest, policy.ownership, self.journal, self.digests)
 
     @classmethod
     def resume(
@@ -66,7 +67,7 @@ class Staging:
         layout: Layout,
         state: State,
         manifest: ManifestFile,
-        ownership: Ownership,
+        policy: AttributePolicy,
         delta: Delta | None,
         moves: Moves,
     ) -> Self:
@@ -76,7 +77,7 @@ class Staging:
             layout: the volume.
             state: what it says.
             manifest: what shall be there.
-            ownership: whose it shall be.
+            policy: which attributes it gets.
             delta: all that is not as it shall be, where that is known.
             moves: what was renamed, as far as that is known.
 
@@ -84,7 +85,7 @@ class Staging:
             StorageError: as the filesystem says.
         """
         try:
-            staging = cls(layout, state, manifest, ownership, delta)
+            staging = cls(layout, state, manifest, policy, delta)
             if state.prune:
                 staging._prune(moves)
                 syncfs(staging.fd)
@@ -144,8 +145,12 @@ class Staging:
         backwards = (
             reversed(self.manifest) if are_all else (entry for _, entry in reversed(changed))
         )
-        self.finisher.files_and_links(numbered, all_files=self.state.reown)
-        found = conform(self.fd, backwards, self.ownership, are_all=are_all, are_new=self._is_fresh)
+        kept, ownership = self.policy.fidelity.kept, self.policy.ownership
+        self.finisher.files_and_links(
+            ((number, kept(entry)) for number, entry in numbered), all_files=self.state.reown
+        )
+        backwards = map(kept, backwards)
+        found = conform(self.fd, backwards, ownership, are_all=are_all, are_new=self._is_fresh)
         try:
             syncfs(self.fd)
         except OSError as error:
@@ -213,7 +218,7 @@ def begin(
     state: State | None,
     snapshot: Snapshot,
     manifest: ManifestFile,
-    ownership: Ownership,
+    policy: AttributePolicy,
     done: ManifestFile | None = None,
 ) -> Staging:
     """Staging for ``snapshot``: new, gone on with, or taken over from the one in ``state``.
@@ -223,13 +228,14 @@ def begin(
         state: what it says, if it says something of this library.
         snapshot: what shall be there.
         manifest: all of it.
-        ownership: whose it shall be.
+        policy: which attributes it gets.
         done: what this process has just finished, if anything: staging is exactly so.
 
     Raises:
         StorageError: as the filesystem says.
     """
-    delta, moves = None, Moves()
+    delta, moves, ownership = None, Moves(), policy.ownership
+    found, is_next = Delta(), False
     if state is None:
         # Records without a state: someone moved it away to begin anew.
         drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
@@ -240,15 +246,24 @@ def begin(
     else:
         if done is not None and done.name != state.snapshot.id:
             done = None
-        found = Delta()
         try:
             state = take_over(layout, state, snapshot, manifest, ownership, found, moves, done)
         except OSError as error:
             raise storage_error(error, layout.folder) from error
-        is_known = done is not None and bool(snapshot.base) and not state.reown
-        delta = found if is_known and found.is_small else None
+        is_next = done is not None and bool(snapshot.base)
+    if policy.is_probed:
+        _keep_by(state, policy.fidelity)
+    if is_next and not state.reown and found.is_small:
+        delta = found
     save_state(layout, state)
-    return Staging.resume(layout, state, manifest, ownership, delta, moves)
+    return Staging.resume(layout, state, manifest, policy, delta, moves)
+
+
+def _keep_by(state: State, fidelity: Fidelity) -> None:
+    """Have all attributes set again if what is in staging was given others."""
+    if state.fidelity is not None and state.fidelity != fidelity:
+        state.reown = True
+    state.fidelity = fidelity
 
 
 def _another_run(state: State, ownership: Ownership) -> None:

@@ -64,6 +64,7 @@ def take_over(
         prune=True,
         cutover=old.cutover,
         failure=old.failure,
+        fidelity=old.fidelity,
     )
     before = old.snapshot.id
     old_records = (layout.manifest(before), layout.journal(before), layout.digests(before))

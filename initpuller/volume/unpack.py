@@ -17,6 +17,7 @@ from shared.manifest import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from initpuller.volume.fidelity import AttributePolicy
     from initpuller.volume.ownership import Ownership
     from shared.digest import Buffer
     from shared.filedigests import FileDigests
@@ -32,7 +33,7 @@ def unpack_frame(
     entries: Sequence[Entry],
     tar: Buffer,
     tag: str,
-    ownership: Ownership,
+    policy: AttributePolicy,
     digests: FileDigests,
 ) -> Unpacked:
     """Verify and write what ``tar`` holds, or the piece of a file; all but :attr:`Unpacked.late`.
@@ -46,7 +47,7 @@ def unpack_frame(
         entries: the manifest's entries that it touches.
         tar: its tar bytes, of its planned size.
         tag: the hexadecimal digest of the digests of the pieces of files in it.
-        ownership: whose the files shall be.
+        policy: which attributes the entries get.
         digests: where the digests of the files go.
 
     Raises:
@@ -63,7 +64,7 @@ def unpack_frame(
     if sha256_of_all(filter(None, sums)).hex() != tag:
         raise FrameDamaged("a frame's files do not have the digest announced for them")
     with DirStack(staging, create=True) as folders:
-        unpacking = _Unpacking(folders, ownership)
+        unpacking = _Unpacking(folders, policy)
         for member, piece in zip(inside, pieces, strict=True):
             try:
                 unpacking.add(member, piece)
@@ -80,11 +81,12 @@ def unpack_frame(
 class _Unpacking:
     """Members of one frame, in order, on their way into staging."""
 
-    def __init__(self, folders: DirStack, ownership: Ownership) -> None:
+    def __init__(self, folders: DirStack, policy: AttributePolicy) -> None:
         self.differences: list[str] = []
         self._folders = folders
-        self._ownership = ownership
-        self._also = 0 if ownership.privileged else _OWNER
+        self._ownership = policy.ownership
+        self._kept = policy.fidelity.kept
+        self._also = 0 if policy.ownership.privileged else _OWNER
         self._within: list[Member] = []
         """The folders of this frame that the last member is in."""
         self._late: list[Member] = []
@@ -92,7 +94,7 @@ class _Unpacking:
         """Folders into which a hard link will come."""
 
     def add(self, member: Member, piece: memoryview) -> None:
-        entry = member.entry
+        entry = self._kept(member.entry)
         above = entry.path.rpartition(b"/")[0]
         while self._within and self._within[-1].entry.path != above:
             self._leave(self._within.pop())
@@ -119,7 +121,7 @@ class _Unpacking:
 
     def _leave(self, member: Member) -> None:
         """Nothing more comes into a folder: nobody touches it from here on."""
-        entry = member.entry
+        entry = self._kept(member.entry)
         if entry.path in self._changes_late:
             self._late.append(member)
             return

@@ -24,10 +24,9 @@ from agent.source import databasecopies
 from agent.source.library import CurrentLibrary
 from agent.source.snapshots import SnapshotStore
 from initpuller import assemble, frameworker, migrate
-from initpuller.passes import PullOptions
+from initpuller.pulloptions import PullOptions
 from initpuller.report.progress import PullProgress
 from initpuller.volume import publish, records, unpublish
-from initpuller.volume.leftovers import remove_leftovers
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.staging import Staging
 from initpuller.wire import client, cutover
@@ -36,7 +35,7 @@ from rig import cutoverlibrary
 from rig.cutoverplex import Killed, Lifeline, MadeUpPlex
 from rig.cutoverpuller import DirectClient, DirectConnection, DirectCutover, DirectWorker
 from rig.cutovervolume import MOVE, Mode, Request, Volume
-from shared.durable import fsync_folder, rename_noreplace, write_durably
+from shared.durable import write_durably
 from shared.errors import AgentUnreachable, PlexodusError, storage_error
 from shared.pairing import Pairing
 from shared.plexlibrary import ServerFacts
@@ -115,15 +114,16 @@ class World:
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Both processes can be killed, and wait by this world's clock."""
-        puller = self.puller.around
+        killable = [
+            (self.agent, cutoverrecord, "fsync_folder"),
+            (self.agent, cutoverrecord, "write_durably"),
+            (self.puller, records, "write_durably"),
+            (self.puller, publish, "rename_noreplace"),
+            (self.puller, publish, "remove_leftovers"),
+            (self.puller, unpublish, "rename_noreplace"),
+            (self.puller, Staging, "commit"),
+        ]
         replaced = [
-            (cutoverrecord, "fsync_folder", self.agent.around(fsync_folder)),
-            (cutoverrecord, "write_durably", self.agent.around(self._written(write_durably))),
-            (records, "write_durably", puller(write_durably)),
-            (publish, "rename_noreplace", puller(rename_noreplace)),
-            (publish, "remove_leftovers", puller(remove_leftovers)),
-            (unpublish, "rename_noreplace", puller(rename_noreplace)),
-            (Staging, "commit", puller(Staging.commit)),
             (client, "AgentClient", lambda pairing, _idle: DirectClient(self, pairing)),
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
             (frameworker, "FrameConnection", lambda *_: DirectConnection(self)),
@@ -137,6 +137,10 @@ class World:
             (asyncio, "to_thread", _here),  # in the same order each time
         ]
         with ExitStack() as stack:
+            stack.enter_context(patch.object(cutoverrecord, "write_durably", self._written))
+            for process, module, name in killable:
+                around = process.around(getattr(module, name))
+                stack.enter_context(patch.object(module, name, around))
             for module, name, instead in replaced:
                 stack.enter_context(patch.object(module, name, instead))
             yield
@@ -149,13 +153,10 @@ class World:
         finally:
             worker.end()
 
-    def _written(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def write(*args: Any) -> None:  # noqa: ANN401 - as it takes them
-            if self.is_disk_full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            real(*args)
-
-        return write
+    def _written(self, path: str, content: bytes, mode: int = 0o600) -> None:
+        if self.is_disk_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_durably(path, content, mode)
 
     def _pass(self, seconds: float) -> None:
         self.clock += seconds

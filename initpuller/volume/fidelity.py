@@ -1,0 +1,131 @@
+"""What the volume keeps of an entry's times and extended attributes.
+
+A volume that keeps less than the manifest asks for is told what it can keep, and is compared with
+that. The receipt lists what it could not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from initpuller.volume.ownership import Ownership
+    from shared.manifest import Entry
+
+XATTR_OVERHEAD = 32
+"""Bytes that one extended attribute is counted with beside its name and value: its header, and
+the padding of both (ext4: 16 and up to 3 each)."""
+_LISTED = 1000
+"""Paths in a receipt, for each kind of loss."""
+
+
+class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times and extended attributes that the volume keeps; the default is all of them."""
+
+    time_step_ns: int = 1
+    """Times are rounded down to a multiple of this."""
+    earliest_ns: int | None = None
+    """Earlier times become this one; None: every time of a manifest is late enough."""
+    latest_ns: int | None = None
+    """Later times become this one; None: every time of a manifest is early enough."""
+    xattr_bytes: int | None = None
+    """An entry with more :func:`xattr_cost` keeps no extended attributes; None: all keep theirs."""
+
+    def time(self, wanted_ns: int) -> int:
+        """Return the time that the volume keeps for ``wanted_ns``, in nanoseconds from 1970."""
+        time = self._within(wanted_ns)
+        return time - time % self.time_step_ns
+
+    def clamps(self, entry: Entry) -> bool:
+        """Return whether the entry's time is outside of what the volume can hold."""
+        return self._within(entry.mtime_ns) != entry.mtime_ns
+
+    def drops_xattrs(self, entry: Entry) -> bool:
+        """Return whether the entry's extended attributes are left out."""
+        limit = self.xattr_bytes
+        return bool(entry.xattrs) and limit is not None and xattr_cost(entry.xattrs) > limit
+
+    def kept(self, entry: Entry) -> Entry:
+        """Return the entry as the volume keeps it."""
+        time = self.time(entry.mtime_ns)
+        drops = self.drops_xattrs(entry)
+        if time == entry.mtime_ns and not drops:
+            return entry
+        xattrs = {} if drops else entry.xattrs
+        return msgspec.structs.replace(entry, mtime_ns=time, xattrs=xattrs)
+
+    def _within(self, time_ns: int) -> int:
+        if self.earliest_ns is not None and time_ns < self.earliest_ns:
+            return self.earliest_ns
+        if self.latest_ns is not None and time_ns > self.latest_ns:
+            return self.latest_ns
+        return time_ns
+
+
+EXACT = Fidelity()
+"""A volume that keeps everything."""
+
+
+@dataclass(frozen=True)
+class AttributePolicy:
+    """Which attributes the entries of a manifest get on this volume."""
+
+    ownership: Ownership
+    fidelity: Fidelity = EXACT
+    is_probed: bool = True
+    """False: the volume was too full to be probed, and is taken for one that keeps everything."""
+    is_lossy: bool = False
+    """Some times are outside of what the volume holds, or some extended attributes are left out."""
+
+
+class Losses(msgspec.Struct, forbid_unknown_fields=True):
+    """What of the source's attributes the volume cannot keep."""
+
+    time_step_ns: int = 1
+    """All times are rounded down to a multiple of this."""
+    clamped_times: int = 0
+    """Entries whose time was outside of what the volume holds, and is the nearest one it holds."""
+    clamped: list[str] = []
+    """The first of their paths."""
+    without_xattrs: int = 0
+    """Entries whose extended attributes were left out."""
+    left_out: list[str] = []
+    """The first of their paths."""
+
+
+def losses(entries: Iterable[Entry], policy: AttributePolicy) -> Losses | None:
+    """Return what the volume does not keep of a manifest's attributes; None if it keeps all.
+
+    Args:
+        entries: the manifest; it is read only if something of it is lost.
+        policy: which attributes its entries get.
+    """
+    fidelity = policy.fidelity
+    if not policy.is_lossy and fidelity.time_step_ns == 1:
+        return None
+    found = Losses(fidelity.time_step_ns)
+    for entry in entries if policy.is_lossy else ():
+        if fidelity.clamps(entry):
+            found.clamped_times += 1
+            _add(found.clamped, entry)
+        if fidelity.drops_xattrs(entry):
+            found.without_xattrs += 1
+            _add(found.left_out, entry)
+    return found
+
+
+def _add(paths: list[str], entry: Entry) -> None:
+    if len(paths) < _LISTED:
+        paths.append(printable(entry.path))
+
+
+def xattr_cost(xattrs: dict[str, bytes]) -> int:
+    """Return the bytes that a volume needs for extended attributes, as a rough measure."""
+    return sum(XATTR_OVERHEAD + len(name) + len(value) for name, value in xattrs.items())
