@@ -72,6 +72,9 @@ INSERT INTO tags SELECT id, title FROM metadata_items;
 INSERT INTO locations SELECT id, 1, 2, 3, 4 FROM metadata_items WHERE id < 100;
 INSERT INTO fts4_titles(docid, title, summary) SELECT id, title, summary FROM metadata_items;
 INSERT INTO fts4_tags(fts4_tags) VALUES('rebuild');
+CREATE TABLE statistics(id INTEGER PRIMARY KEY, t text);
+INSERT INTO statistics SELECT id, hex(zeroblob(400)) FROM metadata_items;
+DELETE FROM statistics WHERE id % 100;
 """
 
 
@@ -192,6 +195,37 @@ def missing_full_text_leaf(path: Path) -> None:
     )
 
 
+def _of_header(path: Path, place: int) -> int:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(100)[place : place + 4])
+
+
+def _overwrite(path: Path, place: int, number: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(number.to_bytes(4))
+
+
+def freelist_is_longer_than_its_count(path: Path) -> None:
+    """Have the header count one free page less."""
+    count = _of_header(path, 36)
+    assert count > 1
+    _overwrite(path, 36, count - 1)
+
+
+def freelist_begins_outside(path: Path) -> None:
+    """Have the header point to a free page behind the end."""
+    _overwrite(path, 32, path.stat().st_size)
+
+
+def freelist_has_a_page_twice(path: Path) -> None:
+    """Have the first trunk page list its second leaf in the place of its first, too."""
+    trunk = (_of_header(path, 32) - 1) * 1024
+    content = path.read_bytes()
+    assert int.from_bytes(content[trunk + 4 : trunk + 8]) > 1
+    _overwrite(path, trunk + 8, int.from_bytes(content[trunk + 12 : trunk + 16]))
+
+
 DAMAGES: list[Callable[[Path], None]] = [
     garbage_page,
     truncated,
@@ -200,6 +234,9 @@ DAMAGES: list[Callable[[Path], None]] = [
     zeroed_full_text_root,
     zeroed_full_text_leaf,
     missing_full_text_leaf,
+    freelist_is_longer_than_its_count,
+    freelist_begins_outside,
+    freelist_has_a_page_twice,
 ]
 
 
@@ -216,3 +253,37 @@ def test_damage_of_a_generation_is_found(
     assert found.not_checked == ""
     if "full_text" in damage.__name__:
         assert found.rebuild
+
+
+@BOTH
+@pytest.mark.parametrize("damage", DAMAGES[-3:], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("generation", [GENERATIONS["1.42 of 2025"]], ids=["1.42 of 2025"])
+def test_damaged_freelist_is_found_where_plex_sqlite_says_ok(
+    database: Path, damage: Callable[[Path], None], sqlite: str, tmp_path: Path
+) -> None:
+    """Plex's own program leaves free pages out as any SQLite does, so ours looks at them."""
+    program = tmp_path / "Plex SQLite"
+    program.write_text("#!/bin/sh\necho ok\n")
+    program.chmod(0o755)
+    damage(database)
+    assert check_database(str(database), module=sqlite, plex_sqlite=str(program)).damage
+
+
+@BOTH
+@pytest.mark.parametrize("auto_vacuum", ["NONE", "FULL", "INCREMENTAL"])
+@pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])
+def test_free_pages_of_a_sound_database_pass(
+    tmp_path: Path, page_size: int, auto_vacuum: str, sqlite: str
+) -> None:
+    """Neither the size of pages nor pages of pointers make it damaged, virtual tables or not."""
+    for number, more in enumerate(("", "CREATE VIRTUAL TABLE f USING fts4(t);")):
+        path = tmp_path / f"{number}.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executescript(
+                f"PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {auto_vacuum};"  # noqa: S608
+                f"CREATE TABLE a(t); {more}"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+                "INSERT INTO a SELECT randomblob(800) FROM n; DELETE FROM a WHERE rowid % 50;"
+            )
+        found = check(path, sqlite)
+        assert (found.damage, found.not_checked) == ([], "")
