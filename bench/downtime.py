@@ -43,6 +43,8 @@ _AN_ENTRY = 5120
 _FRAME = 4 << 20
 _PIECE = 32 << 10
 _RACY = 2.1
+_SLOWEST = 4 * 1024 * 1024
+"""Bytes a second that a write to a large file is given time for, see ``shared/steady.py``."""
 _LEASE = 600.0
 _PAGES = 1000
 """One of so many pages of the database is changed."""
@@ -234,7 +236,8 @@ def _settled_library(library: Path, shape: LibraryShape) -> None:
     """
     make_library(library, shape)
     os.sync()
-    time.sleep(_RACY)
+    sizes = (path.lstat().st_size for path in library.rglob("*") if path.suffix != ".db")
+    time.sleep(_RACY + max(sizes) / _SLOWEST)
 
 
 def _made(folder: Path) -> Path:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _RACY_NS = 2 * 10**9
 """A file whose ctime is so close to the scan may have changed after it and kept its ctime ("racy
 git", git's Documentation/technical/racy-git)."""
+_WRITE_BYTES = 0x7FFFF000
+"""The most that one write(2) writes. It sets the ctime when it begins, and not when it ends."""
+_SLOWEST = 4 * 1024 * 1024
+"""Bytes a second of the slowest disk that such a write is given time for."""
 _DATABASE = re.compile(rb".*\.db(-wal|-shm|-journal)?", re.DOTALL)
 """SQLite writes into these through memory maps, too: the kernel sets their times when it likes."""
 
@@ -34,12 +38,30 @@ class Steadiness:
         self._is_cold = kind == "cold"
         began = datetime.fromisoformat(created).timestamp()
         self._racy_from = int(began * 1000) * 10**6 - _RACY_NS
+        self._racy_large: set[bytes] = set()
+        """Files that are too young only because of their size."""
 
     def holds(self, entry: Entry) -> bool:
-        """Whether ``entry`` has not changed in between, if both saw it so."""
+        """Whether ``entry`` has not changed in between, if both saw it so.
+
+        Args:
+            entry: a hard link comes after what it is another name of, as in a manifest.
+        """
         if self._is_cold:
             return True
-        return entry.ctime_ns < self._racy_from and not is_of_database(entry)
+        if entry.ctime_ns >= self._racy_from or is_of_database(entry):
+            return False
+        if entry.kind is Kind.HARDLINK:
+            return entry.link not in self._racy_large
+        if entry.ctime_ns >= self._racy_from - _longest_write_ns(entry.size):
+            self._racy_large.add(entry.path)
+            return False
+        return True
+
+
+def _longest_write_ns(size: int) -> int:
+    """Return how long one write that overwrites a file of ``size`` bytes may take."""
+    return min(size, _WRITE_BYTES) * 10**9 // _SLOWEST
 
 
 def is_of_database(entry: Entry) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.cutovers import dies, moved, phase, unheard_commit
-from rig.deltas import RACY
+from rig.deltas import RACY, racy_seconds
 from rig.oracle import rsync_differences
 from rig.plexfixtures import SERVER, agent, library, plex, puller
 from rig.standin import DATABASE
@@ -140,7 +140,7 @@ def test_killed_while_what_is_not_wanted_goes(agent: Agent, puller: Puller, libr
     for number in range(3):
         large = library / SERVER / "Metadata" / f"large{number}"
         large.write_bytes(os.urandom(4 * FRAME))
-    time.sleep(RACY)
+    time.sleep(racy_seconds(4))
     assert puller.pull("--until", "ready").code == 0
     dies(puller, "initpuller.volume.staging", "prune", "--until", "ready")
     before = len(agent.frames_asked())
@@ -155,7 +155,7 @@ def test_killed_puller_has_nothing_read_twice_while_plex_is_down(
     for number in range(4):
         large = library / SERVER / "Metadata" / f"large{number}"
         large.write_bytes(os.urandom(8 * FRAME))
-    time.sleep(RACY)
+    time.sleep(racy_seconds(8))
     assert puller.pull("--until", "ready").code == 0
     dies(puller, "initpuller.passes", "Passes.bring")
     before = _read_bytes(agent)

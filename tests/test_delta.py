@@ -92,6 +92,22 @@ def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) ->
     assert frames(agent) == (1, 0)
 
 
+def test_large_file_has_changed_as_long_ago_as_one_write_takes(
+    agent: Agent, target: Path, library: Path
+) -> None:
+    """Its blocks are asked for, and its other name is sent; a small file counts as old enough.
+
+    A write that set the ctime at its start may have ended after the scan.
+    """
+    (library / "folder0" / "below" / "07").write_bytes(b"new")
+    (library / "named-later").hardlink_to(library / "large")
+    time.sleep(RACY)
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    finish(target, agent, library)
+    assert frames(agent) == (1, LARGE)
+
+
 def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
     """The receipt of a delta names what never arrives as a whole copy's does."""
     os.mkfifo(library / "folder1" / "below" / "pipe")

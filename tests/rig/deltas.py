@@ -20,6 +20,11 @@ LARGE = 6
 """Frames of the large file."""
 
 
+def racy_seconds(frames: int) -> float:
+    """Return the same for a file of so many frames: a write of 4 MiB is given a second more."""
+    return RACY + frames
+
+
 def grow_steady(library: Path) -> Path:
     """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
     content = random.Random(5)  # noqa: S311 - reproducible
@@ -33,7 +38,7 @@ def grow_steady(library: Path) -> Path:
         (below / "hard").hardlink_to(below / "01")
     (library / "large").write_bytes(content.randbytes(LARGE * FRAME))
     (library / "empty").mkdir()
-    time.sleep(RACY)
+    time.sleep(racy_seconds(LARGE))
     return library
 
 
