@@ -24,15 +24,24 @@ def drop_work(layout: Layout) -> None:
     Raises:
         OSError: as the filesystem says.
     """
-    _drop_records(layout)
+    drop_records(layout)
     fsync_folder(layout.folder)
     drop_files(layout.state)
 
 
-def _drop_records(layout: Layout) -> None:
-    """Remove what there is of any snapshot, half-written and taken over ones too."""
+def drop_records(layout: Layout, kept: str = "") -> None:
+    """Remove what there is of any snapshot, half-written and taken over ones too.
+
+    Args:
+        layout: the volume.
+        kept: the name of a snapshot whose records stay.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
     with os.scandir(layout.folder) as found:
-        drop_files(*(each.path for each in found if each.name.startswith(RECORD_PREFIXES)))
+        records = [each for each in found if each.name.startswith(RECORD_PREFIXES)]
+    drop_files(*(each.path for each in records if not kept or not each.name.endswith(kept)))
 
 
 def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
@@ -68,7 +77,9 @@ def remove_leftovers(layout: Layout, receipt: Receipt) -> None:
     """
     shutil.rmtree(layout.staging, ignore_errors=True)
     _hand_over(layout, receipt.library.name)
-    if not receipt.rehearsal:
+    if receipt.rehearsal:
+        drop_records(layout, receipt.snapshot)
+    else:
         drop_work(layout)
 
 

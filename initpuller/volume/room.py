@@ -16,7 +16,7 @@ import structlog
 
 from initpuller.volume.carryover import drop_files
 from initpuller.volume.journal import Journal
-from initpuller.volume.layout import RECORD_PREFIXES
+from initpuller.volume.leftovers import drop_records
 from initpuller.volume.names import remove
 from initpuller.volume.records import load_state
 from shared.dirstack import DirStack
@@ -129,7 +129,7 @@ def _has_room(folder: str, wanted: int) -> bool:
 
 def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[str]:
     """Discard one thing after the other, each less readily than the one before; say what."""
-    _drop_records_of_others(layout, state)
+    drop_records(layout, state.snapshot.id if state is not None else "")
     yield "records of other snapshots"
     if state is None:
         shutil.rmtree(layout.staging)
@@ -164,18 +164,6 @@ def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[str
         yield "all frames"
     finally:
         journal.close()
-
-
-def _drop_records_of_others(layout: Layout, state: State | None) -> None:
-    ours = state.snapshot.id if state is not None else "none"
-    with os.scandir(layout.folder) as found:
-        drop_files(
-            *(
-                each.path
-                for each in found
-                if each.name.startswith(RECORD_PREFIXES) and not each.name.endswith(ours)
-            )
-        )
 
 
 def _discard(
