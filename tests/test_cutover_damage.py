@@ -113,7 +113,7 @@ def test_not_the_move_that_was_about_to_be_committed(
     dies(puller, "initpuller.wire.cutover", "CutoverClient.commit")
     done = puller.pull(*option)
     assert done.code == 0, done.text
-    assert phase(agent) == "idle"
+    assert phase(agent) in {"undoing", "idle"}  # it watches Plex for some seconds
     assert plex.is_running()
     receipt = puller.target / ".plexodus" / "receipt.json"
     assert not receipt.exists() or json.loads(receipt.read_text())["rehearsal"]
