@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -20,6 +21,8 @@ from rig.volume import FRAME, cut_at, pull, run_puller
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.assemble import Assembly
 from shared import protocol
+from shared.manifest import Entry, Kind
+from shared.steady import Steadiness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +98,7 @@ def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) ->
 def test_large_file_has_changed_as_long_ago_as_one_write_takes(
     agent: Agent, target: Path, library: Path
 ) -> None:
-    """Its blocks are asked for, and its other name is sent; a small file counts as old enough.
+    """Its blocks are asked for, and it keeps its other name. A small file counts as old enough.
 
     A write that set the ctime at its start may have ended after the scan.
     """
@@ -105,7 +108,29 @@ def test_large_file_has_changed_as_long_ago_as_one_write_takes(
     assert pull(target, agent, "--until", "ready").code == 0
     agent.log.write_bytes(b"")
     finish(target, agent, library)
-    assert frames(agent) == (1, LARGE)
+    assert frames(agent) == (0, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("size", "age", "is_trusted"),
+    [
+        (0, 2.1, True),
+        (40_000, 2.1, True),
+        (40_000, 1.9, False),
+        (24 * 2**20, 7.9, False),
+        (24 * 2**20, 8.1, True),
+        (2**40, 514.1, True),
+        (2**40, 513.9, False),
+    ],
+)
+def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: bool) -> None:
+    """Two seconds, and what the longest write takes. A hard link is treated as its file."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    changed = int((began.timestamp() - age) * 1000) * 10**6
+    file = Entry(b"L/a", Kind.FILE, 0o600, 0, 0, 0, changed, 1, size=size)
+    link = Entry(b"L/b", Kind.HARDLINK, 0o600, 0, 0, 0, changed, 1, link=b"L/a")
+    steadiness = Steadiness("live", began.isoformat())
+    assert [steadiness.holds(each) for each in (file, link)] == [is_trusted, is_trusted]
 
 
 def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:

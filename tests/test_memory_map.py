@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.cutovers import moved
-from rig.deltas import RACY, frames
+from rig.deltas import frames, racy_seconds
 from rig.mounts import NEEDS_ROOT, ext4, tmpfs
 from rig.oracle import rsync_differences, sums_hold
 from rig.plexcommands import plex_commands
@@ -55,7 +55,7 @@ def mapped(*files: Path) -> Iterator[Callable[[], None]]:
             each[8192:8200] = os.urandom(8)
 
     store()
-    time.sleep(RACY)
+    time.sleep(racy_seconds(3))
     try:
         yield store
     finally:
