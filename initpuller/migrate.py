@@ -85,7 +85,11 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         workers = stack.enter_context(Workers(options.jobs))
         await asyncio.to_thread(make_room, layout)
         action = await asyncio.to_thread(
-            look, layout, options.on_existing, rehearse=options.rehearse
+            look,
+            layout,
+            options.on_existing,
+            rehearse=options.rehearse,
+            depth=options.existing_check,
         )
         if action is Action.SKIP:
             progress.skipped()

@@ -159,7 +159,12 @@ class Passes:
             self._refuse_useless(name, contents)
             await asyncio.to_thread(self._take_back_rehearsal, snapshot)
         action = await asyncio.to_thread(
-            look, layout, options.on_existing, name, rehearse=options.rehearse
+            look,
+            layout,
+            options.on_existing,
+            name,
+            rehearse=options.rehearse,
+            depth=options.existing_check,
         )
         if action is Action.REFUSE_TAKEN or (is_stopped and action is Action.SKIP):
             raise name_taken(layout.library(name))

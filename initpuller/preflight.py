@@ -18,7 +18,7 @@ from initpuller.report.kube import plex_image
 from initpuller.volume.filesystem import is_mount_point, network_filesystem
 from initpuller.volume.layout import open_layout
 from initpuller.volume.volumecheck import probed
-from initpuller.volume.wholeness import is_skeleton, what_is_missing
+from initpuller.volume.wholeness import Wholeness, check_wholeness, is_skeleton
 from initpuller.wire.backoff import IDLE_SECONDS, Retrier
 from shared.checks import Check, Outcome, duration, size, some
 from shared.memberpath import check_root_name
@@ -48,6 +48,8 @@ class PreflightOptions:
     ownership: Ownership
     database_check: DatabaseCheck = DatabaseCheck.FULL
     """How much of the source's databases the agent checks."""
+    existing_check: DatabaseCheck = DatabaseCheck.QUICK
+    """How much is checked of the databases of a library that is on the volume already."""
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
@@ -63,8 +65,8 @@ class Volume:
     """None where the filesystem makes them as it goes."""
     network: str | None
     """Type of the filesystem, if that is one over the network."""
-    existing: list[str] | None
-    """What is missing in a library that is there already; None if there is none."""
+    existing: Wholeness | None
+    """Of a library that is there already; None if there is none."""
     is_mounted: bool = False
     """Something is mounted at the library's own name, so it cannot be renamed."""
 
@@ -100,7 +102,7 @@ def preflight(options: PreflightOptions) -> Preflight:
     target = [
         gate.check(report.plex_version),
         check_place(layout, name),
-        *check_volume(report, look_at_volume(layout.target, name)),
+        *check_volume(report, look_at_volume(layout.target, name, options.existing_check)),
         *probed(layout, options.ownership),
         predict(report, rate),
         check_media(report.media, _there(report.media)),
@@ -129,21 +131,27 @@ def _there(media: list[MediaFolder]) -> list[MediaFolder]:
     return [each for each in media if os.path.isdir(each.path)]
 
 
-def look_at_volume(target: str, name: str) -> Volume:
-    """The volume mounted at ``target``, and the library called ``name`` on it."""
+def look_at_volume(target: str, name: str, depth: DatabaseCheck) -> Volume:
+    """Return what is known of the volume at ``target``, and of a library that is on it already.
+
+    Args:
+        target: where the volume is mounted.
+        name: the library's name.
+        depth: how much of that library's databases is checked.
+    """
     about, library = os.statvfs(target), os.path.join(target, name)
     return Volume(
         free_bytes=about.f_bavail * about.f_frsize if about.f_blocks else None,
         free_inodes=about.f_favail if about.f_files else None,
         network=network_filesystem(target),
-        existing=_missing(library),
+        existing=_existing_library(library, depth),
         is_mounted=is_mount_point(library),
     )
 
 
-def _missing(library: str) -> list[str] | None:
+def _existing_library(library: str, depth: DatabaseCheck) -> Wholeness | None:
     is_in_the_way = os.path.lexists(library) and not is_skeleton(library)
-    return what_is_missing(library) if is_in_the_way else None
+    return check_wholeness(library, depth) if is_in_the_way else None
 
 
 def check_volume(report: LibraryReport, volume: Volume) -> list[Check]:
@@ -228,8 +236,8 @@ def check_media(asked: list[MediaFolder], there: list[MediaFolder]) -> Check:
 
 
 def _existing(name: str, volume: Volume) -> Check:
-    missing = volume.existing
-    if missing is None:
+    there = volume.existing
+    if there is None:
         return Check("target", _PASS, f"there is no {name} yet")
     if volume.is_mounted:
         advice = (
@@ -237,8 +245,12 @@ def _existing(name: str, volume: Volume) -> Check:
             " library. --on-existing set-aside cannot rename a mount point."
         )
         return Check("target", _FAILURE, f"{name} is a mount point", advice)
-    if missing:
+    if there.missing:
         advice = "Remove it, or give --on-existing set-aside."
-        return Check("target", _FAILURE, f"a part of a {name} is there: {some(missing)}", advice)
+        found = f"a part of a {name} is there: {some(there.missing)}"
+        return Check("target", _FAILURE, found, advice)
+    found = f"a {name} is there already"
+    if there.unchecked:
+        found += f"; databases not checked: {some(there.unchecked)}"
     advice = "A pull leaves it as it is; --on-existing set-aside puts the source's in its place."
-    return Check("target", _WARNING, f"a {name} is there already", advice)
+    return Check("target", _WARNING, found, advice)

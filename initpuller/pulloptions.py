@@ -44,7 +44,9 @@ class PullOptions:
     until_ready: bool = False
     """Move what can be moved while Plex runs, and publish nothing."""
     database_check: DatabaseCheck = DatabaseCheck.FULL
-    """How much of Plex's databases is checked."""
+    """How much of the source's databases is checked."""
+    existing_check: DatabaseCheck = DatabaseCheck.QUICK
+    """How much is checked of the databases of a library that is on the volume and not ours."""
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""

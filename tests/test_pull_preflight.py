@@ -128,6 +128,27 @@ def test_preference_that_is_set(agent: Agent, library: Path, target: Path) -> No
     assert left_of_pull(target) == RECEIPT_FILES
 
 
+@pytest.mark.parametrize(
+    ("depth", "outcome"),
+    [
+        ("full", "sound, "),
+        ("quick", "quick check: indexes not compared with their tables"),
+        ("skip", "not checked, because the check was skipped on request"),
+    ],
+)
+def test_receipt_has_the_outcome_of_the_database_check(
+    agent: Agent, target: Path, depth: str, outcome: str
+) -> None:
+    """Of each database of the source; one that was not checked is a warning, too."""
+    done = pull(target, agent, "--database-check", depth)
+    assert done.code == 0, done.text
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert set(receipt["databases"]) == {"library database", "blobs database"}
+    assert all(outcome in found for found in receipt["databases"].values())
+    warned = [line["event"] for line in done.log if line["level"] == "warning"]
+    assert any("not checked, because" in event for event in warned) == (depth == "skip")
+
+
 @pytest.mark.parametrize("place", ["amend._replace_sum", "publish.prepare"])
 def test_killed_after_a_preference_was_set(
     agent: Agent, library: Path, target: Path, place: str

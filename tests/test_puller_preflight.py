@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,9 @@ from rig.volume import fingerprint
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.versiongate import VersionGate
 from initpuller.preflight import Volume, check_media, check_volume, predict
+from initpuller.volume.wholeness import Wholeness
 from shared.checks import Check, Outcome
-from shared.protocol import Library, LibraryReport, MediaFolder
+from shared.protocol import LIBRARY, LIBRARY_SERVER, Library, LibraryReport, MediaFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +110,36 @@ def test_version_from_the_environment(puller: Puller) -> None:
     assert "1.2.3.4 is older" in done.stdout
 
 
+def test_database_that_was_not_checked(puller: Puller) -> None:
+    """A warning that says why and how large it is; the move is not refused."""
+    done = program(
+        "plexodus-puller", "preflight", "--target", puller.target, "--json",
+        "--database-check", "skip", environment={"PLEXODUS_PAIRING": puller.pairing},
+    )  # fmt: skip
+    checks = {check["name"]: check for check in json.loads(done.stdout)["source"]}
+    for name in ("library database", "blobs database"):
+        assert checks[name]["outcome"] == "warning"
+        assert re.match(
+            r"not checked, because the check was skipped on request; \d.* [KM]iB: /",
+            checks[name]["found"],
+        )
+
+
+@pytest.mark.parametrize("route", [LIBRARY, LIBRARY_SERVER])
+def test_unknown_depth_of_the_database_check(agent: Agent, route: str) -> None:
+    """400 with the choices; nothing is checked less than was asked for."""
+    with closing(agent.connect()) as http:
+        http.request(
+            "GET",
+            f"{route}?database-check=everything",
+            headers={"Authorization": f"Bearer {agent.token}"},
+        )
+        answer = http.getresponse()
+        said = json.loads(answer.read())
+    assert answer.status == said["status"] == 400
+    assert "full, quick, skip" in said["title"]
+
+
 def test_torso_on_the_volume(puller: Puller, library: Path, target: Path) -> None:
     """Found before anything moves; a whole library is a warning."""
     shutil.copytree(library, target / "Library", symlinks=True)
@@ -143,8 +176,8 @@ def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
         (Volume(2 * 10**9, None, None, None), "filesystem", PASS),
         (Volume(2 * 10**9, None, "nfs4", None), "filesystem", WARNING),
         (Volume(2 * 10**9, None, None, None), "target", PASS),
-        (Volume(2 * 10**9, None, None, []), "target", WARNING),
-        (Volume(2 * 10**9, None, None, ["x is empty"]), "target", FAILURE),
+        (Volume(2 * 10**9, None, None, Wholeness()), "target", WARNING),
+        (Volume(2 * 10**9, None, None, Wholeness(["x is empty"])), "target", FAILURE),
     ],
 )
 def test_volume_that_does_not_do(volume: Volume, name: str, outcome: Outcome) -> None:

@@ -40,8 +40,8 @@ FILES = {
 }
 AGENT = Path(sys.executable).parent / "plexodus-agent"
 LOOK = (
-    "import sys; from initpuller.volume.wholeness import what_is_missing;"
-    " print(what_is_missing(sys.argv[1]))"
+    "import sys; from initpuller.volume.wholeness import check_wholeness;"
+    " print(check_wholeness(sys.argv[1]).missing)"
 )
 SECONDS = 100
 """What nothing here takes, unless it waits for ever."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BOTH = pytest.mark.parametrize("sqlite", ["sqlite3", "pysqlite3"])
 NOT_PLEX = "/no/such/program"
+PENDING_BYTE = 1 << 30
+"""Of a database: readers lock it to get in (https://sqlite.org/lockingv3.html, "3.0")."""
 
 
 @pytest.fixture(scope="module")
@@ -321,16 +323,25 @@ def test_slow_check_is_no_damage(database: Path, monkeypatch: pytest.MonkeyPatch
     assert "did not finish" in found.not_checked
 
 
-def test_locked_database_is_no_damage(database: Path) -> None:
-    """A process that holds the database for itself keeps the check from an answer."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
-        holder.execute("CREATE TABLE wal_begins(x)")
-        with closing(sqlite3.connect(database, isolation_level=None)) as other:
-            other.execute("PRAGMA locking_mode = NORMAL")
-        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
-        holder.execute("INSERT INTO wal_begins VALUES (1)")
-        found = check_database(str(database), plex_sqlite=NOT_PLEX)
-    assert found.damage == []
+_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@BOTH
+@pytest.mark.usefixtures("writing")
+def test_locked_database_is_no_damage(database: Path, sqlite: str) -> None:
+    """A process that lets no new reader in keeps the check from an answer."""
+    command = [sys.executable, "-c", _LOCK, str(database), str(PENDING_BYTE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        found = check_database(str(database), module=sqlite, plex_sqlite=NOT_PLEX)
+    assert found == Soundness(not_checked="database is locked")
 
 
 def test_depth_of_the_check(database: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from rig.programs import Agent, Puller
-from rig.volume import fingerprint
+from rig.volume import fingerprint, run_puller
 
 from initpuller.volume.filesystem import network_filesystem
 
@@ -96,6 +99,57 @@ def test_what_cannot_be_whole_is_refused(puller: Puller, existing: Path, damage:
     done = puller.pull()
     assert done.code == 14, done.text
     assert told in done.reason()
+
+
+def damage_index(library: Path) -> None:
+    """Have an index of the library's database hold another column than the schema says."""
+    with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        changed = database.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, '(tag_id)', '(metadata_item_id)')"
+            " WHERE name = 'index_taggings_on_tag_id' AND sql LIKE '%(tag_id)%'"
+        )
+        assert changed.rowcount == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [((), 0), (("--database-check", "full"), 14)], ids=["quick", "full"]
+)
+def test_damage_that_only_a_full_check_finds(
+    puller: Puller, existing: Path, options: tuple[str, ...], code: int
+) -> None:
+    """A pod starts as soon as a quick check allows; a full one is made on request."""
+    damage_index(existing)
+    done = puller.pull(*options)
+    assert done.code == code, done.text
+    if code:
+        assert "index_taggings_on_tag_id" in done.reason()
+
+
+def test_skipped_check_of_an_existing_library(puller: Puller, existing: Path) -> None:
+    """The log names each database that was not checked. An empty one is refused all the same."""
+    cut = (existing / DATABASE).read_bytes()[:1_000_000]
+    (existing / DATABASE).write_bytes(cut)
+    done = puller.pull("--database-check", "skip")
+    assert done.code == 0, done.text
+    assert "databases of the existing library not checked" in done.text
+    assert "library.db (976.6 KiB): the check was skipped on request" in done.text
+    (existing / DATABASE).write_bytes(b"")
+    assert puller.pull("--database-check", "skip").code == 14
+
+
+def test_slow_check_of_an_existing_library(
+    existing: Path, target: Path, new_agent: Callable[[Path], Agent], made: Path
+) -> None:
+    """It is no damage: the pull leaves the library, exits 0 and says that it was not checked."""
+    before = fingerprint(existing)
+    with patch("shared.sqlitequery._SECONDS", 0.01):
+        done = run_puller("pull", "--target", target, pairing=new_agent(made).pair())
+    assert done.code == 0, done.text
+    [said] = [line for line in done.log if "not checked" in line["event"]]
+    assert all("did not finish" in line for line in said["databases"])
+    assert len(said["databases"]) == 2
+    assert fingerprint(existing) == before
 
 
 def test_other_applications_folder_is_not_judged(puller: Puller, target: Path) -> None:

@@ -45,11 +45,22 @@ DATABASE_CHECK = click.option(
     "--database-check",
     envvar="PLEXODUS_DATABASE_CHECK",
     type=click.Choice([each.value for each in DatabaseCheck]),
-    default=DatabaseCheck.FULL.value,
-    show_default=True,
     help="How much of Plex's databases to check. quick does not compare indexes with their tables;"
-    " skip leaves the check out. A full check can take hours on a database of 70 GB or more.",
+    " skip leaves the check out. A full check can take hours on a database of 70 GB or more."
+    " Default: full; quick for a library that is already on the volume and not ours.",
 )
+
+
+def database_checks(chosen: str | None) -> tuple[DatabaseCheck, DatabaseCheck]:
+    """Return how much is checked of the source's databases, and of those already on the volume.
+
+    Args:
+        chosen: the value of :data:`DATABASE_CHECK`, if one was given.
+    """
+    if chosen is None:
+        return DatabaseCheck.FULL, DatabaseCheck.QUICK
+    return DatabaseCheck(chosen), DatabaseCheck(chosen)
+
 
 PLEX_URL = click.option(
     "--plex-url",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from initpuller.commands.options import AS_JSON, DATABASE_CHECK, TARGET, version_gated
+from initpuller.commands.options import (
+    AS_JSON,
+    DATABASE_CHECK,
+    TARGET,
+    database_checks,
+    version_gated,
+)
 from initpuller.commands.pairing import chosen_pairing, paired
 
 
@@ -22,7 +28,7 @@ def preflight(
     target: str,
     plex_version: str,
     version_policy: str,
-    database_check: str,
+    database_check: str | None,
     as_json: bool,
 ) -> None:
     """Check both sides before a move. Nothing is stopped, and nothing stays on the volume.
@@ -45,13 +51,14 @@ def preflight(
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused
-    from shared.sqlitecheck import DatabaseCheck
 
+    source_check, existing_check = database_checks(database_check)
     options = PreflightOptions(
         pairing=chosen_pairing(pairing_file, client_certificate, client_key),
         target=target,
         gate=VersionGate(plex_version, VersionPolicy(version_policy)),
-        database_check=DatabaseCheck(database_check),
+        database_check=source_check,
+        existing_check=existing_check,
         ownership=choose_ownership(plex_owner(os.environ)),
     )
     try:

@@ -13,6 +13,7 @@ from initpuller.commands.options import (
     TARGET,
     Globs,
     check_mappings,
+    database_checks,
     told_to_watch,
     version_gated,
 )
@@ -163,7 +164,7 @@ def pull(
     no_cutover: bool,
     plex_version: str,
     version_policy: str,
-    database_check: str,
+    database_check: str | None,
     downtime: float,
     max_downtime: float,
     retry_failed: bool,
@@ -194,7 +195,6 @@ def pull(
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.pairing import parse_address
     from shared.plexlibrary import NEVER, REGENERABLE
-    from shared.sqlitecheck import DatabaseCheck
 
     if rehearse and until == "ready":
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
@@ -207,6 +207,7 @@ def pull(
         check_mappings(mappings, applies=applies)
         if listen:
             stack.enter_context(probes(progress, parse_address(listen)))
+        source_check, existing_check = database_checks(database_check)
         options = PullOptions(
             pairing=chosen_pairing(pairing_file, client_certificate, client_key),
             target=target,
@@ -223,7 +224,8 @@ def pull(
             max_downtime=max_downtime,
             retry_failed=retry_failed,
             gate=VersionGate(plex_version, VersionPolicy(version_policy)),
-            database_check=DatabaseCheck(database_check),
+            database_check=source_check,
+            existing_check=existing_check,
         )
         asyncio.run(_until_signalled(options, progress))
 

@@ -11,9 +11,10 @@ from initpuller.volume.filesystem import is_mount_point
 from initpuller.volume.layout import USUAL_NAME, Layout
 from initpuller.volume.records import Receipt, load_receipt, load_state
 from initpuller.volume.rehearsal import is_to_be_taken_back
-from initpuller.volume.wholeness import is_skeleton, what_is_missing
+from initpuller.volume.wholeness import check_wholeness, is_skeleton
 from shared.checks import some
 from shared.errors import TargetConflict, storage_error
+from shared.sqlitecheck import DatabaseCheck
 
 _log = structlog.get_logger("puller")
 
@@ -47,7 +48,12 @@ def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
 
 
 def look(
-    layout: Layout, on_existing: OnExisting, name: str | None = None, *, rehearse: bool = False
+    layout: Layout,
+    on_existing: OnExisting,
+    name: str | None = None,
+    *,
+    rehearse: bool = False,
+    depth: DatabaseCheck = DatabaseCheck.QUICK,
 ) -> Action:
     """Return what a run is to do with this volume.
 
@@ -56,6 +62,7 @@ def look(
         on_existing: what the user wants done about a library that is not ours.
         name: the library's name, once the agent has told it.
         rehearse: the user wants a rehearsal.
+        depth: how much is checked of the databases of a library that is not ours.
 
     Raises:
         TargetConflict: nothing may be done.
@@ -82,7 +89,7 @@ def look(
     if found.library and action in _DISPLACING and is_mount_point(final):
         raise TargetConflict("a mount point has the library's name", path=final, hint=_MOUNTED)
     if action is Action.SKIP:
-        _refuse_torso(final)
+        _refuse_torso(final, depth)
         _log.warning(
             "A LIBRARY THAT IS NOT OURS IS ALREADY THERE: nothing was done, it may be incomplete",
             path=final,
@@ -131,15 +138,22 @@ def name_taken(library: str) -> TargetConflict:
     )
 
 
-def _refuse_torso(library: str) -> None:
-    """No Plex is let start on what cannot be a whole library."""
+def _refuse_torso(library: str, depth: DatabaseCheck) -> None:
+    """Raise TargetConflict if no Plex could start on ``library``."""
     try:
-        missing = what_is_missing(library)
+        found = check_wholeness(library, depth)
     except OSError as error:
         raise storage_error(error, library) from error
-    if missing:
+    if found.missing:
         raise TargetConflict(
-            f"a part of a Plex library that is not ours is there: {some(missing)}",
+            f"a part of a Plex library that is not ours is there: {some(found.missing)}",
             path=library,
             hint=_MOUNTED if is_mount_point(library) else _TORSO,
+        )
+    if found.unchecked:
+        _log.warning(
+            "databases of the existing library not checked",
+            path=library,
+            databases=found.unchecked,
+            hint="Check them with 'Plex SQLite' before you rely on this library.",
         )

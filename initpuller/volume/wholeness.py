@@ -7,34 +7,57 @@ history is lost, and so is the chance to notice.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 
 from initpuller.volume.filesystem import is_mount_point
+from shared.checks import size
 from shared.plexlibrary import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
-from shared.sqlitecheck import check_database
+from shared.sqlitecheck import DatabaseCheck, check_database
 
 _ON_THE_WAY = {"Application Support"}
 """What is in a ``Library`` of which Plex' own folder has not come yet."""
 
 
-def what_is_missing(library: str) -> list[str]:
-    """What a Plex could not start on, a line each; nothing if it could, or if it is not Plex'.
+@dataclass(frozen=True)
+class Wholeness:
+    """What is known of a library. It is whole if nothing is missing and nothing is unchecked."""
+
+    missing: list[str] = field(default_factory=list)
+    """What a Plex could not start on, a line each."""
+    unchecked: list[str] = field(default_factory=list)
+    """Databases that were not checked, and why, a line each."""
+
+
+def check_wholeness(library: str, depth: DatabaseCheck = DatabaseCheck.QUICK) -> Wholeness:
+    """Return whether a Plex could start on ``library``. One that is not Plex's counts as whole.
+
+    A pod makes this check at each start, as long as a library that is not ours is on its volume. A
+    full check can take hours on a large database, and a torso shows in a quick one too: pages are
+    missing or are not of the database. So a quick check is the default.
+
+    Args:
+        library: path of the folder.
+        depth: how much of the databases is checked.
 
     Raises:
         OSError: it cannot be looked at.
     """
     server = server_folder(library)
     if server is None or not os.path.isdir(library):
-        return []
+        return Wholeness()
     if not os.path.isdir(server):
         is_begun = set(os.listdir(library)) <= _ON_THE_WAY
-        return [f"{os.path.relpath(server, library)} is not there"] if is_begun else []
-    missing = []
+        return Wholeness([f"{os.path.relpath(server, library)} is not there"] if is_begun else [])
+    found = Wholeness()
     if _size(os.path.join(server, PREFERENCES)) == 0:
-        missing.append(f"{PREFERENCES} is empty or not there")
+        found.missing.append(f"{PREFERENCES} is empty or not there")
     for name in DATABASES:
         path = os.path.join(server, DATABASE_FOLDER, name)
-        missing += [f"{name}: {line}" for line in check_database(path).damage]
-    return missing
+        soundness = check_database(path, depth)
+        found.missing.extend(f"{name}: {line}" for line in soundness.damage)
+        if soundness.not_checked:
+            found.unchecked.append(f"{name} ({size(_size(path))}): {soundness.not_checked}")
+    return found
 
 
 def is_skeleton(library: str) -> bool:
