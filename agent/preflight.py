@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.host import plexserver
-from agent.host.cutoverrecord import Fence
+from agent.host.cutoverrecord import CutoverRecord, Fence
 from agent.host.plexservice import plex_service
+from agent.host.stophistory import StopHistory
 from agent.placement import check_artwork, check_library, check_links
 from agent.source.plexstate import look_at_tree
 from agent.source.readprobe import read_seconds
 from shared.checks import CUTOVER_CHECK, LINKS_OUT_ADVICE, Check, Outcome, size, some
-from shared.errors import CutoverRefused
+from shared.errors import CutoverRefused, StorageError
 from shared.plexlibrary import (
     DATABASE_FOLDER,
     DATABASES,
@@ -130,8 +131,21 @@ def _running(settings: Settings) -> list[Check]:
         about = str(error.what if error.path is None else f"{error.what}: {error.path}")
         can_stop = Check(CUTOVER_CHECK, _WARNING, about, error.hint)
     else:
-        can_stop = Check(CUTOVER_CHECK, _PASS, "Plex can be stopped, and stays so")
+        can_stop = _last_stop(settings.state)
     return [Check("Plex", _PASS, found), can_stop]
+
+
+def _last_stop(state: str) -> Check:
+    """Return what is known of the last stop: only a real one tells whether a command works."""
+    history = StopHistory()
+    with suppress(StorageError):  # whoever begins a cutover is told
+        history = CutoverRecord(state).load().history
+    if not history.is_stop_refused or history.failure is None:
+        return Check(CUTOVER_CHECK, _PASS, "Plex can be stopped, and stays so")
+    failure = history.failure
+    found = f"the last stop was refused ({failure.at}): {failure.what}"
+    advice = f"{failure.hint} Then restart the agent, or add --retry-failed to pull.".strip()
+    return Check(CUTOVER_CHECK, _WARNING, found, advice)
 
 
 def _database(server: str, name: str, depth: DatabaseCheck) -> Check:

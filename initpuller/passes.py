@@ -316,7 +316,8 @@ class Passes:
         if check.outcome is Outcome.PASS:
             return False
         if check.name == CUTOVER_CHECK:
-            return is_failure or (options.cutover and not options.until_ready)
+            is_to_be_stopped = options.cutover and not options.until_ready
+            return is_failure or (is_to_be_stopped and not options.retry_failed)
         if check.name == LIBRARY_CHECK:
             return options.cutover or (options.rehearse and is_failure)
         if check.name in ARTWORK_FOLDERS:

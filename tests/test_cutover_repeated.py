@@ -15,6 +15,7 @@ from rig.plexfixtures import agent, library, plex, puller
 from rig.programs import Agent, Puller, program
 
 from agent.host.stophistory import StopHistory, check_repeated
+from shared.checks import CUTOVER_CHECK
 from shared.errors import CutoverRefused
 from shared.protocol import CutoverRequest
 
@@ -110,6 +111,10 @@ def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommand
         assert done.code == 17, done.text
         assert "denied" in done.reason()
     assert plex.story.count("stop") == 1
+    report = json.loads(agent.get("/v1/library/server"))
+    (can_stop,) = [check for check in report["checks"] if check["name"] == CUTOVER_CHECK]
+    assert can_stop["outcome"] == "warning"
+    assert "denied" in can_stop["found"]
     stop.write_text(works)
     agent.stop()
     agent.start()

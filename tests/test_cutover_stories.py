@@ -277,3 +277,23 @@ def test_package_purged_after_the_move(world: World) -> None:
     world.start_agent()
     world.undo()
     assert world.plex.running
+
+
+def test_record_and_fence_removed_by_hand(world: World) -> None:
+    """An administrator who removes both begins anew; nobody takes that for a restored backup."""
+    world.back_up_state()
+    assert world.pull() == "done"
+    for name in ("cutover.json", "fence"):
+        Path(world.state, name).unlink()
+    world.wait(5.0)
+    assert world.control.standing().phase == "idle"
+    assert not world.is_blocked()
+    world.plex.begin()
+    world.write()
+    world.volume = world.fresh_volume()
+    assert world.pull() == "done"
+    assert is_moved(world)
+    world.restore_state()
+    world.wait(5.0)
+    assert world.control.standing().phase == "committed"
+    assert not world.plex.running

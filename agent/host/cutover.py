@@ -232,7 +232,13 @@ class CutoverControl:
         Raises:
             PlexodusError, OSError: it is to be tried again.
         """
-        if self._record.is_behind():
+        if self._record.is_removed():
+            with self._record.locked():
+                if self._record.is_removed():
+                    self._record.save(self._record.load())
+                    self.fence.take_down()
+            self._tell("record", "The record and the fence were removed by hand: nothing is undone")
+        elif self._record.is_behind():
             with self._alone() as now:
                 self._record.save(now)
             about = f"The state folder was restored or lost; the record is back: {now.phase}"

@@ -89,12 +89,15 @@ class CutoverRecord:
         self._lock = os.path.join(state, "cutover.lock")
         self._witness = witness_folder(state)
         self._copy = os.path.join(self._witness, "cutover.json")
+        self._reached = os.path.join(state, "cutover.serial")
+        self._fence = os.path.join(state, "fence")
 
     def load(self) -> Cutover:
         """Read it; where there is none, there was no cutover yet.
 
         Of the two copies the later one counts: the state folder may have been restored from a
-        backup since, or be empty.
+        backup since, or be empty. An administrator who removed record and fence from it by hand
+        has begun anew, see :meth:`is_removed`.
 
         Raises:
             StorageError: it cannot be read.
@@ -108,6 +111,8 @@ class CutoverRecord:
             if copy is None:
                 raise
             own = None
+        if copy is not None and self._is_removed(copy):
+            return Cutover(serial=copy.serial)
         return max((each for each in (own, copy) if each), key=_serial, default=Cutover())
 
     def is_behind(self) -> bool:
@@ -117,6 +122,26 @@ class CutoverRecord:
         except StorageError:
             return True
         return copy is not None and (own is None or own.serial < copy.serial)
+
+    def is_removed(self) -> bool:
+        """Return whether record and fence were removed by hand from the state folder.
+
+        They are gone, and the folder is not an older one: it still says how far the record had
+        come. A folder that was restored says less, or nothing.
+        """
+        copy = None
+        with suppress(StorageError):
+            copy = _read(self._copy)
+        return copy is not None and self._is_removed(copy)
+
+    def _is_removed(self, copy: Cutover) -> bool:
+        if os.path.lexists(self._path) or os.path.lexists(self._fence):
+            return False
+        try:
+            with open(self._reached, encoding="ascii") as file:
+                return file.read() == str(copy.serial)
+        except (OSError, UnicodeError):
+            return False
 
     def save(self, cutover: Cutover) -> Cutover:
         """Write it, durably; return it as it was written.
@@ -131,6 +156,7 @@ class CutoverRecord:
         write_durably(self._path, content)
         if _is_usable(self._witness):
             write_durably(self._copy, content)
+            write_durably(self._reached, str(cutover.serial).encode())
         return cutover
 
     @contextmanager
