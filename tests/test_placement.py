@@ -75,7 +75,7 @@ def agent_preflight(library: Path) -> Ended:
 def refused(done: Ended, agent: Agent, target: Path) -> str:
     """The reason why a pull was refused before Plex was stopped and anything was fetched."""
     assert done.code == 12, done.text
-    assert not [each for each in agent.requests() if "cutover" in each or "frames" in each]
+    assert not [each for each in agent.requests() if "POST /v1/cutover" in each or "frames" in each]
     assert not (target / "Library").exists()
     return done.reason()
 
