@@ -137,7 +137,7 @@ async def _pull(
 
     async with AgentClient(options.pairing, options.idle) as client:
         passes = Passes(layout, options, client, workers, progress)
-        terms = await asyncio.to_thread(_stop_terms, options)
+        terms = await asyncio.to_thread(_stop_terms, options, layout.target)
         cutover = Cutover(layout, CutoverClient(client), options.retrier, terms)
         move = Move(layout, options, passes, cutover, progress, client.tell)
         try:
@@ -284,11 +284,11 @@ class Move:
         return receipt
 
 
-def _stop_terms(options: PullOptions) -> StopTerms:
+def _stop_terms(options: PullOptions, volume: str) -> StopTerms:
     preferences = sorted(options.preferences.items())
     what = options.ownership, options.exclude, preferences, options.on_existing.value
-    known = circumstances(options.target, options.pairing, repr(what))
-    return StopTerms(options.max_downtime, options.retry_failed, known, options.target)
+    known = circumstances(volume, options.pairing, repr(what))
+    return StopTerms(options.max_downtime, options.retry_failed, known, volume)
 
 
 def _conclude(layout: Layout, action: Action, on_existing: OnExisting) -> Receipt | None:

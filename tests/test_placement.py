@@ -311,7 +311,7 @@ def test_library_with_a_target_for_plexs_own_folder(
     done = ask(below, agent)
     assert done.code == 12, done.text
     assert "where no Plex looks for it" in done.reason()
-    assert not [each for each in agent.requests() if "cutover" in each]
+    assert not [each for each in agent.requests() if "POST /v1/cutover" in each]
 
 
 @pytest.mark.parametrize(
