@@ -23,7 +23,7 @@ from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.findings import finished, is_out_of_the_way, look, name_taken
 from initpuller.volume.layout import USUAL_NAME, Layout, locked, open_layout
 from initpuller.volume.records import load_state
-from initpuller.volume.room import make_room, require_room
+from initpuller.volume.room import Discarded, make_room, require_room
 from initpuller.volume.unpublish import unpublish
 from initpuller.workers import Workers
 from shared import errors
@@ -103,8 +103,8 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
             with progress:
                 await _pull(layout, options, workers, progress)
         except errors.NoSpace:
-            # So that others, and the next run, can write.
-            await asyncio.to_thread(make_room, layout)
+            # So that others can write. What is complete goes only if the next run needs its room.
+            await asyncio.to_thread(make_room, layout, Discarded.INCOMPLETE)
             raise
 
 

@@ -81,6 +81,7 @@ def test_failure_is_told_with_its_reason(
     last_word.touch()
     monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
     (target / "Library").mkdir(parents=True)
+    (target / "Library" / "not ours").touch()
 
     done = pull(target, agent, *STATUS, "--on-existing", "fail")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,7 +43,18 @@ _HALF_WRITTEN = ".new"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def make_room(layout: Layout) -> None:
+class Discarded(Enum):
+    """What of staging goes, the first of these first."""
+
+    OTHER_RECORDS = "records of other snapshots"
+    DIGESTS = "digests, which are made again"
+    INCOMPLETE = "incomplete files"
+    CHANGED = "files that have changed"
+    FRAMES = "complete frames"
+    ALL = "all of it"
+
+
+def make_room(layout: Layout, last: Discarded = Discarded.ALL) -> None:
     """Discard enough of staging for records to be written, if the volume is full.
 
     Nothing is discarded that is verified. If the volume is full of something else, it stays full:
@@ -50,6 +62,7 @@ def make_room(layout: Layout) -> None:
 
     Args:
         layout: the volume, whose lock this process holds.
+        last: what may be discarded at most.
 
     Raises:
         StorageError: a record cannot be read, or the filesystem refuses.
@@ -64,8 +77,10 @@ def make_room(layout: Layout) -> None:
             return
         for what in _discarded(layout, state, wanted):
             if _has_room(layout.folder, wanted):
-                _log.warning("the volume was full, discarded from staging", what=what)
+                _log.warning("the volume was full, discarded from staging", what=what.value)
                 return
+            if what is last:
+                break
         _log.warning("the volume is full", path=layout.target, bytes_wanted=wanted)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
@@ -127,41 +142,41 @@ def _has_room(folder: str, wanted: int) -> bool:
     return True
 
 
-def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[str]:
+def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[Discarded]:
     """Discard one thing after the other, each less readily than the one before; say what."""
     drop_records(layout, state.snapshot.id if state is not None else "")
-    yield "records of other snapshots"
+    yield Discarded.OTHER_RECORDS
     if state is None:
-        shutil.rmtree(layout.staging)
-        yield "all of it: nothing says what it is"
+        shutil.rmtree(layout.staging)  # nothing says what it is
+        yield Discarded.ALL
         return
     name = state.snapshot.id
     drop_files(layout.sums(name), layout.digests(name))
-    yield "digests, which are made again"
+    yield Discarded.DIGESTS
     shutil.rmtree(layout.moving, ignore_errors=True)
     try:
         root = os.fsencode(state.snapshot.library.name)
         manifest = read_manifest(layout.manifest(name), name, root, state.snapshot.kind)
     except FileNotFoundError:
         shutil.rmtree(layout.staging)
-        yield "all of it: its manifest is gone"
+        yield Discarded.ALL
         return
     journal = Journal(layout.journal(name), len(manifest.plan))
     try:
         missing = list(journal.missing())
         unknown = [number for number in missing if journal.tag(number) is None]
         _discard(layout, manifest, journal, unknown)
-        yield "incomplete files"
+        yield Discarded.INCOMPLETE
         _discard(layout, manifest, journal, missing)
-        yield "files that have changed"
+        yield Discarded.CHANGED
         freed = 0
         for number in reversed(range(len(manifest.plan))):
             freed += manifest.plan[number].size
             _discard(layout, manifest, journal, [number])
             if freed >= wanted:
                 freed = 0
-                yield "complete frames"
-        yield "all frames"
+                yield Discarded.FRAMES
+        yield Discarded.ALL
     finally:
         journal.close()
 
