@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from rig.mounts import NEEDS_ROOT, mounted
 from rig.oracle import rsync_differences, sums_hold
 from rig.plexcommands import only_plex
 from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
@@ -22,7 +22,7 @@ from initpuller.volume.wholeness import is_skeleton
 from shared.checks import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from rig.programs import Agent
@@ -32,7 +32,6 @@ SERVER = f"{SUPPORT}/{PLEX}"
 DATABASES = f"{SERVER}/Plug-in Support/Databases"
 DATABASE = f"{DATABASES}/com.plexapp.plugins.library.db"
 CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
 
 
 @pytest.fixture
@@ -379,28 +378,18 @@ def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
     assert not is_skeleton(str(library))
 
 
-@contextmanager
-def mounted(what: Path, where: Path) -> Iterator[None]:
-    """A bind mount."""
-    subprocess.run(["mount", "--bind", what, where], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", where], check=True)
-
-
-@as_root
+@NEEDS_ROOT
 def test_mount_point_is_no_skeleton(target: Path) -> None:
     """It cannot be renamed, also where it is of the same filesystem and its name has blanks."""
     what, where = target / "what", target / "the Library"
     what.mkdir()
     where.mkdir()
     assert is_skeleton(str(where))
-    with mounted(what, where):
+    with mounted(where, "--bind", what):
         assert not is_skeleton(str(where))
 
 
-@as_root
+@NEEDS_ROOT
 def test_bind_mount_below_the_library_is_moved(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
@@ -408,7 +397,7 @@ def test_bind_mount_below_the_library_is_moved(
     metadata, where = library / SERVER / "Metadata", library.parent / "elsewhere"
     metadata.rename(where)
     metadata.mkdir()
-    with mounted(where, metadata):
+    with mounted(metadata, "--bind", where):
         done = move(target, serve(library))
     assert done.code == 0, done.text
     assert rsync_differences(where, target / "Library" / SERVER / "Metadata") == []
