@@ -45,8 +45,7 @@ def serve(new_agent: Callable[[Path], Agent], tmp_path: Path) -> Callable[[Path]
     """Starts an agent for a folder; there is a Plex that it can stop."""
 
     def start(library: Path) -> Agent:
-        agent = new_agent(library)
-        agent.pair()
+        (agent := new_agent(library)).pair()
         agent.settings = tmp_path / "agent.toml"
         agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
         agent.start()
@@ -382,8 +381,8 @@ def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
 def test_mount_point_is_no_skeleton(target: Path) -> None:
     """It cannot be renamed, also where it is of the same filesystem and its name has blanks."""
     what, where = target / "what", target / "the Library"
-    what.mkdir()
-    where.mkdir()
+    for each in (what, where):
+        each.mkdir()
     assert is_skeleton(str(where))
     with mounted(where, "--bind", what):
         assert not is_skeleton(str(where))
@@ -398,6 +397,5 @@ def test_bind_mount_below_the_library_is_moved(
     metadata.rename(where)
     metadata.mkdir()
     with mounted(metadata, "--bind", where):
-        done = move(target, serve(library))
-    assert done.code == 0, done.text
+        assert move(target, serve(library)).code == 0
     assert rsync_differences(where, target / "Library" / SERVER / "Metadata") == []
