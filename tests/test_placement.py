@@ -380,9 +380,8 @@ def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
 @NEEDS_ROOT
 def test_mount_point_is_no_skeleton(target: Path) -> None:
     """It cannot be renamed, also where it is of the same filesystem and its name has blanks."""
-    what, where = target / "what", target / "the Library"
-    for each in (what, where):
-        each.mkdir()
+    (what := target / "what").mkdir()
+    (where := target / "the Library").mkdir()
     assert is_skeleton(str(where))
     with mounted(where, "--bind", what):
         assert not is_skeleton(str(where))
