@@ -72,6 +72,7 @@ class DirectClient:
         """Bring the manifest."""
 
         def asked() -> bytes:
+            """As the agent answers."""
             return Path(self.world.store.open(snapshot.id).manifest.path).read_bytes()
 
         self._put(path, self.world.ask(asked))
@@ -80,6 +81,7 @@ class DirectClient:
         """Bring all digests."""
 
         def asked() -> bytes:
+            """As the agent answers."""
             opened = self.world.store.open(snapshot.id)
             wholetree.complete_digests(opened)
             return b"".join(wholetree.sums(opened))
@@ -92,6 +94,7 @@ class DirectClient:
         store = self.world.store
 
         def asked() -> None:
+            """As the agent answers."""
             opened = store.open(snapshot)
             store.check_source(opened)
             wholetree.check_unchanged(opened)
@@ -127,6 +130,7 @@ class DirectCutover:
         """Stop."""
 
         def begun(control: CutoverControl) -> CutoverStanding:
+            """As the agent answers."""
             self.world.store.check_library()
             return control.begin(request)
 
