@@ -138,7 +138,7 @@ def _running(settings: Settings) -> list[Check]:
 def _last_stop(state: str) -> Check:
     """Return what is known of the last stop: only a real one tells whether a command works."""
     history = StopHistory()
-    with suppress(StorageError):  # whoever begins a cutover is told
+    with suppress(StorageError):  # the start of a cutover reports it
         history = CutoverRecord(state).load().history
     if not history.is_stop_refused or history.failure is None:
         return Check(CUTOVER_CHECK, _PASS, "Plex can be stopped, and stays so")
