@@ -73,8 +73,8 @@ UPTIMES = st.sampled_from([5.0, 40.0, 2000.0])
 STEPS = st.integers(0, 12)
 FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
 """What a volume says that takes nothing any more."""
-STOPS = st.sampled_from([0.0, 0.0, 3.0, 12.0, 100.0])
-"""Seconds that a stop of Plex takes; the agent waits for five."""
+STOPS = st.sampled_from([0.0, 0.0, 3.0, 12.0, 50.0])
+"""Seconds that a stop of Plex takes; the agent waits for five, and watches for sixty."""
 REQUESTS = st.builds(Request, st.sampled_from(Mode), st.sampled_from(OnExisting))
 
 

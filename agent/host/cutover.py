@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -367,11 +367,18 @@ class CutoverControl:
                     raise
         self.fence.take_down()
         if cutover.was_running and not self._restart.is_done(cutover):
-            return cutover
+            return self._with_end_of_stop(cutover)
         over = self._record.save(ended(cutover))
         does = "Plex runs" if cutover.was_running else "Plex was not running before"
         self._tell("undone", f"The cutover is undone: {does}")
         return over
+
+    def _with_end_of_stop(self, cutover: Cutover) -> Cutover:
+        """Write down that the stop has ended, once it has: another process need not wait for it."""
+        if cutover.stop_ordered is not None and self._restart.has_stop_ended:
+            with suppress(OSError):  # a disk that is full keeps nobody from starting Plex
+                return self._record.save(msgspec.structs.replace(cutover, stop_ordered=None))
+        return cutover
 
     def _granted(self, cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
         now = self._clock()

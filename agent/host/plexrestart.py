@@ -20,9 +20,8 @@ _STEADY = 3.0
 """Seconds that Plex has to be seen running without a break."""
 _AGAIN = 5.0
 """Seconds between two orders to start it."""
-_LEAST_PATIENCE = 600.0
-"""Seconds after the order to stop Plex in which it may still come to its end, at least: a container
-engine goes on stopping for the time that its own settings say."""
+_LEAST_PATIENCE = 60.0
+"""Seconds after the order to stop Plex in which it may still come to its end, at least."""
 
 
 class PlexRestart:
@@ -82,6 +81,11 @@ class PlexRestart:
         is_open = is_open and sight is not Sight.RUNS
         return not is_open and self._clock() - self._up_since >= _STEADY
 
+    @property
+    def has_stop_ended(self) -> bool:
+        """Whether the end of the stop was seen: then nobody has to wait for it any more."""
+        return self._was_down or self._has_stop_ended
+
     def end(self) -> None:
         """Forget what was seen: this restart is over."""
         self._forget("")
@@ -92,7 +96,7 @@ class PlexRestart:
         A Plex that was seen down has come to it. So has a command that was seen to end, and one of
         before a reboot.
         """
-        if cutover.stop_ordered is None or self._was_down or self._has_stop_ended:
+        if cutover.stop_ordered is None or self.has_stop_ended:
             return False
         return 0 <= self._clock() - cutover.stop_ordered < self._patience
 
