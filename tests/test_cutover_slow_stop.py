@@ -91,7 +91,7 @@ def listens() -> bool:
         return end.connect_ex(("127.0.0.1", _PORT)) == 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
     """Until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():

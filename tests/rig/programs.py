@@ -200,7 +200,7 @@ class Agent:
         if self._process is None:
             return 0
         self._process.send_signal(number)
-        code = self._process.wait(timeout=30)
+        code = self._process.wait(timeout=90)
         self._process = None
         return code
 
