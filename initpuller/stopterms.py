@@ -1,7 +1,9 @@
 """On which terms Plex is stopped for a pull: for how long, and not again for nothing.
 
-A failure that a retry would meet again is remembered, on the volume and by the agent, together with
-its circumstances: what it depends on. Plex is not stopped again until one of these has changed.
+A failure that depends on the volume and the options alone is remembered, on the volume and by the
+agent, together with its circumstances. Plex is not stopped again until one of these has changed. A
+failure that depends on the source is not remembered, since nothing shows here that somebody has
+mended a file on the VM. For those, the agent makes a growing pause between two stops.
 """
 
 from __future__ import annotations
@@ -26,8 +28,15 @@ if TYPE_CHECKING:
 MAX_DOWNTIME = 3600.0
 """Seconds that Plex may be stopped for one pull, unless the user says otherwise."""
 _MAX_TEXT = 1000
-_TRANSIENT = (errors.Interrupted, errors.SourceChanged, errors.CutoverRefused)
-"""Permanent for one run, but the next one may well do better: the agent's pause is for these."""
+_OF_VOLUME = (
+    errors.StorageError,
+    errors.TreeDiffers,
+    errors.TargetConflict,
+    errors.ConfigurationError,
+)
+"""Failures that depend on the volume or the options, and so on the circumstances."""
+_OF_SOURCE = (errors.VolumeUnsuitable, errors.AgentStorageError)
+"""Storage errors that a change on the VM can end."""
 _ROOM = 0.01
 """Part of a full volume's size that has to have become free."""
 _FORCE = "Or add --retry-failed (PLEXODUS_RETRY_FAILED=1) to have Plex stopped all the same."
@@ -47,8 +56,12 @@ class StopTerms:
     """The volume."""
 
     def remembered(self, error: BaseException) -> StopFailure | None:
-        """Return what is to be remembered of ``error``, raised while Plex was stopped."""
-        if not isinstance(error, errors.Permanent) or isinstance(error, _TRANSIENT):
+        """Return what is to be remembered of ``error``, raised while Plex was stopped.
+
+        Returns:
+            None if a change on the VM could end it, or another run.
+        """
+        if not isinstance(error, _OF_VOLUME) or isinstance(error, _OF_SOURCE):
             return None
         if not self.circumstances:
             return None

@@ -24,7 +24,9 @@
         ├── TargetConflict
         │   └── VolumeLocked
         ├── StorageError
-        │   └── NoSpace
+        │   ├── NoSpace
+        │   ├── VolumeUnsuitable
+        │   └── AgentStorageError
         ├── SourceChanged
         ├── CutoverRefused
         ├── RepeatedFailure
@@ -205,6 +207,14 @@ class StorageError(Permanent):
 
 class NoSpace(StorageError):
     """The volume is full, or will be."""
+
+
+class VolumeUnsuitable(StorageError):
+    """The volume cannot keep what this library has: other names or links would fit."""
+
+
+class AgentStorageError(StorageError):
+    """The agent's state folder does not take what must be written."""
 
 
 class SourceChanged(Permanent):

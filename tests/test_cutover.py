@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import events, moved, not_moved, phase, unheard_commit
+from rig.cutovers import events, moved, not_moved, phase, unheard_commit, wait_until
 from rig.oracle import rsync_differences
 from rig.plexfixtures import agent, library, plex, puller
 from rig.programs import Agent, Puller, program
@@ -113,6 +113,7 @@ def test_plex_does_not_stop(agent: Agent, puller: Puller, plex: PlexCommands) ->
     assert "did not" in done.reason() or "failed within" in done.reason(), done.reason()
     not_moved(agent, puller, plex)
     assert plex.story.count("start") == 1
+    wait_until(lambda: "undone" in events(agent))  # told after the record says it
     assert {"stop", "refused", "undo", "undone", "failed"} <= set(events(agent))
 
 

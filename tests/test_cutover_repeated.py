@@ -7,17 +7,20 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.cutovers import moved, not_moved
+from rig.cutovers import moved, not_moved, phase
 from rig.plexfixtures import agent, library, plex, puller
 from rig.programs import Agent, Puller, program
 
 from agent.host.stophistory import StopHistory, check_repeated
+from initpuller.stopterms import StopTerms
+from shared import errors
 from shared.checks import CUTOVER_CHECK
 from shared.errors import CutoverRefused
-from shared.protocol import CutoverRequest
+from shared.protocol import CUTOVER_REFUSED, CutoverRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,15 +28,17 @@ if TYPE_CHECKING:
     from rig.plexcommands import PlexCommands
 
 SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
-_BROKEN = """
+_FAILS = """
 from initpuller.__main__ import main
 from initpuller.passes import Passes
-from shared.errors import IntegrityError
+from shared.errors import {error}
 async def bring(*_):
-    raise IntegrityError("the volume does not hold what was written", path="poster.jpg")
+    raise {error}({message!r}, path="poster.jpg")
 Passes.bring = bring
 main()
 """
+_BROKEN = _FAILS.format(error="StorageError", message="the volume does not hold what was written")
+_DAMAGED = _FAILS.format(error="IntegrityError", message="a file of the source is damaged")
 _STALLED = """
 import asyncio
 from initpuller.__main__ import main
@@ -61,18 +66,18 @@ def test_permanent_failure_while_plex_is_stopped(
 ) -> None:
     """Plex is stopped for it once, also on a new volume; and again when that is asked for."""
     code, text = run(puller, _BROKEN)
-    assert code == 13, text
+    assert code == 15, text
     not_moved(agent, puller, plex)
     stops = plex.story.count("stop")
     for _ in range(2):
         code, text = run(puller, _BROKEN)
-        assert code == 13, text
+        assert code == 15, text
         assert "poster.jpg" in text
         assert "--retry-failed" in text
     for each in puller.target.iterdir():
         shutil.rmtree(each)
     code, text = run(puller, _BROKEN)
-    assert code == 13, text
+    assert code == 15, text
     assert plex.story.count("stop") == stops
     done = puller.pull("--retry-failed")
     assert done.code == 0, done.text
@@ -85,10 +90,52 @@ def test_other_options_after_a_permanent_failure(
     agent: Agent, puller: Puller, plex: PlexCommands
 ) -> None:
     """Something has changed: nobody has to force anything."""
-    assert run(puller, _BROKEN)[0] == 13
+    assert run(puller, _BROKEN)[0] == 15
     done = puller.pull("--exclude", "poster.jpg")
     assert done.code == 0, done.text
     assert plex.story.count("stop") == 2
+
+
+def test_source_is_mended_after_a_permanent_failure(
+    agent: Agent, puller: Puller, plex: PlexCommands, library: Path
+) -> None:
+    """Nothing on the puller's side has changed, and Plex is stopped again without an option."""
+    code, text = run(puller, _DAMAGED)
+    assert code == 13, text
+    not_moved(agent, puller, plex)
+    done = puller.pull()
+    assert done.code == 0, done.text
+    moved(agent, puller, plex, library)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_remembered"),
+    [
+        (errors.StorageError("the filesystem refused"), True),
+        (errors.NoSpace("no space left"), True),
+        (errors.TreeDiffers(["Library: owner"], "/config"), True),
+        (errors.TargetConflict("the name was taken"), True),
+        (errors.ConfigurationError("the owner cannot be set"), True),
+        (errors.VolumeUnsuitable("two names are one file"), False),
+        (errors.AgentStorageError("the agent's disk is full"), False),
+        (errors.PreflightRefused("a database is damaged"), False),
+        (errors.SourceUnreadable(["Library/a"]), False),
+        (errors.IllegalPath("a name that leads out"), False),
+        (errors.FrameDamagedTwice("damaged twice"), False),
+        (errors.ManifestTooLarge("too many entries"), False),
+        (errors.SourceChanged("the library has changed"), False),
+        (errors.CutoverRefused("stopped for too long"), False),
+        (errors.Interrupted("stopped by a signal"), False),
+        (errors.AgentUnreachable("no answer"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_failures_that_a_change_on_the_vm_can_end(
+    tmp_path: Path, error: Exception, *, is_remembered: bool
+) -> None:
+    """Only failures that depend on the volume or the options are remembered."""
+    terms = StopTerms(circumstances={"volume": "a"}, target=str(tmp_path))
+    assert (terms.remembered(error) is not None) is is_remembered
 
 
 def test_no_byte_arrives_while_plex_is_stopped(
@@ -99,6 +146,39 @@ def test_no_byte_arrives_while_plex_is_stopped(
     assert code == 17, text
     assert "--max-downtime" in text
     not_moved(agent, puller, plex)
+
+
+def test_client_that_renews_the_lease_for_ever(agent: Agent, plex: PlexCommands) -> None:
+    """The agent itself starts Plex after the time allowed, and refuses each later renewal."""
+    name = "a" * 32
+    request = {"id": name, "puller": "a client", "max_seconds": 3.0}
+    agent.ask("POST", "/v1/cutover", json.dumps(request).encode())
+    assert not plex.is_running()
+    route, deadline, renewals = f"/v1/cutover/{name}/lease", time.monotonic() + 60, 0
+    while (answer := ask_lease(agent, route))[0] == 200:
+        assert time.monotonic() < deadline
+        assert not plex.is_running()
+        renewals += 1
+    assert renewals > 0
+    while True:
+        assert answer[0] == 409
+        assert answer[1]["type"] == CUTOVER_REFUSED
+        assert "--max-downtime" in answer[1]["detail"]
+        if phase(agent) == "idle":
+            break
+        assert time.monotonic() < deadline
+        answer = ask_lease(agent, route)
+    assert plex.story == ["start", "stop", "start"]
+    assert plex.is_running()
+
+
+def ask_lease(agent: Agent, route: str) -> tuple[int, dict[str, Any]]:
+    """Status and body of a renewal, a moment after the last one."""
+    time.sleep(0.1)
+    with closing(agent.connect()) as http:
+        http.request("PUT", route, headers={"Authorization": f"Bearer {agent.token}"})
+        response = http.getresponse()
+        return response.status, json.loads(response.read())
 
 
 def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommands) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.cutovers import wait_until
 from rig.plexcommands import only_plex
 from rig.programs import Agent, Puller
 
@@ -89,14 +89,6 @@ def listens() -> bool:
     """Whether something is there for Plex's clients."""
     with socket.socket() as end:
         return end.connect_ex(("127.0.0.1", _PORT)) == 0
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
-    """Until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

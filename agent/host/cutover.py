@@ -206,6 +206,8 @@ class CutoverControl:
     def started(self) -> None:
         """Note that the agent has started: what it may do to Plex may have changed.
 
+        A record that has no copy gets one: an earlier release wrote none.
+
         Raises:
             PlexodusError, OSError: the record cannot be read or written.
         """
@@ -213,6 +215,8 @@ class CutoverControl:
             now = self._record.load()
             if now.history.is_stop_refused:
                 self._remember(now, StopHistory(now.history.stops, now.history.last))
+            elif now.id and not self._record.has_witness():
+                self._record.save(now)
 
     def tend(self) -> None:
         """Take what was left half done to its end, or back; let an expired lease go.

@@ -123,6 +123,10 @@ class CutoverRecord:
             return True
         return copy is not None and (own is None or own.serial < copy.serial)
 
+    def has_witness(self) -> bool:
+        """Return whether the witness has a copy; a record of an earlier release has none."""
+        return os.path.lexists(self._copy)
+
     def is_removed(self) -> bool:
         """Return whether record and fence were removed by hand from the state folder.
 

@@ -79,7 +79,7 @@ class VolumeFit:
                 it, :meth:`require` has to be called before anything is fetched.
 
         Raises:
-            StorageError: the volume cannot hold the manifest; the message names the volume.
+            VolumeUnsuitable: the volume cannot hold the manifest; the message names the volume.
         """
         volume = mount_of(self._layout.folder)
         if self._abilities is None or needs != self._needs:

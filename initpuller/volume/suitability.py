@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from shared.checks import Check, Outcome
-from shared.errors import StorageError
+from shared.errors import VolumeUnsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -149,11 +149,11 @@ def refuse(checks: Iterable[Check]) -> None:
     """Raise what keeps a library from being moved onto this volume.
 
     Raises:
-        StorageError: at least one check is a failure.
+        VolumeUnsuitable: at least one check is a failure.
     """
     failed = [check for check in checks if check.outcome is Outcome.FAILURE]
     if failed:
-        raise StorageError(
+        raise VolumeUnsuitable(
             "; ".join(check.found for check in failed),
             hint=" ".join(check.advice for check in failed) + " Then run again.",
         )

@@ -63,7 +63,7 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
     if told.type == protocol.CUTOVER_REFUSED:
         return errors.CutoverRefused(f"on the VM: {told.title}", path=path, hint=told.detail)
     if told.type == protocol.STORAGE:
-        return errors.StorageError(f"on the agent's side: {told.title}", path=path)
+        return errors.AgentStorageError(f"on the agent's side: {told.title}", path=path)
     if status >= _SERVER_ERROR or status == _TOO_MANY:
         return errors.AgentUnreachable(f"the agent answered {status}: {told.title}")
     return errors.ProtocolViolation(f"the agent answered {status}: {told.title}")

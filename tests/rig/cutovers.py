@@ -12,6 +12,7 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, left_of_pull
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rig.plexcommands import PlexCommands
@@ -29,6 +30,14 @@ def events(agent: Agent) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
+    """Until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> None:
     """Committed, Plex down, the volume the source to the byte."""
     assert phase(agent) == "committed"
@@ -40,9 +49,7 @@ def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> No
 
 def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
     """Not committed, Plex running, nothing published."""
-    deadline = time.monotonic() + 20
-    while phase(agent) == "undoing":
-        assert time.monotonic() < deadline
+    wait_until(lambda: phase(agent) != "undoing")
     assert phase(agent) == "idle"
     assert plex.is_running()
     assert not (puller.target / "Library").exists()
