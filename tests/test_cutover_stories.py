@@ -14,6 +14,7 @@ import pytest
 from rig import cutoverlibrary
 from rig.cutovervolume import Mode, Request
 from rig.cutoverworld import LEASE, World
+from rig.mounts import NEEDS_ROOT, tmpfs
 
 from initpuller.volume import publish
 from initpuller.volume.decision import OnExisting
@@ -155,6 +156,26 @@ def test_name_taken_after_the_commit(world: World, monkeypatch: pytest.MonkeyPat
     assert not world.published
     assert world.pull(Request(on_existing=OnExisting.SET_ASIDE)) == "done"
     assert is_moved(world)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("on_existing", list(OnExisting))
+def test_library_is_a_mount_point(world: World, on_existing: OnExisting) -> None:
+    """Nothing is committed that can never be published: Plex is not even stopped."""
+    starts = world.plex.starts
+    with tmpfs(world.volume.library):
+        assert world.pull(Request(on_existing=on_existing)) == "TargetConflict"
+    assert world.control.standing().stops == 0
+    assert (world.plex.running, world.plex.starts) == (True, starts)
+
+
+@NEEDS_ROOT
+def test_own_folder_on_another_filesystem(world: World) -> None:
+    """The rename that publishes is tried before Plex is stopped for it."""
+    with tmpfs(Path(world.volume.layout.folder)):
+        assert world.pull() == "VolumeUnsuitable"
+        assert world.control.standing().stops == 0
+        assert world.plex.running
 
 
 @pytest.mark.parametrize("takes", [3.0, 12.0, 100.0])
