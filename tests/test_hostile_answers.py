@@ -274,7 +274,7 @@ async def _peak(root: Path, agent: HostileAgent) -> int:
 
 
 async def test_sparse_file_of_terabytes_costs_no_memory(tmp_path: Path) -> None:
-    """A manifest of 140 bytes declares 16 TiB, as much as ext4 takes: the pull needs little more than for 8 MiB."""
+    """A manifest of 140 bytes declares 16 TiB, the most on ext4: that costs hardly any memory."""
     peaks = []
     for number, size in enumerate((2 * FRAME, 2**44 - 4 * FRAME)):
         root = tmp_path / str(number)
