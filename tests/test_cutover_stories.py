@@ -318,3 +318,17 @@ def test_record_and_fence_removed_by_hand(world: World) -> None:
     world.wait(5.0)
     assert world.control.standing().phase == "committed"
     assert not world.plex.running
+
+
+def test_record_removed_by_hand_while_plex_is_stopped(world: World, story: Story) -> None:
+    """Plex is started all the same: there is no fence yet that could be missing as well."""
+
+    def removed() -> None:
+        Path(world.state, "cutover.json").unlink()
+        world.puller.is_dead = True
+
+    story.at("verification", removed)
+    assert world.pull() == "killed"
+    assert not world.plex.running
+    world.wait(LEASE + 30)
+    assert world.plex.running

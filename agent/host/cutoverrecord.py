@@ -139,7 +139,8 @@ class CutoverRecord:
         return copy is not None and self._is_removed(copy)
 
     def _is_removed(self, copy: Cutover) -> bool:
-        if os.path.lexists(self._path) or os.path.lexists(self._fence):
+        is_under_way = copy.phase not in ("idle", "committed")  # Plex is to be started again
+        if is_under_way or os.path.lexists(self._path) or os.path.lexists(self._fence):
             return False
         try:
             with open(self._reached, encoding="ascii") as file:
