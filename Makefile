@@ -66,7 +66,7 @@ deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and ne
 	agent/debian/build $(BIN)/python
 
 openapi: setup  ## docs/openapi.json, as the agent serves it
-	$(BIN)/python -m agent.endpoints.openapi > docs/openapi.json
+	$(BIN)/python -m agent.openapi > docs/openapi.json
 
 demo: setup  ## the main job: a library moved, with puller and agent killed on the way
 	PYTHONPATH=tests $(BIN)/python -m bench.demo

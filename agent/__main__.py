@@ -1,7 +1,7 @@
 """Entry point of ``plexodus-agent``."""
 
 from agent.cli import cli
-from shared.commandline import run
+from shared.program.command_line import run
 
 
 def main() -> None:

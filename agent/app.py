@@ -13,36 +13,37 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.endpoints.archives import ArchiveEndpoints
-from agent.endpoints.auth import TokenFile, WrongTokens, authentication
-from agent.endpoints.connections import Connections
-from agent.endpoints.cutover import CutoverEndpoints
-from agent.endpoints.frames import FrameEndpoints
-from agent.endpoints.health import health_routes
-from agent.endpoints.libraries import LibraryEndpoints
-from agent.endpoints.listener import Listener
-from agent.endpoints.metrics import Metrics
-from agent.endpoints.migrationlog import MigrationLogEndpoints
-from agent.endpoints.openapi.document import openapi_routes
-from agent.endpoints.outflow import Outflow
-from agent.endpoints.plexlibrary import PlexLibraryEndpoints
-from agent.endpoints.probe import ProbeEndpoints
-from agent.endpoints.problems import errors_to_problems, forbid_storing, log_request
-from agent.endpoints.requesthandler import AgentRequestHandler
-from agent.endpoints.snapshots import SnapshotEndpoints
-from agent.endpoints.stopping import STOPPING, close_when_stopping, refuse_when_stopping
-from agent.host.cutover import CutoverControl
-from agent.host.migrationlog import MigrationLog
-from agent.host.plexfolder import logs_of_databases
-from agent.host.plexservice import PlexService, plex_service
-from agent.preflight import look_at_server, preflight
+from agent.cutover.control import CutoverControl
+from agent.frames.cache import FrameCache
+from agent.host.migration_log import MigrationLog
+from agent.openapi.document import openapi_routes
+from agent.plex.folder import logs_of_databases
+from agent.plex.service import PlexService, plex_service
+from agent.routes.archives import ArchiveEndpoints
+from agent.routes.cutover import CutoverEndpoints
+from agent.routes.frames import FrameEndpoints
+from agent.routes.health import health_routes
+from agent.routes.latest_archive import PlexLibraryEndpoints
+from agent.routes.libraries import LibraryEndpoints
+from agent.routes.metrics import Metrics
+from agent.routes.migration_log import MigrationLogEndpoints
+from agent.routes.probe import ProbeEndpoints
+from agent.routes.snapshots import SnapshotEndpoints
+from agent.server.auth import TokenFile, WrongTokens, authentication
+from agent.server.connections import Connections
+from agent.server.listener import Listener
+from agent.server.problems import errors_to_problems, forbid_storing, log_request
+from agent.server.rate_limit import Outflow
+from agent.server.request_handler import AgentRequestHandler
+from agent.server.stopping import STOPPING, close_when_stopping, refuse_when_stopping
+from agent.snapshots.client_snapshots import Handouts
+from agent.snapshots.scan_queue import Scans
+from agent.snapshots.store import SnapshotStore
 from agent.source.activity import Activity
-from agent.source.framecache import FrameCache
-from agent.source.handouts import Handouts
-from agent.source.scans import Scans
-from agent.source.snapshots import SnapshotStore
-from shared import __version__, protocol
-from shared.logs import LogLimit
+from agent.source_checks import look_at_server, preflight
+from shared import __version__
+from shared.program.logs import LogLimit
+from shared.wire import protocol
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from agent.settings import Settings
     from agent.source.library import CurrentLibrary
-    from shared.sqlitecheck import DatabaseCheck
+    from shared.plex.sqlite_check import DatabaseCheck
 
 SHUTDOWN = 5.0
 """Seconds that a frame in hand gets to reach its client once the agent was asked to end."""

@@ -14,27 +14,27 @@ import msgspec
 
 from agent import daemon
 from agent.app import make_cutover
-from agent.endpoints.credentials import make_pairing
-from agent.endpoints.tls import is_pinned
+from agent.cutover.record import CutoverRecord
+from agent.cutover.removal import keep_stopped as keep_moved_plex_stopped
+from agent.cutover.start_block import lift_start_blocks
 from agent.host.addresses import own_address
-from agent.host.cutoverrecord import CutoverRecord
-from agent.host.migrationlog import MigrationLog
-from agent.host.plexfolder import find_library
-from agent.host.plexservice import Commands, plex_service
-from agent.host.removal import keep_stopped as keep_moved_plex_stopped
-from agent.host.runtimefolder import state_path_left
-from agent.host.startblock import lift_start_blocks
-from agent.host.stateowner import become_owner, write_as_owner
-from agent.preflight import preflight as look
-from agent.secretformats import OUTPUTS
+from agent.host.migration_log import MigrationLog
+from agent.host.runtime_folder import state_path_left
+from agent.host.state_owner import become_owner, write_as_owner
+from agent.plex.folder import find_library
+from agent.plex.service import Commands, plex_service
+from agent.secret_formats import OUTPUTS
+from agent.server.credentials import make_pairing
+from agent.server.tls import is_pinned
 from agent.settings import DEFAULT_FILE, Settings, load_settings
 from agent.source.library import open_library
+from agent.source_checks import preflight as look
 from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
 from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_error
-from shared.pairing import parse_address
-from shared.sqlitecheck import DatabaseCheck
+from shared.plex.sqlite_check import DatabaseCheck
+from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable

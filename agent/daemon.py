@@ -13,25 +13,25 @@ import msgspec
 import structlog
 
 from agent.app import listen, make_app
-from agent.endpoints.stopping import STOPPING
-from agent.endpoints.tls import server_tls
-from agent.host.notify import Notifier
-from agent.host.plexfolder import find_library
-from agent.host.runtimefolder import leave_state_path
+from agent.host.runtime_folder import leave_state_path
+from agent.host.systemd_notify import Notifier
+from agent.plex.folder import find_library
+from agent.server.stopping import STOPPING
+from agent.server.tls import server_tls
 from agent.source.library import CurrentLibrary
 from shared import __version__
 from shared.durable import write_durably
 from shared.errors import ConfigurationError, PlexodusError, storage_error
-from shared.exitcodes import ExitCode
-from shared.mallopt import keep_freed_memory
-from shared.pairing import address
+from shared.program.exit_codes import ExitCode
+from shared.program.mallopt import keep_freed_memory
+from shared.wire.pairing import address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.app import Parts
-    from agent.endpoints.connections import Connections
-    from agent.host.cutover import CutoverControl
+    from agent.cutover.control import CutoverControl
+    from agent.server.connections import Connections
     from agent.settings import Settings
 
 _log = structlog.get_logger("agent")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared.checks import LIBRARY_CHECK, Check, Outcome, some
-from shared.plexlibrary import (
+from shared.plex.library import (
     ARTWORK_FOLDERS,
     DATABASE_FOLDER,
     DATABASES,
@@ -16,7 +16,7 @@ from shared.plexlibrary import (
     needed_paths,
     server_folder,
 )
-from shared.sqlitequery import DatabaseError, query
+from shared.plex.sqlite_query import DatabaseError, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

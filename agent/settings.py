@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from shared.errors import ConfigurationError
-from shared.pairing import parse_address
+from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """All settings, each under the name that it has in the file."""
 
     library: str = ""
-    """Empty: found by :mod:`agent.host.plexfolder`."""
+    """Empty: found by :mod:`agent.plex.folder`."""
     unit: str = "plexmediaserver.service"
     listen: str = "0.0.0.0:8443"
     address: str = ""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.host.migrationlog import MigrationLog
-from agent.host.plexservice import plex_service
+from agent.host.migration_log import MigrationLog
+from agent.plex.service import plex_service
 from shared.checks import duration
 from shared.errors import CutoverRefused
-from shared.protocol import CutoverStanding
+from shared.wire.protocol import CutoverStanding
 
 if TYPE_CHECKING:
-    from agent.host.cutover import CutoverControl
+    from agent.cutover.control import CutoverControl
     from agent.settings import Settings
 
 _LAST = 5

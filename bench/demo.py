@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rig.programs import Agent, Puller
 
 from bench.plexlibrary import SMALL, make_library
-from initpuller.standing import read_standing
+from initpuller.volume.status import read_standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -44,7 +44,7 @@ _FRAME = 4 << 20
 _PIECE = 32 << 10
 _RACY = 2.1
 _SLOWEST = 4 * 1024 * 1024
-"""Bytes a second that a write to a large file is given time for, see ``shared/steady.py``."""
+"""Bytes a second that a write to a large file is given time for, see ``shared/tree/racy.py``."""
 _LEASE = 600.0
 _PAGES = 1000
 """One of so many pages of the database is changed."""

@@ -1,1 +1,1 @@
-"""The puller: brings a library from its agent onto a volume, verified, in one rename."""
+"""The puller: moves a library from its agent onto a volume, verified, in one rename."""

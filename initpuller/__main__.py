@@ -1,9 +1,9 @@
 """Entry point of ``plexodus-puller``."""
 
 from initpuller.cli import cli
-from initpuller.report.termination import last_word
-from shared.commandline import run
-from shared.pairing import PAIRING_VARIABLE
+from initpuller.cluster.termination import last_word
+from shared.program.command_line import run
+from shared.wire.pairing import PAIRING_VARIABLE
 
 
 def main() -> None:

@@ -32,7 +32,7 @@
         ├── RepeatedFailure
         └── Interrupted
 
-Exit codes for these are in :mod:`shared.exitcodes`.
+Exit codes for these are in :mod:`shared.program.exit_codes`.
 """
 
 from __future__ import annotations

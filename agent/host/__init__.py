@@ -1,1 +1,1 @@
-"""What the agent has to do with the machine it runs on: Plex's folder, systemd."""
+"""The machine that the agent runs on: systemd, addresses, the state folder, the migration log."""

@@ -1,1 +1,1 @@
-"""The library as it lies on disk: scanned, described, read. Nothing here writes to it."""
+"""The library on disk: found, opened, read. Nothing here writes to it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.protocol import Snapshot
+    from shared.wire.protocol import Snapshot
 
 
 class Phase(Enum):

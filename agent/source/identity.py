@@ -15,8 +15,8 @@ from contextlib import suppress
 import msgspec
 
 from shared.durable import write_durably
-from shared.plexlibrary import PREFERENCES, server_folder
-from shared.preferences import read_preferences
+from shared.plex.library import PREFERENCES, server_folder
+from shared.plex.preferences import read_preferences
 
 _MACHINE_ID = "/etc/machine-id"
 

@@ -17,11 +17,11 @@ import structlog
 
 from agent.source.identity import library_id
 from agent.source.writeback import mounts_below
-from shared.dirstack import DirStack
 from shared.errors import ConfigurationError, IllegalPath, SnapshotGone, SourceUnreadable, printable
-from shared.memberpath import check_root_name
-from shared.plexlibrary import SUPPORT_FOLDER, library_name
-from shared.protocol import Library
+from shared.plex.library import SUPPORT_FOLDER, library_name
+from shared.tree.dir_stack import DirStack
+from shared.tree.member_path import check_root_name
+from shared.wire.protocol import Library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

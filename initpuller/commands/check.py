@@ -26,7 +26,7 @@ def check(*, target: str, plex_url: str, as_json: bool) -> None:
     from initpuller.plex.api import PlexApi
     from initpuller.plex.arrived import check_identity, check_running_version, check_sections
     from initpuller.plex.identity import check_url
-    from initpuller.standing import moved_plex
+    from initpuller.volume.status import moved_plex
     from shared.checks import Outcome, page
     from shared.errors import PlexRefused
 

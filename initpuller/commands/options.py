@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from initpuller.plex.versiongate import VersionPolicy
+from initpuller.plex.version_gate import VersionPolicy
 from shared.errors import ConfigurationError
-from shared.sqlitecheck import DatabaseCheck
+from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

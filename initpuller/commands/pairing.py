@@ -10,7 +10,7 @@ import click
 import structlog
 
 from shared.errors import ConfigurationError
-from shared.pairing import PAIRING_VARIABLE, Pairing, parse_pairing
+from shared.wire.pairing import PAIRING_VARIABLE, Pairing, parse_pairing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -45,8 +45,8 @@ def paths(
     import msgspec
 
     from initpuller.plex.paths import as_text, look_at_sections, parse_mapping
-    from initpuller.standing import read_standing
-    from initpuller.volume.layout import USUAL_NAME
+    from initpuller.volume.records.layout import USUAL_NAME
+    from initpuller.volume.status import read_standing
     from shared.errors import PreflightRefused
 
     library = os.path.join(target, read_standing(target).library or USUAL_NAME)
@@ -65,8 +65,8 @@ def _apply(target: str, plex_url: str, sections: Sequence[Section]) -> None:
     from initpuller.plex.arrived import check_identity
     from initpuller.plex.identity import check_url
     from initpuller.plex.trash import TrashRecord
-    from initpuller.standing import moved_plex
-    from initpuller.volume.layout import open_layout
+    from initpuller.volume.records.target import open_layout
+    from initpuller.volume.status import moved_plex
     from shared.checks import Outcome
     from shared.errors import PlexRefused
 

@@ -45,9 +45,9 @@ def preflight(
 
     import msgspec
 
-    from initpuller.plex.versiongate import VersionGate, VersionPolicy
-    from initpuller.preflight import PreflightOptions
-    from initpuller.preflight import preflight as look_at_both
+    from initpuller.plex.version_gate import VersionGate, VersionPolicy
+    from initpuller.pull.target_checks import PreflightOptions
+    from initpuller.pull.target_checks import preflight as look_at_both
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused

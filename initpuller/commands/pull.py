@@ -22,7 +22,7 @@ from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted
 
 if TYPE_CHECKING:
-    from initpuller.pulloptions import PullOptions
+    from initpuller.pull.options import PullOptions
     from initpuller.report.progress import PullProgress
 
 _MAX_JOBS = 16
@@ -186,15 +186,15 @@ def pull(
     import asyncio
     from contextlib import ExitStack
 
-    from initpuller.migrate import is_over
+    from initpuller.commands.reporting import probes, reported
     from initpuller.plex.preferences import parse_preferences
-    from initpuller.plex.versiongate import VersionGate, VersionPolicy
-    from initpuller.pulloptions import PullOptions
+    from initpuller.plex.version_gate import VersionGate, VersionPolicy
+    from initpuller.pull.options import PullOptions
+    from initpuller.pull.recipe import is_over
     from initpuller.report.progress import PullProgress
-    from initpuller.report.reported import probes, reported
     from initpuller.volume.ownership import choose_ownership, plex_owner
-    from shared.pairing import parse_address
-    from shared.plexlibrary import NEVER, REGENERABLE
+    from shared.plex.library import NEVER, REGENERABLE
+    from shared.wire.pairing import parse_address
 
     if rehearse and until == "ready":
         raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
@@ -234,9 +234,9 @@ async def _until_signalled(options: PullOptions, progress: PullProgress) -> None
     """Run the pull; SIGTERM and SIGINT end it with its journal in order."""
     import asyncio
 
-    from initpuller import migrate
+    from initpuller.pull import recipe
 
-    task = asyncio.create_task(migrate.pull(options, progress))
+    task = asyncio.create_task(recipe.pull(options, progress))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:

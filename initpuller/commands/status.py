@@ -17,7 +17,8 @@ def status(*, target: str, as_json: bool) -> None:
     Example:
       plexodus-puller status --target /config --json
     """
-    from initpuller import standing
+    from initpuller.volume.status import as_json as to_json
+    from initpuller.volume.status import as_text, read_standing
 
-    found = standing.read_standing(target)
-    click.echo(standing.as_json(found) if as_json else standing.as_text(found))
+    found = read_standing(target)
+    click.echo(to_json(found) if as_json else as_text(found))

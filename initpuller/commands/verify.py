@@ -19,7 +19,7 @@ def verify(*, target: str) -> None:
     Example:
       plexodus-puller verify --target /config
     """
-    from initpuller import standing
+    from initpuller.volume.status import verify as verify_volume
 
-    receipt = standing.verify(target)
+    receipt = verify_volume(target)
     click.echo(f"{receipt.files} files are as they were moved ({receipt.verified})")

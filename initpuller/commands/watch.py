@@ -57,8 +57,8 @@ def watch(
           --map /mnt/nas-plex=/media/library --apply-paths
     """
     from initpuller.plex.identity import check_url
-    from initpuller.watch import Watch, WatchOptions
-    from shared.pairing import parse_address
+    from initpuller.watch.sidecar import Watch, WatchOptions
+    from shared.wire.pairing import parse_address
 
     check_mappings(mappings, applies=applies)
     options = WatchOptions(

@@ -1,1 +1,1 @@
-"""What is known, and asked, of the Plex that will run on the volume."""
+"""The Plex that will run on the volume: its files before it starts, its API afterwards."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.checks import Check, Outcome
-from shared.plexversion import find_version
+from shared.plex.version import find_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initpuller.plex.api import ApiSection
-    from shared.plexlibrary import SectionFacts, ServerFacts
+    from shared.plex.library import SectionFacts, ServerFacts
 
 _PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
 

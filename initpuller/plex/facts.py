@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from shared.plexlibrary import DATABASE_FOLDER, DATABASES, SectionFacts, ServerFacts
-from shared.preferences import read_preferences
-from shared.sqlitequery import DatabaseError, query
+from shared.plex.library import DATABASE_FOLDER, DATABASES, SectionFacts, ServerFacts
+from shared.plex.preferences import read_preferences
+from shared.plex.sqlite_query import DatabaseError, query
 
 _SECTIONS = (
     "SELECT s.id, s.name, count(m.id) FROM library_sections s LEFT JOIN metadata_items m"

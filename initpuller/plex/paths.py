@@ -12,8 +12,8 @@ import msgspec
 
 from shared.checks import some
 from shared.errors import ConfigurationError, IntegrityError, printable
-from shared.plexlibrary import DATABASE_FOLDER, DATABASES, MEDIA_FOLDERS, server_folder
-from shared.sqlitequery import DatabaseError, query
+from shared.plex.library import DATABASE_FOLDER, DATABASES, MEDIA_FOLDERS, server_folder
+from shared.plex.sqlite_query import DatabaseError, query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

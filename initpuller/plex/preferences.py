@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
 from shared.errors import ConfigurationError, IntegrityError
-from shared.plexlibrary import PREFERENCES, server_folder
+from shared.plex.library import PREFERENCES, server_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""How people and programs see where a pull stands."""
+"""Progress of a pull, as people, probes and metrics see it."""

@@ -1,1 +1,1 @@
-"""The target volume: what lies on it, and how it gets there safely. Knows nothing of networks."""
+"""The target volume: its records, its state, and its limits. It knows nothing of networks."""

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from initpuller.volume.records import Phase
+    from initpuller.volume.records.state import Phase
 
 
 class OnExisting(Enum):

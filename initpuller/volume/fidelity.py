@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from initpuller.volume.ownership import Ownership
-    from shared.manifest import Entry
+    from shared.tree.manifest import Entry
 
 XATTR_OVERHEAD = 32
 """Bytes that one extended attribute is counted with beside its name and value: its header, and

@@ -11,8 +11,8 @@ from shared.errors import IllegalLink
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
-    from shared.dirstack import DirStack
-    from shared.manifest import Entry
+    from shared.tree.dir_stack import DirStack
+    from shared.tree.manifest import Entry
 
 
 def remove(folder: int, name: bytes) -> None:

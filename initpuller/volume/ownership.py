@@ -12,7 +12,7 @@ from shared.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.manifest import Entry
+    from shared.tree.manifest import Entry
 
 KEEP = "keep"
 _OWNER = re.compile(r"(\d{1,10}):(\d{1,10})")

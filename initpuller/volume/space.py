@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.digest import SIZE
-from shared.dirstack import DirStack
 from shared.errors import NoSpace
-from shared.frameplan import FRAME, is_large
-from shared.manifest import Entry, Kind
+from shared.frames.plan import FRAME, is_large
+from shared.tree.dir_stack import DirStack
+from shared.tree.manifest import Entry, Kind
 
 if TYPE_CHECKING:
-    from initpuller.volume.journal import Journal
-    from shared.manifestfile import ManifestFile
+    from initpuller.volume.records.journal import Journal
+    from shared.frames.manifest_file import ManifestFile
 
 _log = structlog.get_logger("puller")
 

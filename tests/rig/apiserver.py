@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from initpuller.report import kube
+from initpuller.cluster import api
 from rig.authority import Authority
 from rig.eventloop import end_tasks
 
@@ -105,7 +105,7 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     is_up.wait(timeout=10)
-    monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(account))
+    monkeypatch.setattr(api, "SERVICE_ACCOUNT", str(account))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(ports[0]))
     monkeypatch.setenv("HOSTNAME", "plex-0")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared import protocol
+from shared.wire import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ import hashlib
 import random
 from typing import TYPE_CHECKING
 
-from shared.protocol import archive_path
+from shared.wire.protocol import archive_path
 
 if TYPE_CHECKING:
     from email.message import Message

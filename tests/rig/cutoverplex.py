@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.host.plexservice import Sight
+from agent.plex.service import Sight
 from shared.errors import CutoverRefused
 
 if TYPE_CHECKING:

@@ -11,25 +11,25 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from agent.source import wholetree
-from agent.source.framebuilder import build_frame
-from initpuller.frameworker import Assignment, FrameWorker
-from initpuller.wire.frameconnection import Answer, Held
+from agent.frames.builder import build_frame
+from agent.snapshots import whole_tree
+from initpuller.agent_client.frames import Answer, Held
+from initpuller.workers.child import Assignment, FrameWorker
 from shared.checks import LIBRARY_CHECK, Check, Outcome
-from shared.codec import Encoding, encode
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, storage_error
-from shared.protocol import ServerReport
+from shared.frames.codec import Encoding, encode
+from shared.wire.protocol import ServerReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.host.cutover import CutoverControl
-    from initpuller.frameworker import Order
-    from initpuller.volume.blocks import Unpacked
+    from agent.cutover.control import CutoverControl
+    from initpuller.volume.staging.blocks import Unpacked
+    from initpuller.workers.child import Order
     from rig.cutoverworld import World
-    from shared.pairing import Pairing
-    from shared.protocol import (
+    from shared.wire.pairing import Pairing
+    from shared.wire.protocol import (
         CutoverRequest,
         CutoverStanding,
         Snapshot,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class DirectClient:
-    """See :class:`initpuller.wire.client.AgentClient`."""
+    """See :class:`initpuller.agent_client.client.AgentClient`."""
 
     def __init__(self, world: World, pairing: Pairing) -> None:
         self.world = world
@@ -83,8 +83,8 @@ class DirectClient:
         def asked() -> bytes:
             """As the agent answers."""
             opened = self.world.store.open(snapshot.id)
-            wholetree.complete_digests(opened)
-            return b"".join(wholetree.sums(opened))
+            whole_tree.complete_digests(opened)
+            return b"".join(whole_tree.sums(opened))
 
         self._put(path, self.world.ask(asked))
 
@@ -97,7 +97,7 @@ class DirectClient:
             """As the agent answers."""
             opened = store.open(snapshot)
             store.check_source(opened)
-            wholetree.check_unchanged(opened)
+            whole_tree.check_unchanged(opened)
 
         self.world.ask(asked)
 
@@ -117,7 +117,7 @@ class DirectClient:
 
 
 class DirectCutover:
-    """See :class:`initpuller.wire.cutover.CutoverClient`."""
+    """See :class:`initpuller.agent_client.cutover.CutoverClient`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -164,7 +164,7 @@ class DirectCutover:
 
 
 class DirectConnection:
-    """See :class:`initpuller.wire.frameconnection.FrameConnection`."""
+    """See :class:`initpuller.agent_client.frames.FrameConnection`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -192,7 +192,7 @@ class DirectConnection:
 
 
 class DirectWorker:
-    """See :class:`initpuller.workers.Worker`."""
+    """See :class:`initpuller.workers.pool.Worker`."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -57,7 +57,7 @@ def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
 
 def unheard_commit(puller: Puller) -> None:
     """A puller that dies before it hears that the agent has committed."""
-    dies(puller, "initpuller.wire.cutover", "CutoverClient.commit", after=True)
+    dies(puller, "initpuller.agent_client.cutover", "CutoverClient.commit", after=True)
 
 
 def dies(

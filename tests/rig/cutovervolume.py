@@ -8,8 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from initpuller.volume.decision import OnExisting
-from initpuller.volume.layout import Layout
-from initpuller.volume.records import Receipt, load_receipt, load_state
+from initpuller.volume.records.layout import Layout
+from initpuller.volume.records.receipt import Receipt, load_receipt
+from initpuller.volume.records.state import load_state
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """A VM and volumes in one process, with Plex, the clock and the network made up.
 
-Real are the pull (:func:`initpuller.migrate.pull`) with all that is below it, the agent's
+Real are the pull (:func:`initpuller.pull.recipe.pull`) with all that is below it, the agent's
 snapshots, frames and cutover, their records, locks and renames, and the files on both sides. Made
 up are Plex (a flag, and writes to a small library), the clock, and the way of a request.
 """
@@ -16,29 +16,31 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
-from agent.host import cutoverrecord, removal, startblock
-from agent.host.cutover import CutoverControl
-from agent.host.cutoverrecord import witness_folder
+from agent.cutover import record, removal, start_block
+from agent.cutover.control import CutoverControl
+from agent.cutover.record import witness_folder
 from agent.settings import Settings
-from agent.source import databasecopies
+from agent.snapshots.store import SnapshotStore
+from agent.source import database_copies
 from agent.source.library import CurrentLibrary
-from agent.source.snapshots import SnapshotStore
-from initpuller import assemble, frameworker, migrate
-from initpuller.pulloptions import PullOptions
+from initpuller.agent_client import client, cutover
+from initpuller.agent_client.retry import Retrier
+from initpuller.pull import recipe, transfer
+from initpuller.pull.options import PullOptions
 from initpuller.report.progress import PullProgress
-from initpuller.volume import publish, records, unpublish
 from initpuller.volume.ownership import choose_ownership
-from initpuller.volume.staging import Staging
-from initpuller.wire import client, cutover
-from initpuller.wire.backoff import Retrier
+from initpuller.volume.publish import publish, unpublish
+from initpuller.volume.records import record_file
+from initpuller.volume.staging.staging import Staging
+from initpuller.workers import child
 from rig import cutoverlibrary
 from rig.cutoverplex import Killed, Lifeline, MadeUpPlex
 from rig.cutoverpuller import DirectClient, DirectConnection, DirectCutover, DirectWorker
 from rig.cutovervolume import MOVE, Mode, Request, Volume
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, PlexodusError, storage_error
-from shared.pairing import Pairing
-from shared.plexlibrary import ServerFacts
+from shared.plex.library import ServerFacts
+from shared.wire.pairing import Pairing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,9 +117,9 @@ class World:
     def patched(self) -> Iterator[None]:
         """Both processes can be killed, and wait by this world's clock."""
         killable = [
-            (self.agent, cutoverrecord, "fsync_folder"),
-            (self.agent, cutoverrecord, "write_durably"),
-            (self.puller, records, "write_durably"),
+            (self.agent, record, "fsync_folder"),
+            (self.agent, record, "write_durably"),
+            (self.puller, record_file, "write_durably"),
             (self.puller, publish, "rename_noreplace"),
             (self.puller, publish, "remove_leftovers"),
             (self.puller, unpublish, "rename_noreplace"),
@@ -126,18 +128,18 @@ class World:
         replaced = [
             (client, "AgentClient", lambda pairing, _idle: DirectClient(self, pairing)),
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
-            (frameworker, "FrameConnection", lambda *_: DirectConnection(self)),
-            (migrate, "Workers", lambda _jobs: self._workers()),
+            (child, "FrameConnection", lambda *_: DirectConnection(self)),
+            (recipe, "Workers", lambda _jobs: self._workers()),
             # What asks SQLite does so in a process of its own, which takes longer than a pull.
-            (migrate, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
-            (assemble, "check_databases", lambda *_: ([], [])),
-            (databasecopies, "back_up", _copy_database),
+            (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
+            (transfer, "check_databases", lambda *_: ([], [])),
+            (database_copies, "back_up", _copy_database),
             (time, "sleep", self._pass),
             (asyncio, "sleep", self._sleep(asyncio.sleep)),
             (asyncio, "to_thread", _here),  # in the same order each time
         ]
         with ExitStack() as stack:
-            stack.enter_context(patch.object(cutoverrecord, "write_durably", self._written))
+            stack.enter_context(patch.object(record, "write_durably", self._written))
             for process, module, name in killable:
                 around = process.around(getattr(module, name))
                 stack.enter_context(patch.object(module, name, around))
@@ -217,7 +219,7 @@ class World:
 
     def undo(self) -> None:
         """Undo as the administrator does; the service may be up or not."""
-        had_block = startblock.lift_start_blocks(str(self.units))
+        had_block = start_block.lift_start_blocks(str(self.units))
         self._undo_beside(committed=True)
         if had_block:
             self.plex.start()
@@ -349,7 +351,7 @@ class World:
     async def _pull(self, request: Request) -> None:
         """Do what ``plexodus-puller pull`` does once its options are read."""
         mode, target = request.mode, self.volume.layout.target
-        if migrate.is_over(target, rehearse=mode is Mode.REHEARSE):
+        if recipe.is_over(target, rehearse=mode is Mode.REHEARSE):
             return
         options = PullOptions(
             pairing=_PAIRING,
@@ -365,7 +367,7 @@ class World:
             retry_failed=request.retry_failed,
             retrier=Retrier((0.0, 0.0)),
         )
-        await migrate.pull(options, PullProgress())
+        await recipe.pull(options, PullProgress())
 
 
 async def _here(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rig.oracle import rsync_differences, sums_hold
@@ -25,8 +27,37 @@ def racy_seconds(frames: int) -> float:
     return RACY + frames
 
 
-def grow_steady(library: Path) -> Path:
-    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+class SteadyLibraries:
+    """Libraries that are old enough for a delta: the next ones age while a test runs.
+
+    Args:
+        folder: where they are made.
+    """
+
+    _AHEAD = 6
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made = 0
+        self._aging: deque[tuple[float, Path]] = deque()
+
+    def take(self) -> Path:
+        """Return a library that has not been used yet; wait until it is old enough."""
+        while len(self._aging) <= self._AHEAD:
+            self._made += 1
+            library = _grow(self._folder / str(self._made) / "Library")
+            self._aging.append((time.monotonic(), library))
+        made, library = self._aging.popleft()
+        time.sleep(max(0.0, made + racy_seconds(LARGE) - time.monotonic()))
+        return library
+
+    def drop(self, library: Path) -> None:
+        """Remove a library that was taken."""
+        shutil.rmtree(library.parent)
+
+
+def _grow(library: Path) -> Path:
+    """Make small files in folders, a large one, and links of both kinds."""
     content = random.Random(5)  # noqa: S311 - reproducible
     for folder in range(6):
         below = library / f"folder{folder}" / "below"
@@ -38,7 +69,6 @@ def grow_steady(library: Path) -> Path:
         (below / "hard").hardlink_to(below / "01")
     (library / "large").write_bytes(content.randbytes(LARGE * FRAME))
     (library / "empty").mkdir()
-    time.sleep(racy_seconds(LARGE))
     return library
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from rig.oddtree import SECOND, everything
 from rig.programs import read_log
-from shared import protocol
+from shared.wire import protocol
 
 if TYPE_CHECKING:
     from pathlib import Path

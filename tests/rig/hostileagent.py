@@ -14,29 +14,30 @@ import pytest
 import zstandard
 from aiohttp import web
 
-from agent.endpoints.credentials import make_pairing
-from agent.endpoints.tls import server_tls
+from agent.server.credentials import make_pairing
+from agent.server.tls import server_tls
 from agent.settings import Settings
-from initpuller.migrate import pull
-from initpuller.pulloptions import PullOptions
+from initpuller.agent_client.retry import Retrier
+from initpuller.pull.options import PullOptions
+from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
-from initpuller.wire.backoff import Retrier
 from rig.volume import everything
-from shared import errors, protocol
-from shared.codec import Encoding, encode
-from shared.exitcodes import ExitCode, exit_code_for
-from shared.frameplan import members, plan
-from shared.manifest import Entry, Kind, format_line
-from shared.sha256sums import format_sum
-from shared.tarlayout import header
+from shared import errors
+from shared.frames.codec import Encoding, encode
+from shared.frames.plan import members, plan
+from shared.frames.sha256sums import format_sum
+from shared.frames.tar_layout import header
+from shared.program.exit_codes import ExitCode, exit_code_for
+from shared.tree.manifest import Entry, Kind, format_line
+from shared.wire import protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-    from shared.pairing import Pairing
+    from shared.wire.pairing import Pairing
 
 NOTHING: Mapping[bytes, bytes] = {}
 _MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777, Kind.FILE: 0o644, Kind.HARDLINK: 0o644}

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from unittest.mock import patch
 
 from agent import app
-from agent.endpoints import archives
-from agent.endpoints.credentials import make_pairing
-from agent.endpoints.framestream import FrameStream
-from agent.endpoints.tls import server_tls
+from agent.frames.archive_encoding import EncodedFrame, Representation
+from agent.frames.cache import FrameCache
+from agent.routes import archives
+from agent.routes.frame_stream import FrameStream
+from agent.server.credentials import make_pairing
+from agent.server.tls import server_tls
 from agent.settings import Settings
-from agent.source.framecache import FrameCache
 from agent.source.library import CurrentLibrary
-from agent.source.representation import EncodedFrame, Representation
 from rig.archiveclient import ArchiveClient
 from rig.eventloop import end_tasks
 

@@ -8,7 +8,7 @@ import random
 import stat
 from typing import TYPE_CHECKING
 
-from shared.frameplan import FRAME
+from shared.frames.plan import FRAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING
 from rig import standin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from rig.programs import Agent
+
+SERVER = "Application Support/Plex Media Server"
+"""Plex's own folder, relative to ``Library``."""
 _ARGV0 = "/usr/lib/plexmediaserver/Plex Media Server"
 """By this the agent knows Plex' processes."""
 _START = """\
@@ -125,3 +129,12 @@ def plex_commands(folder: Path, server: Path, files: int = 0) -> Iterator[PlexCo
             if plex.is_running():
                 os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
                 plex.wait_until(running=False)
+
+
+def agent_with_plex(new_agent: Callable[[Path], Agent], library: Path, settings: Path) -> Agent:
+    """Return a paired, serving agent whose settings name the commands of a Plex."""
+    agent = new_agent(library)
+    agent.pair()
+    agent.settings = settings
+    agent.start()
+    return agent

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.pairing import parse_pairing
-from shared.protocol import SNAPSHOTS, Snapshot
+from shared.wire.pairing import parse_pairing
+from shared.wire.protocol import SNAPSHOTS, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

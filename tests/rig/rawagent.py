@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.endpoints.credentials import make_pairing
-from agent.endpoints.tls import server_tls
+from agent.server.credentials import make_pairing
+from agent.server.tls import server_tls
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from shared.pairing import Pairing
+    from shared.wire.pairing import Pairing
 
 
 @dataclass

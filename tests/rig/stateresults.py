@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from initpuller.wire.backoff import Retrier
+from initpuller.agent_client.retry import Retrier
 from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, Ended, fingerprint, left_of_pull
 

@@ -14,7 +14,7 @@ from rig.controllers import make_volume, running_controllers, wait_for_account
 from rig.kubelet import NAMESPACE, POD
 from rig.node import build, running_node, wait_until
 from shared import __version__
-from shared.pairing import PAIRING_VARIABLE
+from shared.wire.pairing import PAIRING_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,7 @@ for encoding in ("ascii", "idna", "latin-1", "utf-8"):
     codecs.lookup(encoding)  # what is loaded only when it is needed
 from agent.__main__ import main as agent
 from initpuller.__main__ import main as puller
-import initpuller.migrate, initpuller.plex.preferences, initpuller.wire.client
+import initpuller.agent_client.client, initpuller.plex.preferences, initpuller.pull.recipe
 if os.geteuid() == 0:
     os.setgroups([]); os.setresgid(*3 * [{group}]); os.setresuid(*3 * [{user}])
     # As after execve(2): a process that changed its user may not look into its own /proc/self/fd.

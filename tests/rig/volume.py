@@ -21,7 +21,7 @@ import pytest
 
 from initpuller.__main__ import main
 from rig.programs import Agent, clean_environment
-from shared.plexlibrary import DATABASES
+from shared.plex.library import DATABASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ def cut_at(place: str, call: int = 1) -> Iterator[None]:
     """
     module, _, name = place.rpartition(".")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("initpuller.assemble.BATCH", 1)
+        patched.setattr("initpuller.pull.transfer.BATCH", 1)
         holder = _resolve(module)
         real = getattr(holder, name)
         calls = 0

@@ -1,0 +1,106 @@
+"""Plex is started again, and seen to run, also where the stop of it has not ended yet.
+
+An order to start a Plex that is still stopping does nothing: a container engine answers that it
+runs. So an undo is over only when Plex has been seen running for a while after the stop's end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.plex.service import Sight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.cutover.state import Cutover
+    from agent.plex.service import PlexService
+
+_STEADY = 3.0
+"""Seconds that Plex has to be seen running without a break."""
+_AGAIN = 5.0
+"""Seconds between two orders to start it."""
+_LEAST_PATIENCE = 60.0
+"""Seconds after the order to stop Plex in which it may still come to its end, at least."""
+
+
+class PlexRestart:
+    """Takes one step at a time: nothing here waits for Plex.
+
+    Args:
+        plex: what is started.
+        stop_seconds: how long Plex may take to stop.
+        clock: seconds since the machine started.
+    """
+
+    def __init__(self, plex: PlexService, stop_seconds: float, clock: Callable[[], float]) -> None:
+        self._plex = plex
+        self._patience = max(_LEAST_PATIENCE, 2 * stop_seconds)
+        self._clock = clock
+        self._forget("")
+
+    def _forget(self, cutover: str) -> None:
+        self._cutover = cutover
+        self._was_down = False
+        self._is_awaited = self._has_stop_ended = False
+        self._started: float | None = None
+        self._up_since: float | None = None
+
+    def is_done(self, cutover: Cutover) -> bool:
+        """Take the next step; return whether Plex runs, and goes on running.
+
+        Where Plex cannot be seen (a container with namespaces of its own), the proof is that the
+        stop_command has ended and the start_command after it has succeeded.
+
+        Raises:
+            CutoverRefused: it cannot be started now.
+        """
+        if self._cutover != cutover.id:
+            self._forget(cutover.id)
+        sight = self._plex.look()
+        if sight is Sight.RUNS and self._started is None:
+            return True  # it was never stopped
+        is_visible = cutover.was_seen or sight is not Sight.GONE
+        self._was_down = self._was_down or (is_visible and sight is Sight.GONE)
+        is_under_way = self._plex.is_stop_under_way()
+        self._has_stop_ended = self._has_stop_ended or (self._is_awaited and not is_under_way)
+        self._is_awaited = is_under_way
+        is_open = self._may_still_stop(cutover)
+        if is_under_way and not self._was_down and (is_open or sight is Sight.PRESENT):
+            return False
+        self._plex.give_up_stop()
+        if self._is_to_be_started(sight):
+            self._plex.start()
+            self._started = self._clock()
+            sight = self._plex.look()
+        if sight is Sight.GONE:
+            self._up_since = None
+            return not is_visible and not is_open
+        if self._up_since is None:
+            self._up_since = self._clock()
+        is_open = is_open and sight is not Sight.RUNS
+        return not is_open and self._clock() - self._up_since >= _STEADY
+
+    @property
+    def has_stop_ended(self) -> bool:
+        """Whether the end of the stop was seen: then nobody has to wait for it any more."""
+        return self._was_down or self._has_stop_ended
+
+    def end(self) -> None:
+        """Forget what was seen: this restart is over."""
+        self._forget("")
+
+    def _may_still_stop(self, cutover: Cutover) -> bool:
+        """Return whether nobody has seen the end of the stop yet, and it may still come.
+
+        A Plex that was seen down has come to it. So has a command that was seen to end, and one of
+        before a reboot.
+        """
+        if cutover.stop_ordered is None or self.has_stop_ended:
+            return False
+        return 0 <= self._clock() - cutover.stop_ordered < self._patience
+
+    def _is_to_be_started(self, sight: Sight) -> bool:
+        if self._started is None:
+            return True
+        return sight is Sight.GONE and self._clock() - self._started >= _AGAIN

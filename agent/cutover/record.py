@@ -1,0 +1,212 @@
+"""What of a cutover is on disk: its record, the lock of those who change that, and the fence."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.cutover.state import Cutover
+from shared.durable import fsync_folder, write_durably
+from shared.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def boottime() -> float:
+    """Seconds since the machine started: nobody can set that clock, and sleep counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def witness_folder(state: str) -> str:
+    """Return the folder that has a second copy of the record and of the fence.
+
+    It is beside the state folder, not in it: whoever restores, empties or loses that one leaves
+    this one as it is.
+    """
+    return f"{os.path.abspath(state)}-witness"
+
+
+class Fence:
+    """The file that keeps systemd from starting Plex; two of them where there is a witness folder.
+
+    Args:
+        state: the agent's state folder, in which it is.
+    """
+
+    def __init__(self, state: str) -> None:
+        self.path = os.path.join(state, "fence")
+        self._witness = witness_folder(state)
+
+    def is_up(self) -> bool:
+        """Whether one is there: that is enough."""
+        return any(os.path.lexists(path) for path in self._paths())
+
+    def is_whole(self) -> bool:
+        """Return whether each is there that can be."""
+        return all(os.path.lexists(path) for path in self._paths())
+
+    def put_up(self, puller: str) -> None:
+        """Have it there, durably.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        about = f"Moved to {puller}. The way back: plexodus-agent undo\n"
+        for path in self._paths():
+            write_durably(path, about.encode(), 0o644)
+
+    def take_down(self) -> None:
+        """Have it gone, durably.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        for path in self._paths():
+            if os.path.lexists(path):
+                os.unlink(path)
+                fsync_folder(os.path.dirname(path))
+
+    def _paths(self) -> list[str]:
+        second = [os.path.join(self._witness, "fence")] if _is_usable(self._witness) else []
+        return [self.path, *second]
+
+
+class CutoverRecord:
+    """``cutover.json`` and ``cutover.lock`` in the agent's state folder, and the witness's copy.
+
+    Args:
+        state: that folder.
+    """
+
+    def __init__(self, state: str) -> None:
+        self._path = os.path.join(state, "cutover.json")
+        self._lock = os.path.join(state, "cutover.lock")
+        self._witness = witness_folder(state)
+        self._copy = os.path.join(self._witness, "cutover.json")
+        self._reached = os.path.join(state, "cutover.serial")
+        self._fence = os.path.join(state, "fence")
+
+    def load(self) -> Cutover:
+        """Read it; where there is none, there was no cutover yet.
+
+        Of the two copies the later one counts: the state folder may have been restored from a
+        backup since, or be empty. An administrator who removed record and fence from it by hand
+        has begun anew, see :meth:`is_removed`.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        copy = None
+        with suppress(StorageError):
+            copy = _read(self._copy)
+        try:
+            own = _read(self._path)
+        except StorageError:
+            if copy is None:
+                raise
+            own = None
+        if copy is not None and self._is_removed(copy):
+            return Cutover(serial=copy.serial)
+        return max((each for each in (own, copy) if each), key=_serial, default=Cutover())
+
+    def is_behind(self) -> bool:
+        """Return whether the state folder has not what the witness has."""
+        try:
+            copy, own = _read(self._copy), _read(self._path)
+        except StorageError:
+            return True
+        return copy is not None and (own is None or own.serial < copy.serial)
+
+    def has_witness(self) -> bool:
+        """Return whether the witness has a copy; a record of an earlier release has none."""
+        return os.path.lexists(self._copy)
+
+    def is_removed(self) -> bool:
+        """Return whether record and fence were removed by hand from the state folder.
+
+        They are gone, and the folder is not an older one: it still says how far the record had
+        come. A folder that was restored says less, or nothing.
+        """
+        copy = None
+        with suppress(StorageError):
+            copy = _read(self._copy)
+        return copy is not None and self._is_removed(copy)
+
+    def _is_removed(self, copy: Cutover) -> bool:
+        is_under_way = copy.phase not in ("idle", "committed")  # Plex is to be started again
+        if is_under_way or os.path.lexists(self._path) or os.path.lexists(self._fence):
+            return False
+        try:
+            with open(self._reached, encoding="ascii") as file:
+                return file.read() == str(copy.serial)
+        except (OSError, UnicodeError):
+            return False
+
+    def save(self, cutover: Cutover) -> Cutover:
+        """Write it, durably; return it as it was written.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        cutover = msgspec.structs.replace(cutover, serial=cutover.serial + 1)
+        content = msgspec.json.encode(cutover)
+        with suppress(OSError):  # a sandbox without the package's second folder
+            os.mkdir(self._witness, 0o700)
+        write_durably(self._path, content)
+        if _is_usable(self._witness):
+            write_durably(self._copy, content)
+            write_durably(self._reached, str(cutover.serial).encode())
+        return cutover
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process or thread changes it; none does until the block ends.
+
+        Raises:
+            OSError: there can be no lock.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(self._lock, flags, 0o600)
+        except FileNotFoundError:  # the state folder is gone: Plex is started all the same
+            fd = os.open(os.path.join(self._witness, "cutover.lock"), flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _is_usable(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def _serial(cutover: Cutover) -> int:
+    return cutover.serial
+
+
+def _read(path: str) -> Cutover | None:
+    """Return what is there; None where nothing is.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Cutover)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"the record of the cutover cannot be read ({error})",
+            path=path,
+            hint="It is written in one step, so something else changed it. Find out whether the"
+            " library has moved. If Plex is to run here, remove this file, then run"
+            " 'plexodus-agent undo' and start Plex.",
+        ) from error

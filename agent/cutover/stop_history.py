@@ -1,0 +1,75 @@
+"""What earlier stops of Plex came to, and whether it may be stopped again. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.checks import duration
+from shared.errors import CutoverRefused
+from shared.wire.protocol import StopFailure
+
+if TYPE_CHECKING:
+    from shared.wire.protocol import CutoverRequest
+
+_FREE = 3
+"""Stops in a row that need no pause between them: a pull makes so many by itself."""
+_FIRST_PAUSE = 60.0
+_LONGEST_PAUSE = 3600.0
+_FORCE = "To have it stopped all the same, add --retry-failed to pull (PLEXODUS_RETRY_FAILED=1)."
+
+
+class StopHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Survives the end of each cutover, and a new volume; a commit and an undo by hand reset it."""
+
+    stops: int = 0
+    """In a row, without a commit."""
+    last: float = 0.0
+    """When the last one was ordered: seconds of CLOCK_BOOTTIME."""
+    failure: StopFailure | None = None
+    """Of the last one, if a retry would meet it again."""
+    is_stop_refused: bool = False
+    """The failure is that Plex did not stop: a new start of the agent may change that."""
+
+    def pause(self, now: float) -> float:
+        """Return the seconds that have to pass before the next stop.
+
+        The pause doubles with each stop. After a reboot it counts from the boot.
+        """
+        if self.stops < _FREE:
+            return 0.0
+        wanted = min(_FIRST_PAUSE * 2.0 ** min(self.stops - _FREE, 10), _LONGEST_PAUSE)
+        passed = now - self.last if now >= self.last else now
+        return max(0.0, wanted - passed)
+
+    def after_stop(self, now: float) -> StopHistory:
+        """Return the history with one more stop, of which nothing is known yet."""
+        return StopHistory(self.stops + 1, now)
+
+    def after_failure(self, failure: StopFailure, *, is_stop_refused: bool = False) -> StopHistory:
+        """Return the history with the reason why the last stop came to nothing."""
+        return StopHistory(self.stops, self.last, failure, is_stop_refused)
+
+
+def check_repeated(history: StopHistory, request: CutoverRequest, now: float) -> None:
+    """Make sure that a stop of Plex is not known to be for nothing.
+
+    Raises:
+        CutoverRefused: the last one was, and nothing has changed; or there were too many.
+    """
+    if request.retry:
+        return
+    failure = history.failure
+    if failure and request.circumstances and failure.circumstances == request.circumstances:
+        raise CutoverRefused(
+            f"Plex is not stopped again: {failure.what} ({failure.at}, exit code {failure.code}),"
+            " and nothing has changed since",
+            hint=f"{failure.hint} {_FORCE}".strip(),
+        )
+    if pause := history.pause(now):
+        raise CutoverRefused(
+            f"Plex was stopped {history.stops} times in a row without a complete move; it is not"
+            f" stopped again for {duration(pause)}",
+            hint=f"'plexodus-agent log' on the VM says what went wrong. {_FORCE}",
+        )

@@ -1,1 +1,0 @@
-"""HTTP: one file a resource, and what all of them share (authentication, problems, TLS)."""

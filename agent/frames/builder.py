@@ -1,0 +1,63 @@
+"""Makes any frame of a snapshot from the source files: read, hash and pack in one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.source.file_reader import read_copy, read_live_piece, read_piece
+from shared.digest import sha256, sha256_of_all
+from shared.frames.plan import is_large, members
+from shared.frames.tar_layout import header
+from shared.tree.manifest import Kind
+
+if TYPE_CHECKING:
+    from agent.source.snapshot_files import SnapshotFiles
+
+
+class BuiltFrame(NamedTuple):
+    """One frame, not yet encoded."""
+
+    tar: bytearray
+    tag: bytes
+    """The digest of the digests of the pieces of files in it: each byte is hashed once. All other
+    bytes of it follow from the manifest."""
+    block: memoryview | None
+    """The content in it, if it is a block of a large file."""
+
+
+def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
+    """Make frame ``number``; remember the digests of the files that are whole in it.
+
+    Raises:
+        IndexError: there is no such frame.
+        SnapshotGone: the library is not where it was scanned.
+        SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.file_reader`.
+    """
+    frame = snapshot.manifest.plan[number]
+    entries = snapshot.manifest.entries(frame.first, frame.count)
+    tar = bytearray(frame.size)
+    view = memoryview(tar)
+    read = read_piece if snapshot.about.kind == "cold" else read_live_piece
+    block: memoryview | None = None
+    pieces: list[bytes] = []
+    digests: list[tuple[int, bytes | None]] = []
+    with snapshot.source.folders() as folders:
+        for member in members(frame, entries):
+            entry = member.entry
+            if member.offset == 0:
+                view[member.start : member.content] = header(entry)
+            content = view[member.content : member.content + member.length]
+            if entry.kind is Kind.FILE:
+                copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+                if copy is None:
+                    read(folders, entry, member.offset, content)
+                else:
+                    read_copy(copy, member.offset, content)
+                pieces.append(sha256(content))
+                if is_large(entry):
+                    block = content
+                else:
+                    digests.append((member.number, pieces[-1]))
+    if digests:
+        snapshot.digests.put(digests)
+    return BuiltFrame(tar, sha256_of_all(pieces), block)

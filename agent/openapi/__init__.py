@@ -1,0 +1,1 @@
+"""The HTTP interface as an OpenAPI 3.1 document, ``/openapi.json``."""

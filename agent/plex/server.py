@@ -1,0 +1,73 @@
+"""The Plex that is installed on this machine: its version, and whether it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import urllib.request
+from contextlib import suppress
+
+from shared.plex.version import PlexVersion, find_version
+from shared.regular_file import open_regular
+
+_IDENTITY = ("127.0.0.1", 32400)
+_PACKAGE = "plexmediaserver"
+_LOG = "Logs/Plex Media Server.log"
+_LOG_HEAD = 64 * 1024
+"""Bytes: the version is in one of the first lines."""
+_SECONDS = 5.0
+
+
+def installed_version(server: str) -> PlexVersion | None:
+    """The version as the running server, the package manager or the server's log says.
+
+    Args:
+        server: Plex' own folder of the library.
+    """
+    for ask in (_from_identity, _from_package, lambda: _from_log(server)):
+        if (found := ask()) is not None:
+            return found
+    return None
+
+
+def is_running() -> bool:
+    """Whether something listens where Plex does."""
+    with socket.socket() as end:
+        end.settimeout(_SECONDS)
+        return end.connect_ex(_IDENTITY) == 0
+
+
+def _from_identity() -> PlexVersion | None:
+    """``/identity`` needs no token; its attribute ``version`` is what counts."""
+    with suppress(OSError, ValueError):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open("http://{}:{}/identity".format(*_IDENTITY), timeout=_SECONDS) as answer:
+            text = answer.read(_LOG_HEAD).decode(errors="replace")
+        # The XML declaration has a version, too.
+        if found := re.search(r'<MediaContainer\b[^>]*\bversion="([^"]*)"', text):
+            return find_version(found[1])
+    return None
+
+
+def _from_package() -> PlexVersion | None:
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(  # noqa: S603 - nothing in it is anybody's input
+            ["dpkg-query", "--show", "--showformat=${Version}", _PACKAGE],  # noqa: S607
+            check=True,
+            capture_output=True,
+            timeout=_SECONDS,
+            text=True,
+        )
+        return find_version(done.stdout)
+    return None
+
+
+def _from_log(server: str) -> PlexVersion | None:
+    path = os.path.join(server, _LOG)
+    with suppress(OSError), os.fdopen(open_regular(path, follow_symlinks=True), "rb") as file:
+        head = file.read(_LOG_HEAD).decode(errors="replace")
+        if found := re.search(r"Plex Media Server (v\S+)", head):
+            return find_version(found[1])
+    return None

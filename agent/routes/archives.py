@@ -1,0 +1,180 @@
+"""``/v1/snapshots/{id}/archive.tar``, ``.tar.gz``, ``.tar.zst``: the whole, for any HTTP client.
+
+Made on the fly from the source files, the same bytes each time, and nothing of it on disk. What a
+length or a digest needs is encoded first, without being sent; the index remembers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+
+from agent.routes.frame_stream import FrameStream
+from agent.server import conditions
+from agent.server.interim_responses import patiently
+from agent.server.stopping import Stopping
+from shared.digest import digest_field, sha256
+from shared.errors import PlexodusError
+from shared.frames.codec import SUFFIX_PATTERN, Encoding
+from shared.wire import protocol
+from shared.wire.byte_range import UNIT, content_range, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.frames.archive_encoding import EncodedFrame, Representation
+    from agent.frames.cache import FrameCache
+    from agent.frames.index import Stretch
+    from agent.server.rate_limit import Outflow
+    from agent.snapshots.store import SnapshotStore
+    from shared.wire.byte_range import AskedRange
+
+_log = structlog.get_logger("agent")
+
+
+class ArchiveEndpoints:
+    """The archives of all snapshots.
+
+    Args:
+        store: the snapshots.
+        frames: where the archives' frames come from.
+        outflow: how they leave.
+    """
+
+    def __init__(self, store: SnapshotStore, frames: FrameCache, outflow: Outflow) -> None:
+        self._store = store
+        self._frames = frames
+        self._stream = FrameStream(frames, outflow)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        route = protocol.archive_path("{snapshot:[^/]+}", f"{{suffix:{SUFFIX_PATTERN}}}")
+        return [web.get(route, self.archive)]
+
+    async def archive(self, request: web.Request) -> web.StreamResponse:
+        """The archive or one range of it (RFC 9110); conditions come before ranges."""
+        encoding = Encoding(request.match_info["suffix"])
+        archive = await asyncio.to_thread(self._open, request.match_info["snapshot"], encoding)
+        headers: dict[str, str] = {
+            hdrs.ETAG: f'"{archive.tag}"',
+            hdrs.ACCEPT_RANGES: UNIT,
+            hdrs.CACHE_CONTROL: "private, no-cache",
+        }
+        if (refusal := conditions.refused(request, archive.tag, headers)) is not None:
+            return refusal
+        if archive.failed is not None:  # or the next one to come so far would be cut off, too
+            await self._frames.get(archive, archive.failed)
+        asked = conditions.asked_range(request, archive.tag)
+        await self._learn(request, archive, needs_size=asked is not None)
+        return await self._answer(request, archive, asked, headers)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        archive: Representation,
+        asked: AskedRange | None,
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers)
+        response.content_type = archive.encoding.media_type
+        if archive.index.digest is not None:
+            response.headers["Repr-Digest"] = digest_field(archive.index.digest)
+        size = archive.index.size
+        part = None if size is None else range(size)
+        if size is not None and asked is not None:
+            part = resolve(asked, size)
+            if part is None:
+                return conditions.unsatisfiable(size, headers)
+            response.set_status(206)
+            response.headers[hdrs.CONTENT_RANGE] = content_range(part, size)
+        if part is None:
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = len(part)
+        if request.method == hdrs.METH_HEAD:
+            await response.prepare(request)
+            return response
+        stretch = archive.index.stretch(part)
+        first = await self._frames.get(archive, stretch.first)  # a failure now is still a problem
+        if part is not None and (digest := _content_digest(archive, part, stretch, first)):
+            response.headers["Content-Digest"] = digest_field(digest)
+        del first
+        await response.prepare(request)
+        await self._send(request, response, archive, stretch)
+        return response
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        archive: Representation,
+        stretch: Stretch,
+    ) -> None:
+        """Send it to its end, or break the connection, so that no client takes a part for all."""
+        try:
+            await self._stream.send(request, response, archive, stretch)
+        except ConnectionError:
+            return  # the client has gone
+        except Stopping:
+            _abort(request)
+        except Exception as error:  # noqa: BLE001 - a problem now would become part of the body
+            is_known = isinstance(error, (PlexodusError, OSError))
+            _log.error(
+                "cut off",
+                path=request.path,
+                frame=archive.failed,
+                reason=str(error),
+                exc_info=not is_known,
+            )
+            _abort(request)
+
+    async def _learn(
+        self, request: web.Request, archive: Representation, *, needs_size: bool
+    ) -> None:
+        """Encode what has to be known before the answer can begin."""
+        needs_size = (
+            needs_size
+            or request.method == hdrs.METH_HEAD
+            or request.version < HttpVersion11  # could not tell a cut from the end
+        )
+        needs_digest = conditions.wants_digest(request)
+
+        def lacking() -> Iterable[int]:
+            if needs_digest and archive.index.digest is None:
+                return range(archive.index.hashed, len(archive))
+            return archive.index.missing() if needs_size else ()
+
+        async def encode() -> None:
+            async with archive.learning:
+                async for _ in self._frames.in_passing(archive, lacking()):
+                    if request.transport is None:
+                        return
+
+        await patiently(request, encode())
+        if request.transport is None:
+            raise ConnectionResetError
+
+    def _open(self, snapshot: str, encoding: Encoding) -> Representation:
+        found = self._store.open(snapshot)
+        if found.about.kind != "cold" or found.about.base:
+            raise web.HTTPNotFound(reason="only a cold snapshot that is no delta is an archive")
+        return found.representation(encoding)
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _content_digest(
+    archive: Representation, part: range, stretch: Stretch, first: EncodedFrame
+) -> bytes | None:
+    """The digest of what will be sent, where it is known before it is sent (RFC 9530 section 2)."""
+    if len(part) == archive.index.size:
+        return archive.index.digest
+    if stretch.first == stretch.last:
+        return sha256(memoryview(first.data)[stretch.skip : stretch.stop])
+    return None

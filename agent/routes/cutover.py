@@ -1,0 +1,114 @@
+"""``/v1/cutover``: Plex is stopped, kept stopped, and stays so or is started again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from aiohttp import web
+
+from agent.server.bodies import read_body
+from agent.server.interim_responses import patiently
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.wire.protocol import CutoverRequest, CutoverStanding, StopFailure
+
+_SETTLE_SECONDS = 90.0
+"""That an earlier undo gets to see Plex running, before another stop is refused."""
+_GLANCE = 0.5
+
+
+class Control(Protocol):
+    """What is needed of who takes the steps."""
+
+    def standing(self) -> CutoverStanding:
+        """Where it stands."""
+
+    def begin(self, request: CutoverRequest) -> CutoverStanding:
+        """Stop Plex."""
+
+    def renew(self, name: str) -> CutoverStanding:
+        """Extend the lease."""
+
+    def commit(self, name: str, snapshot: str) -> CutoverStanding:
+        """Put the fence up."""
+
+    def undo(self, name: str, why: str, failure: StopFailure | None) -> CutoverStanding:
+        """Start Plex again."""
+
+
+class CutoverEndpoints:
+    """Passes on what a puller asks for.
+
+    Args:
+        control: takes the steps.
+        check_library: raises if the library was moved since it was scanned last.
+    """
+
+    def __init__(self, control: Control, check_library: Callable[[], None]) -> None:
+        self._check_library = check_library
+        self._control = control
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        name = "{cutover:[0-9a-f]{32}}"
+        return [
+            web.get(protocol.CUTOVER, self.describe),
+            web.post(protocol.CUTOVER, self.begin),
+            web.put(protocol.lease_path(name), self.renew),
+            web.put(protocol.commit_path(name), self.commit),
+            web.delete(protocol.cutover_path(name), self.undo),
+        ]
+
+    async def describe(self, _request: web.Request) -> web.Response:
+        """Where it stands."""
+        return _json(await asyncio.to_thread(self._control.standing))
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """Plex has stopped when the answer comes."""
+        wanted = await read_body(request, protocol.CutoverRequest)
+        location = protocol.cutover_path(wanted.id)
+        return _json(await patiently(request, self._stop(wanted)), 201, {"Location": location})
+
+    async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
+        """Wait for the end of an earlier undo, and stop Plex."""
+        for _ in range(int(_SETTLE_SECONDS / _GLANCE)):
+            if (await asyncio.to_thread(self._control.standing)).phase != "undoing":
+                break
+            await asyncio.sleep(_GLANCE)
+        return await asyncio.to_thread(self._begin, wanted)
+
+    def _begin(self, wanted: protocol.CutoverRequest) -> CutoverStanding:
+        # A library that was moved since the last scan is found before Plex is stopped for it.
+        self._check_library()
+        return self._control.begin(wanted)
+
+    async def renew(self, request: web.Request) -> web.Response:
+        """The lease holds for its whole time again."""
+        return _json(await asyncio.to_thread(self._control.renew, request.match_info["cutover"]))
+
+    async def commit(self, request: web.Request) -> web.Response:
+        """Plex stays stopped, whatever happens."""
+        wanted = await read_body(request, protocol.CommitRequest)
+        name = request.match_info["cutover"]
+        return _json(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
+
+    async def undo(self, request: web.Request) -> web.Response:
+        """Start Plex again, if it ran before; the phase is idle once it was seen running."""
+        failure = None
+        if request.can_read_body:
+            failure = (await read_body(request, protocol.UndoRequest)).failure
+        why = "the puller gave up" if failure is None else f"the pull failed: {failure.what}"
+        undo = asyncio.to_thread(self._control.undo, request.match_info["cutover"], why, failure)
+        return _json(await patiently(request, undo))
+
+
+def _json(
+    standing: CutoverStanding, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    body = msgspec.json.encode(standing)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

@@ -1,0 +1,101 @@
+"""``/v1/snapshots/{id}/frames/{n}``: one frame, made from the source files when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from agent.frames.builder import build_frame
+from agent.server.conditions import is_known
+from shared.digest import digest_field
+from shared.frames.codec import SUFFIX_PATTERN, Encoding, encode
+from shared.frames.pieces import changed_pieces
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from agent.server.rate_limit import Outflow
+    from agent.snapshots.store import SnapshotStore
+    from agent.source.activity import Activity
+    from shared.digest import Buffer
+
+
+class FrameEndpoints:
+    """Frames, made a few at a time in worker threads.
+
+    Args:
+        store: the snapshots.
+        workers: the threads.
+        outflow: how they leave.
+        activity: is told of each.
+    """
+
+    def __init__(
+        self, store: SnapshotStore, workers: Executor, outflow: Outflow, activity: Activity
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._outflow = outflow
+        self._activity = activity
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        suffix = f"{{suffix:{SUFFIX_PATTERN}}}"
+        route = protocol.frame_path("{snapshot:[^/]+}", "{number:\\d{1,12}}", suffix)
+        return [web.get(route, self.frame)]
+
+    async def frame(self, request: web.Request) -> web.StreamResponse:
+        """One frame: its entity-tag is the digest of what is in its files, in any encoding."""
+        encoding = Encoding(request.match_info["suffix"])
+        loop = asyncio.get_running_loop()
+        headers, data = await loop.run_in_executor(self._workers, self._make, request, encoding)
+        if data is None:
+            return web.Response(status=304, headers=headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = len(data)
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD:
+            await self._outflow.send(response, data)
+        await response.write_eof()
+        return response
+
+    def _make(
+        self, request: web.Request, encoding: Encoding
+    ) -> tuple[dict[str, str], Buffer | None]:
+        """Headers and body; no body when the client has it already."""
+        snapshot = self._store.open(request.match_info["snapshot"])
+        number = int(request.match_info["number"])
+        read_before = snapshot.block_tags.get(number, b"").hex()
+        if read_before and is_known(request, read_before):
+            self._activity.frame(snapshot.about, number)
+            return _headers(read_before), None
+        try:
+            tar, digest, block = build_frame(snapshot, number)
+        except IndexError:
+            raise web.HTTPNotFound(reason="there is no frame of this number") from None
+        self._activity.frame(snapshot.about, number)
+        tag = digest.hex()
+        headers = _headers(tag)
+        if is_known(request, tag):
+            return headers, None
+        headers[hdrs.CONTENT_TYPE] = encoding.media_type
+        known = request.headers.get(protocol.HELD_PIECES)
+        if known == protocol.LATER and block is not None:
+            raise web.HTTPPreconditionRequired(reason="the block has changed: send its pieces")
+        if known is not None and block is not None:
+            found = changed_pieces(block, known)
+            if found is not None and found[1]:
+                headers[protocol.CHANGED_PIECES] = found[0]
+                return headers, encode(found[1], encoding)
+        if request.headers.get(protocol.WANT_CONTENT_DIGEST) == protocol.NO_DIGEST:
+            return headers, encode(tar, encoding)
+        frame = snapshot.representation(encoding).encode(number, tar)
+        headers["Content-Digest"] = digest_field(frame.digest)
+        return headers, frame.data
+
+
+def _headers(tag: str) -> dict[str, str]:
+    return {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}

@@ -1,0 +1,58 @@
+"""``/healthz`` and ``/readyz``: polled by anyone, they say nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from agent.server.problems import problem
+from agent.source.library import why_unreadable
+from shared.errors import PlexodusError
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from agent.source.library import CurrentLibrary
+
+_STALE = 1.0
+"""Seconds after which readiness is looked at again."""
+
+
+def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
+    """Alive; and ready: library readable, state folder writable."""
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return _well(protocol.Health("ok"))
+
+    looked: list[tuple[float, str | None]] = []
+    looking = asyncio.Lock()
+
+    async def readyz(_request: web.Request) -> web.Response:
+        async with looking:  # strangers ask this: however many, it costs one look a second
+            now = asyncio.get_running_loop().time()
+            if not looked or now - looked[0][0] > _STALE:
+                looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]
+        reason = looked[0][1]
+        if reason is not None:
+            return problem(503, reason)
+        return _well(protocol.Health("ready"))
+
+    return [web.get(protocol.HEALTHZ, healthz), web.get(protocol.READYZ, readyz)]
+
+
+def _well(body: protocol.Health) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def _why_not_ready(state: str, library: CurrentLibrary) -> str | None:
+    if why_unreadable(library.last) is not None:
+        try:
+            library.locate()  # it may have been moved
+        except PlexodusError:
+            return "the library cannot be read"
+    if not os.access(state, os.W_OK):
+        return "the state folder cannot be written"
+    return None

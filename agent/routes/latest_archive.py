@@ -1,0 +1,70 @@
+"""``/plex-library.tar.gz``: the address that scripts already use, and ``/SHA256SUMS`` beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from agent.server.interim_responses import patiently
+from shared.frames.codec import Encoding
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from agent.snapshots.client_snapshots import Handouts
+    from agent.snapshots.scan_queue import Scans
+
+
+class PlexLibraryEndpoints:
+    """Sends clients to a snapshot.
+
+    Args:
+        scans: how a new one is made.
+        handouts: who was sent to which.
+    """
+
+    def __init__(self, scans: Scans, handouts: Handouts) -> None:
+        self._scans = scans
+        self._handouts = handouts
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        return [
+            web.get(protocol.LIBRARY_ARCHIVE, self.archive),
+            web.get(protocol.LIBRARY_SUMS, self.sums),
+        ]
+
+    async def archive(self, request: web.Request) -> web.Response:
+        """To the archive of the library as it is now; with ``Range``, to the one begun before.
+
+        Raises:
+            SnapshotGone: that one is not kept any more; the rest of another must not follow it.
+        """
+        snapshot = await self._snapshot(request, is_back=hdrs.RANGE in request.headers)
+        return _to(protocol.archive_path(snapshot, Encoding.GZIP.value))
+
+    async def sums(self, request: web.Request) -> web.Response:
+        """To the digests of the files in the archive that this client was sent to.
+
+        Raises:
+            SnapshotGone: as for :meth:`archive`.
+        """
+        return _to(protocol.sums_path(await self._snapshot(request, is_back=True)))
+
+    async def _snapshot(self, request: web.Request, *, is_back: bool) -> str:
+        client = request.remote or ""
+        if is_back and (known := await asyncio.to_thread(self._handouts.of, client)):
+            return known
+        about = await patiently(request, self._scans.scan())
+        await asyncio.to_thread(self._handouts.remember, client, about.id)
+        return about.id
+
+
+def _to(path: str) -> web.Response:
+    """307, so that HEAD stays HEAD; the address is the same again only for a while."""
+    return web.Response(
+        status=307,
+        text=f"{path}\n",
+        headers={hdrs.LOCATION: path, hdrs.CACHE_CONTROL: "no-store"},
+    )

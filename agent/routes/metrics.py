@@ -1,0 +1,140 @@
+"""``/metrics``, for Prometheus: what the parts of the agent have counted, and request times."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from agent.source.activity import Phase
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiohttp.typedefs import Handler, Middleware
+    from prometheus_client.metrics_core import Metric
+
+    from agent.frames.cache import FrameCache
+    from agent.server.auth import WrongTokens
+    from agent.server.connections import Connections
+    from agent.server.rate_limit import Outflow
+    from agent.source.activity import Activity
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+"""Seconds: a frame takes tens of milliseconds, a scan minutes, an archive half an hour."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+
+
+class Metrics(Collector):
+    """All that is counted, read where it is counted when somebody asks.
+
+    Args:
+        outflow: bytes.
+        frames: the cache.
+        activity: phases, and frames for pullers.
+        wrong: tokens.
+    """
+
+    def __init__(
+        self, outflow: Outflow, frames: FrameCache, activity: Activity, wrong: WrongTokens
+    ) -> None:
+        self._outflow, self._frames = outflow, frames
+        self._activity, self._wrong = activity, wrong
+        self.connections: Connections | None = None
+        """Once the port is open."""
+        self._registry = CollectorRegistry()
+        self._requests = Histogram(
+            "plexodus_agent_request_seconds",
+            "From the whole head of a request to the last byte of its answer",
+            ("method", "route", "status"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The route of this file."""
+        return [web.get(protocol.METRICS, self.metrics)]
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Everything, in Prometheus' text format."""
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def timed(self) -> Middleware:
+        """The middleware that times requests, each under its route, not its path."""
+
+        @web.middleware
+        async def time_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = time.monotonic()
+            response = await handler(request)
+            resource = request.match_info.route.resource
+            method = request.method if request.method in _METHODS else "other"
+            route = "none" if resource is None else resource.canonical
+            labels = method, route, str(response.status)
+            self._requests.labels(*labels).observe(time.monotonic() - started)
+            return response
+
+        return time_request
+
+    def collect(self) -> Iterator[Metric]:
+        """What is counted elsewhere."""
+        yield CounterMetricFamily(
+            "plexodus_agent_sent_bytes", "Bytes of bodies, before TLS", self._outflow.sent
+        )
+        yield CounterMetricFamily(
+            "plexodus_agent_frames", "Frames made for pullers", self._activity.frames
+        )
+        yield CounterMetricFamily(
+            "plexodus_agent_archive_frames", "Frames made for archives", self._frames.made
+        )
+        yield CounterMetricFamily(
+            "plexodus_agent_archive_cache_hits",
+            "Frames of archives that were still in memory",
+            self._frames.hits,
+        )
+        yield CounterMetricFamily(
+            "plexodus_agent_wrong_tokens",
+            "Requests with a token that is not valid",
+            self._wrong.seen,
+        )
+        yield from self._phases()
+        if self.connections is not None:
+            yield from _connections(self.connections)
+
+    def _phases(self) -> Iterator[Metric]:
+        took = SummaryMetricFamily(
+            "plexodus_agent_phase_seconds",
+            "Work on the whole library that has ended",
+            labels=["phase"],
+        )
+        running = GaugeMetricFamily(
+            "plexodus_agent_phase_running",
+            "1 while this work on the whole library goes on",
+            labels=["phase"],
+        )
+        for phase in Phase:
+            ended, seconds = self._activity.ended[phase], self._activity.seconds[phase]
+            took.add_metric([phase.value], ended, seconds)
+            running.add_metric([phase.value], phase in self._activity.running)
+        yield took
+        yield running
+
+
+def _connections(connections: Connections) -> Iterator[Metric]:
+    yield GaugeMetricFamily("plexodus_agent_connections", "Open connections", len(connections.open))
+    gone = CounterMetricFamily(
+        "plexodus_agent_connections_sent_away",
+        "Connections ended for: too many of them, silence, no TLS that we speak",
+        labels=["reason"],
+    )
+    for reason, count in connections.sent_away.items():
+        gone.add_metric([reason], count)
+    yield gone

@@ -1,0 +1,43 @@
+"""``/v1/probe``: bytes of no meaning, to measure by what the way to the puller is worth."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from agent.server.rate_limit import Outflow
+
+_PIECE = 256 * 1024
+_PIECES = 1024
+
+
+class ProbeEndpoints:
+    """Sends 256 MiB that do not shrink; whoever has seen enough closes the connection.
+
+    Args:
+        outflow: what all bodies go through, so that a limited rate is measured as it is.
+    """
+
+    def __init__(self, outflow: Outflow) -> None:
+        self._outflow = outflow
+
+    def routes(self) -> list[web.RouteDef]:
+        """The route of this file."""
+        return [web.get(protocol.PROBE, self.probe)]
+
+    async def probe(self, request: web.Request) -> web.StreamResponse:
+        """The same random piece, again and again: TLS does not compress."""
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
+        response.content_length = _PIECES * _PIECE
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD:
+            piece = os.urandom(_PIECE)
+            for _ in range(_PIECES):
+                await self._outflow.send(response, piece)
+        await response.write_eof()
+        return response

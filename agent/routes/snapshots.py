@@ -1,0 +1,122 @@
+"""``/v1/snapshots``: scan, state, manifest, digests, and whether the source is still the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import hdrs, web
+
+from agent.server.bodies import read_body
+from agent.server.file_response import send_file
+from agent.server.interim_responses import patiently
+from agent.snapshots import whole_tree
+from agent.source.activity import Phase
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.server.rate_limit import Outflow
+    from agent.snapshots.scan_queue import Scans
+    from agent.snapshots.store import OpenSnapshot, SnapshotStore
+    from agent.source.activity import Activity
+    from shared.wire.protocol import Snapshot
+
+
+class SnapshotEndpoints:
+    """What is answered about snapshots.
+
+    Args:
+        store: the snapshots.
+        scans: how new ones are made.
+        outflow: how bodies leave.
+        activity: is told what the whole tree is read for.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        scans: Scans,
+        outflow: Outflow,
+        activity: Activity,
+    ) -> None:
+        self._store = store
+        self._scans = scans
+        self._outflow = outflow
+        self._activity = activity
+        self._one_at_a_time = asyncio.Lock()
+        """Held while the whole tree is read or looked at: other requests need threads, too."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of this file."""
+        name = "{snapshot:[^/]+}"
+        return [
+            web.post(protocol.SNAPSHOTS, self.create),
+            web.get(protocol.snapshot_path(name), self.describe),
+            web.get(protocol.manifest_path(name), self.manifest),
+            web.get(protocol.sums_path(name), self.sums),
+            web.post(protocol.check_path(name), self.check),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Scan, or join the scan that is under way."""
+        wanted = await read_body(request, protocol.SnapshotRequest)
+        exclude = tuple(wanted.exclude)
+        scan = self._scans.scan(exclude, wanted.kind, wanted.base, placed=wanted.placed)
+        about = await patiently(request, scan)
+        location = protocol.snapshot_path(about.id)
+        return _json(about, status=201, headers={"Location": location})
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """The snapshot as it was answered when it was made."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        return _json(snapshot.about)
+
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
+        """All entries: JSONL, zstd."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        return await send_file(
+            request, snapshot.manifest.path, protocol.MANIFEST_TYPE, self._outflow
+        )
+
+    async def sums(self, request: web.Request) -> web.StreamResponse:
+        """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        await patiently(request, self._alone(Phase.HASHING, whole_tree.complete_digests, snapshot))
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response
+        pieces = whole_tree.sums(snapshot)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            await self._outflow.send(response, piece)
+        await response.write_eof()
+        return response
+
+    async def check(self, request: web.Request) -> web.Response:
+        """204 when the library is as it was scanned, 409 when it is not."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        await patiently(request, self._alone(Phase.CHECKING, self._check, snapshot))
+        return web.Response(status=204)
+
+    def _check(self, snapshot: OpenSnapshot) -> None:
+        self._store.check_source(snapshot)
+        whole_tree.check_unchanged(snapshot)
+
+    async def _alone(
+        self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot
+    ) -> None:
+        async with self._one_at_a_time:
+            with self._activity.phase(phase):
+                await asyncio.to_thread(work, snapshot)
+
+
+def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers=headers,
+    )

@@ -1,0 +1,118 @@
+"""Who may ask: the bearer of the token, as ``Bearer`` or as the password of ``Basic``.
+
+RFC 6750 section 2.1, RFC 7617. Whenever the file of the hash is another one, it is read anew, so
+that a new token works at once and the old one stops working.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from agent.server.connections import connection_of, party
+from agent.server.credentials import hash_token, token_hash_path
+from agent.server.problems import problem
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
+"""Routes that are answered without a token."""
+_CHALLENGE = 'Bearer realm="plexodus", Basic realm="plexodus"'
+_FREE = 3
+"""Wrong tokens that are answered at once: somebody has the old pairing still."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
+_FORGIVEN = 300.0
+"""Seconds without a wrong token after which a client is a new one."""
+_REMEMBERED = 1024
+
+
+class WrongTokens:
+    """How many each client has shown, and how long it waits for the next answer.
+
+    Guessing 256 bits is hopeless at any speed; what is slowed is the load and the log of trying.
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        """In all."""
+        self._clients: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def delay(self, client: str, now: float) -> float:
+        """``client`` has shown another one, at ``now``: seconds to let it wait."""
+        self.seen += 1
+        count, last = self._clients.pop(client, (0, now))
+        count = 1 if now - last > _FORGIVEN else count + 1
+        self._clients[client] = count, now
+        if len(self._clients) > _REMEMBERED:
+            self._clients.popitem(last=False)
+        if count <= _FREE:
+            return 0.0
+        return min(_FIRST_DELAY * 2.0 ** min(count - _FREE - 1, 16), _LONGEST_DELAY)
+
+
+class TokenFile:
+    """The hash of the valid token.
+
+    Args:
+        state: the state folder that it is in.
+    """
+
+    def __init__(self, state: str) -> None:
+        self._path = token_hash_path(state)
+        self._read: tuple[int, int] | None = None
+        self._hash = b""
+
+    def is_valid(self, token: bytes) -> bool:
+        """Whether ``token`` is the one that is valid now."""
+        try:
+            found = os.stat(self._path)
+            if self._read != (found.st_ino, found.st_mtime_ns):
+                with open(self._path, "rb") as file:  # 65 bytes, once a pairing
+                    self._hash = file.read().strip()
+                self._read = found.st_ino, found.st_mtime_ns
+        except OSError:
+            return False
+        return hmac.compare_digest(hash_token(token).encode(), self._hash)
+
+
+def authentication(tokens: TokenFile, wrong: WrongTokens) -> Middleware:
+    """The middleware that lets nobody without the token pass, but to the health routes."""
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_ROUTES:
+            return await handler(request)
+        token = _token(request.headers.get(hdrs.AUTHORIZATION, ""))
+        if token is not None and tokens.is_valid(token):
+            if (connection := connection_of(request)) is not None:
+                connection.trust()
+            return await handler(request)
+        if token is not None:
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(wrong.delay(party(request.remote or ""), now))
+        answer = problem(401, "the token is missing or not valid (any more)")
+        answer.headers[hdrs.WWW_AUTHENTICATE] = _CHALLENGE
+        return answer
+
+    return authenticate
+
+
+def _token(header: str) -> bytes | None:
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return None
+    return None

@@ -1,0 +1,64 @@
+"""Answers that take long: while a worker thread is busy, the client is told so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from aiohttp import HttpVersion11
+
+from agent.server.stopping import STOPPING, Stopping
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aiohttp import web
+
+T = TypeVar("T")
+
+_INTERVAL = 5.0
+_PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+async def patiently(request: web.Request, work: Coroutine[None, None, T]) -> T:
+    """The result of ``work``; until it is there, ``102 Processing`` every five seconds.
+
+    Interim answers (RFC 2518 section 10.1, RFC 9110 section 15.2) are how a client that watches
+    for stalls tells a long scan from a dead agent. Only who says that it prefers them (RFC 7240)
+    gets any: busybox' wget and Python's http.client take them for the answer, and Go's client
+    gives up after a few. When the client goes, the work is left to end.
+
+    Raises:
+        Stopping: the agent ends before the work does.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(_look_at)
+    end = asyncio.ensure_future(request.app[STOPPING].wait())
+    try:
+        return await _result(request, task, end)
+    finally:
+        end.cancel()
+
+
+async def _result(
+    request: web.Request, task: asyncio.Future[T], end: asyncio.Future[Literal[True]]
+) -> T:
+    prefers = ",".join(request.headers.getall(protocol.PREFER, []))
+    is_told = request.version >= HttpVersion11 and protocol.PROCESSING in prefers
+    while True:
+        waited: set[asyncio.Future[T] | asyncio.Future[Literal[True]]] = {task, end}
+        await asyncio.wait(waited, timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if end.done():
+            raise Stopping
+        if is_told:
+            await request.writer.write(_PROCESSING)
+            request.writer.output_size = 0  # as aiohttp does for 100
+
+
+def _look_at(task: asyncio.Future[T]) -> None:
+    """Its failure is no news to the log when the client that waited for it has gone."""
+    if not task.cancelled():
+        task.exception()

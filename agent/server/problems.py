@@ -1,0 +1,130 @@
+"""Failures as ``application/problem+json`` (RFC 9457), and one log line for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+
+from agent.server.connections import connection_of
+from shared import errors
+from shared.program.logs import without_secrets
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+_log = structlog.get_logger("agent")
+
+_HUNG_UP = 499
+"""What nginx writes into its log when the client has gone."""
+_LOGGED = 1000
+"""Characters of a method or path that are logged."""
+
+_KINDS: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
+    (errors.SourceUnreadable, 409, protocol.SOURCE_UNREADABLE),
+    (errors.SnapshotGone, 404, protocol.NO_SUCH_SNAPSHOT),
+    (errors.CutoverEnded, 409, protocol.CUTOVER_ENDED),
+    (errors.CutoverRefused, 409, protocol.CUTOVER_REFUSED),
+    (errors.StorageError, 507, protocol.STORAGE),
+)
+
+
+def problem(
+    status: int,
+    title: str,
+    *,
+    kind: str = protocol.ABOUT_BLANK,
+    paths: tuple[str, ...] = (),
+    detail: str = "",
+) -> web.Response:
+    """A failure as a response."""
+    body = protocol.Problem(kind, title, status, detail, list(paths))
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type=protocol.PROBLEM_TYPE
+    )
+
+
+async def forbid_storing(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """What says nothing of caches must not be stored: they would guess how long it stays true."""
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+
+
+@web.middleware
+async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Log one line for each request, never its headers. Of strangers' requests, not all."""
+    started = time.monotonic()
+    status = _HUNG_UP
+    if (connection := connection_of(request)) is not None:
+        connection.begin()
+    try:
+        response = await handler(request)
+        if request.transport is not None and not request.transport.is_closing():
+            status = response.status
+    finally:
+        if connection is not None:
+            connection.end()
+        left_out = 0 if connection is None else connection.lines_left_out()
+        if left_out is not None:
+            more = {"left_out": left_out} if left_out else {}
+            _log.info(
+                "request",
+                method=without_secrets(request.method)[:_LOGGED],
+                path=without_secrets(request.path)[:_LOGGED],
+                status=status,
+                peer=request.remote,
+                ms=round((time.monotonic() - started) * 1000),
+                **more,
+            )
+    return response
+
+
+@web.middleware
+async def errors_to_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure of a handler as a problem; unknown ones are logged with their traceback.
+
+    Once an answer has begun it is broken off instead, or the problem would become part of it.
+    """
+    answer = await _answer(request, handler)
+    if not answer.prepared and request.writer.output_size > 0 and request.transport is not None:
+        request.transport.abort()
+    return answer
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = problem(error.status, error.reason)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except ConnectionError:
+        return web.Response(status=_HUNG_UP)  # to nobody; raised, it would be logged as a failure
+    except (errors.PlexodusError, OSError) as error:
+        return _known(error, request)
+    except asyncio.CancelledError:
+        raise
+    except Exception:  # noqa: BLE001 - the last line of defence: logged whole, answered vaguely
+        _log.exception("unexpected failure", path=request.path)
+        return problem(500, "the agent failed unexpectedly, its log says more")
+
+
+def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.Response:
+    if isinstance(error, OSError):
+        error = errors.storage_error(error, "the agent's state folder")
+    _log.warning("refused", path=request.path, reason=str(error))
+    for kind, status, name in _KINDS:
+        if isinstance(error, kind):
+            paths: tuple[str, ...] = ()
+            if isinstance(error, errors.SourceUnreadable):
+                paths = tuple(error.paths)
+            elif error.path is not None:
+                paths = (error.path,)
+            return problem(status, error.what, kind=name, paths=paths, detail=error.hint)
+    return problem(500, error.what)

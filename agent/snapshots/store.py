@@ -1,0 +1,333 @@
+"""Snapshots on the agent's state folder, one folder each, found again after a restart.
+
+::
+
+    STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
+    STATE/snapshots/<id>/snapshot.json        what is answered about it
+    STATE/snapshots/<id>/origin.json          where the library was, and which times of it tell all
+    STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
+    STATE/snapshots/<id>/index.tar.gz …       what is known of each encoding's frames
+    STATE/snapshots/<id>/databases/           of a rehearsal, see agent.source.database_copies
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from agent.frames.archive_encoding import Representation
+from agent.frames.index import FrameIndex
+from agent.snapshots.delta import Marker
+from agent.source.database_copies import copy_databases, drop_copies, keep_copies
+from agent.source.library import LibrarySource, Place, refuse_unmounted
+from agent.source.snapshot_files import Origin, SnapshotFiles
+from agent.source.writeback import write_back
+from shared.digest import is_hex
+from shared.durable import fsync_folder, write_durably
+from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
+from shared.frames.file_digests import FileDigests
+from shared.frames.manifest_file import read_manifest, write_manifest
+from shared.tree.racy import Steadiness
+from shared.tree.walk import TreeWalk
+from shared.wire.protocol import Snapshot
+
+if TYPE_CHECKING:
+    from agent.source.library import CurrentLibrary
+    from shared.frames.codec import Encoding
+    from shared.frames.manifest_file import ManifestFile
+    from shared.wire.protocol import Kind
+
+_KEEP = 4
+"""Snapshots kept on disk; those that were used longest ago go when a new one comes."""
+_OPEN = 2
+"""Snapshots whose index is held in memory."""
+
+
+class OpenSnapshot(SnapshotFiles):
+    """A snapshot whose archives can be served."""
+
+    def __init__(
+        self, folder: str, origin: Origin, about: Snapshot, manifest: ManifestFile
+    ) -> None:
+        super().__init__(folder, origin, about, manifest)
+        self._lock = threading.Lock()
+        self._representations: dict[Encoding, Representation] = {}
+
+    def representation(self, encoding: Encoding) -> Representation:
+        """The archive in ``encoding``.
+
+        Raises:
+            OSError: the state folder does not hold its index.
+        """
+        with self._lock:
+            found = self._representations.get(encoding)
+            if found is None:
+                path = os.path.join(self.folder, f"index.{encoding.value}")
+                index = FrameIndex(path, self.manifest.plan, encoding)
+                found = self._representations[encoding] = Representation(self, encoding, index)
+            return found
+
+
+class SnapshotStore:
+    """All snapshots of one library. Its methods block: call them from a worker thread.
+
+    Args:
+        state: the agent's state folder.
+        library: where the library is.
+    """
+
+    def __init__(self, state: str, library: CurrentLibrary) -> None:
+        self._folder = os.path.join(state, "snapshots")
+        self._library = library
+        self._open: dict[str, OpenSnapshot] = {}
+        self._in_use: WeakValueDictionary[str, OpenSnapshot] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        for name in os.listdir(self._folder):
+            if not is_hex(name):  # a scan that was killed
+                shutil.rmtree(os.path.join(self._folder, name))
+        newest = next(reversed(self._by_use()), None)
+        self._scanned = None if newest is None else self._origin(newest).place
+        """Where the library was when it was scanned last."""
+
+    def scan(
+        self,
+        exclude: tuple[str, ...],
+        kind: Kind = "cold",
+        base: str = "",
+        *,
+        placed: bool = False,
+    ) -> Snapshot:
+        """Look at the library once and remember what was seen.
+
+        Args:
+            exclude: patterns of what is left out.
+            kind: whether files may change meanwhile.
+            base: the snapshot that this one is to be a delta to; empty: to none.
+            placed: whether Plex's own folder gets the folders above it that Plex's image expects.
+
+        Raises:
+            SnapshotGone: there is no such base, or the library was elsewhere then.
+            SourceUnreadable: something in it cannot be read; every path of it is listed.
+            NoSpace: the state folder has no room for a rehearsal's copies of the databases.
+            StorageError: the library's disk has not taken what was written to it.
+            OSError: the state folder does not take the manifest.
+        """
+        found = self._locate()
+        source = found.placed() if placed else found
+        # Before the sync: what changes from now on has times that are not trusted.
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        origin = Origin(source.place, sorted(write_back(source.place.path)))
+        marker = self._marker(base, source, exclude) if base else None
+        draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
+        os.mkdir(draft, 0o700)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, draft, ignore_errors=True)
+            folder, is_live = stack.enter_context(source.opened()), kind != "cold"
+            walk = TreeWalk(
+                folder, source.name, exclude, top=source.top, live=is_live, memory=marker
+            )
+            self._drop_copies()
+            entries = walk.entries()
+            if kind == "rehearsal":
+                entries = copy_databases(draft, source, folder, exclude).in_place(entries)
+            if marker is not None:
+                entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
+            manifest = write_manifest(
+                _manifest(draft), os.fsencode(source.about.name), entries, kind
+            )
+            source.check_place()  # something may have been mounted meanwhile
+            if walk.seen.unreadable:
+                raise SourceUnreadable(walk.seen.unreadable)
+            about = Snapshot(
+                id=manifest.name,
+                kind=kind,
+                library=source.about,
+                created=created,
+                entries=manifest.plan.entries,
+                files=manifest.plan.files,
+                content_bytes=manifest.plan.content_bytes,
+                frames=len(manifest.plan),
+                manifest_bytes=os.path.getsize(manifest.path),
+                exclude=list(exclude),
+                skipped=walk.seen.skipped,
+                excluded=walk.seen.excluded,
+                base=base,
+            )
+            write_durably(_origin(draft), msgspec.json.encode(origin))
+            write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
+            self._keep(draft, origin, about, manifest)
+            self._scanned = source.place
+        return about
+
+    def check_library(self) -> None:
+        """Make sure that the library is where it was when it was scanned last.
+
+        Raises:
+            SnapshotGone: it is elsewhere.
+            SourceUnreadable: it is not there, or cannot be read.
+        """
+        before, now = self._scanned, self._locate().place
+        if before is not None and before != now:
+            raise _moved(now)
+
+    def check_source(self, snapshot: OpenSnapshot) -> None:
+        """Make sure that the library of ``snapshot`` is the one that the settings name now.
+
+        Raises:
+            SnapshotGone: it is not.
+        """
+        try:
+            now = self._library.locate().place
+        except PlexodusError as error:
+            raise SnapshotGone(f"the library cannot be found, scan again ({error.what})") from error
+        if now != snapshot.source.place:
+            raise _moved(now)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a snapshot called ``name``."""
+        return is_hex(name) and os.path.isdir(os.path.join(self._folder, name))
+
+    def has_cold(self, name: str) -> bool:
+        """Whether there is one called ``name`` that was made with Plex stopped.
+
+        Raises:
+            SnapshotGone: the library is elsewhere now.
+        """
+        if not self.has(name):
+            return False
+        found = self.open(name)
+        self.check_source(found)
+        return found.about.kind == "cold"
+
+    def open(self, name: str) -> OpenSnapshot:
+        """The snapshot called ``name``, ready to be read from.
+
+        Raises:
+            SnapshotGone: there is none of that name, or the library is not where it was then.
+        """
+        with self._lock:
+            # never twice: two would not hear of what the other one learns of the frames
+            used = self._in_use.pop(name, None)
+            self._open.pop(name, None)
+            found = used or self._load(name)
+            with found.source.opened():
+                os.utime(found.folder)
+            self._hold(found)
+            return found
+
+    def _hold(self, snapshot: OpenSnapshot) -> None:
+        name = snapshot.about.id
+        self._in_use[name] = self._open[name] = snapshot  # the most recently used is last
+        while len(self._open) > _OPEN:
+            del self._open[next(iter(self._open))]
+
+    def _load(self, name: str) -> OpenSnapshot:
+        folder = os.path.join(self._folder, name)
+        gone = SnapshotGone("there is no snapshot of this name, scan again")
+        if not is_hex(name):
+            raise gone
+        try:
+            with open(os.path.join(folder, "snapshot.json"), "rb") as file:
+                about = msgspec.json.decode(file.read(), type=Snapshot)
+        except FileNotFoundError:
+            raise gone from None
+        root = os.fsencode(about.library.name)
+        manifest = read_manifest(_manifest(folder), about.id, root, about.kind)
+        return OpenSnapshot(folder, self._origin(name), about, manifest)
+
+    def _origin(self, name: str) -> Origin:
+        """Read it. A snapshot of an earlier version has none: the library of now, not trusted."""
+        try:
+            with open(_origin(os.path.join(self._folder, name)), "rb") as file:
+                return msgspec.json.decode(file.read(), type=Origin)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return Origin(self._library.last.place)
+
+    def _locate(self) -> LibrarySource:
+        """Find the library.
+
+        Raises:
+            SourceUnreadable: it is not there, cannot be read, or its disk is not mounted.
+        """
+        found = self._library.locate()
+        if self._scanned is not None:
+            refuse_unmounted(self._scanned, found)
+        return found
+
+    def _marker(self, name: str, source: LibrarySource, exclude: tuple[str, ...]) -> Marker:
+        """Return what marks the entries of a scan of ``source`` that are as in a base.
+
+        Raises:
+            SnapshotGone: there is no such base, or it is of another folder or other disks.
+        """
+        base = self.open(name)
+        if base.source.place != source.place:
+            raise _moved(source.place)
+        steadiness = Steadiness(base.about.kind, base.about.created)
+        return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
+
+    def _drop_copies(self) -> None:
+        """A rehearsal that is not the last scan is nothing but a base any more."""
+        for name in os.listdir(self._folder):
+            if is_hex(name):
+                drop_copies(os.path.join(self._folder, name))
+                self._look_at_copies(name)
+
+    def _look_at_copies(self, name: str) -> None:
+        """They have come or gone: have the snapshot that is in use know."""
+        used = self._in_use.get(name)
+        if used is not None and used.copies is not None:
+            used.copies.look()
+
+    def _keep(self, draft: str, origin: Origin, about: Snapshot, manifest: ManifestFile) -> None:
+        """Give the draft its name, unless the same scan was made before; drop the oldest."""
+        final = os.path.join(self._folder, about.id)
+        with self._lock:
+            if os.path.isdir(final):
+                if self._origin(about.id).place == origin.place:
+                    # It stays as it is: what it trusts was true before its digests were read.
+                    os.utime(final)
+                    keep_copies(draft, final)
+                    self._look_at_copies(about.id)
+                    return
+                self._drop(about.id)
+            os.rename(draft, final)
+            fsync_folder(self._folder)
+            manifest.path = _manifest(final)
+            self._hold(OpenSnapshot(final, origin, about, manifest))
+            for old in self._by_use()[:-_KEEP]:
+                self._drop(old)
+
+    def _by_use(self) -> list[str]:
+        """Names of all snapshots, the one used last at the end."""
+        found = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
+        found.sort(key=lambda entry: entry.stat().st_mtime_ns)
+        return [entry.name for entry in found]
+
+    def _drop(self, name: str) -> None:
+        self._open.pop(name, None)
+        self._in_use.pop(name, None)
+        shutil.rmtree(os.path.join(self._folder, name))
+
+
+def _moved(now: Place) -> SnapshotGone:
+    return SnapshotGone(
+        "the library is in another folder or on another disk than when it was scanned, scan again",
+        path=now.path,
+    )
+
+
+def _origin(folder: str) -> str:
+    return os.path.join(folder, "origin.json")
+
+
+def _manifest(folder: str) -> str:
+    return os.path.join(folder, "manifest.jsonl.zst")

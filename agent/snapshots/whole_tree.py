@@ -1,0 +1,101 @@
+"""What is asked of the whole tree once its frames are out: every digest, and is it unchanged."""
+
+from __future__ import annotations
+
+from itertools import tee, zip_longest
+from typing import TYPE_CHECKING
+
+from agent.snapshots.delta import Marker
+from agent.source.file_reader import changed, hash_blocks, hash_copy, hash_file, hash_live_file
+from shared.digest import sha256_of_all
+from shared.errors import SourceUnreadable
+from shared.frames.plan import is_large
+from shared.frames.sha256sums import format_sum
+from shared.tree.manifest import Kind
+from shared.tree.member_path import sort_key
+from shared.tree.racy import Steadiness
+from shared.tree.walk import TreeWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.source.snapshot_files import SnapshotFiles
+    from shared.tree.dir_stack import DirStack
+    from shared.tree.manifest import Entry
+
+_BATCH = 64 * 1024
+
+
+def complete_digests(snapshot: SnapshotFiles) -> None:
+    """Read and hash each file whose digest is not known: the large ones, mostly.
+
+    Raises:
+        SnapshotGone: the library is not where it was scanned.
+        SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.file_reader`.
+    """
+    known = sum(digest is not None for digest in snapshot.digests)
+    if known == snapshot.manifest.plan.files:
+        return
+    pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
+    with snapshot.source.folders() as folders:
+        for number, (entry, digest) in enumerate(pairs):
+            if entry.kind is Kind.FILE and digest is None:
+                snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
+
+
+def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry) -> bytes:
+    if snapshot.about.kind == "cold":
+        if not (snapshot.about.base and is_large(entry)):
+            return hash_file(folders, entry)
+        digest, blocks = hash_blocks(folders, entry)
+        frames = snapshot.manifest.plan.frames_of(number, entry)
+        tags = (sha256_of_all([block]) for block in blocks)
+        snapshot.block_tags.update(zip(frames, tags, strict=True))
+        return digest
+    copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+    return hash_live_file(folders, entry) if copy is None else hash_copy(copy)
+
+
+def sums(snapshot: SnapshotFiles) -> Iterator[bytes]:
+    """``SHA256SUMS`` in pieces of whole lines; :func:`complete_digests` comes first."""
+    lines: list[bytes] = []
+    size = 0
+    for entry, digest in zip(snapshot.manifest, snapshot.digests, strict=True):
+        if entry.kind is not Kind.FILE or digest is None:
+            continue
+        lines.append(format_sum(digest, entry.path))
+        size += len(lines[-1])
+        if size >= _BATCH:
+            yield b"".join(lines)
+            lines, size = [], 0
+    yield b"".join(lines)
+
+
+def check_unchanged(snapshot: SnapshotFiles) -> None:
+    """Look at the library again and compare every entry with the snapshot's.
+
+    Raises:
+        SnapshotGone: the library is not where it was scanned.
+        SourceChanged: naming the first entry that is new, gone or different.
+        SourceUnreadable: something cannot be read any more.
+    """
+    about, source = snapshot.about, snapshot.source
+    exclude = tuple(about.exclude)
+    ours, for_memory = tee(zip(snapshot.manifest, snapshot.digests, strict=True))
+    # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
+    memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
+    with source.opened() as base:
+        walk = TreeWalk(base, source.name, exclude, top=source.top, inside=False, memory=memory)
+        for seen, then in zip_longest(walk.entries(), ours):
+            known = then[0] if then is not None else None
+            if seen is None or known is None or not _is_same(seen, known):
+                either = [entry for entry in (seen, known) if entry is not None]
+                raise changed(min(either, key=lambda entry: sort_key(entry.path)))
+    if walk.seen.unreadable:
+        raise SourceUnreadable(walk.seen.unreadable)
+
+
+def _is_same(seen: Entry, known: Entry) -> bool:
+    if known.kind is Kind.HARDLINK and seen.link != known.link:
+        return False
+    return seen.looks_like(known)

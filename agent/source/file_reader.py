@@ -1,0 +1,193 @@
+"""Reads files of a snapshot: of a cold one as they were scanned, of a live one as they are now."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from shared.digest import sha256
+from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
+from shared.frames.file_digests import hash_descriptor
+from shared.frames.plan import FRAME
+
+if TYPE_CHECKING:
+    from shared.tree.dir_stack import DirStack
+    from shared.tree.manifest import Entry
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PIECE = 1 << 20
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+
+
+def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+    """Fill ``into`` with the file's bytes from ``offset`` on.
+
+    Raises:
+        SourceChanged: the file is not as scanned, before or after it was read.
+        SourceUnreadable: it may not be read any more.
+        StorageError: the disk does not give it.
+    """
+    fd = _open(folders, entry)
+    try:
+        _check(fd, entry)
+        position = 0
+        while position < len(into):
+            got = os.preadv(fd, [into[position:]], offset + position)
+            if got == 0:
+                raise changed(entry)
+            position += got
+        _check(fd, entry)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+
+
+def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+    """Fill ``into``, which is all zeros, with what the file has now from ``offset`` on.
+
+    What is gone or has become shorter stays zeros: the layout holds, and the next delta brings it.
+
+    Raises:
+        SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    try:
+        fd = _open(folders, entry)
+    except SourceChanged:
+        return
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            position = 0
+            while got := os.preadv(fd, [into[position:]], offset + position):
+                position += got
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+
+
+def read_copy(path: str, offset: int, into: memoryview) -> None:
+    """Fill ``into`` with what our own copy of a database has from ``offset`` on.
+
+    Raises:
+        SnapshotGone: the copy is not there any more.
+        StorageError: the disk does not give it.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            position = 0
+            while got := file.readinto(into[position:]):
+                position += got
+    except OSError as error:
+        raise _lost(error, path) from error
+    if position < len(into):
+        raise SnapshotGone("the copy of a database is not whole, scan again", path=path)
+
+
+def hash_copy(path: str) -> bytes:
+    """The raw SHA-256 of our own copy of a database.
+
+    Raises:
+        SnapshotGone, StorageError: as for :func:`read_copy`.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return hash_descriptor(file.fileno())
+    except OSError as error:
+        raise _lost(error, path) from error
+
+
+def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
+    """The raw SHA-256 of what :func:`read_live_piece` gives of a whole file now.
+
+    Raises:
+        SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    for offset in range(0, entry.size, _PIECE):
+        into = piece[: min(_PIECE, entry.size - offset)]
+        into[:] = bytes(len(into))
+        read_live_piece(folders, entry, offset, into)
+        digest.update(into)
+    return digest.digest()
+
+
+def hash_file(folders: DirStack, entry: Entry) -> bytes:
+    """The raw SHA-256 of a whole file.
+
+    Raises:
+        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    fd = _open(folders, entry)
+    try:
+        _check(fd, entry)
+        digest = hash_descriptor(fd)
+        _check(fd, entry)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+    return digest
+
+
+def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
+    """What :func:`hash_file` gives, and the raw SHA-256 of each piece of :data:`FRAME` bytes.
+
+    Raises:
+        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+    """
+    whole, blocks, buffer = hashlib.sha256(), [], memoryview(bytearray(FRAME))
+    for offset in range(0, entry.size, FRAME):
+        block = buffer[: min(FRAME, entry.size - offset)]
+        read_piece(folders, entry, offset, block)
+        whole.update(block)
+        blocks.append(sha256(block))
+    return whole.digest(), blocks
+
+
+def changed(entry: Entry) -> SourceChanged:
+    """The error for an entry that is not as it was scanned."""
+    return SourceChanged(
+        "the library changed while it was read",
+        path=entry.path,
+        hint="Is Plex really stopped? Stop it and run again: what is unchanged is kept.",
+    )
+
+
+def _open(folders: DirStack, entry: Entry) -> int:
+    try:
+        folder, name = folders.parent(entry.path)
+        return os.open(name, _FLAGS, dir_fd=folder)
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+
+
+def _check(fd: int, entry: Entry) -> None:
+    info = os.fstat(fd)
+    if (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino) != (
+        entry.size,
+        entry.mtime_ns,
+        entry.ctime_ns,
+        entry.inode,
+    ):
+        raise changed(entry)
+
+
+def _lost(error: OSError, path: str) -> SnapshotGone | StorageError:
+    if error.errno == errno.ENOENT:
+        return SnapshotGone("the copy of a database is gone, scan again", path=path)
+    reason = os.strerror(error.errno or 0)
+    return StorageError(f"the agent's disk did not give the copy ({reason})", path=path)
+
+
+def _unreadable(error: OSError, entry: Entry) -> SourceChanged | SourceUnreadable | StorageError:
+    if error.errno in _GONE:
+        return changed(entry)
+    reason = os.strerror(error.errno or 0)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SourceUnreadable([f"{printable(entry.path)} ({reason})"])
+    return StorageError(f"the agent's disk did not give the file ({reason})", path=entry.path)

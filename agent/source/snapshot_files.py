@@ -1,0 +1,51 @@
+"""The files of one snapshot: where they are, and what is known of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.source.database_copies import DatabaseCopies
+from agent.source.library import LibrarySource, Place
+from shared.frames.file_digests import FileDigests
+
+if TYPE_CHECKING:
+    from shared.frames.manifest_file import ManifestFile
+    from shared.wire.protocol import Snapshot
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """The part of a scan that no client sees: it decides what a later scan can trust."""
+
+    place: Place
+    telling: list[int] = []
+    """Devices that were written back first: see :mod:`agent.source.writeback`."""
+
+
+class SnapshotFiles:
+    """The files of one snapshot, ready to be read.
+
+    Args:
+        folder: the snapshot's folder in the state folder.
+        origin: where the library was.
+        about: the snapshot, as clients see it.
+        manifest: its entries.
+    """
+
+    def __init__(
+        self, folder: str, origin: Origin, about: Snapshot, manifest: ManifestFile
+    ) -> None:
+        self.source = LibrarySource(about.library, origin.place)
+        self.telling = frozenset(origin.telling)
+        """Devices on which times show every change since this scan."""
+        self.about = about
+        self.manifest = manifest
+        self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
+        self.folder = folder
+        self.block_tags: dict[int, bytes] = {}
+        """Of a delta: the tags that :func:`agent.frames.builder.build_frame` would give frames of
+        large files that were read, unchanged since the scan, for their digests."""
+        self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
+        """Read instead of the databases."""

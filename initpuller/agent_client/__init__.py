@@ -1,0 +1,1 @@
+"""The client of the agent. It knows nothing of volumes."""

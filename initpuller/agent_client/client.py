@@ -1,0 +1,279 @@
+"""The agent's HTTP interface, but for frames: the only file that knows an HTTP library.
+
+Every failure leaves here as one of ours (:mod:`shared.errors`), with the library's as its cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from initpuller.agent_client import error_responses
+from initpuller.agent_client.address import CONNECT_SECONDS, base_url, request_headers
+from initpuller.agent_client.pace import Pace
+from initpuller.agent_client.trust import tls_context
+from shared import errors
+from shared.digest import is_hex
+from shared.durable import settle
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from shared.plex.sqlite_check import DatabaseCheck
+    from shared.wire.pairing import Pairing
+    from shared.wire.protocol import LibraryReport, ServerReport, Snapshot, SnapshotRequest
+
+T = TypeVar("T")
+
+_MAX_MANIFEST = 8 * 1024**3
+_MAX_REPORT = 4 * 1024**2
+_PROBE_SECONDS = 1.0
+_TOLD_SECONDS = 5.0
+_SOON_SECONDS = 120.0
+"""For what the agent only has to look up or write down."""
+_WORK_SECONDS = 86400.0
+"""For what it has to walk, hash or check: databases of 100 GB take hours."""
+
+
+class AgentClient:
+    """A paired agent.
+
+    Args:
+        pairing: where it is, and the secrets.
+        idle: seconds without a byte after which a request is given up.
+    """
+
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        self.pairing = pairing
+        self.idle = idle
+        self._base = base_url(pairing)
+        self._tls = tls_context(pairing)
+        fingerprint = pairing.fingerprint
+        pin = True if fingerprint is None else aiohttp.Fingerprint(bytes.fromhex(fingerprint))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=pin),
+            headers=request_headers(pairing) | {protocol.PREFER: protocol.PROCESSING},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def library(self, depth: DatabaseCheck) -> LibraryReport:
+        """Have the agent look at the library as before a move.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation.
+        """
+        return await self.ask("GET", _checking(protocol.LIBRARY, depth), protocol.LibraryReport)
+
+    async def server(self, depth: DatabaseCheck) -> ServerReport:
+        """Have the agent look at what of the library need not be walked.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation.
+        """
+        return await self.ask(
+            "GET", _checking(protocol.LIBRARY_SERVER, depth), protocol.ServerReport
+        )
+
+    async def probe(self) -> float:
+        """How many bytes a second come from the agent, measured for a second at most.
+
+        Raises:
+            AgentUnreachable, AuthenticationError.
+        """
+        received, clock = 0, time.monotonic
+        async with self._request("GET", protocol.PROBE, error_responses.OK) as response:
+            await response.content.readany()  # the connection is open, and its window too
+            started = clock()
+            async for part in response.content.iter_any():
+                received += len(part)
+                if clock() - started > _PROBE_SECONDS:
+                    break
+            return received / max(clock() - started, 1e-6)
+
+    async def scan(self, request: SnapshotRequest) -> Snapshot:
+        """Have the agent scan the library, and return the snapshot.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
+            SnapshotGone, ProtocolViolation, ManifestTooLarge.
+        """
+        body = msgspec.json.encode(request)
+        async with self._request(
+            "POST", protocol.SNAPSHOTS, error_responses.CREATED, body
+        ) as response:
+            snapshot = error_responses.decode_answer(
+                await self._read(response, protocol.MAX_ANSWER), protocol.Snapshot
+            )
+        if not is_hex(snapshot.id):
+            raise errors.ProtocolViolation("a snapshot whose name is no digest")
+        if snapshot.manifest_bytes > _MAX_MANIFEST:
+            raise errors.ManifestTooLarge(f"a manifest of {snapshot.manifest_bytes} bytes")
+        return snapshot
+
+    async def manifest(self, snapshot: Snapshot, path: str) -> None:
+        """Bring the manifest, as it is on the wire, into the file ``path``.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SnapshotGone, ManifestTooLarge, StorageError.
+        """
+        route = protocol.manifest_path(snapshot.id)
+        async with self._request("GET", route, error_responses.OK) as response:
+            await self._save(response, path, snapshot.manifest_bytes)
+
+    async def sums(self, snapshot: Snapshot, path: str, most: int) -> None:
+        """Save ``SHA256SUMS``, of at most ``most`` bytes, in the file ``path``.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, StorageError,
+            ManifestTooLarge.
+        """
+        route = protocol.sums_path(snapshot.id)
+        async with self._request("GET", route, error_responses.OK) as response:
+            await self._save(response, path, most)
+
+    async def check(self, snapshot: str) -> None:
+        """Have the agent look whether the library is still as it was scanned.
+
+        Raises:
+            SourceChanged: it is not.
+            AgentUnreachable, AuthenticationError, SnapshotGone.
+        """
+        async with self._request("POST", protocol.check_path(snapshot), error_responses.NO_CONTENT):
+            pass
+
+    async def ask(
+        self,
+        method: str,
+        route: str,
+        kind: type[T],
+        expected: int = error_responses.OK,
+        body: msgspec.Struct | None = None,
+    ) -> T:
+        """The short JSON answer to a request with a short JSON body, or none.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, ProtocolViolation, and what the agent says.
+        """
+        sent = None if body is None else msgspec.json.encode(body)
+        async with self._request(method, route, expected, sent) as response:
+            return error_responses.decode_answer(await self._read(response, _MAX_REPORT), kind)
+
+    async def tell(self, event: str, about: str) -> None:
+        """Add a line to the migration log; for a few seconds only, and whatever comes of it."""
+        told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
+        with suppress(errors.PlexodusError, TimeoutError):
+            async with (
+                asyncio.timeout(_TOLD_SECONDS),
+                self._request(
+                    "POST", protocol.LOG, error_responses.NO_CONTENT, msgspec.json.encode(told)
+                ),
+            ):
+                pass
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, route: str, expected: int, body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = self._base + route
+        try:
+            async with (
+                asyncio.timeout(_head_seconds(method, route)) as limit,
+                self._session.request(
+                    method, url, data=body, allow_redirects=False, ssl=self._tls
+                ) as response,
+            ):
+                limit.reschedule(None)  # a body has a pace
+                if response.status != expected:
+                    raise await self._failure(response)
+                yield response
+        except (
+            aiohttp.ServerFingerprintMismatch,
+            aiohttp.ClientConnectorCertificateError,
+        ) as error:
+            raise error_responses.wrong_certificate(self._base) from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise error_responses.unreachable(self._base, error) from error
+
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes:
+        """Return the whole body, refused as soon as it is over ``most`` bytes."""
+        return b"".join([part async for part in self._parts(response, most, errors.FrameTooLarge)])
+
+    async def _save(self, response: aiohttp.ClientResponse, path: str, most: int) -> None:
+        """Write the whole body into a file; what was there is replaced only at the end."""
+        temporary = f"{path}.new"
+        try:
+            with open(temporary, "wb") as file:  # noqa: ASYNC230 - a thread's would leak if cancelled
+                async for part in self._parts(response, most, errors.ManifestTooLarge):
+                    await asyncio.to_thread(file.write, part)
+            await asyncio.to_thread(settle, temporary, path)
+        except aiohttp.ClientError:
+            raise
+        except OSError as error:
+            if isinstance(error, TimeoutError | ConnectionError):
+                raise
+            raise errors.storage_error(error, path) from error
+        finally:
+            with suppress(OSError):  # settled, most often
+                os.unlink(temporary)
+
+    async def _parts(
+        self,
+        response: aiohttp.ClientResponse,
+        most: int,
+        too_large: type[errors.IntegrityError],
+    ) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece, if it is no longer than ``most`` and comes fast enough.
+
+        Raises:
+            IntegrityError: ``too_large``, it is longer.
+            TimeoutError: it comes byte by byte.
+        """
+        if (response.content_length or 0) > most:
+            raise too_large(
+                f"the agent's response has {response.content_length} bytes; the limit is {most}"
+            )
+        size, pace = 0, Pace(self.idle)
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > most:
+                raise too_large(f"the agent's response has more than {most} bytes")
+            pace.took(len(part))
+            yield part
+
+    async def _failure(self, response: aiohttp.ClientResponse) -> errors.PlexodusError:
+        is_problem = response.content_type == protocol.PROBLEM_TYPE
+        problem = await self._read(response, protocol.MAX_ANSWER) if is_problem else None
+        return error_responses.failure(response.status, response.reason or "", problem)
+
+
+def _head_seconds(method: str, route: str) -> float:
+    """Return for how long interim responses may say that an answer is still to come."""
+    is_soon = (method, route) == ("GET", protocol.CUTOVER) or route.endswith("/lease")
+    return _SOON_SECONDS if is_soon or route == protocol.LOG else _WORK_SECONDS
+
+
+def _checking(route: str, depth: DatabaseCheck) -> str:
+    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}"

@@ -1,0 +1,96 @@
+"""What an answer of the agent means when it is not the one that was hoped for."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from shared import errors
+from shared.program.logs import without_secrets
+from shared.wire import protocol
+
+T = TypeVar("T")
+
+OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
+MORE_NEEDED = 428
+_MAX_WORDS = 1000
+"""Characters of an agent's own words in one of our messages."""
+_UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
+
+
+def decode_answer(body: bytes, kind: type[T]) -> T:
+    """The JSON in ``body``.
+
+    Raises:
+        ProtocolViolation: it is not that of a ``kind``.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise errors.ProtocolViolation(
+            f"the agent's response cannot be read ({_words(str(error))})"
+        ) from error
+
+
+def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusError:
+    """Our error for an answer that is not the expected one.
+
+    Args:
+        status: its code.
+        reason: the words beside it.
+        problem: its body, if that is ``application/problem+json`` (RFC 9457).
+    """
+    if status == _UNAUTHORIZED:
+        return errors.AuthenticationError(
+            "the agent does not accept the token",
+            hint="Was the agent paired anew? Give the puller the new pairing string.",
+        )
+    told = protocol.Problem(protocol.ABOUT_BLANK, reason, status)
+    if problem is not None:
+        told = decode_answer(problem, protocol.Problem)
+    told = msgspec.structs.replace(told, title=_words(told.title), detail=_words(told.detail))
+    path = told.paths[0] if told.paths else None
+    if told.type == protocol.SOURCE_UNREADABLE:
+        return errors.SourceUnreadable([errors.printable(each) for each in told.paths])
+    if told.type == protocol.SOURCE_CHANGED:
+        return errors.SourceChanged(
+            told.title, path=path, hint="Is Plex really stopped? Stop it and run again."
+        )
+    if told.type == protocol.NO_SUCH_SNAPSHOT:
+        return errors.SnapshotGone(told.title)
+    if told.type == protocol.CUTOVER_ENDED:
+        return errors.CutoverEnded(told.title)
+    if told.type == protocol.CUTOVER_REFUSED:
+        return errors.CutoverRefused(f"on the VM: {told.title}", path=path, hint=told.detail)
+    if told.type == protocol.STORAGE:
+        return errors.AgentStorageError(f"on the agent's side: {told.title}", path=path)
+    if status >= _SERVER_ERROR or status == _TOO_MANY:
+        return errors.AgentUnreachable(f"the agent answered {status}: {told.title}")
+    return errors.ProtocolViolation(f"the agent answered {status}: {told.title}")
+
+
+def wrong_certificate(base: str) -> errors.AuthenticationError:
+    """The agent at ``base`` is not the paired one."""
+    return errors.AuthenticationError(
+        "the agent's certificate is not the paired one",
+        path=base,
+        hint="Is this the right machine? If its certificate was made anew, pair again. One from a"
+        " CA must be valid for this name; SSL_CERT_FILE says which CAs are trusted.",
+    )
+
+
+def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
+    """The agent at ``base`` did not answer, or stopped doing so."""
+    return errors.AgentUnreachable(
+        f"the agent did not answer ({_words(str(error)) or type(error).__name__})",
+        path=base,
+        hint="Does 'plexodus-agent serve' run there, is the port open, and does its log say that it"
+        " wants a client certificate?",
+    )
+
+
+def _words(text: str) -> str:
+    """Return what an agent says fit for a message, an Event and a log: no secret, and not long."""
+    words = errors.printable(without_secrets(text))
+    return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}… (cut)"

@@ -1,0 +1,174 @@
+"""One connection for frames, which blocks: for a process that does nothing else meanwhile.
+
+Through asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the
+event loop. Here OpenSSL decrypts into a buffer that is used again for each frame.
+"""
+
+from __future__ import annotations
+
+from http.client import HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+
+from initpuller.agent_client import error_responses
+from initpuller.agent_client.address import base_url, request_headers
+from initpuller.agent_client.connection import PinnedConnection
+from shared import errors
+from shared.digest import is_hex
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from initpuller.agent_client.pace import PacedResponse
+    from shared.wire.pairing import Pairing
+
+
+_PASSED_OVER = 16 * 1024
+_MAX_PROBLEM = 64 * 1024
+"""Bytes that say why there is no frame: they name one path at most."""
+
+
+class Held(NamedTuple):
+    """An older version of a block that we have."""
+
+    tag: str
+    """Its digest."""
+    pieces: str = protocol.LATER
+    """Those of its pieces, see :mod:`shared.frames.pieces`; or the agent says if it wants them."""
+
+
+class Answer(NamedTuple):
+    """A frame, or what of it we have not."""
+
+    tag: str
+    """The frame's digest."""
+    encoded: memoryview | None = None
+    """None where it is what we hold."""
+    bitmap: str | None = None
+    """Which pieces these are, if it is not the whole."""
+    wants_pieces: bool = False
+    """It is not what we hold: to be asked for with the digests of its pieces."""
+
+
+class FrameConnection:
+    """Asks for one frame at a time; after any failure it begins with a new connection.
+
+    Args:
+        pairing: where the agent is, and the secrets.
+        idle: seconds without a byte after which it is given up.
+    """
+
+    def __init__(self, pairing: Pairing, idle: float) -> None:
+        self._base = base_url(pairing)
+        self._http = PinnedConnection(pairing, idle)
+        self._headers = request_headers(pairing) | {
+            protocol.WANT_CONTENT_DIGEST: protocol.NO_DIGEST
+        }
+        self._held: Held | None = None
+        self._failed: errors.PlexodusError | None = None
+        self._buffer = bytearray()
+        self.asked: str | None = None
+        """The route whose answer is under way."""
+
+    def ask(self, route: str, held: Held | None = None) -> None:
+        """Send a request; what comes of it is told by :meth:`answer`.
+
+        Args:
+            route: the frame's.
+            held: what is in its place already.
+        """
+        if self.asked is not None:  # what is still to come is not for this request
+            self._http.close()
+        self.asked, self._held, self._failed = route, held, None
+        condition = {}
+        if held is not None:
+            condition = {"If-None-Match": f'"{held.tag}"', protocol.HELD_PIECES: held.pieces}
+        try:
+            self._http.request("GET", route, headers=self._headers | condition)
+        except (HTTPException, OSError) as error:
+            self._failed = error_responses.unreachable(self._base, error)
+        except errors.PlexodusError as error:
+            self._failed = error
+
+    def answer(self, most: int) -> Answer:
+        """The frame that was asked for, as it is encoded, and its entity-tag.
+
+        Args:
+            most: bytes that it may have.
+
+        Returns:
+            What has come; its view is valid until the next answer.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
+            ProtocolViolation.
+        """
+        route, self.asked = self.asked, None
+        try:
+            if self._failed is not None:
+                raise self._failed
+            response = self._http.getresponse()
+            if response.status == error_responses.NOT_MODIFIED and self._held is not None:
+                self._pass_over(response)
+                return Answer(self._held.tag)
+            if response.status == error_responses.MORE_NEEDED and self._is_later:
+                self._pass_over(response)
+                return Answer("", wants_pieces=True)
+            if response.status != error_responses.OK:
+                raise _failure(response)
+            tag = response.headers.get("ETag", "").strip('"')
+            if not is_hex(tag):
+                raise errors.ProtocolViolation("a frame without its digest", path=route)
+            bitmap = response.headers.get(protocol.CHANGED_PIECES)
+            if bitmap is not None and self._held is None:
+                raise errors.ProtocolViolation(
+                    "pieces of a frame that was asked for whole", path=route
+                )
+            return Answer(tag, self._read(response, most), bitmap)
+        except (HTTPException, OSError) as error:
+            self._http.close()
+            raise error_responses.unreachable(self._base, error) from error
+        except errors.PlexodusError:
+            self._http.close()
+            raise
+
+    @property
+    def _is_later(self) -> bool:
+        return self._held is not None and self._held.pieces == protocol.LATER
+
+    def _pass_over(self, response: HTTPResponse) -> None:
+        """Read a body that says nothing, for the sake of the next answer on this connection.
+
+        Raises:
+            FrameTooLarge: there is too much of it. A 304 has none (RFC 9110 section 15.4.5).
+        """
+        if len(response.read(_PASSED_OVER + 1)) > _PASSED_OVER:
+            raise errors.FrameTooLarge(
+                f"the agent's response {response.status} has more than {_PASSED_OVER} bytes"
+            )
+
+    def _read(self, response: PacedResponse, most: int) -> memoryview:
+        length = response.length
+        if (length or 0) > most:
+            raise errors.FrameTooLarge(
+                f"the agent's response has {length} bytes; the limit is {most}"
+            )
+        response.allow(most)
+        if len(self._buffer) <= most:
+            self._buffer = bytearray(most + 1)
+        view = memoryview(self._buffer)[: most + 1]
+        size = 0
+        while got := response.readinto(view[size:]):
+            size += got
+        if size > most:
+            raise errors.FrameTooLarge(f"the agent's response has more than {most} bytes")
+        if length is not None and size < length:
+            raise HTTPException(f"the answer broke off after {size} bytes of {length}")
+        return view[:size]
+
+
+def _failure(response: PacedResponse) -> errors.PlexodusError:
+    is_problem = response.headers.get_content_type() == protocol.PROBLEM_TYPE
+    response.allow(_MAX_PROBLEM)
+    problem = response.read(_MAX_PROBLEM) if is_problem else None
+    return error_responses.failure(response.status, response.reason, problem)

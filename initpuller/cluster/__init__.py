@@ -1,0 +1,1 @@
+"""The Kubernetes API: Events, status and the termination message. Nothing else knows Kubernetes."""

@@ -1,0 +1,178 @@
+"""A pull's milestones as Events on our own pod, and where it stands in a ConfigMap.
+
+In a thread of its own, which nobody waits for but a moment at the end: whatever the API does, the
+pull goes on. What the API did not take is told again, until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import wait
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import structlog
+
+from initpuller.cluster.api import (
+    Cluster,
+    ClusterError,
+    Event,
+    is_in_cluster,
+    may_ask,
+    own_name,
+    token_path,
+)
+from initpuller.cluster.background import aside
+from shared.checks import duration, size
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from initpuller.report.progress import PullProgress, Standing
+
+_log = structlog.get_logger("puller")
+
+_GLANCE = 0.25
+"""Seconds between two looks for news."""
+_KEPT_SECONDS = 10.0
+_PROGRESS_SECONDS = 30.0
+_PAUSE = 10.0
+"""Seconds until what was refused is tried again, while the pull goes on."""
+_LAST_SECONDS = 2.0
+"""That the last news may take, of an API that answers: Plex' pod starts after that."""
+
+
+class ClusterReport:
+    """Reports of one pull; outside of a cluster, nothing.
+
+    Args:
+        progress: where the pull stands.
+        configmap: the name of the one that shows it; empty: none does.
+    """
+
+    def __init__(self, progress: PullProgress, configmap: str) -> None:
+        self._progress = progress
+        self._configmap = configmap
+        self._is_over = threading.Event()
+        self._ends = float("inf")
+        self._running: Future[None] | None = None
+        self._is_said = False
+
+    def __enter__(self) -> Self:
+        """Begin with the first milestone: before it, other processes are still to be forked."""
+        if may_ask():
+            self._progress.heard = self._begin
+        elif self._configmap or is_in_cluster():
+            self._say_once(f"there is no service account's token at {token_path()}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Tell what has not been told yet."""
+        self._progress.heard = lambda: None
+        self._ends = time.monotonic() + _LAST_SECONDS
+        self._is_over.set()
+        if self._running is not None:
+            wait([self._running], _LAST_SECONDS)
+
+    def _begin(self) -> None:
+        self._progress.heard = lambda: None
+        self._running = aside(self._run)
+
+    async def _run(self) -> None:
+        try:
+            async with Cluster() as cluster:
+                await asyncio.gather(self._tell(cluster), self._show(cluster))
+        except ClusterError as error:
+            self._say_once(str(error))
+
+    async def _tell(self, cluster: Cluster) -> None:
+        """Each milestone in an Event, and now and then one of how far it is."""
+        uid = ""
+        told, said, first = 0, time.monotonic(), time.time_ns()
+        while True:
+            is_over = self._is_over.is_set()
+            is_news = told < len(self._progress.milestones)
+            try:
+                uid = uid or await cluster.own_uid()
+                if is_news:
+                    await cluster.emit(uid, self._milestone(told, first))
+                elif is_over:
+                    return
+                elif time.monotonic() - said >= _PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    await cluster.emit(uid, self._how_far())
+            except ClusterError as error:
+                self._say_once(str(error))
+                if not uid or not error.is_final:
+                    if not await self._goes_on(error):
+                        return
+                    continue
+            if is_news:
+                told, said = told + 1, time.monotonic()
+            else:
+                await asyncio.sleep(_GLANCE)
+
+    async def _show(self, cluster: Cluster) -> None:
+        """Where the pull stands, after each milestone and every few seconds, in the ConfigMap."""
+        shown, kept = 0, time.monotonic()
+        while self._configmap:
+            is_over, reached = self._is_over.is_set(), len(self._progress.milestones)
+            if is_over or reached > shown or time.monotonic() - kept >= _KEPT_SECONDS:
+                try:
+                    await cluster.keep(self._configmap, self._status())
+                except ClusterError as error:
+                    self._say_once(str(error))
+                    if not await self._goes_on(error):
+                        return
+                    continue
+                shown, kept = reached, time.monotonic()
+            if is_over:
+                return
+            await asyncio.sleep(_GLANCE)
+
+    async def _goes_on(self, error: ClusterError) -> bool:
+        """Wait, if the pull is not over; whether there is time, and reason, for another try."""
+        await asyncio.to_thread(self._is_over.wait, _PAUSE)
+        if self._is_over.is_set() and (error.is_final or not error.status):
+            return False
+        await asyncio.sleep(_GLANCE)
+        return time.monotonic() < self._ends
+
+    def _milestone(self, index: int, first: int) -> Event:
+        reached, about, when = self._progress.milestones[index]
+        warns = reached in ("Failed", "Skipped")
+        return Event(f"{own_name()}.{first + index:x}", reached, about, when, warns)
+
+    def _how_far(self) -> Event:
+        words = _in_words(self._progress.standing())
+        return Event(
+            f"{own_name()}.{time.time_ns():x}", "Progress", words, datetime.now(UTC), warns=False
+        )
+
+    def _status(self) -> dict[str, str]:
+        found = msgspec.to_builtins(self._progress.standing())
+        data = {key: "" if value is None else str(value) for key, value in found.items()}
+        updated = datetime.now(UTC).isoformat(timespec="seconds")
+        return data | {"pod": own_name(), "updated": updated}
+
+    def _say_once(self, reason: str) -> None:
+        if not self._is_said:
+            self._is_said = True
+            _log.warning("the cluster is not told all of the pull", reason=reason)
+
+
+def _in_words(standing: Standing) -> str:
+    words = f"{standing.phase}: {standing.percent} %, {size(standing.bytes)} of"
+    words += f" {size(standing.total_bytes)}, {size(standing.bytes_per_second)}/s"
+    if standing.seconds_left is None:
+        return words
+    return f"{words}, {duration(standing.seconds_left)} left"

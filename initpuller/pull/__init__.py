@@ -1,0 +1,1 @@
+"""A pull: its recipe, its passes, the transfer, and the cutover."""

@@ -1,0 +1,117 @@
+"""Whether a Plex that starts on the volume finds its files there, told by the manifest."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from shared.checks import Check, Outcome, some
+from shared.errors import PreflightRefused, printable
+from shared.plex.library import (
+    SUPPORT_FOLDER,
+    is_server_name,
+    needed_files,
+    needed_paths,
+    server_folder,
+)
+from shared.tree.manifest import Kind, leads_out
+
+if TYPE_CHECKING:
+    from initpuller.volume.records.layout import Layout
+    from shared.tree.manifest import Entry
+
+_LISTED = 5
+_FILES = (Kind.FILE, Kind.HARDLINK)
+"""What is a regular file on the volume."""
+
+
+class PlexContents:
+    """What of a snapshot's entries decides whether Plex finds its files.
+
+    Args:
+        name: the snapshot's library name.
+        source: the library's path on the VM.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        root, server = os.fsencode(name), os.fsencode(server_folder(name) or name)
+        is_placed = name != os.path.basename(source) and is_server_name(os.path.basename(source))
+        self._top = server if is_placed else root
+        self._missing = {os.fsencode(path) for path in needed_files(name)}
+        self._needed = frozenset(map(os.fsencode, needed_paths(name)))
+        self._links: list[str] = []
+        self.links_out = 0
+        """How many symlinks lead out of the library."""
+        self.some_links_out: list[str] = []
+        """The first of them, as ``path -> target``."""
+
+    def add(self, entry: Entry) -> None:
+        """Take the next entry into account."""
+        if entry.kind is Kind.SYMLINK:
+            self._add_link(entry)
+        elif entry.kind in _FILES:
+            self._missing.discard(entry.path)
+
+    def _add_link(self, entry: Entry) -> None:
+        if entry.path in self._needed:
+            path, target = printable(entry.path), printable(entry.link)
+            self._links.append(f"{path} is a symlink to {target}")
+        if leads_out(entry, self._top):
+            self.links_out += 1
+            if len(self.some_links_out) < _LISTED:
+                self.some_links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
+
+    def refuse_incomplete(self) -> None:
+        """Refuse a library without the files that Plex needs, before Plex is stopped for it.
+
+        Raises:
+            PreflightRefused: what Plex needs is not in the snapshot, or only as a symlink.
+        """
+        if self._links:
+            raise PreflightRefused(
+                f"what Plex needs would not move: {some(self._links)}",
+                hint="A pull moves a symlink as it is, so what it leads to would stay on the VM."
+                " Replace it by the folder or file itself, or by a bind mount (mount --bind), and"
+                " try again.",
+            )
+        if self._missing:
+            missing = sorted(printable(path) for path in self._missing)
+            raise PreflightRefused(
+                f"Plex would start as a new server, because the snapshot lacks {some(missing)}",
+                hint="Serve the folder of a Plex that has been started, and exclude none of these."
+                " To move a folder that is not Plex's, add --no-cutover.",
+            )
+
+
+def check_place(layout: Layout, name: str) -> Check:
+    """Return whether Plex's image looks for Plex's own folder where the library will put it.
+
+    Args:
+        layout: the volume.
+        name: under which the library arrives.
+    """
+    title, final = "placement", layout.library(name)
+    server = server_folder(final)
+    if server is None:
+        found = f"the library arrives as {final}, where no Plex looks for it"
+        return Check(title, Outcome.WARNING, found, "A pull with a cutover is refused.")
+    if is_server_name(name) == layout.places_server:
+        volume = layout.target.removesuffix(SUPPORT_FOLDER)
+        found = f"the library would arrive as {final}, where no Plex looks for it"
+        return Check(title, Outcome.FAILURE, found, f"Give --target {volume}.")
+    return Check(title, Outcome.PASS, f"Plex's own folder arrives as {server}")
+
+
+def refuse_misplaced(layout: Layout, name: str) -> None:
+    """Refuse a library that no Plex would find on the volume, before Plex is stopped for it.
+
+    Raises:
+        PreflightRefused: it would arrive where no Plex image looks.
+    """
+    place = check_place(layout, name)
+    if place.outcome is not Outcome.PASS:
+        raise PreflightRefused(
+            place.found,
+            hint="Give the agent the folder called Library, or Plex Media Server, and the puller"
+            " the volume as --target. To move a folder that is not Plex's, add --no-cutover.",
+        )

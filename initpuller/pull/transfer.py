@@ -1,0 +1,329 @@
+"""From the agent's frames to a verified tree in staging."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import structlog
+
+from initpuller.agent_client.schedule import fetch_frames
+from initpuller.volume.publish.verify import check_databases, wrong_sums
+from initpuller.workers.child import Assignment, Order
+from shared.checks import some
+from shared.errors import IntegrityError, SnapshotGone, TreeDiffers, printable
+from shared.plex.sqlite_check import DatabaseCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from initpuller.agent_client.client import AgentClient
+    from initpuller.agent_client.retry import Retrier
+    from initpuller.agent_client.schedule import Bring
+    from initpuller.pull.source_queries import SourceLook
+    from initpuller.report.progress import PullProgress
+    from initpuller.volume.staging.blocks import Unpacked
+    from initpuller.volume.staging.staging import Staging
+    from initpuller.workers.pool import Worker
+    from shared.tree.manifest import Entry
+
+Wrong: TypeAlias = "list[tuple[int, Entry]]"
+"""Files whose digest is wrong, with their numbers."""
+T = TypeVar("T")
+U = TypeVar("U")
+
+_log = structlog.get_logger("puller")
+
+BATCH = 16
+"""Unpacked frames that are not journalled yet; a kill costs at most these and those under way."""
+_BATCH_SECONDS = 1.0
+_SHARE = 4
+"""What is at stake gets less towards the end: a kill at 99 % costs a hundredth of the work."""
+_LISTED = 1000
+"""Differences named in one message."""
+
+
+@dataclass
+class _There:
+    """What the journal has."""
+
+    frames: int = 0
+    tar_bytes: int = 0
+    entries: int = 0
+
+
+class Assembly:
+    """One run's work on one staging.
+
+    Args:
+        work: the staging.
+        look: what of the agent is asked about the whole of it.
+        client: the agent.
+        retrier: how to try again.
+        workers: who bring frames.
+        progress: where people look.
+    """
+
+    def __init__(
+        self,
+        work: Staging,
+        look: SourceLook,
+        client: AgentClient,
+        retrier: Retrier,
+        workers: list[Worker],
+        progress: PullProgress,
+    ) -> None:
+        self._work = work
+        self._look = look
+        self._client = client
+        self._retrier = retrier
+        self._workers = workers
+        self._progress = progress
+        self._unpacked: dict[int, Unpacked] = {}
+        """What came of those frames of this run that leave something to do."""
+        self.moved_bytes = 0
+        """Tar bytes of the frames that were fetched."""
+        self.is_as_told = False
+        """Whether a live pass has left exactly what its manifest says."""
+        self._pending: list[tuple[int, str]] = []
+        self._left = 0
+        self._since = time.monotonic()
+        self._committing: asyncio.Future[None] | None = None
+
+    async def run(
+        self,
+        asked: asyncio.Future[None] | None = None,
+        depth: DatabaseCheck = DatabaseCheck.FULL,
+    ) -> None:
+        """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
+
+        Args:
+            asked: :meth:`SourceLook.sums`, where that was begun with the scan: Plex is proved to be
+                stopped from before it to after the commit, and was looked at while it ran. What
+                takes long is not done again while it is down, such as the check of its databases.
+            depth: how much of Plex's databases is checked on the volume.
+
+        Raises:
+            SourceChanged: the library is not as it was scanned.
+            IntegrityError: a database of Plex is not sound.
+            TreeDiffers: the tree is not what it shall be.
+            PlexodusError: whatever else stops a pull.
+        """
+        work = self._work
+        await self._fetch()
+        differences, wrong = await (
+            self._finish(depth) if asked is None else self._finish_soon(asked)
+        )
+        await self._refuse_damaged(wrong)
+        if wrong:
+            _log.warning(
+                "files on the volume are not what was read, fetching them again",
+                paths=_named(wrong),
+            )
+            await self._fetch()
+            differences, wrong = await self._finish(depth)
+        if wrong:
+            damaged = [f"{name}: wrong digest" for name in _named(wrong)]
+            raise TreeDiffers(damaged, work.layout.staging)
+        if differences:
+            await asyncio.to_thread(work.distrust)
+            raise TreeDiffers(differences[:_LISTED], work.layout.staging)
+
+    async def run_live(self) -> None:
+        """Fetch, finish, and compare what the delta keeps: all else Plex may be changing.
+
+        The agent has all digests then, and needs those of what has changed when Plex is stopped.
+
+        Raises:
+            PlexodusError: whatever stops a pull.
+        """
+        await self._fetch()
+        self._progress.phase("finishing")
+        finishing = asyncio.to_thread(self._work.finish, self._in_order())
+        differences, _ = await _side_by_side(finishing, self._look.sums())
+        wrong = await asyncio.to_thread(lambda: list(self._wrong()))
+        await self._refuse_damaged(wrong)
+        self.is_as_told = not differences
+
+    async def _refuse_damaged(self, wrong: Wrong) -> None:
+        """See to it that what a delta keeps, and is wrong, is fetched again: by another snapshot.
+
+        Raises:
+            SnapshotGone: there is such.
+        """
+        if kept := [each for each in wrong if each[1].kept]:
+            _log.warning("what the delta keeps is damaged on the volume", paths=_named(kept))
+            await asyncio.to_thread(self._work.forget, kept)
+            raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
+
+    async def _fetch(self) -> None:
+        """Bring all missing frames onto the volume, and journal them."""
+        work, plan = self._work, self._work.manifest.plan
+        there = await asyncio.to_thread(self._there)
+        self._progress.phase("transferring")
+        self._progress.expect(
+            plan.tar_bytes,
+            plan.entries,
+            there.tar_bytes,
+            plan.entries - (plan.counted_entries - there.entries),
+        )
+        self._left = len(plan) - there.frames
+        lanes = [await self._lane(worker) for worker in self._workers]
+        try:
+            await fetch_frames(self._retrier, lanes, work.journal.missing(), self._receive)
+        finally:
+            await to_its_end(self._commit_all())
+
+    def _there(self) -> _There:
+        """Count what is there, not what is missing: a short manifest may declare millions."""
+        work, there = self._work, _There()
+        for number in work.journal.safe():
+            frame = work.manifest.plan[number]
+            there.frames += 1
+            there.tar_bytes += frame.size
+            there.entries += frame.count if frame.block == 0 else 0
+        return there
+
+    async def _lane(self, worker: Worker) -> Bring[Unpacked]:
+        """What has ``worker`` bring frames of this snapshot."""
+        work, manifest = self._work, self._work.manifest
+        await worker.assign(
+            Assignment(
+                pairing=self._client.pairing,
+                idle=self._client.idle,
+                snapshot=manifest.name,
+                manifest=manifest.path,
+                staging=work.layout.staging,
+                digests=work.layout.digests(manifest.name),
+                entries=manifest.plan.entries,
+                policy=work.policy,
+            )
+        )
+
+        async def bring(number: int, following: int | None) -> Unpacked:
+            frame, journal = manifest.plan[number], work.journal
+            location = manifest.location(frame.first, frame.count)
+            ahead = following if following is None or journal.tag(following) is None else None
+            return await worker.bring(Order(frame, location, journal.tag(number), ahead))
+
+        return bring
+
+    async def _finish_soon(self, asked: asyncio.Future[None]) -> tuple[list[str], Wrong]:
+        """The same as :meth:`_finish`, when the agent was asked for its digests long since."""
+        self._progress.phase("verifying")
+
+        async def finish() -> tuple[list[str], Wrong]:
+            differences = await asyncio.to_thread(self._work.finish, self._in_order())
+            await asked
+            return differences, await asyncio.to_thread(self._drop_wrong)
+
+        found, _ = await _side_by_side(finish(), self._look.check())
+        return found
+
+    async def _finish(self, depth: DatabaseCheck) -> tuple[list[str], Wrong]:
+        """Finish and look at the tree while the agent completes its digests and looks at its own.
+
+        Returns:
+            What is wrong with attributes, and the files whose digest is wrong: these are removed.
+        """
+        self._progress.phase("verifying")
+        work = self._work
+        finishing = asyncio.to_thread(work.finish, self._in_order())
+        differences, _ = await _side_by_side(finishing, self._look.sums())
+        (wrong, damaged), _ = await _side_by_side(self._verify(depth), self._look.check())
+        if damaged and not wrong:
+            raise IntegrityError(
+                f"a database on the volume is damaged: {some(damaged)}",
+                path=work.layout.staging,
+                hint="It is what the agent read. Run 'plexodus-agent preflight', and check memory"
+                " and disks of both machines.",
+            )
+        return differences, wrong
+
+    async def _verify(self, depth: DatabaseCheck) -> tuple[Wrong, list[str]]:
+        """Files whose digest is wrong, and what is wrong with databases."""
+        databases = asyncio.to_thread(check_databases, self._work, depth)
+        wrong, (damaged, unchecked) = await asyncio.gather(
+            asyncio.to_thread(self._drop_wrong), databases
+        )
+        if unchecked:
+            _log.warning("databases on the volume not checked", databases=unchecked)
+        return wrong, damaged
+
+    def _in_order(self) -> list[Unpacked]:
+        return [self._unpacked[number] for number in sorted(self._unpacked)]
+
+    def _drop_wrong(self) -> Wrong:
+        """Remove the files that are not what the agent read."""
+        wrong = list(self._wrong())
+        if wrong:
+            self._work.redo(wrong)
+        return wrong
+
+    def _wrong(self) -> Iterator[tuple[int, Entry]]:
+        work = self._work
+        return wrong_sums(work.manifest, work.digests, work.layout.sums(work.manifest.name))
+
+    async def _receive(self, number: int, unpacked: Unpacked) -> None:
+        """Journal frames in batches, files on disk before the record.
+
+        Half a batch is made durable while the other half arrives; a slow disk is waited for.
+        """
+        self._unpacked.pop(number, None)
+        if not unpacked.is_held:
+            self.moved_bytes += self._work.manifest.plan[number].size
+        if unpacked.late or unpacked.differences:
+            self._unpacked[number] = unpacked
+        self._pending.append((number, unpacked.digest))
+        self._left -= 1
+        if self._committing is not None:
+            if not self._committing.done() and len(self._pending) < BATCH // 2:
+                return
+            await asyncio.shield(self._committing)
+        is_old = time.monotonic() - self._since > _BATCH_SECONDS
+        if is_old or len(self._pending) >= min(BATCH // 2, self._left // _SHARE):
+            self._committing = asyncio.ensure_future(self._commit())
+
+    async def _commit_all(self) -> None:
+        if self._committing is not None:
+            await self._committing
+        await self._commit()
+
+    async def _commit(self) -> None:
+        batch, self._pending = self._pending, []
+        if not batch:
+            return
+        await asyncio.to_thread(self._work.commit, batch)
+        self._since = time.monotonic()
+        for number, _ in batch:
+            frame = self._work.manifest.plan[number]
+            self._progress.advance(frame.size, frame.count if frame.block == 0 else 0)
+
+
+def _named(wrong: Wrong) -> list[str]:
+    return [printable(entry.path) for _, entry in wrong[:_LISTED]]
+
+
+async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What a thread of ours and the agent do at the same time; the thread is never left running."""
+    asked = asyncio.ensure_future(there)
+    try:
+        return await to_its_end(here), await asked
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work`` to its end, however often cancelled: a thread cannot be stopped half way."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        raise

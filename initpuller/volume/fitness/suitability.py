@@ -1,0 +1,170 @@
+"""What the probe of a volume has found, and what it means for a move: pure judgment, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from shared.checks import Check, Outcome
+from shared.errors import VolumeUnsuitable
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+
+    from initpuller.volume.fidelity import Fidelity
+    from initpuller.volume.fitness.needs import Needs
+
+_SECOND = 10**9
+_UNITS = ((_SECOND, "s"), (10**6, "ms"), (10**3, "\u00b5s"), (1, "ns"))
+
+
+class Ability(Enum):
+    """What a volume may be unable to do."""
+
+    OWNER = "owner"
+    MODE = "mode"
+    TIMES = "times"
+    HARD_LINKS = "hard links"
+    SYMLINKS = "symlinks"
+    HOLES = "sparse files"
+    FILE_SIZE = "file size"
+    NAMES = "names"
+    PATHS = "paths"
+    LOCKS = "locks"
+    RENAME = "rename"
+
+
+_ADVICE = {
+    Ability.OWNER: "Give --owner with the owner that this volume enforces, mount it without a"
+    " forced owner (root_squash, forceuid, an EFS access point), or use a block volume.",
+    Ability.MODE: "Mount the volume so that chmod works (no forced file_mode or dir_mode), or use a"
+    " block volume.",
+    Ability.TIMES: "Mount the volume so that its user may set the times of files, or use a block"
+    " volume.",
+    Ability.HARD_LINKS: "Use a volume with hard links, such as a block volume, or leave the linked"
+    " files out with --exclude.",
+    Ability.SYMLINKS: "Use a volume with symlinks, such as a block volume.",
+    Ability.HOLES: "Sparse files will take their full size on this volume. Make sure that there is"
+    " room for them.",
+    Ability.FILE_SIZE: "Use a volume whose filesystem takes larger files, or leave the file out"
+    " with --exclude.",
+    Ability.NAMES: "Use a volume that takes the name, such as ext4 or XFS, or leave it out with"
+    " --exclude.",
+    Ability.PATHS: "Use a volume that takes the path, such as ext4 or XFS, or leave it out with"
+    " --exclude.",
+    Ability.LOCKS: "Use a volume with working locks: a block volume, or NFS 4.",
+    Ability.RENAME: "Mount nothing at .plexodus or below it: it has to be on the same mount as the"
+    " target.",
+}
+_ONLY_WARNS = {Ability.HOLES}
+ALWAYS_NEEDED = frozenset(
+    (Ability.MODE, Ability.TIMES, Ability.SYMLINKS, Ability.LOCKS, Ability.RENAME)
+)
+"""What every library of Plex needs, whatever is in its manifest."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the probe found."""
+
+    fidelity: Fidelity
+    """What the volume keeps of times and extended attributes."""
+    shortfalls: dict[Ability, str]
+    """What it cannot do of what was tried, with what came of it."""
+    folds_names: bool = False
+    """Two names that differ, in case or in their Unicode form, can be one file."""
+
+
+def judge(
+    abilities: Abilities, volume: str, needed: Container[Ability] = frozenset(Ability)
+) -> list[Check]:
+    """Return one check for each thing that the volume cannot do.
+
+    Args:
+        abilities: what the probe found.
+        volume: its mount point and type, for people.
+        needed: what is a failure if the volume cannot do it; the rest is a warning. A manifest
+            needs all that was tried for it.
+    """
+    found = []
+    for ability, what in abilities.shortfalls.items():
+        is_failure = ability in needed and ability not in _ONLY_WARNS
+        outcome = Outcome.FAILURE if is_failure else Outcome.WARNING
+        name = f"volume: {ability.value}"
+        found.append(Check(name, outcome, f"on the volume at {volume}, {what}", _ADVICE[ability]))
+    return found
+
+
+def losses(fidelity: Fidelity, needs: Needs, volume: str) -> list[Check]:
+    """Return a warning for each attribute that the volume keeps less exactly than it is needed."""
+    found = []
+    if fidelity.time_step_ns > 1:
+        what = f"times are rounded down to a multiple of {_step(fidelity.time_step_ns)}"
+        found.append((Ability.TIMES.value, what))
+    if clamps(fidelity, needs):
+        what = "some times are out of range and become the nearest possible time"
+        found.append((Ability.TIMES.value, what))
+    if drops_xattrs(fidelity, needs):
+        found.append(("xattrs", f"{_kept_xattrs(fidelity)} (Plex needs none)"))
+    advice = "The receipt lists it. If you need it exactly, use another volume, such as ext4 with"
+    advice += " 256-byte inodes."
+    return [
+        Check(f"volume: {name}", Outcome.WARNING, f"on the volume at {volume}, {what}", advice)
+        for name, what in found
+    ]
+
+
+def clamps(fidelity: Fidelity, needs: Needs) -> bool:
+    """Return whether a time of the manifest is outside of what the volume can hold."""
+    too_early = fidelity.earliest_ns is not None and needs.earliest_ns < fidelity.earliest_ns
+    too_late = fidelity.latest_ns is not None and needs.latest_ns > fidelity.latest_ns
+    return too_early or too_late
+
+
+def drops_xattrs(fidelity: Fidelity, needs: Needs) -> bool:
+    """Return whether extended attributes of the manifest are left out on the volume."""
+    limit = fidelity.xattr_bytes
+    return limit is not None and max(needs.xattrs, default=0) > limit
+
+
+def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
+    """Return the failure for names that are one file on this volume.
+
+    Args:
+        pairs: paths in the library, at least one pair.
+        volume: its mount point and type, for people.
+    """
+    listing = "; ".join(f"{one} and {other}" for one, other in pairs)
+    return Check(
+        "volume: case",
+        Outcome.FAILURE,
+        f"on the volume at {volume}, some names are one and the same file: {listing}",
+        "Use a volume that distinguishes case, rename one of them on the VM, or leave one out"
+        " with --exclude.",
+    )
+
+
+def refuse(checks: Iterable[Check]) -> None:
+    """Raise what keeps a library from being moved onto this volume.
+
+    Raises:
+        VolumeUnsuitable: at least one check is a failure.
+    """
+    failed = [check for check in checks if check.outcome is Outcome.FAILURE]
+    if failed:
+        raise VolumeUnsuitable(
+            "; ".join(check.found for check in failed),
+            hint=" ".join(check.advice for check in failed) + " Then run again.",
+        )
+
+
+def _kept_xattrs(fidelity: Fidelity) -> str:
+    if not fidelity.xattr_bytes:
+        return "extended attributes (user.) cannot be kept and are left out"
+    return f"extended attributes of more than {fidelity.xattr_bytes} bytes an entry are left out"
+
+
+def _step(step_ns: int) -> str:
+    size, unit = next(each for each in _UNITS if step_ns >= each[0])
+    return f"{step_ns // size} {unit}"

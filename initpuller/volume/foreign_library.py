@@ -1,0 +1,87 @@
+"""Whether a Plex library that we did not put there is whole, as far as that can be told.
+
+A killed ``curl | tar`` leaves a torso, and a Plex that starts on one becomes a new server: its
+history is lost, and so is the chance to notice.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from initpuller.volume.filesystem import is_mount_point
+from shared.checks import size
+from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
+from shared.plex.sqlite_check import DatabaseCheck, check_database
+
+_ON_THE_WAY = {"Application Support"}
+"""What is in a ``Library`` of which Plex' own folder has not come yet."""
+
+
+@dataclass(frozen=True)
+class Wholeness:
+    """What is known of a library. It is whole if nothing is missing and nothing is unchecked."""
+
+    missing: list[str] = field(default_factory=list)
+    """What a Plex could not start on, a line each."""
+    unchecked: list[str] = field(default_factory=list)
+    """Databases that were not checked, and why, a line each."""
+
+
+def check_wholeness(library: str, depth: DatabaseCheck = DatabaseCheck.QUICK) -> Wholeness:
+    """Return whether a Plex could start on ``library``. One that is not Plex's counts as whole.
+
+    A pod makes this check at each start, as long as a library that is not ours is on its volume. A
+    full check can take hours on a large database, and a torso shows in a quick one too: pages are
+    missing or are not of the database. So a quick check is the default.
+
+    Args:
+        library: path of the folder.
+        depth: how much of the databases is checked.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    server = server_folder(library)
+    if server is None or not os.path.isdir(library):
+        return Wholeness()
+    if not os.path.isdir(server):
+        is_begun = set(os.listdir(library)) <= _ON_THE_WAY
+        return Wholeness([f"{os.path.relpath(server, library)} is not there"] if is_begun else [])
+    found = Wholeness()
+    if _size(os.path.join(server, PREFERENCES)) == 0:
+        found.missing.append(f"{PREFERENCES} is empty or not there")
+    for name in DATABASES:
+        path = os.path.join(server, DATABASE_FOLDER, name)
+        soundness = check_database(path, depth)
+        found.missing.extend(f"{name}: {line}" for line in soundness.damage)
+        if soundness.not_checked:
+            found.unchecked.append(f"{name} ({size(_size(path))}): {soundness.not_checked}")
+    return found
+
+
+def is_skeleton(library: str) -> bool:
+    """Return whether nothing but folders has the library's name, so that no file is in the way.
+
+    Kubernetes makes such folders for mounts below the library. Init containers and charts do, too.
+
+    Raises:
+        OSError: the folders cannot be listed.
+    """
+    if os.path.islink(library) or not os.path.isdir(library) or is_mount_point(library):
+        return False
+    pending = [library]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for each in found:
+                if not each.is_dir(follow_symlinks=False):
+                    return False
+                pending.append(each.path)
+    return True
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0

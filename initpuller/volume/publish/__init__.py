@@ -1,0 +1,1 @@
+"""The last step of a pull: verify, rename, write the receipt; and the way back from it."""

@@ -1,0 +1,74 @@
+"""The receipt: the proof that a library was moved, and of what exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from initpuller.volume.fidelity import Losses
+from initpuller.volume.records.record_file import load_record, save_record
+from shared.plex.library import ServerFacts
+from shared.wire.protocol import Library
+
+if TYPE_CHECKING:
+    from initpuller.volume.records.layout import Layout
+
+
+class Receipt(msgspec.Struct, forbid_unknown_fields=True):
+    """What was moved, from where, when, with which digests."""
+
+    format: Literal[1]
+    plexodus: str
+    """Version of the puller that published."""
+    library: Library
+    snapshot: str
+    """SHA-256 of the manifest's lines."""
+    manifest_file_sha256: str
+    """SHA-256 of ``manifest.jsonl.zst`` beside the receipt."""
+    sums_sha256: str
+    """SHA-256 of ``SHA256SUMS`` beside the receipt."""
+    entries: int
+    files: int
+    content_bytes: int
+    owner: str
+    """``keep``, or the ``UID:GID`` that everything was given."""
+    exclude: list[str]
+    excluded: list[str]
+    skipped: list[str]
+    """What is no library content and was left out: FIFOs, sockets, devices."""
+    scanned: str
+    started: str
+    verified: str
+    runs: int
+    """How many runs of the puller it took."""
+    preferences: dict[str, str] = {}
+    """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
+    databases: dict[str, str] = {}
+    """What the check of each of the source's databases found, or why it was not checked."""
+    plex: ServerFacts | None = None
+    """What the server was, if it is Plex."""
+    rehearsal: bool = False
+    """Plex ran on the VM, and goes on there: for trying, not for moving."""
+    set_aside: str | None = None
+    """Where what had the library's name before has gone."""
+    losses: Losses | None = None
+    """Which attributes of the source the volume cannot keep; None: it keeps all."""
+
+
+def load_receipt(layout: Layout) -> Receipt | None:
+    """The receipt, if there is one.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    return load_record(layout.receipt, Receipt)
+
+
+def save_receipt(layout: Layout, receipt: Receipt) -> None:
+    """Make ``receipt`` durable.
+
+    Raises:
+        StorageError: the volume does not take it.
+    """
+    save_record(layout.receipt, receipt)

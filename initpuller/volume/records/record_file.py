@@ -1,0 +1,48 @@
+"""Small records on the volume, each written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import msgspec
+
+from shared.durable import write_durably
+from shared.errors import StorageError, storage_error
+
+T = TypeVar("T")
+
+
+def load_record(path: str, kind: type[T]) -> T | None:
+    """Return the record in the file ``path``; None if there is no such file.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            return msgspec.json.decode(file.read(), type=kind)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"a record of the puller that cannot be read ({error})",
+            path=path,
+            hint="It is written in one step, so something else changed it. Move it away to begin "
+            "anew.",
+        ) from error
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def save_record(path: str, record: msgspec.Struct) -> None:
+    """Make ``record`` durable in the file ``path``.
+
+    Raises:
+        StorageError: the volume does not take it.
+    """
+    try:
+        write_durably(path, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    except OSError as error:
+        raise storage_error(error, path) from error

@@ -1,0 +1,61 @@
+"""Which folder is meant by ``--target``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from initpuller.volume.records.layout import USUAL_NAME, Layout
+from initpuller.volume.records.receipt import load_receipt
+from initpuller.volume.records.state import load_state
+from shared.errors import ConfigurationError
+from shared.plex.library import SUPPORT_FOLDER, is_server_name
+
+if TYPE_CHECKING:
+    from initpuller.volume.records.receipt import Receipt
+
+
+def open_layout(target: str) -> Layout:
+    """Return the layout of the volume that ``target`` means, see :func:`_volume`.
+
+    Raises:
+        ConfigurationError: ``target`` is no folder.
+        StorageError: a record cannot be read.
+    """
+    volume = _volume(os.path.abspath(target))
+    if not os.path.isdir(volume):
+        raise ConfigurationError(
+            "the target is not a folder", path=target, hint="Is the volume mounted there?"
+        )
+    return Layout(volume)
+
+
+def _volume(target: str) -> str:
+    """Return the folder that has the puller's records, or will have them.
+
+    Plex's own folder may be moved to two targets, the volume and the ``Library/Application
+    Support`` on it, and arrives at the same place. A later run with the other target must find the
+    records of the first one. On an empty volume the second target is not there, and is not made.
+    """
+    above = target.removesuffix(f"/{SUPPORT_FOLDER}")
+    if above == target:
+        below = Layout(os.path.join(target, SUPPORT_FOLDER))
+        is_there = _moved(Layout(target)) is None and _is_server(load_receipt(below))
+        return below.target if is_there else target
+    moved = _moved(Layout(above))
+    if moved is None and not os.path.isdir(target) and os.path.isdir(above):
+        return above
+    return above if moved == USUAL_NAME and _moved(Layout(target)) is None else target
+
+
+def _moved(layout: Layout) -> str | None:
+    """Return the name of the library that the records on a volume are about, if there is one."""
+    receipt = load_receipt(layout)
+    if receipt is not None:
+        return receipt.library.name
+    state = load_state(layout)
+    return state.snapshot.library.name if state is not None else None
+
+
+def _is_server(receipt: Receipt | None) -> bool:
+    return receipt is not None and is_server_name(receipt.library.name)

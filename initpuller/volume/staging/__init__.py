@@ -1,0 +1,1 @@
+"""The staging folder: frames unpacked, large files assembled, attributes set."""

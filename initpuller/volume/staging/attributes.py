@@ -1,0 +1,156 @@
+"""Content and attributes of one entry: given, and looked at again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from shared.errors import printable
+from shared.tree.manifest import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from initpuller.volume.ownership import Ownership
+    from shared.tree.manifest import Entry
+
+_KINDS = {stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.SYMLINK}
+_WITH_NAMES = (Kind.FILE, Kind.SYMLINK)
+
+_HOLE = 4096
+"""Bytes: the smallest run of zeros that is left out of a sparse file."""
+_STRIDE = 16 * _HOLE
+_ZEROS = bytes(_STRIDE)
+
+
+def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) -> None:
+    """Write ``content`` at ``offset``; of a sparse file, leave out the runs of zeros.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    if not sparse:
+        write_all(fd, content, offset)
+        return
+    for start in range(0, len(content), _STRIDE):
+        stride = content[start : start + _STRIDE]
+        if stride == _ZEROS[: len(stride)]:
+            continue
+        for at in range(0, len(stride), _HOLE):
+            piece = stride[at : at + _HOLE]
+            if piece != _ZEROS[: len(piece)]:
+                write_all(fd, piece, offset + start + at)
+
+
+def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> None:
+    """Give owner, xattrs, mode and times: in this order, since each undoes a later one.
+
+    Args:
+        fd: the file or folder.
+        entry: what it shall be.
+        ownership: whose it shall be.
+        mode: the entry's own, or what it has for now.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    uid, gid = ownership.of(entry)
+    info = os.fstat(fd)
+    if (info.st_uid, info.st_gid) != (uid, gid):
+        os.fchown(fd, uid, gid)
+    for name, value in entry.xattrs.items():
+        os.setxattr(fd, name, value)
+    os.fchmod(fd, mode)
+    os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def settle(fd: int, entry: Entry, ownership: Ownership, mode: int) -> list[str]:
+    """Give a file or folder its attributes, and look whether it has them: not all volumes can.
+
+    Returns:
+        One line for each that it has not: see :func:`differences`.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    set_attributes(fd, entry, ownership, mode)
+    found = list(differences(entry, os.fstat(fd), ownership, mode))
+    if entry.xattrs and read_xattrs(fd) != entry.xattrs:
+        found.append(f"{printable(entry.path)}: has other xattrs")
+    return found
+
+
+def differences(
+    entry: Entry, have: os.stat_result, ownership: Ownership, mode: int
+) -> Iterator[str]:
+    """One line for each attribute that is not as it should be.
+
+    Args:
+        entry: what it shall be.
+        have: what it is.
+        ownership: whose it shall be.
+        mode: the mode that it shall have for now.
+    """
+    want = entry.kind
+    kind = _KINDS.get(stat.S_IFMT(have.st_mode))
+    is_kind = kind is want or (want is Kind.HARDLINK and kind in _WITH_NAMES)
+    owner = ownership.of(entry)
+    if (
+        is_kind
+        and have.st_mtime_ns == entry.mtime_ns
+        and have.st_mode & 0o7777 == mode
+        and (have.st_uid, have.st_gid) == owner
+        and (want is not Kind.FILE or have.st_size == entry.size)
+    ):
+        return
+    path = printable(entry.path)
+    if not is_kind:
+        yield f"{path}: is no {want.value}"
+        return
+    if want is Kind.FILE and have.st_size != entry.size:
+        yield f"{path}: has {have.st_size} bytes, not {entry.size}"
+    if have.st_mode & 0o7777 != mode:
+        yield f"{path}: has mode {have.st_mode & 0o7777:o}, not {mode:o}"
+    if (have.st_uid, have.st_gid) != owner:
+        yield f"{path}: belongs to {have.st_uid}:{have.st_gid}, not to {owner[0]}:{owner[1]}"
+    if have.st_mtime_ns != entry.mtime_ns:
+        yield f"{path}: has the time {have.st_mtime_ns}, not {entry.mtime_ns}"
+
+
+def read_xattrs(fd: int) -> dict[str, bytes]:
+    """The ``user.`` xattrs of a file or folder.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    try:
+        names = os.listxattr(fd)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
+    return {name: os.getxattr(fd, name) for name in names if name.startswith("user.")}
+
+
+def drop_other_xattrs(fd: int, entry: Entry) -> None:
+    """Remove the ``user.`` xattrs that something of an earlier snapshot had and ``entry`` has not.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    for name in read_xattrs(fd):
+        if name not in entry.xattrs:
+            os.removexattr(fd, name)
+
+
+def write_all(fd: int, content: memoryview, offset: int) -> None:
+    """Write all of ``content`` at ``offset``.
+
+    Raises:
+        OSError: as the filesystem says.
+    """
+    done = 0
+    while done < len(content):
+        done += os.pwrite(fd, content[done:], offset + done)

@@ -1,0 +1,158 @@
+"""From a frame's tar bytes in memory straight into files in staging."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from initpuller.volume.names import make_symlink, remove
+from initpuller.volume.staging.attributes import differences, settle, write_content
+from initpuller.volume.staging.blocks import WHILE_ASSEMBLED, Unpacked, open_block
+from shared.digest import sha256, sha256_of_all
+from shared.errors import FrameDamaged, printable, storage_error
+from shared.frames.plan import Frame, Member, is_large, members
+from shared.tree.dir_stack import DirStack
+from shared.tree.manifest import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from initpuller.volume.fidelity import AttributePolicy
+    from initpuller.volume.ownership import Ownership
+    from shared.digest import Buffer
+    from shared.frames.file_digests import FileDigests
+    from shared.tree.manifest import Entry
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER = 0o700
+
+
+def unpack_frame(
+    staging: int,
+    frame: Frame,
+    entries: Sequence[Entry],
+    tar: Buffer,
+    tag: str,
+    policy: AttributePolicy,
+    digests: FileDigests,
+) -> Unpacked:
+    """Verify and write what ``tar`` holds, or the piece of a file; all but :attr:`Unpacked.late`.
+
+    A file that an interrupted run left is replaced, never written into, but for the pieces of a
+    large one.
+
+    Args:
+        staging: descriptor of the staging folder.
+        frame: which frame.
+        entries: the manifest's entries that it touches.
+        tar: its tar bytes, of its planned size.
+        tag: the hexadecimal digest of the digests of the pieces of files in it.
+        policy: which attributes the entries get.
+        digests: where the digests of the files go.
+
+    Raises:
+        FrameDamaged: the pieces have other digests; nothing was written.
+        StorageError: as the filesystem says.
+    """
+    view = memoryview(tar)
+    inside = list(members(frame, entries))
+    pieces = [view[each.content : each.content + each.length] for each in inside]
+    sums = [
+        sha256(piece) if each.entry.kind is Kind.FILE else None
+        for each, piece in zip(inside, pieces, strict=True)
+    ]
+    if sha256_of_all(filter(None, sums)).hex() != tag:
+        raise FrameDamaged("a frame's files do not have the digest announced for them")
+    with DirStack(staging, create=True) as folders:
+        unpacking = _Unpacking(folders, policy)
+        for member, piece in zip(inside, pieces, strict=True):
+            try:
+                unpacking.add(member, piece)
+            except OSError as error:
+                raise storage_error(error, printable(member.entry.path)) from error
+    if not is_large(entries[0]):
+        try:
+            digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
+        except OSError as error:
+            raise storage_error(error, "the digests beside staging") from error
+    return Unpacked(tag, unpacking.late(), unpacking.differences)
+
+
+class _Unpacking:
+    """Members of one frame, in order, on their way into staging."""
+
+    def __init__(self, folders: DirStack, policy: AttributePolicy) -> None:
+        self.differences: list[str] = []
+        self._folders = folders
+        self._ownership = policy.ownership
+        self._kept = policy.fidelity.kept
+        self._also = 0 if policy.ownership.privileged else _OWNER
+        self._within: list[Member] = []
+        """The folders of this frame that the last member is in."""
+        self._late: list[Member] = []
+        self._changes_late: set[bytes] = set()
+        """Folders into which a hard link will come."""
+
+    def add(self, member: Member, piece: memoryview) -> None:
+        entry = self._kept(member.entry)
+        above = entry.path.rpartition(b"/")[0]
+        while self._within and self._within[-1].entry.path != above:
+            self._leave(self._within.pop())
+        if entry.kind is Kind.DIRECTORY:
+            self._folders.folder(entry.path)
+            self._within.append(member)
+        elif entry.kind is Kind.SYMLINK:
+            folder, name = self._folders.parent(entry.path)
+            made = make_symlink(folder, name, entry, self._ownership)
+            self.differences += differences(entry, made, self._ownership, entry.mode)
+        elif entry.kind is Kind.HARDLINK:
+            self._late.append(member)
+            self._changes_late.add(above)
+        elif not is_large(entry):
+            self.differences += _write_file(self._folders, entry, piece, self._ownership)
+        else:
+            _write_piece(self._folders, member, piece)
+            if member.offset == 0:
+                self._late.append(member)
+
+    def late(self) -> list[tuple[int, Entry]]:
+        """See :attr:`Unpacked.late`: also the folders that the next frame may go on with."""
+        return sorted((each.number, each.entry) for each in self._late + self._within)
+
+    def _leave(self, member: Member) -> None:
+        """Nothing more comes into a folder: nobody touches it from here on."""
+        entry = self._kept(member.entry)
+        if entry.path in self._changes_late:
+            self._late.append(member)
+            return
+        fd = self._folders.folder(entry.path)
+        self.differences += settle(fd, entry, self._ownership, entry.mode | self._also)
+
+
+def _write_file(
+    folders: DirStack, entry: Entry, content: memoryview, ownership: Ownership
+) -> list[str]:
+    folder, name = folders.parent(entry.path)
+    try:
+        fd = os.open(name, _CREATE | os.O_EXCL, WHILE_ASSEMBLED, dir_fd=folder)
+    except FileExistsError:
+        remove(folder, name)
+        fd = os.open(name, _CREATE | os.O_EXCL, WHILE_ASSEMBLED, dir_fd=folder)
+    try:
+        if entry.data is not None:
+            os.ftruncate(fd, entry.size)
+        write_content(fd, content, 0, sparse=entry.data is not None)
+        return settle(fd, entry, ownership, entry.mode)
+    finally:
+        os.close(fd)
+
+
+def _write_piece(folders: DirStack, member: Member, content: memoryview) -> None:
+    """Pieces come in any order, so each makes the file if it is missing."""
+    entry = member.entry
+    fd = open_block(folders, entry, _CREATE)
+    try:
+        os.ftruncate(fd, entry.size)
+        write_content(fd, content, member.offset, sparse=entry.data is not None)
+    finally:
+        os.close(fd)

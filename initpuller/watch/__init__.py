@@ -1,0 +1,1 @@
+"""The sidecar that stays beside Plex."""

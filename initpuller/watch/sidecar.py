@@ -1,0 +1,271 @@
+"""The sidecar: waits for Plex' first start on the volume, looks whether all arrived, tells it.
+
+It stays as long as its pod, so it is kept small: what needs libraries runs in processes that end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+import structlog
+
+from initpuller.agent_client.log import Teller
+from initpuller.plex.identity import Identity, ask_identity
+from initpuller.report.metrics import phase_metrics
+from initpuller.report.probes import Probes
+from initpuller.volume.records.receipt import load_receipt
+from initpuller.volume.records.target import open_layout
+from initpuller.volume.timestamps import timestamp
+from shared.checks import Check, Outcome
+from shared.durable import write_durably
+from shared.errors import PlexUnreachable, printable
+from shared.program.exit_codes import ExitCode
+from shared.wire.protocol import MAX_ABOUT, PullerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from initpuller.volume.records.layout import Layout
+    from shared.wire.pairing import Pairing
+
+_log = structlog.get_logger("puller")
+
+Phase: TypeAlias = Literal[
+    "waiting", "checking", "moving libraries", "migrated", "attention", "idle"
+]
+_PATIENT_SECONDS = 60.0
+"""Between two words about a Plex that is not up yet: it may migrate its database for an hour."""
+_GLANCE = 0.5
+"""Seconds between two looks whether we are told to stop."""
+
+
+class Watched(msgspec.Struct):
+    """Where the watch stands: what ``/progress`` shows, and at its end what is kept."""
+
+    phase: Phase
+    since: str
+    about: str = ""
+    plex_version: str = ""
+    checks: list[Check] = []
+
+
+class _Folder(msgspec.Struct):
+    """As much as is told of what :mod:`initpuller.plex.paths` prints, here and below."""
+
+    old: str
+    new: str
+
+
+class _Section(msgspec.Struct):
+    name: str
+    folders: list[_Folder]
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What is watched, and for whom."""
+
+    target: str
+    plex_url: str
+    pairing: Pairing | None
+    """Of the agent that is told; None if nobody is."""
+    mappings: Sequence[str]
+    applies: bool
+    """Whether Plex' libraries are moved to the folders that the mappings say."""
+    listen: tuple[str, int]
+    interval: float
+    """Seconds between two questions to Plex."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+
+class Watch:
+    """One watch, from the pod's start to its end.
+
+    Args:
+        options: what is watched.
+
+    Raises:
+        ConfigurationError: the volume is none.
+        StorageError: its receipt cannot be read.
+    """
+
+    def __init__(self, options: WatchOptions) -> None:
+        self._options = options
+        self._layout = open_layout(options.target)
+        self._receipt = load_receipt(self._layout)
+        self._now = Watched("waiting", timestamp())
+        pairing = options.pairing
+        self._teller = Teller(pairing, options.stopping) if pairing is not None else None
+
+    def run(self) -> None:
+        """Watch until told to stop.
+
+        Raises:
+            ConfigurationError: the probes' port is taken.
+        """
+        answers = self._is_ready, self._progress, lambda: phase_metrics(self._now.phase)
+        with Probes(self._options.listen, *answers) as probes:
+            _log.info("watching", plex=self._options.plex_url, probes=probes.port)
+            self._watch()
+            _log.info(self._now.phase, about=self._now.about)
+            self._options.stopping.wait()
+
+    def _watch(self) -> None:
+        if self._receipt is None or self._receipt.plex is None:
+            self._enter("idle", "no Plex was moved onto this volume: there is nothing to compare")
+            return
+        if (before := _load(self._layout)) is not None:
+            self._now = before
+            return
+        while (identity := self._wait()) is not None:
+            try:
+                self._settle(identity)
+            except PlexUnreachable as error:  # it starts again, as after a migration
+                self._enter("waiting", error.what)
+            else:
+                return
+
+    def _settle(self, identity: Identity) -> None:
+        self._now.plex_version = identity.version
+        self._enter("checking", f"Plex {identity.version} runs")
+        _log.info("Plex runs", version=identity.version)
+        self._tell("started", f"Plex {identity.version} runs on {self._options.target}")
+        if self._check() and self._apply():
+            self._tell_paths()
+            about = f"{self._options.target} is served by Plex {identity.version}"
+            migrated = msgspec.structs.replace(
+                self._now, phase="migrated", since=timestamp(), about=about
+            )
+            self._keep(migrated)
+            self._now = migrated
+            self._tell("migrated", self._now.about)
+
+    def _wait(self) -> Identity | None:
+        """Plex, once it answers; None if we are stopped before."""
+        said, heard = 0.0, ""
+        started = time.monotonic()
+        while True:
+            answer = ask_identity(self._options.plex_url)
+            if isinstance(answer, Identity):
+                return answer
+            now = time.monotonic()
+            if answer.reason != heard or now - said >= _PATIENT_SECONDS:
+                _log.info("Plex is not up yet", heard=answer.reason, seconds=round(now - started))
+                said, heard = now, answer.reason
+            self._now.about = answer.reason
+            if self._options.stopping.wait(self._options.interval):
+                return None
+
+    def _check(self) -> bool:
+        code, out, said = self._ours("check", "--json")
+        try:
+            self._now.checks = msgspec.json.decode(out, type=list[Check])
+        except msgspec.DecodeError:
+            return self._needs_attention(said)
+        failed = [each for each in self._now.checks if each.outcome is Outcome.FAILURE]
+        for each in self._now.checks:
+            level = _log.info if each.outcome is Outcome.PASS else _log.warning
+            level(each.found, check=each.name, hint=each.advice)
+        if code or failed:
+            return self._needs_attention("; ".join(each.found for each in failed) or said)
+        return True
+
+    def _apply(self) -> bool:
+        if not self._options.applies:
+            return True
+        self._enter("moving libraries", "Plex' libraries get their new folders")
+        code, _, said = self._ours("paths", "--apply", "--json", *self._maps())
+        return code == 0 or self._needs_attention(said)
+
+    def _tell_paths(self) -> None:
+        """Where the libraries look for their media now."""
+        _, out, said = self._ours("paths", "--json", *self._maps())
+        try:
+            sections = msgspec.json.decode(out, type=list[_Section])
+        except msgspec.DecodeError:
+            _log.warning("where the libraries look cannot be told", reason=said)
+            return
+        is_new = self._options.applies
+        told = [
+            f"{each.name}: {', '.join(f.new if is_new else f.old for f in each.folders)}"
+            for each in sections
+        ]
+        self._tell("paths", f"Libraries look in: {'; '.join(told) or 'nothing, there are none'}")
+
+    def _maps(self) -> list[str]:
+        return [f"--map={each}" for each in self._options.mappings]
+
+    def _ours(self, *command: str) -> tuple[int, bytes, str]:
+        """Exit code, output and last words of one of our own commands, in a process that ends."""
+        arguments = [*command, "--target", self._options.target]
+        arguments += ["--plex-url", self._options.plex_url]
+        with subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-P", "-m", "initpuller", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            out, err = self._communicate(process)
+        lines = err.decode(errors="replace").splitlines()
+        reason = _reason(lines[-1]) if lines else ""
+        if process.returncode == ExitCode.UNREACHABLE:
+            raise PlexUnreachable(reason)
+        return process.returncode, out, reason
+
+    def _communicate(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+        while True:
+            try:
+                return process.communicate(timeout=_GLANCE)
+            except subprocess.TimeoutExpired:
+                if self._options.stopping.is_set():
+                    process.terminate()
+
+    def _needs_attention(self, about: str) -> bool:
+        if self._options.stopping.is_set():
+            return False  # we have stopped it ourselves
+        self._enter("attention", about)
+        _log.error("the migration needs attention", reason=about)
+        self._tell("attention", about)
+        return False
+
+    def _enter(self, phase: Phase, about: str) -> None:
+        self._now.phase, self._now.since, self._now.about = phase, timestamp(), about
+
+    def _keep(self, migrated: Watched) -> None:
+        """Have the next start of the pod know that this is done, before anybody is told."""
+        try:
+            write_durably(self._layout.migrated, msgspec.json.encode(migrated) + b"\n")
+        except OSError as error:
+            _log.warning("cannot be noted", path=self._layout.migrated, reason=error.strerror)
+
+    def _tell(self, event: str, about: str) -> None:
+        if self._teller is not None:
+            self._teller.tell(PullerEvent(event, printable(about)[:MAX_ABOUT]))
+
+    def _is_ready(self) -> bool:
+        return self._now.phase not in {"waiting", "checking"}
+
+    def _progress(self) -> bytes:
+        return msgspec.json.encode(self._now)
+
+
+def _load(layout: Layout) -> Watched | None:
+    try:
+        with open(layout.migrated, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Watched)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _reason(line: str) -> str:
+    """What the last line of a log says."""
+    try:
+        said = msgspec.json.decode(line)
+        return str(said.get("reason") or said.get("event")) if isinstance(said, dict) else line
+    except msgspec.DecodeError:
+        return line

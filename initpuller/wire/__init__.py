@@ -1,1 +1,0 @@
-"""The way to the agent. Knows nothing of volumes."""

@@ -1,0 +1,168 @@
+"""The processes that bring frames, seen from the one that tells them which."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import signal
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from initpuller.volume.staging.blocks import Unpacked
+from initpuller.workers.child import LENGTH_BYTES, end_with, framed, work
+from shared.errors import Interrupted, PlexodusError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from initpuller.workers.child import Assignment, Order
+
+_log = structlog.get_logger("puller")
+_STDERR = 2
+_PATIENCE = 5.0
+"""Seconds that a worker gets to end what it has in hand: an agent may have stalled under it."""
+
+
+class Worker:
+    """One process; see :mod:`initpuller.workers.child`.
+
+    It is forked: to start an interpreter anew takes a tenth of a second of either core. So it must
+    be made before there are threads, which would not be there in the child, but their locks would.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _become_worker(theirs, parent)
+        theirs.close()
+        self._socket = ours
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._ended = False
+
+    async def assign(self, assignment: Assignment) -> None:
+        """Begin with a snapshot.
+
+        Raises:
+            StorageError: as the filesystem says.
+            Interrupted: the process has ended.
+        """
+        await self._ask(assignment)
+
+    async def bring(self, order: Order) -> Unpacked:
+        """See :meth:`initpuller.workers.child.FrameWorker.bring`."""
+        unpacked = await self._ask(order)
+        if not isinstance(unpacked, Unpacked):
+            raise TypeError("a worker that answers an order with something else")
+        return unpacked
+
+    def end(self) -> None:
+        """Kill the process; it writes no more. What it has in hand counts for nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        if self._streams is not None:
+            self._streams[1].close()
+        else:
+            self._socket.close()
+
+    async def _ask(self, request: object) -> object:
+        """What the worker answers. Who is cancelled here leaves a worker that does nothing."""
+        asked = asyncio.ensure_future(self._exchange(request))
+        try:
+            answer = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.wait({asked}, timeout=_PATIENCE)
+            finally:
+                if not asked.done():
+                    asked.cancel()
+                    self.end()
+            raise
+        if isinstance(answer, PlexodusError):
+            raise answer
+        return answer
+
+    async def _exchange(self, request: object) -> object:
+        if self._ended:
+            return _killed()
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(sock=self._socket)
+        out, into = self._streams
+        try:
+            into.write(framed(request))
+            await into.drain()
+            head = await out.readexactly(LENGTH_BYTES)
+            body = await out.readexactly(int.from_bytes(head, "big"))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return _killed()
+        answer: object = pickle.loads(body)  # noqa: S301 - of a process of our own
+        return answer
+
+
+def _killed() -> Interrupted:
+    return Interrupted(
+        "a worker process has ended",
+        hint="The kernel kills one where memory is short; else the log above tells why. "
+        "The next run goes on from here.",
+    )
+
+
+def _become_worker(requests: socket.socket, parent: int) -> None:
+    """What the child does until it is killed: nothing of the parent's is touched any more."""
+    status = 1
+    try:
+        gc.freeze()  # or sockets of the parent's that are garbage would close descriptors of ours
+        signal.set_wakeup_fd(-1)  # or the parent's event loop would hear of our signals
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
+        end_with(parent)
+        _close_all_but(requests.fileno())
+        with requests.makefile("rb") as incoming, requests.makefile("wb") as outgoing:
+            work(incoming, outgoing)
+        status = 0
+    except Exception:  # noqa: BLE001 - nobody above would tell of it
+        _log.exception("unexpected failure of a worker: this is a bug, please report it")
+    finally:
+        os._exit(status)
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what was inherited, but for the standard streams; the limit may be a milliard."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > _STDERR and fd != kept:
+            with suppress(OSError):  # the listing's own
+                os.close(fd)
+
+
+class Workers:
+    """A number of workers that end together. Made before there are threads.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._all = [Worker() for _ in range(count)]
+
+    def __enter__(self) -> list[Worker]:
+        """All of them."""
+        return self._all
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End them."""
+        for worker in self._all:
+            worker.end()

@@ -1,0 +1,85 @@
+"""Lines as ``sha256sum`` writes and ``sha256sum -c`` reads them (GNU coreutils manual, md5sum).
+
+A name with a backslash, newline or carriage return is escaped, and its line begins with a
+backslash. Lines beginning with ``#`` are comments.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import hexlify
+from typing import TYPE_CHECKING
+
+from shared.errors import ProtocolViolation
+from shared.tree.member_path import MAX_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+_BESIDE_PATH = 68
+MAX_LINE = 2 * MAX_PATH + _BESIDE_PATH
+"""Bytes of the longest line there can be: every byte of its path escaped."""
+_LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
+_ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
+_SPECIAL = re.compile(rb"[\\\n\r]")
+_PLAIN = {escape: plain for plain, escape in _ESCAPES.items()}
+
+
+def format_sum(digest: bytes, path: bytes) -> bytes:
+    """The line for ``path``, with its newline; ``digest`` raw."""
+    line = b"%b  %b\n"
+    if _SPECIAL.search(path):
+        path = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
+        line = b"\\" + line
+    return line % (hexlify(digest), path)
+
+
+def max_bytes(files: int, path_bytes: int) -> int:
+    """Return how long SHA256SUMS of ``files`` may be, with room to see that there is a line more.
+
+    Args:
+        files: how many there are.
+        path_bytes: of all their paths.
+    """
+    return min(files * MAX_LINE, files * _BESIDE_PATH + 2 * path_bytes + MAX_LINE)
+
+
+def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Raw digest and path of each line; never more than one line in memory.
+
+    Raises:
+        ProtocolViolation: a line that is too long, or none of ours.
+    """
+    while line := read_line(file):
+        if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
+            yield found
+
+
+def read_line(file: BinaryIO) -> bytes:
+    """The next line with its newline; nothing at the end.
+
+    Raises:
+        ProtocolViolation: it is too long.
+    """
+    line = file.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE:
+        raise ProtocolViolation(f"a line of SHA256SUMS of more than {MAX_LINE} bytes")
+    return line
+
+
+def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:
+    """Raw digest and path of a line without its newline; None for a comment.
+
+    Raises:
+        ProtocolViolation: it is neither.
+    """
+    if line.startswith(b"#"):
+        return None
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise ProtocolViolation("a line of SHA256SUMS that cannot be read", path=line[:200])
+    path = found[3]
+    if found[1]:
+        path = re.sub(rb"\\[\\nr]", lambda escape: _PLAIN[escape[0]], path)
+    return bytes.fromhex(found[2].decode()), path

@@ -1,0 +1,1 @@
+"""Facts about Plex: its folders, versions, preferences and databases."""

@@ -1,0 +1,307 @@
+"""Reads a SQLite database of Plex without changing anything of it or beside it.
+
+Opening for reading is no innocent thing (https://sqlite.org/wal.html): the first reader makes a
+``-shm``; one that ignores a ``-wal`` loses what is in it; and one that is the last to close may
+delete it. So how it is opened depends on what lies there, and it is opened in a process of its own
+that ends without closing.
+
+That process: ``python -P -m shared.plex.sqlite_query MODULE PATH``, statements as JSON on stdin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from contextlib import closing, suppress
+from itertools import islice
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from shared.plex.fts3_segments import damaged_index
+from shared.plex.sqlite_standins import Schema, stand_in
+from shared.regular_file import open_regular, require_regular
+
+Row: TypeAlias = list[Any]
+
+_SHM_LOCK = 128
+"""The byte of ``-shm`` that every connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
+_HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
+"""Of a database in WAL mode (https://sqlite.org/fileformat.html, 1.3.3)."""
+_FLOCK = "hhqqi4x"
+_SECONDS = 3600.0
+_NOBODY = 65534
+_FAILED, _UNANSWERED = 3, 4
+_NO_VERDICT = {1, 5, 6, 7, 9, 13, 15}
+"""SQLite's result codes that say nothing about the file: ERROR (a name that this SQLite lacks),
+BUSY, LOCKED, NOMEM, INTERRUPT, FULL and PROTOCOL (https://sqlite.org/rescode.html)."""
+_MOST = 100_000_000
+"""Findings to ask for; SQLite stops at 100 unless asked for more."""
+_REPORTED = 20
+"""Findings to report of those that no stand-in explains."""
+_MODULE = "shared.plex.sqlite_query"
+
+
+class DatabaseError(Exception):
+    """What SQLite says of a database that it cannot read."""
+
+
+class Unanswered(DatabaseError):
+    """A query ended without an answer; that says nothing about the database."""
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What SQLite found in a database."""
+
+    findings: list[str]
+    damaged_full_text: dict[str, str]
+    """Full-text tables with a damaged index, and what is wrong with it."""
+    unchecked_full_text: list[str]
+    """Full-text tables whose index cannot be checked without their tokenizer."""
+    is_approximate: bool
+    """Some indexes are sorted or computed by what only Plex's SQLite has."""
+
+
+def query(path: str, statements: list[str], module: str = "sqlite3") -> list[list[Row]]:
+    """The rows of each of ``statements``.
+
+    Args:
+        path: the database's file.
+        statements: what is asked; nothing in it can change the database.
+        module: which SQLite to use; any with Python's DB-API.
+
+    Raises:
+        Unanswered: the database is busy, the query takes an hour, or its process dies.
+        DatabaseError: the file is damaged or no database.
+        OSError: its folder cannot be looked at.
+    """
+    uri, is_left = address(path)
+    rows: list[list[Row]] = json.loads(
+        _ask({"uri": uri, "is_left": is_left, "statements": statements}, module)
+    )
+    return rows
+
+
+def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
+    """Return what SQLite finds wrong with the database at ``path``.
+
+    Args:
+        path: the database's file.
+        pragma: ``integrity_check`` or ``quick_check``; empty: only the list of free pages and the
+            full-text indexes.
+        module: which SQLite to use; any with Python's DB-API.
+
+    Raises:
+        Unanswered, DatabaseError, OSError: as for :func:`query`.
+    """
+    uri, is_left = address(path)
+    asked = {"uri": uri, "is_left": is_left, "statements": [], "pragma": pragma}
+    return msgspec.json.decode(_ask(asked, module), type=Inspection)
+
+
+def back_up(folder: int, name: bytes, copy: str) -> None:
+    """Write what a database holds now to ``copy``, whoever is at work on it.
+
+    It is SQLite's Online Backup API, all pages in one step, so under one read lock
+    (https://sqlite.org/backup.html): in WAL mode nobody waits for it. SQLite opens files by path,
+    so the process that copies makes sure that SQLite has opened the very file that is held here.
+
+    Args:
+        folder: descriptor of the database's folder.
+        name: the database's name in it.
+        copy: path of the copy.
+
+    Raises:
+        DatabaseError: as for :func:`query`; or the database was replaced meanwhile.
+        OSError: it is a symlink, or not a regular file.
+    """
+    held = open_regular(name, dir_fd=folder)
+    try:
+        path = f"/proc/self/fd/{folder}/{os.fsdecode(name)}"
+        uri, is_left = address(path)
+        header = os.pread(held, _HEADER, 0)
+        if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
+            uri = _read_only(path)  # its writers have no -wal: locks keep them apart from us
+        asked = {
+            "uri": uri,
+            "is_left": is_left,
+            "statements": [],
+            "copy": copy,
+            "folder": folder,
+            "name": os.fsdecode(name),
+            "held": held,
+        }
+        _ask(asked, "sqlite3", (folder, held))
+    finally:
+        os.close(held)
+
+
+def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
+    """What another process answers, see :func:`main`."""
+    try:
+        done = subprocess.run(  # noqa: S603 - ourselves
+            [sys.executable, "-P", "-m", _MODULE, module],
+            check=False,
+            capture_output=True,
+            input=json.dumps(asked).encode(),
+            timeout=_SECONDS,
+            pass_fds=pass_fds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
+    if done.returncode == _FAILED:
+        raise DatabaseError(done.stdout.decode())
+    if done.returncode == _UNANSWERED:
+        raise Unanswered(done.stdout.decode())
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unanswered(f"SQLite's process failed: {last or done.returncode}")
+    return done.stdout
+
+
+def address(path: str) -> tuple[str, bool]:
+    """The URI to open ``path`` by, and whether its ``-wal`` was left by a crash.
+
+    Without a ``-wal`` the file is all there is. With one that somebody has open, we read beside
+    them. One that a crash left is read without locks, and with an index in our own memory.
+
+    Raises:
+        OSError: one of its files is something else than a file, such as a FIFO, which would block.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        require_regular(f"{path}{suffix}")
+    name = _read_only(path)
+    if not os.path.exists(f"{path}-wal"):
+        return f"{name}&immutable=1", False
+    if is_in_use(path):
+        return name, False
+    return f"{name}&vfs=unix-none", True
+
+
+def _read_only(path: str) -> str:
+    return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro"
+
+
+def is_in_use(path: str) -> bool:
+    """Whether some process has the database at ``path`` open, in WAL mode.
+
+    Raises:
+        OSError: its ``-shm`` cannot be opened.
+    """
+    try:
+        fd = open_regular(f"{path}-shm", follow_symlinks=True)
+    except FileNotFoundError:
+        return False
+    try:
+        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHM_LOCK, 1, 0)
+        found = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
+        return bool(found[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def main() -> None:
+    """Answer what stdin asks, and end without closing: a close may checkpoint, and delete."""
+    _keep_owners()
+    sqlite = importlib.import_module(sys.argv[1])
+    asked = json.load(sys.stdin)
+    status = 0
+    try:
+        connection = sqlite.connect(asked["uri"], uri=True, isolation_level=None)
+        connection.text_factory = lambda text: text.decode(errors="replace")
+        if asked["is_left"]:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        answer = json.dumps(_answer(connection, sqlite, asked))
+    except sqlite.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        answer, status = str(error), _UNANSWERED if code in _NO_VERDICT else _FAILED
+    sys.stdout.write(answer)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _back_up(connection: Any, sqlite: Any, asked: dict[str, Any]) -> None:  # noqa: ANN401
+    """Copy the database that ``connection`` has opened, if it is the one that is held."""
+    name, held = os.fsencode(asked["name"]), os.fstat(asked["held"])
+    opened = _opened(name, asked["held"])
+    if not opened or not all(os.path.samestat(each, held) for each in opened):
+        raise sqlite.DatabaseError("it was replaced while it was opened")
+    with closing(sqlite.connect(asked["copy"])) as copy:
+        connection.backup(copy)
+    with suppress(FileNotFoundError):
+        wal = os.stat(name + b"-wal", dir_fd=asked["folder"], follow_symlinks=False)
+        if not all(os.path.samestat(each, wal) for each in _opened(name + b"-wal")):
+            raise sqlite.DatabaseError("its -wal was replaced while it was copied")
+
+
+def _opened(name: bytes, but: int = -1) -> list[os.stat_result]:
+    """Return what this process has open under ``name``, except as descriptor ``but``."""
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the listing's own
+            if fd != but and os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd)) == name:
+                found.append(os.fstat(fd))
+    return found
+
+
+def _keep_owners() -> None:
+    """Be root for files, but not in name: to root, SQLite's opening of a ``-wal`` is a chown of it.
+
+    That leaves a new ctime, by which the file would count as changed (unixOpen in os_unix.c).
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):  # in a user namespace that has nobody
+            os.seteuid(_NOBODY)
+            ctypes.CDLL(None).setfsuid(0)
+
+
+def _answer(connection: Any, sqlite: Any, asked: dict[str, Any]) -> Any:  # noqa: ANN401
+    if "copy" in asked:
+        _back_up(connection, sqlite, asked)
+        return []
+    schema = stand_in(connection)
+    if "pragma" in asked:
+        return _inspect(connection, asked["pragma"], schema)
+    return [connection.execute(each).fetchall() for each in asked["statements"]]
+
+
+def _findings(connection: Any, check: str, schema: Schema) -> list[str]:  # noqa: ANN401
+    """Return what a PRAGMA finds, without what may be about a stand-in; twenty lines at most."""
+    rows = connection.execute(f"PRAGMA {check}")
+    wrong = (line for (line,) in rows if line != "ok" and not schema.tolerance.covers(line))
+    return list(islice(wrong, _REPORTED))
+
+
+def _inspect(connection: Any, pragma: str, schema: Schema) -> dict[str, Any]:  # noqa: ANN401
+    findings = []
+    if pragma:
+        findings = _findings(connection, f"{pragma}({_MOST})", schema)
+    # A check of all tables begins with the one that comes first in SQLite's table of names. If that
+    # one is virtual, it has no pages, and SQLite takes the check for one of some tables only, which
+    # leaves out the free pages (sqlite3BtreeIntegrityCheck in btree.c). A check of the schema's own
+    # table always includes them (https://sqlite.org/pragma.html#pragma_integrity_check).
+    of_free_pages = _findings(connection, "quick_check(sqlite_master)", schema)
+    findings += [line for line in of_free_pages if line not in findings]
+    damaged = {}
+    for table in schema.segmented:
+        if not {f"{table}_segdir", f"{table}_segments"} <= schema.names:
+            damaged[table] = "its tables of segments are missing"
+        elif found := damaged_index(connection, table):
+            damaged[table] = found
+    return {
+        "findings": findings,
+        "damaged_full_text": damaged,
+        "unchecked_full_text": schema.opaque,
+        "is_approximate": bool(schema.tolerance.computed),
+    }
+
+
+if __name__ == "__main__":
+    main()

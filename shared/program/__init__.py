@@ -1,0 +1,1 @@
+"""What both programs share around their commands: logs, exit codes, variables."""

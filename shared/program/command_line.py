@@ -1,0 +1,82 @@
+"""What both command lines do around their commands: environment, logging, errors, exit codes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import structlog
+
+from shared.errors import PlexodusError, Temporary
+from shared.program import logs
+from shared.program.environment import check_environment
+from shared.program.exit_codes import ExitCode, exit_code_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+def run(
+    command: click.Command,
+    program: str,
+    extra_variables: Collection[str] = (),
+    last_word: Callable[[str], None] = lambda _: None,
+) -> NoReturn:
+    """Run ``command`` and exit with a published code.
+
+    Args:
+        command: the click command or group.
+        program: its name, as the user knows it.
+        extra_variables: environment variables that are read and are no option.
+        last_word: is told in one line why the program fails.
+    """
+    logs.configure()
+    log = structlog.get_logger(program)
+    _allow_many_descriptors()
+    gc.freeze()  # what was imported stays: the collector need not look at it again and again
+    try:
+        check_environment(os.environ, known_variables(command) | set(extra_variables))
+        result = command.main(prog_name=program, standalone_mode=False)
+    except PlexodusError as error:
+        code = exit_code_for(error)
+        # The traceback would say nothing to the user: the message does.
+        log.error(  # noqa: TRY400
+            "failed", reason=str(error), exit_code=int(code), kind=type(error).__name__
+        )
+        last_word(logs.without_secrets(f"{_classified(error)}, exit code {int(code)}: {error}"))
+        sys.exit(code)
+    except click.ClickException as error:
+        error.show()
+        last_word(f"Permanent ConfigurationError, exit code 2: {error.format_message()}")
+        sys.exit(ExitCode.CONFIGURATION)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        last_word(logs.without_secrets(f"Bug, exit code 1: {type(error).__name__}: {error}"))
+        log.exception("unexpected failure: this is a bug, please report it")
+        sys.exit(ExitCode.INTERNAL)
+    sys.exit(result if isinstance(result, int) else ExitCode.OK)
+
+
+def known_variables(command: click.Command) -> set[str]:
+    """Every environment variable that an option of ``command`` or of those below it reads."""
+    found = {option.envvar for option in command.params if isinstance(option.envvar, str)}
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            found |= known_variables(below)
+    return found
+
+
+def _classified(error: PlexodusError) -> str:
+    kind = "Temporary" if isinstance(error, Temporary) else "Permanent"
+    return f"{kind} {type(error).__name__}"
+
+
+def _allow_many_descriptors() -> None:
+    """Walking a deep tree holds a descriptor a level: ask for all the kernel grants."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

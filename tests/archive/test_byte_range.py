@@ -1,0 +1,133 @@
+"""One range: what it means is what Python's slices mean, and what is no range is ignored."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.wire.byte_range import (
+    AskedRange,
+    content_range,
+    parse_range,
+    resolve,
+    unsatisfied_range,
+)
+
+_sizes = st.integers(0, 400)
+_positions = st.one_of(st.integers(0, 450), st.integers(0, 10**1000 - 1))
+
+
+def meant(header: str, size: int) -> bytes | None:
+    """The bytes that ``header`` selects of ``size`` bytes, None for the whole, empty for none."""
+    asked = parse_range(header)
+    if asked is None:
+        return None
+    found = resolve(asked, size)
+    return b"" if found is None else content(size)[found.start : found.stop]
+
+
+def content(size: int) -> bytes:
+    """Bytes of which neighbours, and those 256 apart, differ."""
+    return bytes((number * 7 + number // 256) % 256 for number in range(size))
+
+
+@given(_sizes, _positions, _positions)
+def test_from_first_to_last(size: int, first: int, last: int) -> None:
+    """Both ends are inclusive, the last may lie behind the end; last before first is no range."""
+    expected = None if last < first else content(size)[first : last + 1]
+    assert meant(f"bytes={first}-{last}", size) == expected
+
+
+@given(_sizes, _positions)
+def test_open_ended(size: int, first: int) -> None:
+    """All from the first on."""
+    assert meant(f"bytes={first}-", size) == content(size)[first:]
+
+
+@given(_sizes, _positions)
+def test_suffix(size: int, count: int) -> None:
+    """So many from the end, all if there are fewer; none for -0, which Python's slices call all."""
+    expected = content(size)[-count:] if count else b""
+    assert meant(f"bytes=-{count}", size) == expected
+
+
+@given(_sizes, _positions, _positions, st.booleans())
+def test_what_is_resolved_is_told(size: int, first: int, last: int, is_suffix: bool) -> None:  # noqa: FBT001 - drawn
+    """``Content-Range`` of a 206 lies within the size, and asked for again is the same range."""
+    asked = AskedRange(None, last) if is_suffix else AskedRange(min(first, last), last)
+    found = resolve(asked, size)
+    if found is None:
+        assert unsatisfied_range(size) == f"bytes */{size}"
+        return
+    assert 0 <= found.start < found.stop <= size
+    told = content_range(found, size)
+    assert told == f"bytes {found.start}-{found.stop - 1}/{size}"
+    again = parse_range(told.replace(" ", "=").partition("/")[0])
+    assert again is not None
+    assert resolve(again, size) == found
+
+
+@given(st.text(max_size=30), st.text("0123456789-, =", max_size=12))
+def test_any_text_is_a_range_or_ignored(unit: str, ranges: str) -> None:
+    """Whatever is sent: nothing is raised, and what is taken for a range makes sense."""
+    for header in (unit, f"{unit}={ranges}", f"bytes={ranges}"):
+        asked = parse_range(header)
+        if asked is not None and asked.first is not None and asked.last is not None:
+            assert asked.first <= asked.last
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "BYTES=1-2",
+        "Bytes=1-2",
+        "bytes= 1-2 ",
+        "bytes=1-2,",
+        "bytes=,1-2",
+        "bytes=, ,1-2 , ",
+        "bytes=01-0000000002",
+        "bytes=\t1-2",
+    ],
+)
+def test_other_ways_to_write_it(header: str) -> None:
+    """The unit in any case, and the empty members that lists may have (RFC 9110 section 5.6.1)."""
+    assert parse_range(header) == AskedRange(1, 2)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=,",
+        "bytes=-",
+        "bytes=--1",
+        "bytes=1",
+        "bytes=2-1",
+        "bytes=1-2-3",
+        "bytes=1 -2",
+        "bytes=+1-2",
+        "bytes=-+1",
+        "bytes=0x1-0x2",
+        "bytes=1_0-2_0",
+        "bytes=\u0661-\u0662",
+        "bytes=1.0-2",
+        "bytes=a-b",
+        "bytes:1-2",
+        "bytes 1-2/3",
+        "bytes=1-2,4-5",
+        "bytes=0-0,-1",
+        "bytes=1-2;4-5",
+        "items=1-2",
+        "none=1-2",
+        "bytes=1-2\n3",
+        "bytes=bytes=1-2",
+        f"bytes={'9' * 1001}-",
+        f"bytes=-{'9' * 5000}",
+    ],
+)
+def test_what_is_ignored(header: str) -> None:
+    """Other units, several ranges, what is no range, and numbers beyond all reason."""
+    assert parse_range(header) is None

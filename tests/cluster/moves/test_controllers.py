@@ -1,0 +1,168 @@
+"""The whole move as a cluster runs it: real controllers and node, charts and values as they are.
+
+Only the place of pods is decided here, and where volumes come from.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.deltas import RACY, sent_bytes
+from rig.kubelet import NAMESPACE, POD
+from rig.node import wait_until
+from rig.oracle import rsync_differences
+from rig.story import (
+    JOBS,
+    OLDER,
+    PAIRING,
+    Story,
+    controlled_cluster,
+    plex_node,
+    plex_volume,
+)
+
+from bench.plexlibrary import LibraryShape, make_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rig.cluster import Cluster
+    from rig.node import Node
+    from rig.plexcommands import PlexCommands
+    from rig.programs import Agent
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """With its controllers."""
+    with controlled_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """With our image, and what stands in for Plex' of two versions."""
+    with plex_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
+        yield node
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Of a small Plex, whose files are a user's whom the cluster does not know."""
+    library = tmp_path / "vm" / "Library"
+    make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
+    for path in (library, *library.rglob("*")):
+        os.chown(path, 997, 997, follow_symlinks=False)
+    time.sleep(RACY)
+    return library
+
+
+@pytest.fixture
+def volume(cluster: Cluster, node: Node, target: Path) -> Iterator[Path]:
+    """What Plex' claim gets; all of plexodus and Plex is gone from the cluster at the end."""
+    with plex_volume(cluster, node, target):
+        yield target
+
+
+def test_move_as_the_runbook_has_it(
+    cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands, library: Path
+) -> None:
+    """Seeded by a Job while Plex runs, moved by the init container, and then without plexodus."""
+    story = Story(cluster)
+    story.pair(agent.pairing)
+    story.plexodus("preseed")
+    wait_until(lambda: ("Complete", "CompletionsReached") in story.conditions(), "the Job", 120)
+    assert story.phase() == "ready"
+    assert plex.is_running()
+    staged = volume / ".plexodus" / "staging" / "Library"
+    assert {(each.lstat().st_uid, each.lstat().st_gid) for each in staged.rglob("*")} == {
+        (1000, 1000)
+    }
+    seeded = sent_bytes(agent)
+    story.plexodus("plexodus")
+    wait_until(lambda: not story.get(*JOBS), "the end of the Job")
+
+    story.plex("init-container")
+    story.wait_for_plex()
+    assert sent_bytes(agent) - seeded < seeded // 2
+    assert rsync_differences(library, volume / "Library", owner=False) == []
+    assert {(each.lstat().st_uid, each.lstat().st_gid) for each in volume.glob("Library/**/*")} == {
+        (1000, 1000)
+    }
+    assert not plex.is_running()
+    reasons = {event["reason"] for event in story.get("events")}
+    assert {"Started", "Verified", "Committed", "Published"} <= reasons
+
+    story.plex("after")
+    story.kubectl("rollout", "status", "statefulset", "plex-plex-media-server", "--timeout=120s")
+    cluster.helm("uninstall", "plexodus", "-n", NAMESPACE)
+    story.kubectl("delete", "secret", PAIRING)
+    story.kubectl("delete", "pod", POD, "--grace-period=1")
+    story.wait_for_plex()
+    assert story.container("plexodus") == {}
+
+
+def test_pod_starts_whatever_became_of_the_secret(
+    cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
+) -> None:
+    """The receipt is there: neither the agent nor the pairing is needed any more."""
+    story = Story(cluster)
+    story.pair(agent.pairing)
+    story.plexodus("plexodus")
+    story.plex("init-container")
+    story.wait_for_plex()
+    assert not plex.is_running()
+    agent.kill()
+    for is_there in (True, False):
+        story.kubectl("delete", "secret", PAIRING)
+        if is_there:
+            story.pair("not what it was")
+        story.kubectl("delete", "pod", POD, "--grace-period=1")
+        story.wait_for_plex()
+        assert story.container("plexodus-watch")["restartCount"] == 0
+    assert (volume / "Library").is_dir()
+
+
+def test_mended_values_reach_the_pod_once_it_is_deleted(
+    cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
+) -> None:
+    """An image that is too old: Plex runs on on the VM until it is mended, as the runbook says."""
+    story = Story(cluster)
+    story.pair(agent.pairing)
+    story.plexodus("plexodus")
+    story.plex("init-container", "--set", f"image.tag={OLDER}")
+
+    def has_failed() -> bool:
+        last = story.container("plexodus").get("lastState") or {}
+        now = story.container("plexodus").get("state") or {}
+        return any((each.get("terminated") or {}).get("exitCode") == 12 for each in (last, now))
+
+    wait_until(has_failed, "a refusal", 120)
+    assert plex.story == ["start"]
+    story.plex("init-container")
+    story.kubectl("delete", "pod", POD, "--grace-period=1")
+    story.wait_for_plex()
+    assert plex.story == ["start", "stop"]
+    assert (volume / "Library").is_dir()
+
+
+def test_job_that_another_try_does_not_mend(
+    cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
+) -> None:
+    """It ends at once, by its exit code; with settings that are mended there is another Job."""
+    story = Story(cluster)
+    story.pair(agent.pairing)
+    wrong = ("--set-string", "migrations[0].settings.PLEXODUS_MAP=nonsense")
+    story.plexodus("preseed", *wrong)
+    wait_until(lambda: ("Failed", "PodFailurePolicy") in story.conditions(), "a failure", 120)
+    assert "not a mapping" in story.kubectl("describe", "pods", "-l", "plexodus.io/migration=plex")
+    story.plexodus("preseed")
+    wait_until(lambda: ("Complete", "CompletionsReached") in story.conditions(), "the Job", 120)
+    assert plex.is_running()
+    assert not (volume / "Library").exists()

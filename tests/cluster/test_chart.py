@@ -1,0 +1,228 @@
+"""The chart and the values for Plex' own: valid, closed, and of one mind."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from rig.apischemas import LOCATION, write_schemas
+from rig.cluster import TOOLS
+
+from initpuller.commands.pull import pull
+from initpuller.commands.watch import watch
+from shared import __version__
+from shared.program.command_line import known_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "charts" / "plexodus"
+VALUES = ROOT / "charts" / "values"
+STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
+JOB = {"enabled": True, "claim": {"name": "config", "create": True, "size": "50Gi"}}
+EVERYTHING = {
+    "migrations": [
+        {"name": "plex", "pairing": {"string": "plexodus://t@192.0.2.1:8443?fp=00"}, "job": JOB},
+        {"name": "other", "settings": {"PLEXODUS_JOBS": 4}, "podName": "other-0"},
+    ],
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "networkPolicy": {"enabled": True, "agents": ["192.0.2.1/32"]},
+    "imagePullSecrets": [{"name": "registry"}],
+}
+
+
+def tool(name: str, *arguments: object, stdin: str | None = None) -> str:
+    """What one of the programs prints that ``make test-cluster`` has installed."""
+    done = subprocess.run(
+        [TOOLS / "bin" / name, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        input=stdin,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def conform(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """What kubeconform says of some manifests: strictly, each of a kind that it knows."""
+    schemas = tmp_path_factory.mktemp("schemas")
+    write_schemas(schemas, TOOLS / "swagger.json", TOOLS / "crds")
+
+    def run(manifests: str) -> dict[str, Any]:
+        location = f"{schemas}/{LOCATION}"
+        out = tool("kubeconform", "-summary", "-output=json", "-schema-location", location,
+                   "-strict", stdin=manifests)  # fmt: skip
+        found: dict[str, Any] = json.loads(out)["summary"]
+        return found
+
+    return run
+
+
+def test_schema_is_that_of_the_values() -> None:
+    """'make charts' was run: what the comments say is in values.schema.json."""
+    schema = runpy.run_path(str(ROOT / "charts" / "make_schema.py"))["schema"]
+    assert json.loads((CHART / "values.schema.json").read_text()) == schema(CHART)
+
+
+def test_versions_are_ours() -> None:
+    """Chart, image tags and release in step."""
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert about["version"] == about["appVersion"] == __version__
+    for path in VALUES.rglob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if "image: " in line and "plexodus-puller" in line:
+                assert line.endswith(f"plexodus-puller:{__version__}"), path
+
+
+def test_flux_release_has_the_same_values() -> None:
+    """The GitOps example is the recommended file, but for the registry and the storage class."""
+    text = (VALUES / "gitops" / "base" / "plex" / "release.yaml").read_text()
+    text = text.replace("registry.example.org/", "")
+    values = yaml.safe_load(text)["spec"]["values"]
+    assert values["pms"].pop("storageClassName") == "local-path"
+    assert values == yaml.safe_load((VALUES / "init-container.yaml").read_text())
+
+
+def test_sidecar_is_the_same_for_older_clusters() -> None:
+    """The recommended file, but that 'watch' is an ordinary container."""
+    values = yaml.safe_load((VALUES / "sidecar.yaml").read_text())
+    [watch] = values.pop("extraContainers")
+    values["extraInitContainers"].append(watch | {"restartPolicy": "Always"})
+    assert values == yaml.safe_load((VALUES / "init-container.yaml").read_text())
+
+
+def test_job_has_the_settings_of_the_move() -> None:
+    """Days before: it is the same library that is brought."""
+    [seeded] = yaml.safe_load((VALUES / "preseed.yaml").read_text())["migrations"]
+    del seeded["job"]
+    assert [seeded] == yaml.safe_load((VALUES / "plexodus.yaml").read_text())["migrations"]
+
+
+def test_nothing_of_plexodus_is_left_afterwards() -> None:
+    """Else no pod would start once our chart and the Secret are gone; all else stays the same."""
+    values = yaml.safe_load((VALUES / "init-container.yaml").read_text())
+    for name in ("serviceAccount", "extraInitContainers", "extraVolumes"):
+        del values[name]
+    assert "plexodus" not in json.dumps(values)
+    assert values == yaml.safe_load((VALUES / "after.yaml").read_text())
+
+
+def test_settings_are_the_pullers() -> None:
+    """Those that pull and watch take, but for what the chart sets; the pairing is none of them."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    settings = schema["$defs"]["migration"]["properties"]["settings"]["propertyNames"]["enum"]
+    taken = known_variables(pull) | known_variables(watch)
+    ours = {"TARGET", "PAIRING_FILE", "LISTEN", "UNTIL", "STATUS_CONFIGMAP"}
+    assert set(settings) == taken - {f"PLEXODUS_{each}" for each in ours}
+    assert settings == sorted(settings)
+
+
+def test_plexs_own_container_sees_no_secret() -> None:
+    """Pairing and token are mounted into ours alone."""
+    for name in ("init-container.yaml", "sidecar.yaml"):
+        values = yaml.safe_load((VALUES / name).read_text())
+        assert "extraVolumeMounts" not in values
+        assert values["serviceAccount"]["automountServiceAccountToken"] is False
+        ours = values["extraInitContainers"] + values.get("extraContainers", [])
+        assert [len(each["volumeMounts"]) for each in ours] == [3, 3]
+        assert all(each["securityContext"]["readOnlyRootFilesystem"] for each in ours)
+
+
+@pytest.mark.cluster
+def test_unit_tests_of_the_templates() -> None:
+    """All of them pass, and there is a suite that names each template."""
+    said = tool("helm-unittest", CHART)
+    found = re.search(r"^Tests: +(\d+) passed, (\d+) total$", said, re.MULTILINE)
+    assert found is not None, said
+    assert found[1] == found[2] > "30"
+    suites = "".join(path.read_text() for path in (CHART / "tests").glob("*.yaml"))
+    for template in (CHART / "templates").iterdir():
+        assert template.name.startswith("_") or template.name in suites, template.name
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+def test_templates_conform(
+    conform: Callable[[str], dict[str, Any]], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    """With helm's linter, and against the API's own schemas; nothing is skipped."""
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(values))
+    tool("helm", "lint", "--strict", CHART, "-f", file)
+    rendered = tool("helm", "template", "plexodus", CHART, "-n", "media", "-f", file)
+    kinds = [each["kind"] for each in yaml.safe_load_all(rendered) if each]
+    assert len(kinds) == (14 if values else 5), kinds
+    found = conform(rendered)
+    assert found == {"valid": len(kinds), "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["plexodus", "preseed"])
+def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], name: str) -> None:
+    """What the chart makes of each values file is valid."""
+    rendered = tool("helm", "template", "plexodus", CHART, "-f", VALUES / f"{name}.yaml")
+    count = len([each for each in yaml.safe_load_all(rendered) if each])
+    found = conform(rendered)
+    assert found == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["init-container", "sidecar", "script", "after"])
+def test_values_for_plexs_chart_conform(
+    conform: Callable[[str], dict[str, Any]], name: str
+) -> None:
+    """What the chart makes of each values file is valid."""
+    rendered = tool("helm", "template", "plex", STANDIN, "-f", VALUES / f"{name}.yaml")
+    count = len(list(yaml.safe_load_all(rendered)))
+    found = conform(rendered)
+    assert found == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None:
+    """Releases and sources, against what Flux publishes."""
+    rendered = tool("kubectl", "kustomize", VALUES / "gitops" / "base" / "plex")
+    found = conform(rendered)
+    assert found == {"valid": 4, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"imge": {}},
+        {"image": {"tags": "x"}},
+        {"migrations": []},
+        {"migrations": [{"name": "Plex"}]},
+        {"migrations": [{"name": "plex", "job": {"until": "never"}}]},
+        {"migrations": [{"name": "plex", "settings": {"PLEXODUS_JBOS": 1}}]},
+        {"migrations": [{"name": "plex", "job": {"owner": "plex"}}]},
+        {"migrations": [{"name": "plex", "job": {"claim": {"name": "c", "size": "1..2Gi"}}}]},
+        {"networkPolicy": {"agentPort": 0}},
+    ],
+)
+def test_mistyped_values_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """And not left unheard."""
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(wrong))
+    with pytest.raises(AssertionError, match="meet the specifications of the schema"):
+        tool("helm", "template", "plexodus", CHART, "-f", file)
+
+
+@pytest.mark.cluster
+def test_kubeconform_would_find_a_mistake(conform: Callable[[str], dict[str, Any]]) -> None:
+    """The oracle is none that says yes to everything."""
+    rendered = tool("helm", "template", "plexodus", CHART).replace("apiGroups", "apiGroup", 1)
+    with pytest.raises(AssertionError, match="apiGroup"):
+        conform(rendered)

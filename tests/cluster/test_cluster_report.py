@@ -1,0 +1,268 @@
+"""What the cluster sees of a pull, and what it can do to it: nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rig.apiserver import ApiServer, serving
+from rig.oracle import rsync_differences
+from rig.volume import pull, run_puller
+
+from initpuller.cluster import api, events, termination
+from shared.program.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+STATUS = ("--status-configmap", "plexodus-status")
+NOT_TOLD = "the cluster is not told all of the pull"
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A few files."""
+    library = tmp_path / "vm" / "Library"
+    (library / "folder").mkdir(parents=True)
+    for number in range(20):
+        (library / "folder" / f"{number}").write_bytes(bytes([number]) * 50_000)
+    return library
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """Of the cluster that we are in."""
+    server = ApiServer("plexinc/pms-docker:1.40.1.8227-c0dd5a73e")
+    with serving(server, tmp_path, monkeypatch):
+        yield server
+
+
+def test_milestones_and_status_of_a_pull(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Events about our own pod, in order, and a ConfigMap that says how it ended."""
+    done = pull(target, agent, *STATUS)
+
+    assert done.code == 0, done.text
+    assert [event["reason"] for event in server.events] == ["Started", "Verified", "Published"]
+    for event in server.events:
+        assert event["type"] == "Normal"
+        assert event["reportingController"] == api.CONTROLLER
+        assert event["regarding"]["uid"] == "the-uid"
+    assert len({event["metadata"]["name"] for event in server.events}) == 3
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert server.status_data["phase"] == "done"
+    assert server.status_data["percent"] == "100"
+    assert server.status_data["snapshot"] == receipt["snapshot"]
+    assert server.status_data["bytes"] == server.status_data["total_bytes"]
+    assert server.status_data["pod"] == "plex-0"
+
+
+def test_run_that_finds_everything_done_says_nothing(
+    agent: Agent, target: Path, server: ApiServer
+) -> None:
+    """Init containers run at every start of the pod."""
+    assert pull(target, agent).code == 0
+    server.asked.clear()
+    assert pull(target, agent, *STATUS).code == 0
+    assert server.asked == []
+
+
+def test_failure_is_told_with_its_reason(
+    agent: Agent, target: Path, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a warning, in the status, and as the container's last word; never with the token."""
+    last_word = tmp_path / "termination-log"
+    last_word.touch()
+    monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
+    (target / "Library").mkdir(parents=True)
+    (target / "Library" / "not ours").touch()
+
+    done = pull(target, agent, *STATUS, "--on-existing", "fail")
+
+    assert done.code == ExitCode.CONFLICT
+    [event] = server.events
+    assert (event["type"], event["reason"]) == ("Warning", "Failed")
+    assert event["note"] == done.reason() == server.status_data["error"]
+    assert last_word.read_text() == f"Permanent TargetConflict, exit code 14: {done.reason()}"
+    assert agent.token not in json.dumps([server.events, server.status_data])
+
+
+def test_last_word_about_a_mistake_in_the_options(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kubelet shows for a container that never began."""
+    last_word = tmp_path / "termination-log"
+    last_word.write_text("of the container's last run")
+    monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
+    run_puller("pull", "--target", target, "--owner", "nobody", pairing="plexodus://t@h:1?fp=00")
+    assert last_word.read_text().startswith("Permanent ConfigurationError, exit code 2: ")
+    assert "\n" not in last_word.read_text()
+
+
+def test_no_rights_at_all(agent: Agent, target: Path, server: ApiServer) -> None:
+    """One line says so, and the pull goes on."""
+    server.refuses = "/"
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0
+    assert [line["event"] for line in done.log].count(NOT_TOLD) == 1
+    assert (target / "Library").is_dir()
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["a status is asked for", "a pod"])
+def test_no_token(
+    agent: Agent, target: Path, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    """One line says so, and where it should be."""
+    if not asked:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    done = pull(target, agent, *(STATUS if asked else ()))
+    assert done.code == 0
+    [line] = [line for line in done.log if line["event"] == NOT_TOLD]
+    assert api.token_path() in line["reason"]
+
+
+def test_identity_of_the_pod_is_given(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Whoever has it from the downward API needs no right to read Pods, and reads none."""
+    server.refuses = "/pods/"
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e", POD_UID="u")
+    assert done.code == 0
+    assert [event["regarding"]["uid"] for event in server.events] == ["u", "u", "u"]
+    assert not [path for _, path, _ in server.asked if "/pods/" in path]
+
+
+def test_name_server_does_not_answer(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process can end when the pull has: no thread that Python waits for still asks."""
+    is_over, real = threading.Event(), socket.getaddrinfo
+
+    def ask(host: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as it has them
+        if host == "api.example.org":
+            is_over.wait()
+        return real("localhost", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "api.example.org")
+    monkeypatch.setattr(api, "_IMAGE_SECONDS", 0.2)
+    before = set(threading.enumerate())
+    try:
+        done = pull(target, agent, *STATUS)
+        assert done.code == 0
+        left = set(threading.enumerate()) - before
+        assert left
+        assert all(thread.daemon for thread in left)
+    finally:
+        is_over.set()
+    for thread in left:
+        thread.join(10)
+
+
+@pytest.mark.parametrize("refused", ["/pods/", "/events", "/configmaps/"])
+def test_rights_are_missing(
+    agent: Agent, target: Path, library: Path, server: ApiServer, refused: str
+) -> None:
+    """One line says so, and the pull goes on; what may be told is told."""
+    server.refuses = refused
+    done = pull(target, agent, *STATUS)
+    assert done.code == 0
+    assert rsync_differences(library, target / "Library") == []
+    [line] = [line for line in done.log if line["event"] == NOT_TOLD]
+    assert "403 not for you" in line["reason"]
+    assert bool(server.events) == (refused == "/configmaps/")
+    assert (server.status_data.get("phase") == "done") == (refused != "/configmaps/")
+
+
+@pytest.mark.parametrize("path", ["/pods/", "/events", "/configmaps/"])
+@pytest.mark.parametrize(
+    "answer", [(429, '{"message":"slow down"}'), (503, "restarting"), (500, '"oops"')], ids=str
+)
+def test_api_server_restarts_while_it_is_told(
+    agent: Agent, target: Path, server: ApiServer, path: str, answer: tuple[int, str]
+) -> None:
+    """What it did not take it is told again: each Event once, and the status as it ended."""
+    server.instead = {path: [answer] * 3}
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0
+    assert [event["reason"] for event in server.events] == ["Started", "Verified", "Published"]
+    assert server.status_data["phase"] == "done"
+    assert server.instead == {path: []}
+
+
+def test_answer_to_an_event_is_lost(agent: Agent, target: Path, server: ApiServer) -> None:
+    """It was taken, is told again, and refused as a second one of its name: it is there once."""
+    server.instead = {"/events": [(500, "lost"), (409, '{"reason":"AlreadyExists"}')]}
+    assert pull(target, agent, *STATUS).code == 0
+    assert [event["reason"] for event in server.events] == ["Verified", "Published"]
+
+
+@pytest.mark.parametrize(
+    "mistake", [("--owner", "nobody"), ("--listen", "nowhere"), ("--set-preference", "novalue")]
+)
+def test_mistake_in_the_settings_is_told(
+    agent: Agent, target: Path, server: ApiServer, mistake: tuple[str, str]
+) -> None:
+    """Before anything has begun, as any failure: by an Event and in the status."""
+    done = pull(target, agent, *STATUS, *mistake)
+    assert done.code == ExitCode.CONFIGURATION
+    assert [event["reason"] for event in server.events] == ["Failed"]
+    assert server.events[0]["note"] == done.reason() == server.status_data["error"]
+
+
+def test_library_that_is_not_ours(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Plex will start on it: a warning says that nobody has verified it."""
+    (target / "Library").mkdir()
+    (target / "Library" / "file").touch()
+    assert pull(target, agent, *STATUS).code == 0
+    [event] = server.events
+    assert (event["type"], event["reason"]) == ("Warning", "Skipped")
+    assert server.status_data["phase"] == "skipped"
+
+
+def test_api_server_stalls(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull is over when it is over, and a moment."""
+    monkeypatch.setattr(api, "_SECONDS", 0.2)
+    monkeypatch.setattr(events, "_LAST_SECONDS", 0.5)
+    assert pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e").code == 0
+    usual = _seconds(target.parent / "usual", agent)
+    server.seconds = 30
+    assert _seconds(target.parent / "stalled", agent) < usual + 2
+
+
+def test_api_server_is_gone(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told, and nothing else happens."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    done = pull(target, agent, *STATUS)
+    assert done.code == 0
+    assert server.asked == []
+    assert [line["event"] for line in done.log].count(NOT_TOLD) == 1
+
+
+def test_long_pulls_tell_how_far_they_are(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then, in words that people read."""
+    monkeypatch.setattr(events, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(events, "_GLANCE", 0.01)
+    monkeypatch.setattr("initpuller.pull.transfer.BATCH", 1)
+    assert pull(target, agent, *STATUS).code == 0
+    notes = [event["note"] for event in server.events if event["reason"] == "Progress"]
+    assert notes
+    assert all(" %, " in note for note in notes)
+
+
+def _seconds(target: Path, agent: Agent) -> float:
+    target.mkdir()
+    began = time.monotonic()
+    done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
+    assert done.code == 0, done.text
+    return time.monotonic() - began

@@ -1,0 +1,203 @@
+"""The images, as a cluster runs them: hardened, and with no more in them than they need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+import yaml
+from rig import containers
+from rig.oracle import rsync_differences
+from rig.programs import Agent, free_port
+
+from bench.plexlibrary import LibraryShape, make_library
+from shared import __version__
+
+pytestmark = pytest.mark.images
+
+ROOT = Path(__file__).parent.parent.parent
+MAX_BYTES = 120_000_000
+AS_ROOT = ("--user=0:0", "--cap-add=CHOWN", "--cap-add=DAC_OVERRIDE", "--cap-add=FOWNER")
+NO_SHELL = tuple(f"--volume=/dev/null:/usr/bin/{each}:ro" for each in ("dash", "bash"))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Of a small Plex, whose files are a user's whom the cluster does not know."""
+    library = tmp_path / "vm" / "Library"
+    make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
+    for path in (library, *library.rglob("*")):
+        os.chown(path, 997, 997, follow_symlinks=False)
+    return library
+
+
+def options(agent: Agent, target: Path, *more: str) -> tuple[str, ...]:
+    """Of a container that pulls from ``agent`` into ``target``."""
+    return (
+        *(f"--volume={target}:/config", f"--env=PLEXODUS_PAIRING={agent.pairing}"),
+        *("--env=PLEXODUS_TARGET=/config", "--env=PLEXODUS_NO_CUTOVER=1", *more),
+    )
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    """Of everything in it."""
+    return {(info.st_uid, info.st_gid) for info in map(os.lstat, folder.rglob("*"))}
+
+
+def test_pull_as_root_gives_plex_its_files(agent: Agent, target: Path, library: Path) -> None:
+    """With three capabilities, a read-only root and no shell; a second run changes nothing."""
+    ours = options(agent, target, *AS_ROOT, *NO_SHELL, "--env=PLEX_UID=1000", "--env=PLEX_GID=1000")
+    containers.run("puller", options=ours)
+    assert rsync_differences(library, target / "Library", owner=False) == []
+    assert owners(target / "Library") == {(1000, 1000)}
+    again = containers.run("puller", options=ours)
+    assert "everything is there" in again.stderr
+
+
+def test_pull_as_the_images_own_user(agent: Agent, target: Path, library: Path) -> None:
+    """Without a capability: where it may write, its files are its own."""
+    os.chown(target, 1000, 1000)
+    containers.run("puller", options=options(agent, target))
+    assert rsync_differences(library, target / "Library", owner=False) == []
+    assert owners(target / "Library") == {(1000, 1000)}
+
+
+def test_volume_of_another_user(agent: Agent, target: Path) -> None:
+    """Refused with the path and what to do, not half done."""
+    target.chmod(0o755)
+    done = containers.run("puller", options=options(agent, target), check=False)
+    assert done.returncode == 15
+    assert "/config" in done.stderr
+    assert not list(target.iterdir())
+
+
+def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) -> None:
+    """Kubelet gives each container a file for it."""
+    last_word = tmp_path / "termination-log"
+    last_word.touch()
+    last_word.chmod(0o666)
+    (target / "Library").mkdir()
+    os.chown(target, 1000, 1000)
+    ours = options(agent, target, f"--volume={last_word}:/dev/termination-log")
+    done = containers.run("puller", "pull", "--on-existing=fail", options=ours, check=False)
+    assert done.returncode == 14
+    assert last_word.read_text().startswith("Permanent TargetConflict, exit code 14: ")
+
+
+def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_path: Path) -> None:
+    """As Plex' chart runs it: the script is root's alone, and nothing says who else it could be."""
+    text = (ROOT / "charts" / "values" / "script.yaml").read_text()
+    values = yaml.safe_load(text)["initContainer"]
+    assert values["image"]["tag"] == containers.image("puller-root").rpartition(":")[2]
+    for name, content in (("init.sh", values["script"]), ("PLEXODUS_PAIRING", agent.pairing)):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "init.sh").chmod(0o700)
+    target.chmod(0o755)
+    containers.run(
+        "puller-root",
+        options=(
+            *AS_ROOT[1:], "--entrypoint=/init/init.sh", "--env=PLEXODUS_NO_CUTOVER=1",
+            f"--volume={target}:/config", f"--volume={tmp_path}/init.sh:/init/init.sh:ro",
+            f"--volume={tmp_path}/PLEXODUS_PAIRING:/run/plexodus/PLEXODUS_PAIRING:ro",
+        ),
+    )  # fmt: skip
+    assert rsync_differences(library, target / "Library", owner=False) == []
+    assert owners(target / "Library") == {(1000, 1000)}
+
+
+def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> None:
+    """As the library's user, with nothing but a folder for its state that can be written."""
+    state, port = tmp_path / "state", free_port()
+    state.mkdir()
+    os.chown(state, 997, 997)
+    ours = (
+        *("--user=997:997", f"--volume={library}:/Library:ro"),
+        *(f"--volume={state}:/var/lib/plexodus", *NO_SHELL),
+    )
+    paired = containers.run("agent", "pair", "--address", f"127.0.0.1:{port}", options=ours)
+    serve = containers.command("agent", "serve", "--listen", f"127.0.0.1:{port}", options=ours)
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            next(line for line in process.stderr if "listening" in line or "serving" in line)
+            agent = Agent(state, library, tmp_path / "log", port, paired.stdout.strip())
+            os.chown(target, 1000, 1000)
+            containers.run("puller", options=options(agent, target))
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    assert rsync_differences(library, target / "Library", owner=False) == []
+
+
+def test_watch_answers_probes(target: Path) -> None:
+    """As a sidecar: alive on the port that the chart names."""
+    port = free_port()
+    watch = containers.command(
+        "puller", "watch", "--target=/config", f"--listen=127.0.0.1:{port}",
+        options=(f"--volume={target}:/config",),
+    )  # fmt: skip
+    with subprocess.Popen(watch, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            next(line for line in process.stderr if "watching" in line)
+            with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as http:
+                http.request("GET", "/healthz")
+                assert http.getresponse().status == 200
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("name", ["puller", "agent"])
+def test_what_is_in_an_image(name: str) -> None:
+    """Its version, its labels, a user that is not root, and nothing that builds."""
+    assert containers.run(name, "--version").stdout == f"plexodus-{name}, version {__version__}\n"
+    found = containers.inspected(containers.image(name))
+    assert found["Config"]["User"] == "1000:1000"
+    labels = found["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert len(labels["org.opencontainers.image.revision"]) == 40
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    look = (
+        "import importlib.util, shutil;"
+        "print(*filter(importlib.util.find_spec, ('pip', 'setuptools', 'hatchling')),"
+        "*filter(shutil.which, ('pip', 'gcc', 'cc', 'make')))"
+    )
+    looked = containers.run(
+        name, "-c", look, options=("--entrypoint=/opt/plexodus/bin/python3",)
+    )  # fmt: skip
+    assert looked.stdout == "\n"
+
+
+@pytest.mark.parametrize("name", ["puller", "agent"])
+def test_size_above_the_base(name: str) -> None:
+    """120 MB unpacked at most."""
+    above = containers.inspected(containers.image(name))["Size"]
+    above -= containers.inspected(containers.BASE)["Size"]
+    print(f"{name}: {above / 1e6:.0f} MB")  # noqa: T201 - a figure people ask for
+    assert 0 < above <= MAX_BYTES
+
+
+@pytest.mark.parametrize("name", ["puller", "agent"])
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_wheels_for_each_architecture(name: str, architecture: str, tmp_path: Path) -> None:
+    """Nothing that is locked needs a compiler anywhere."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"),
+            *("--only-binary=:all:", "--require-hashes", "--dest", tmp_path),
+            *(
+                f"--platform=manylinux_2_28_{architecture}",
+                f"--platform=manylinux2014_{architecture}",
+            ),
+            *("--python-version=3.11", "--requirement", ROOT / f"requirements-{name}.lock"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert len(list(tmp_path.glob("*.whl"))) > 10

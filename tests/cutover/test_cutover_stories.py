@@ -1,0 +1,334 @@
+"""Stories that end badly unless both sides look again: each is named after its damage.
+
+They are told in the world of :mod:`test_cutover_model`: whole moves with real files and records.
+"""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rig import cutoverlibrary
+from rig.cutovervolume import Mode, Request
+from rig.cutoverworld import LEASE, World
+from rig.mounts import NEEDS_ROOT, tmpfs
+
+from initpuller.volume.decision import OnExisting
+from initpuller.volume.publish import publish
+from shared.errors import CutoverRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Story:
+    """What happens at which points of the pulls of one world."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, list[Callable[[], None]]] = {}
+
+    def at(self, where: str, *turns: Callable[[], None]) -> None:
+        """Have one of ``turns`` happen each time that a pull comes to ``where``."""
+        self.turns[where] = list(turns)
+
+    def __call__(self, where: str) -> None:
+        """Let it happen."""
+        if turns := self.turns.get(where):
+            turns.pop(0)()
+
+
+@pytest.fixture
+def story() -> Story:
+    """Nothing happens, unless a test says so."""
+    return Story()
+
+
+@pytest.fixture
+def world(tmp_path: Path, story: Story) -> Iterator[World]:
+    """A VM whose Plex runs, and two volumes on two filesystems."""
+    shared_memory = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as at:
+        yield World(tmp_path, Path(at), story)
+
+
+def nothing() -> None:
+    """A turn in which all goes well."""
+
+
+def is_moved(world: World) -> bool:
+    """Whether the volume has what Plex left, and Plex is down for good."""
+    is_down = not world.plex.running and world.control.standing().phase == "committed"
+    return is_down and cutoverlibrary.tree(world.volume.library) == world.library
+
+
+def killed_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A pull whose puller is killed right before ``name`` of its publication."""
+
+    def dies(*_: object) -> None:
+        world.puller.is_dead = True
+        world.puller.step()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, name, dies)
+        assert world.pull() == "killed"
+
+
+@pytest.mark.parametrize("step", ["rename_noreplace", "save_receipt"])
+def test_move_undone_before_it_was_published(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The library of before an undo is not published: the next pull moves what Plex wrote since."""
+    killed_at(world, monkeypatch, step)
+    assert world.volume.phase == "publishing"
+    world.undo()
+    world.write()
+    assert world.pull() == "done"
+    assert is_moved(world)
+
+
+@pytest.mark.parametrize("step", ["rename_noreplace", "save_receipt"])
+def test_move_not_undone_is_published(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A pull that was killed after the commit is finished by the next one, without another stop."""
+    killed_at(world, monkeypatch, step)
+    starts = world.plex.starts
+    assert world.pull() == "done"
+    assert is_moved(world)
+    assert world.plex.starts == starts
+
+
+def test_publication_without_cutover_is_out_of_date(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was verified while somebody had stopped Plex is not published once Plex has run."""
+    world.plex.cut()
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "rename_noreplace", lambda *_: world.fate("publication"))
+        world.fate = lambda _: setattr(world.puller, "is_dead", True)
+        world.pull(Request(Mode.VOUCHED))
+    world.fate = lambda _: None
+    world.plex.begin()
+    world.write()
+    assert world.pull() == "done"
+    assert is_moved(world)
+
+
+def test_library_moved_between_ready_and_move(world: World) -> None:
+    """A library that was put on a larger disk is moved as it is there, not as it was before."""
+    assert world.pull(Request(Mode.READY)) == "done"
+    world.move_library()
+    world.write()
+    assert world.pull() == "done"
+    assert is_moved(world)
+
+
+def test_library_moved_while_plex_is_stopped_for_the_move(world: World, story: Story) -> None:
+    """The folder that is committed is the one that Plex used last."""
+    story.at("scan", nothing, world.move_library)
+    world.pull()
+    assert world.control.standing().phase != "committed" or is_moved(world)
+    assert world.pull() == "done"
+    assert is_moved(world)
+
+
+@pytest.mark.parametrize("on_existing", [OnExisting.SKIP, OnExisting.FAIL])
+def test_name_taken_while_plex_is_stopped(
+    world: World, story: Story, on_existing: OnExisting
+) -> None:
+    """Plex runs again at once, and the pull does not end as if all were well."""
+    story.at("scan", nothing, world.volume.take_name)
+    assert world.pull(Request(on_existing=on_existing)) == "TargetConflict"
+    world.wait(10.0)  # far less than a lease: until Plex was seen running
+    assert world.plex.running
+    assert world.control.standing().phase == "idle"
+    assert (world.volume.library / "not ours").exists()
+
+
+def test_name_taken_after_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign library is no success: Plex is fenced off, and its library is in staging."""
+    killed_at(world, monkeypatch, "rename_noreplace")
+    world.volume.take_name()
+    assert world.pull(Request(on_existing=OnExisting.SKIP)) == "TargetConflict"
+    assert not world.published
+    assert world.pull(Request(on_existing=OnExisting.SET_ASIDE)) == "done"
+    assert is_moved(world)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("on_existing", list(OnExisting))
+def test_library_is_a_mount_point(world: World, on_existing: OnExisting) -> None:
+    """Nothing is committed that can never be published: Plex is not even stopped."""
+    starts = world.plex.starts
+    with tmpfs(world.volume.library):
+        assert world.pull(Request(on_existing=on_existing)) == "TargetConflict"
+    assert world.control.standing().stops == 0
+    assert (world.plex.running, world.plex.starts) == (True, starts)
+
+
+@NEEDS_ROOT
+def test_own_folder_on_another_filesystem(world: World) -> None:
+    """The rename that publishes is tried before Plex is stopped for it."""
+    with tmpfs(Path(world.volume.layout.folder)):
+        assert world.pull() == "VolumeUnsuitable"
+        assert world.control.standing().stops == 0
+        assert world.plex.running
+
+
+@pytest.mark.parametrize("takes", [3.0, 12.0, 100.0])
+@pytest.mark.parametrize("is_unit", [True, False])
+def test_slow_stop(world: World, takes: float, is_unit: bool) -> None:  # noqa: FBT001
+    """A stop that takes longer than the agent waits does not leave Plex down afterwards."""
+    world.plex.is_unit, world.plex.stop_takes = is_unit, takes
+    ended = world.pull()
+    assert ended == ("done" if takes < 5 else "CutoverRefused")
+    if ended != "done":
+        world.wait(200.0)
+        assert world.plex.running
+        assert world.control.standing().phase == "idle"
+
+
+def test_agent_killed_during_a_slow_stop(world: World, story: Story) -> None:
+    """Its next start sees Plex through the end of the stop, and running again."""
+    world.plex.is_unit, world.plex.stop_takes = False, 12.0
+    story.at("request", nothing, nothing, lambda: setattr(world.agent, "left", 6))
+    world.pull()
+    world.is_agent_up = False
+    world.clock += 1.0
+    world.start_agent()
+    world.wait(200.0)
+    assert world.plex.running
+    assert world.control.standing().phase == "idle"
+
+
+def test_stop_that_is_not_allowed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is undone that was not done: Plex is not started, and nothing is stuck."""
+
+    def refused(*_: object) -> None:
+        raise CutoverRefused("the agent's user may not stop it")
+
+    monkeypatch.setattr(world.plex, "check_fence", refused)
+    starts = world.plex.starts
+    assert world.pull() == "CutoverRefused"
+    assert world.control.standing().phase == "idle"
+    assert world.plex.running
+    assert world.plex.starts == starts
+
+
+def test_permanent_failure_under_the_stop(world: World, story: Story) -> None:
+    """A kubelet that tries for ever has Plex stopped once, not for ever."""
+
+    def breaks() -> None:
+        world.volume_fault = errno.EIO
+
+    story.at("scan", nothing, breaks)
+    assert world.pull() == "StorageError"
+    world.wait(10.0)
+    starts = world.plex.starts
+    for _ in range(5):
+        world.volume_fault = None
+        story.at("scan", nothing, breaks)
+        assert world.pull() == "RepeatedFailure"
+    assert world.plex.starts == starts
+    assert world.plex.running
+    world.volume_fault = None
+    story.at("scan")
+    assert world.pull(Request(retry_failed=True)) == "done"
+    assert is_moved(world)
+
+
+def test_volume_full_under_the_stop(world: World, story: Story) -> None:
+    """The next run can write: it frees what the last one had left half written."""
+    story.at("scan", nothing, lambda: setattr(world, "volume_fault", errno.ENOSPC))
+    assert world.pull() == "NoSpace"
+    world.volume_fault = None
+    world.wait(LEASE)
+    assert world.plex.running
+    assert world.pull(Request(retry_failed=True)) == "done"
+    assert is_moved(world)
+
+
+@pytest.mark.parametrize("was_backed_up", [True, False])
+def test_state_folder_restored_while_plex_is_stopped(
+    world: World,
+    story: Story,
+    was_backed_up: bool,  # noqa: FBT001
+) -> None:
+    """An agent whose record says that nothing is under way starts Plex all the same."""
+    if was_backed_up:
+        world.back_up_state()
+
+    def restored() -> None:
+        world.restore_state()
+        world.puller.is_dead = True
+
+    story.at("verification", restored)
+    assert world.pull() == "killed"
+    assert not world.plex.running
+    world.wait(LEASE + 30)
+    assert world.plex.running
+
+
+@pytest.mark.parametrize("was_backed_up", [True, False])
+def test_state_folder_restored_after_the_commit(
+    world: World,
+    was_backed_up: bool,  # noqa: FBT001
+) -> None:
+    """Plex stays fenced off, also after a boot; an undo knows that there is something to undo."""
+    if was_backed_up:
+        world.back_up_state()
+    assert world.pull() == "done"
+    world.restore_state()
+    world.reboot(5.0)
+    assert not world.plex.running
+    assert world.control.standing().phase == "committed"
+    world.undo()
+    assert world.plex.running
+
+
+def test_package_purged_after_the_move(world: World) -> None:
+    """Plex stays down over boots without the agent; an undo after a new installation starts it."""
+    assert world.pull() == "done"
+    world.purge()
+    world.reboot(5.0)
+    assert not world.plex.running
+    world.start_agent()
+    world.undo()
+    assert world.plex.running
+
+
+def test_record_and_fence_removed_by_hand(world: World) -> None:
+    """An administrator who removes both begins anew; nobody takes that for a restored backup."""
+    world.back_up_state()
+    assert world.pull() == "done"
+    for name in ("cutover.json", "fence"):
+        Path(world.state, name).unlink()
+    world.wait(5.0)
+    assert world.control.standing().phase == "idle"
+    assert not world.is_blocked()
+    world.plex.begin()
+    world.write()
+    world.volume = world.fresh_volume()
+    assert world.pull() == "done"
+    assert is_moved(world)
+    world.restore_state()
+    world.wait(5.0)
+    assert world.control.standing().phase == "committed"
+    assert not world.plex.running
+
+
+def test_record_removed_by_hand_while_plex_is_stopped(world: World, story: Story) -> None:
+    """Plex is started all the same: there is no fence yet that could be missing as well."""
+
+    def removed() -> None:
+        Path(world.state, "cutover.json").unlink()
+        world.puller.is_dead = True
+
+    story.at("verification", removed)
+    assert world.pull() == "killed"
+    assert not world.plex.running
+    world.wait(LEASE + 30)
+    assert world.plex.running

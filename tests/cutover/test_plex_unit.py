@@ -1,0 +1,226 @@
+"""Plex as a unit that systemd or polkit does not let the agent stop, or start."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.fakesystemd import FakeSystemd
+from rig.programs import Agent, Puller, program
+
+from agent.cutover.control import CutoverControl
+from agent.cutover.record import CutoverRecord, Fence
+from agent.cutover.removal import keep_stopped
+from agent.cutover.start_block import lift_start_blocks
+from agent.cutover.state import Cutover
+from agent.plex import service
+from agent.plex.service import SystemdUnit
+from agent.settings import Settings, load_settings
+from shared.errors import CutoverRefused
+from shared.wire.protocol import CutoverRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UNIT = "plexmediaserver.service"
+AGENT = 65534
+REQUEST = CutoverRequest("a" * 32, "pod")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent's user is not root's")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may pass."""
+    with tempfile.TemporaryDirectory(prefix="plexodus-unit-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def state(place: Path) -> Path:
+    """The agent's state folder."""
+    (place / "state").mkdir()
+    return place / "state"
+
+
+@pytest.fixture
+def systemd(place: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
+    """Its programs are the first that are found."""
+    fake = FakeSystemd(place / "systemd")
+    fake.here.mkdir()
+    fake.make(f"ConditionPathExists=!{state}/fence")
+    monkeypatch.setenv("PATH", f"{fake.here}:{os.environ['PATH']}")
+    return fake
+
+
+def control(state: Path, story: list[str]) -> CutoverControl:
+    """What takes the steps; ``story`` has the events."""
+    return CutoverControl(
+        str(state), SystemdUnit(UNIT), lambda event, _: story.append(event), 60, 5, list,
+        lambda _: True,
+    )  # fmt: skip
+
+
+def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) -> None:
+    """A Plex that was not stopped is not started; the refused stop is what is reported."""
+    systemd.refuses()
+    cutover = control(state, [])
+    with pytest.raises(CutoverRefused, match=r"did not stop .*Access denied"):
+        cutover.begin(REQUEST)
+    assert cutover.standing().phase == "idle"
+    assert "did not stop" in cutover.standing().why
+    assert [order.split()[0] for order in systemd.orders] == ["stop"]
+    assert systemd.is_running()
+
+
+def test_first_error_is_reported_when_the_start_fails_too(
+    state: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plex has stopped too late, and cannot be started yet: that is tried again."""
+    monkeypatch.setattr(SystemdUnit, "left", lambda _: ["process 1 (Plex Transcoder)"])
+    systemd.skips()
+    story: list[str] = []
+    cutover = control(state, story)
+    with pytest.raises(CutoverRefused, match="Plex Transcoder"):
+        cutover.begin(REQUEST)
+    assert cutover.standing().phase == "undoing"
+    assert "Plex Transcoder" in cutover.standing().why
+    systemd.skips(now=False)
+    deadline = time.monotonic() + 20
+    while cutover.standing().phase == "undoing":
+        assert time.monotonic() < deadline
+        cutover.tend()
+    assert cutover.standing().phase == "idle"
+    assert systemd.is_running()
+
+
+def test_start_that_systemd_skips(state: Path, systemd: FakeSystemd) -> None:
+    """An order ends well where a condition keeps a unit down; that is not a Plex that runs."""
+    (systemd.here / "active").write_text("inactive\n")
+    systemd.skips()
+    with pytest.raises(CutoverRefused, match="a condition of the unit is not met"):
+        SystemdUnit(UNIT).start()
+    systemd.skips(now=False)
+    SystemdUnit(UNIT).start()
+    assert systemd.is_running()
+
+
+def test_unit_named_without_its_suffix(
+    systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes are looked for by the name that their control group has."""
+    found = {UNIT: ["1 (Plex Transcoder)"]}
+    monkeypatch.setattr(service, "processes_of", lambda unit: found.get(unit, []))
+    assert "process 1 (Plex Transcoder)" in SystemdUnit("plexmediaserver").left()
+
+
+@as_root
+def test_polkit_refuses_the_agents_user(state: Path, systemd: FakeSystemd) -> None:
+    """It is asked as that user, also where root looks; nothing is stopped for the question."""
+    os.chown(state, AGENT, AGENT)
+    fence = str(state / "fence")
+    SystemdUnit(UNIT).check_fence(fence)
+    assert (systemd.here / "asker").read_text() == f"{AGENT}\n"
+    systemd.refuses()
+    with pytest.raises(CutoverRefused, match=r"may not stop plexmediaserver\.service") as refused:
+        SystemdUnit(UNIT).check_fence(fence)
+    assert "polkit" in str(refused.value.hint)
+    assert systemd.orders == []
+
+
+def test_pull_that_could_not_keep_plex_stopped(
+    systemd: FakeSystemd, new_agent: Callable[[Path], Agent], made: Path, target: Path
+) -> None:
+    """17, before a frame is asked for: the library is fit, but the cutover is not possible."""
+    systemd.make("# no fence")
+    agent = new_agent(made)
+    agent.pair()
+    agent.start()
+    done = Puller(target, target.with_name("log"), agent.pairing, cutover=True).pull()
+    assert done.code == 17, done.text
+    assert "nothing would keep plexmediaserver.service from starting" in done.reason()
+    assert not [request for request in agent.requests() if "frames" in request]
+    assert systemd.orders == []
+    assert not (target / "Library").exists()
+
+
+@as_root
+def test_undo_by_root_where_the_agents_user_may_not_start_plex(
+    state: Path, systemd: FakeSystemd
+) -> None:
+    """Root orders the start, and what is written stays the agent's."""
+    record = Cutover("committed", "a" * 32, "pod", was_running=True)
+    CutoverRecord(str(state)).save(record)
+    Fence(str(state)).put_up("pod")
+    (systemd.here / "active").write_text("inactive\n")
+    for path in (state, *state.iterdir()):
+        os.chown(path, AGENT, AGENT)
+    program("plexodus-agent", "undo", "--state", state)
+    assert systemd.orders == ["start by 0"]
+    assert systemd.is_running()
+    assert json.loads((state / "cutover.json").read_text())["phase"] == "idle"
+    assert {path.stat().st_uid for path in state.iterdir()} == {AGENT}
+    assert not (state / "fence").exists()
+
+
+@pytest.mark.parametrize("spaces", ["", " "])
+@pytest.mark.parametrize("name", ["ConditionPathExists", "AssertPathExists"])
+def test_fence_of_an_earlier_version(
+    state: Path, systemd: FakeSystemd, name: str, spaces: str
+) -> None:
+    """A drop-in that somebody wrote with the assertion of before still counts."""
+    systemd.make(f"{name}{spaces}={spaces}!{state}/fence")
+    SystemdUnit(UNIT).check_fence(str(state / "fence"))
+    systemd.make(f"{name}={state}/fence")
+    with pytest.raises(CutoverRefused, match="nothing would keep") as refused:
+        SystemdUnit("plexmediaserver").check_fence(str(state / "fence"))
+    assert refused.value.path == f"/etc/systemd/system/{UNIT}.d/plexodus.conf"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'unit = "my-plex.service"',
+        "unit='my-plex.service'",
+        "\tunit\t=\t'my-plex'",
+        '"unit"="my-plex"',
+    ],
+)
+def test_removed_after_the_move_with_another_unit(tmp_path: Path, line: str) -> None:
+    """The package's removal blocks the unit of the settings, however these are written."""
+    (tmp_path / "agent.toml").write_text(f'{line}\nstate = "{tmp_path}"\n')
+    settings = load_settings(str(tmp_path / "agent.toml"), {})
+    units = tmp_path / "units"
+    assert keep_stopped(settings, str(units)) == []
+    Fence(str(tmp_path)).put_up("pod")
+    path = units / "my-plex.service.d" / "50-plexodus-moved.conf"
+    assert keep_stopped(settings, str(units)) == [str(path)]
+    text = path.read_text()
+    assert "ConditionPathExists=!" in text
+    assert f"rm {path}" in text
+    (path.parent / "other.conf").touch()
+    assert lift_start_blocks(str(units))
+    assert [each.name for each in path.parent.iterdir()] == ["other.conf"]
+    assert not lift_start_blocks(str(units))
+
+
+def test_removed_after_the_move_whose_settings_were_changed_since(tmp_path: Path) -> None:
+    """The unit that was stopped is blocked, too; a fence that is missing does not matter."""
+    record = Cutover("committed", starting=["systemctl", "start", "--", "old.service"])
+    CutoverRecord(str(tmp_path)).save(record)
+    settings = Settings(state=str(tmp_path), unit="new.service")
+    units = tmp_path / "units"
+    keep_stopped(settings, str(units))
+    assert sorted(each.name for each in units.iterdir()) == ["new.service.d", "old.service.d"]
+
+
+def test_removed_where_plex_is_a_container(tmp_path: Path) -> None:
+    """Its command has stopped it for good: there is no unit to block."""
+    CutoverRecord(str(tmp_path)).save(Cutover("committed", starting=["docker", "start", "plex"]))
+    settings = Settings(state=str(tmp_path), stop_command=["x"], start_command=["y"])
+    assert keep_stopped(settings, str(tmp_path / "units")) == []

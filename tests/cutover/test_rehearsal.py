@@ -1,0 +1,233 @@
+"""``pull --rehearse``: a copy to try while Plex serves on, and a move that goes on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.deltas import RACY, frames
+from rig.oracle import rsync_differences, sums_hold
+from rig.plexcommands import SERVER
+from rig.programs import Agent, Puller
+from rig.standin import DATABASE
+from rig.volume import RECEIPT_FILES, cut_at, grow_small, left_of_pull, pull
+
+from shared.program.exit_codes import ExitCode
+from shared.wire.protocol import SNAPSHOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rig.plexcommands import PlexCommands
+
+RECORDS = ("manifest-", "journal-", "digests-")
+
+
+def rows(server: Path) -> int:
+    """How many rows the stand-in has written, of a database that SQLite finds sound."""
+    with closing(sqlite3.connect(f"file:{server / DATABASE}?immutable=1", uri=True)) as database:
+        (found,) = database.execute("SELECT count(*) FROM standin").fetchone()
+        assert database.execute("PRAGMA integrity_check(standin)").fetchone() == ("ok",)
+    return int(found)
+
+
+def receipt(target: Path) -> dict[str, object]:
+    """What is on the volume."""
+    told = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert isinstance(told, dict)
+    return told
+
+
+def test_rehearsed_while_it_writes_then_moved(
+    agent: Agent, puller: Puller, plex: PlexCommands, library: Path
+) -> None:
+    """Plex is never stopped for the copy, which is sound; what was tried on it does not move."""
+    done = puller.pull("--rehearse")
+
+    assert done.code == 0, done.text
+    assert plex.story == ["start"]
+    assert plex.is_running()
+    copy = puller.target / "Library" / SERVER
+    before = rows(copy)
+    assert before > 0
+    assert receipt(puller.target)["rehearsal"] is True
+    assert sums_hold(puller.target)
+    beside = [copy / f"{DATABASE}{end}" for end in ("-wal", "-shm", "-journal")]
+    assert not any(path.exists() for path in beside)
+    assert json.loads(puller.run("status", "--json").stdout)["phase"] == "rehearsed"
+    assert puller.run("verify").returncode == 0
+    asked = len(agent.requests())
+    assert puller.pull("--rehearse").code == 0
+    assert len(agent.requests()) == asked
+
+    try_on(copy)
+    done = puller.pull()
+
+    assert done.code == 0, done.text
+    assert plex.story == ["start", "stop"]
+    assert rsync_differences(library, puller.target / "Library") == []
+    assert sums_hold(puller.target)
+    assert left_of_pull(puller.target) == RECEIPT_FILES
+    assert receipt(puller.target)["rehearsal"] is False
+    assert rows(copy) > before
+
+
+def try_on(server: Path) -> None:
+    """What a Plex that is tried does to its library: rows, a preference, new files, one less."""
+    with closing(sqlite3.connect(server / DATABASE)) as database, database:
+        database.execute("UPDATE standin SET what = 'watched in the new place'")
+    (server / "Preferences.xml").write_text("<Preferences/>")
+    (server / "Metadata" / "tried").write_text("only here")
+    next(path for path in sorted(server.rglob("*.jpg")) if not path.is_symlink()).unlink()
+
+
+def test_only_what_was_tried_is_brought_again(
+    new_agent: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """A move after a rehearsal takes the changed files' frames, not the library once more."""
+    time.sleep(RACY)
+    agent = new_agent(library)
+    agent.pair()
+    agent.start()
+    assert pull(target, agent, "--rehearse").code == 0
+    all_frames, _ = frames(agent)
+    server = target / "Library" / SERVER
+    (server / "Preferences.xml").write_text("<Preferences/>")
+
+    assert pull(target, agent).code == 0
+
+    assert frames(agent)[0] - all_frames <= all_frames // 3
+    assert rsync_differences(library, target / "Library") == []
+
+
+STEPS = {
+    "published": "initpuller.volume.publish.publish.seal",
+    "renamed back": "initpuller.volume.publish.rehearsal.drop_files",
+    "forgotten": "initpuller.volume.publish.rehearsal.save_state",
+}
+
+
+@pytest.mark.parametrize("option", [(), ("--rehearse",)], ids=["move", "rehearse"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_on_the_way_there_and_back(
+    new_agent: Callable[[Path], Agent],
+    library: Path,
+    target: Path,
+    step: str,
+    option: tuple[str, ...],
+) -> None:
+    """Whichever pull comes next, it ends with what it was asked for, and all of that."""
+    agent = new_agent(library)
+    agent.pair()
+    agent.start()
+    if step != "published":
+        assert pull(target, agent, "--rehearse").code == 0
+    with cut_at(STEPS[step]):
+        pull(target, agent, *(("--rehearse",) if step == "published" else ()))
+
+    done = pull(target, agent, *option)
+
+    assert done.code == 0, done.text
+    differences = rsync_differences(library, target / "Library")
+    assert [each for each in differences if not (option and ".db" in each)] == []
+    assert sums_hold(target)
+    assert receipt(target)["rehearsal"] is bool(option)
+    records = left_of_pull(target) - RECEIPT_FILES
+    assert all(each.startswith((*RECORDS, "state.json")) for each in records), records
+    assert bool(records) is bool(option)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
+def test_no_room_for_the_copies(
+    new_agent: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """Said before anything is copied or brought: how much, and where; then there is room."""
+    agent = new_agent(library)
+    mount = ["mount", "-t", "tmpfs", "plexodus-test", str(agent.state), "-o"]
+    agent.state.mkdir()
+    subprocess.run([*mount, "size=48m,mode=700"], check=True)
+    try:
+        agent.pair()
+        agent.start()
+        refused = pull(target, agent, "--rehearse")
+        assert refused.code == ExitCode.STORAGE, refused.text
+        assert "copies of the databases need" in refused.reason()
+        assert not list((agent.state / "snapshots").iterdir())
+        assert agent.frames_asked() == []
+        subprocess.run([*mount, "remount,size=200m,mode=700"], check=True)
+        done = pull(target, agent, "--rehearse")
+        assert done.code == 0, done.text
+    finally:
+        agent.kill()
+        subprocess.run(["umount", agent.state], check=True)
+
+
+def test_copies_go_with_the_next_scan(
+    new_agent: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """The state folder does not fill with databases."""
+    agent = new_agent(library)
+    agent.pair()
+    agent.start()
+    assert pull(target, agent, "--rehearse").code == 0
+    assert len(list((agent.state / "snapshots").glob("*/databases/*"))) >= 2
+
+    assert pull(target, agent).code == 0
+
+    assert not list((agent.state / "snapshots").glob("*/databases"))
+
+
+def test_nothing_but_one_of_the_two(target: Path, tmp_path: Path) -> None:
+    """``--rehearse`` and ``--until ready`` are told apart."""
+    done = Puller(target, tmp_path / "log", "").pull("--rehearse", "--until", "ready")
+    assert done.code == ExitCode.CONFIGURATION
+    assert "--until ready" in done.text
+
+
+def test_damage_to_what_is_kept_is_mended_while_plex_runs(
+    puller: Puller, plex: PlexCommands, library: Path
+) -> None:
+    """A live pass compares what it keeps: damage costs no second stop of Plex."""
+    time.sleep(RACY)
+    assert puller.pull("--until", "ready").code == 0
+    staged = puller.target / ".plexodus" / "staging" / "Library" / SERVER
+    damaged = next(path for path in sorted(staged.rglob("*.jpg")) if not path.is_symlink())
+    times = damaged.stat()
+    damaged.write_bytes(bytes(times.st_size))
+    os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    done = puller.pull()
+
+    assert done.code == 0, done.text
+    assert plex.story == ["start", "stop"]
+    assert damaged.name in done.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+def test_rehearsed_again_and_nothing_has_changed(
+    new_agent: Callable[[Path], Agent], tmp_path: Path
+) -> None:
+    """A scan that sees the same, without a database, has the same name; it is served again."""
+    agent = new_agent(grow_small(tmp_path / "plain" / "Library"))
+    agent.pair()
+    agent.start()
+    first = _rehearsal(agent)
+    agent.scan()
+    with pytest.raises(AssertionError, match="no-such-snapshot"):
+        agent.get(f"{SNAPSHOTS}/{first}/SHA256SUMS")
+    again = _rehearsal(agent)
+    assert again == first
+    assert agent.get(f"{SNAPSHOTS}/{again}/SHA256SUMS")
+
+
+def _rehearsal(agent: Agent) -> str:
+    """The name of a new snapshot."""
+    answer = json.loads(agent.ask("POST", SNAPSHOTS, b'{"kind":"rehearsal"}'))
+    return str(answer["id"])

@@ -1,0 +1,55 @@
+"""The agent dies under a running puller: the same run goes on when it is back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.faultproxy import FaultProxy
+from rig.oracle import rsync_differences
+from rig.programs import Puller
+
+from shared.program.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+JOBS = 2
+RATE = 10e6
+
+
+def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: Path) -> None:
+    """SIGKILL three times: each costs the frames under way, and no snapshot has to be made anew."""
+    target = tmp_path / "config"
+    target.mkdir()
+    with FaultProxy(agent.port, RATE) as proxy:
+        puller = Puller(target, tmp_path / "puller.log", agent.pair(proxy.port))
+        process = puller.begin("--jobs", str(JOBS))
+        for reached in (2, 5, 8):
+            while len(agent.frames_asked()) < reached:
+                assert process.poll() is None, puller.log.read_text()
+                time.sleep(0.01)
+            agent.kill()
+            agent.start()
+        done = puller.finished(process)
+
+    assert done.code == ExitCode.OK, done.text
+    asked = agent.frames_asked()
+    assert len(asked) - len(set(asked)) <= 3 * (JOBS + 1)
+    assert agent.requests().count("POST /v1/snapshots") == 1
+    assert rsync_differences(library, target / "Library") == []
+
+
+@pytest.mark.long
+def test_agent_gone_for_good(agent: Agent, puller: Puller) -> None:
+    """The puller tries for a while and exits with 11, saying where it looked."""
+    agent.kill()
+
+    done = puller.pull()
+
+    assert done.code == ExitCode.UNREACHABLE
+    assert str(agent.port) in done.reason()
+    assert not (puller.target / "Library").exists()

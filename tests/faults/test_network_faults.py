@@ -1,0 +1,245 @@
+"""Faults by connection, in handshake, head and body; refusals; tokens that change meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.faultproxy import Cut, FaultProxy, Flip, Stall
+from rig.oracle import rsync_differences
+from rig.programs import Puller
+
+from initpuller.agent_client.retry import Retrier
+from initpuller.pull.options import PullOptions
+from initpuller.pull.recipe import pull
+from initpuller.report.progress import PullProgress
+from initpuller.volume.decision import OnExisting
+from initpuller.volume.ownership import choose_ownership
+from shared.errors import AgentUnreachable, AuthenticationError
+from shared.program.exit_codes import ExitCode, exit_code_for
+from shared.wire.pairing import new_token, parse_pairing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from rig.faultproxy import Fault
+    from rig.programs import Agent
+
+FRAME = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def proxy(agent: Agent) -> Iterator[FaultProxy]:
+    """A way to the agent, sound until told otherwise."""
+    with FaultProxy(agent.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[PullOptions]:
+    """A pull through that proxy, with short pauses."""
+    target = tmp_path / "config"
+    target.mkdir()
+    yield PullOptions(
+        pairing=replace(parse_pairing(agent.pairing), port=proxy.port),
+        target=str(target),
+        cutover=False,
+        ownership=choose_ownership(None),
+        exclude=[],
+        jobs=3,
+        on_existing=OnExisting.FAIL,
+        retrier=Retrier((0.01,) * 12),
+        idle=20,
+    )
+    proxy.cut_all()
+    await asyncio.sleep(0.2)  # asyncio drops connections whose TLS nobody ended, given its turn
+
+
+async def test_every_kind_of_damage_in_one_pull(
+    proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
+) -> None:
+    """Connections cut and bits flipped in handshake, head and body, one after another."""
+    places = random.Random(4)  # noqa: S311 - the same places each time
+    handshake: list[Fault] = [Cut(0), Flip(3), Cut(150), Flip(700), Cut(1_000)]
+    bodies: list[Fault] = []
+    for _ in range(6):
+        bodies += [Cut(places.randrange(2_000, FRAME)), Flip(places.randrange(2_000, FRAME))]
+    proxy.plan(*handshake, *bodies)
+
+    await pull(options, PullProgress())
+
+    assert set(handshake) <= set(proxy.happened)
+    assert len([fault for fault in proxy.happened if fault in bodies]) >= 6
+    assert rsync_differences(library, tmp_path / "config" / "Library") == []
+
+
+async def test_connections_stalled_in_handshake_head_and_body(
+    agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
+) -> None:
+    """The idle watchdog gives each up; what was under way is all that comes again."""
+    stalls = [Stall(1_700), Stall(3 * FRAME // 2), Stall(FRAME), Stall(FRAME // 2)]
+    proxy.plan(stalls[0], Stall(2**40), *stalls[1:])  # the second is not one for frames
+
+    await pull(replace(options, idle=1.5), PullProgress())
+
+    assert set(proxy.happened) >= {*stalls}
+    asked = agent.frames_asked()
+    assert 0 < len(asked) - len(set(asked)) <= len(proxy.happened)
+    assert rsync_differences(library, tmp_path / "config" / "Library") == []
+
+
+async def test_one_slow_but_steady_frame_outlasts_the_idle_time(
+    new_agent: Callable[[Path], Agent], options: PullOptions, tmp_path: Path
+) -> None:
+    """A single answer of many times the idle time is not given up, as long as bytes come."""
+    small = tmp_path / "other" / "Library"
+    small.mkdir(parents=True)
+    (small / "one").write_bytes(random.Random(6).randbytes(FRAME))  # noqa: S311 - no secret
+    agent = new_agent(small)
+    agent.pair()
+    agent.start()
+    with FaultProxy(agent.port, rate=FRAME / 3) as proxy:
+        pairing = replace(parse_pairing(agent.pairing), port=proxy.port)
+        started = time.monotonic()
+
+        await pull(replace(options, pairing=pairing, idle=0.6), PullProgress())
+
+        assert time.monotonic() - started > 3
+    assert sorted(agent.frames_asked()) == [0, 1]
+    assert rsync_differences(small, tmp_path / "config" / "Library") == []
+
+
+async def test_network_gone_for_a_while(
+    agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
+) -> None:
+    """All connections cut and new ones refused: the same run goes on when they are accepted."""
+    proxy.rate = 30e6
+    running = asyncio.create_task(
+        pull(replace(options, retrier=Retrier((0.1,) * 100)), PullProgress())
+    )
+    while len(agent.frames_asked()) < 5:
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port))
+    await asyncio.sleep(0.5)  # the length of the outage
+    assert not running.done()
+    passed = proxy.bytes_passed
+    proxy.accept_again()
+    await running
+
+    assert proxy.bytes_passed > passed
+    assert rsync_differences(library, tmp_path / "config" / "Library") == []
+
+
+async def test_no_handshake_ever_succeeds(
+    proxy: FaultProxy, options: PullOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut, stalled or refused for good: exit 11, soon, and nothing is made of the library."""
+    monkeypatch.setattr("initpuller.agent_client.client.CONNECT_SECONDS", 0.5)
+    impatient = replace(options, idle=0.5, retrier=Retrier((0.01,)))
+    for damage in (Cut(0), Cut(400), Stall(0), Stall(400), None):
+        proxy.always(damage)
+        if damage is None:
+            proxy.refuse()
+        started = time.monotonic()
+
+        with pytest.raises(AgentUnreachable) as caught:
+            await pull(impatient, PullProgress())
+
+        assert time.monotonic() - started < 10
+        assert (
+            damage is None or 2 <= proxy.happened.count(damage) <= 5
+        )  # the preflight goes beside the scan
+        assert exit_code_for(caught.value) is ExitCode.UNREACHABLE
+        assert str(proxy.port) in str(caught.value)
+        assert {path.name for path in (tmp_path / "config").iterdir()} == {".plexodus"}
+        assert not (tmp_path / "config" / ".plexodus" / "staging").exists()
+
+
+async def test_another_machine_at_the_same_address_midway(
+    agent: Agent,
+    new_agent: Callable[[Path], Agent],
+    proxy: FaultProxy,
+    options: PullOptions,
+    library: Path,
+    tmp_path: Path,
+) -> None:
+    """A certificate that is not the paired one ends the run at once; it never sees the token."""
+    impostor = new_agent(library)
+    impostor.pair()
+    impostor.start()
+    proxy.rate = 30e6
+    running = asyncio.create_task(pull(options, PullProgress()))
+    while len(agent.frames_asked()) < 5:
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    proxy.agent_port = impostor.port
+    proxy.cut_all()
+
+    with pytest.raises(AuthenticationError, match="certificate") as caught:
+        await running
+
+    assert exit_code_for(caught.value) is ExitCode.AUTHENTICATION
+    assert impostor.requests() == []
+    assert not (tmp_path / "config" / "Library").exists()
+
+
+async def test_token_replaced_midway(
+    agent: Agent, proxy: FaultProxy, options: PullOptions, tmp_path: Path
+) -> None:
+    """The old token stops at once, in both spellings; the new one works, with no restart."""
+    proxy.rate = 30e6
+    running = asyncio.create_task(pull(options, PullProgress()))
+    while len(agent.frames_asked()) < 5:
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    old = parse_pairing(agent.pairing)
+    proxy.rate = 4e6  # the pull must not end before the new token is there
+    new = parse_pairing(await asyncio.to_thread(agent.pair))
+    proxy.rate = None
+
+    with pytest.raises(AuthenticationError, match="token") as caught:
+        await running
+
+    assert exit_code_for(caught.value) is ExitCode.AUTHENTICATION
+    assert not (tmp_path / "config" / "Library").exists()
+    answers = [_status(agent.port, token) for token in (old.token, new.token, new_token(), "")]
+    assert answers == [(401, 401), (404, 404), (401, 401), (401, 401)]
+
+    never_paired = str(replace(new, token=new_token()))
+    puller = Puller(tmp_path / "config", tmp_path / "puller.log", never_paired)
+    refused = puller.pull()
+    puller.pairing = str(new)
+    accepted = puller.pull()
+
+    assert refused.code == ExitCode.AUTHENTICATION
+    assert accepted.code == ExitCode.OK, accepted.text
+
+
+def _status(port: int, token: str) -> tuple[int, int]:
+    """What an unknown snapshot's state is answered with, by Bearer and by Basic."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    basic = base64.b64encode(f"plexodus:{token}".encode()).decode()
+    codes = []
+    for value in (f"Bearer {token}", f"Basic {basic}"):
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{port}/v1/snapshots/{'0' * 64}", headers={"Authorization": value}
+        )
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.urlopen(request, context=context, timeout=20)  # noqa: S310
+        answer.value.close()
+        codes.append(answer.value.code)
+    return codes[0], codes[1]

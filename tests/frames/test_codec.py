@@ -1,0 +1,120 @@
+"""One frame, encoded and decoded: always the same bytes, and never more memory than planned."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rig.bombs import zstd_bomb
+
+from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge, PlexodusError
+from shared.frames.codec import Encoding, decode, encode, max_encoded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENCODINGS = st.sampled_from(Encoding)
+PACKERS = {Encoding.GZIP: "gzip", Encoding.ZSTD: "zstd"}
+
+
+@given(st.binary(min_size=1, max_size=5000), ENCODINGS)
+def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> None:
+    """What was encoded comes back, from bytes that are the same each time and not too many."""
+    encoded = bytes(encode(tar, encoding))
+
+    assert bytes(encode(bytearray(tar), encoding)) == encoded
+    assert len(encoded) <= max_encoded(len(tar))
+    assert bytes(decode(encoded, encoding, len(tar))) == tar
+
+
+@given(st.binary(min_size=2, max_size=500), ENCODINGS, st.integers(-300, 300).filter(bool))
+def test_planned_size_is_another(tar: bytes, encoding: Encoding, off: int) -> None:
+    """Neither more nor less than planned is taken."""
+    planned = max(1, len(tar) + off)
+    if planned == len(tar):
+        return
+    kind = FrameTooLarge if planned < len(tar) else FrameSizeWrong
+    with pytest.raises(kind):
+        decode(encode(tar, encoding), encoding, planned)
+
+
+@given(st.binary(max_size=300), st.sampled_from([Encoding.GZIP, Encoding.ZSTD]))
+def test_garbage_instead_of_a_frame(garbage: bytes, encoding: Encoding) -> None:
+    """Whatever arrives, it ends in an error of ours."""
+    with pytest.raises(PlexodusError):
+        decode(garbage, encoding, 1000)
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_something_follows_the_frame(encoding: Encoding) -> None:
+    """Trailing bytes, another frame among them, are refused."""
+    encoded = bytes(encode(b"frame" * 100, encoding))
+    for more in (b"x", b"\0" * 600, encoded):
+        with pytest.raises(FrameTooLarge):
+            decode(encoded + more, encoding, 500)
+    with pytest.raises((FrameDamaged, FrameSizeWrong)):
+        decode(encoded[:-12], encoding, 500)
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_all_frames_are_one_archive(encoding: Encoding, tmp_path: Path) -> None:
+    """The system's own program finds the concatenation whole, and all of the content in it."""
+    noise = random.Random(5).randbytes(300_000)  # noqa: S311 - no secret
+    parts = [b"first" * 10_000, noise, bytes(100_000), bytes(range(256)) * 50]
+    path = tmp_path / "archive"
+    path.write_bytes(b"".join(bytes(encode(part, encoding)) for part in parts))
+
+    program = PACKERS[encoding]
+    with path.open("rb") as archive:
+        subprocess.run([program, "-t"], stdin=archive, check=True, capture_output=True)
+    with path.open("rb") as archive:
+        done = subprocess.run([program, "-dc"], stdin=archive, check=True, capture_output=True)
+    assert done.stdout == b"".join(parts)
+
+
+_DECODE = """
+import resource, sys
+from shared.frames.codec import Encoding, decode
+from shared.errors import PlexodusError
+size = 1 << 20
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    suffix = path.split("-", 1)[1]
+    with open(path, "rb") as file:
+        encoded = file.read()
+    try:
+        decode(encoded, Encoding(suffix), size)
+    except PlexodusError as error:
+        print(type(error).__name__)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_bombs_take_no_memory(tmp_path: Path) -> None:
+    """A GiB that says so, says nothing, says one MiB; and 64 MiB of gzip: none is ever held."""
+    gib = 1 << 30
+    bombs = {
+        "1-tar.zst": zstd_bomb(gib, gib),
+        "2-tar.zst": zstd_bomb(gib, None),
+        "3-tar.zst": zstd_bomb(gib, 1 << 20),
+        "4-tar.gz": gzip.compress(bytes(1 << 26), 1),
+    }
+    for name, bomb in bombs.items():
+        (tmp_path / name).write_bytes(bomb)
+
+    done = subprocess.run(
+        [sys.executable, "-c", _DECODE, *sorted(bombs)],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    *kinds, kilobytes = done.stdout.split()
+    assert kinds == ["FrameTooLarge", "FrameTooLarge", "FrameDamaged", "FrameTooLarge"]
+    assert int(kilobytes) < 24 * 1024

@@ -1,0 +1,177 @@
+"""The index of an archive outlives the agent; what cannot be trusted in it is learnt anew."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rig.hostileagent import entry, folder
+
+from agent.frames import index as frame_index
+from agent.frames.index import FrameIndex, Stretch
+from shared.digest import sha256
+from shared.frames.codec import Encoding, fingerprint
+from shared.frames.plan import FRAME, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PLAN = plan([folder(b"Library"), entry(b"Library/a", size=5 * FRAME + 1)])
+FRAMES = len(PLAN)
+ENCODED = [bytes([number]) * (100 + number) for number in range(FRAMES)]
+WHOLE = b"".join(ENCODED)
+
+
+@pytest.fixture
+def reopened(tmp_path: Path) -> Callable[[], FrameIndex]:
+    """The index as the next start of the agent finds it."""
+    return lambda: FrameIndex(str(tmp_path / "index"), PLAN, Encoding.GZIP)
+
+
+def put(index: FrameIndex, *numbers: int) -> None:
+    """Frames as they are always encoded."""
+    for number in numbers:
+        assert index.put(number, len(ENCODED[number]), sha256(ENCODED[number]))
+
+
+def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) -> None:
+    """Each frame, put in any order, and the size once all are there."""
+    known: set[int] = set()
+    for number in (4, 0, 6, 2, 1, 5, 3):
+        put(reopened(), number)
+        known.add(number)
+        index = reopened()
+        assert set(index.missing()) == set(range(FRAMES)) - known
+        assert index.size == (len(WHOLE) if len(known) == FRAMES else None)
+
+
+def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> None:
+    """What was put through another one is no less known when it is put again."""
+    one, other = reopened(), reopened()
+    put(one, *range(FRAMES))
+    put(other, *range(FRAMES))
+    assert list(other.missing()) == []
+    assert other.size == len(WHOLE)
+
+
+def test_frame_that_is_another_is_refused(reopened: Callable[[], FrameIndex]) -> None:
+    """Other bytes, or more of them: False, also after reopening; the first ones stay known."""
+    put(reopened(), 3)
+    index = reopened()
+    assert not index.put(3, len(ENCODED[3]), sha256(b"other"))
+    assert not index.put(3, len(ENCODED[3]) + 1, sha256(ENCODED[3]))
+    put(reopened(), 3)
+
+
+def test_digest_of_the_whole(reopened: Callable[[], FrameIndex]) -> None:
+    """Known when the last frame was added in order; frames out of order or twice change nothing."""
+    index = reopened()
+    for number in (1, 0, 0, 3, 1, 2, 6, 3, 4, 5):
+        index.add_to_whole(number, ENCODED[number])
+        assert index.digest is None
+    assert reopened().digest is None
+    assert reopened().hashed == 0
+    index.add_to_whole(6, ENCODED[6])
+    assert index.digest == hashlib.sha256(WHOLE).digest()
+    assert reopened().digest == index.digest
+
+
+def test_disk_that_refuses_the_digest_for_a_while(
+    reopened: Callable[[], FrameIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last frame can be added again when the disk takes it, and the digest is right."""
+    index = reopened()
+    for number in range(FRAMES - 1):
+        index.add_to_whole(number, ENCODED[number])
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.pwrite", refuse)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                index.add_to_whole(index.hashed, ENCODED[-1])
+            assert index.digest is None
+    index.add_to_whole(index.hashed, ENCODED[-1])
+    assert index.digest == hashlib.sha256(WHOLE).digest()
+
+
+@pytest.mark.parametrize("damage", ["encoder", "torn", "short", "long", "empty", "gone", "zeros"])
+def test_file_that_cannot_be_trusted(
+    reopened: Callable[[], FrameIndex], tmp_path: Path, damage: str
+) -> None:
+    """Another encoder's, torn, too long: begun anew; other bytes are then no contradiction."""
+    index = reopened()
+    put(index, *range(FRAMES))
+    for number in range(FRAMES):
+        index.add_to_whole(number, ENCODED[number])
+    file = tmp_path / "index"
+    content = file.read_bytes()
+    assert len(content) == 64 * (FRAMES + 2)
+    if damage == "gone":
+        file.unlink()
+    elif damage != "encoder":
+        damaged = {
+            "torn": content[:-1],
+            "short": content[:-64],
+            "long": content + bytes(64),
+            "empty": b"",
+            "zeros": bytes(len(content)),
+        }
+        file.write_bytes(damaged[damage])
+    encoder = b"x" * 32 if damage == "encoder" else fingerprint(Encoding.GZIP)
+    with patch.object(frame_index, "fingerprint", return_value=encoder):
+        index = reopened()
+    assert list(index.missing()) == list(range(FRAMES))
+    assert (index.size, index.digest) == (None, None)
+    assert index.put(0, 7, sha256(b"another"))
+
+
+def test_tar_is_arithmetic(tmp_path: Path) -> None:
+    """The size is known before anything is put; a frame's bytes are remembered all the same."""
+    index = FrameIndex(str(tmp_path / "index"), PLAN, Encoding.TAR)
+    assert index.size == sum(frame.size for frame in PLAN)
+    assert list(index.missing()) == []
+    assert index.put(0, PLAN[0].size, sha256(b"a"))
+    assert not FrameIndex(str(tmp_path / "index"), PLAN, Encoding.TAR).put(
+        0, PLAN[0].size, sha256(b"b")
+    )
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_disk_is_not_waited_for_at_every_frame(
+    tmp_path: Path, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames are made durable together; at the end once more, in each encoding."""
+    synced: list[Any] = []
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    index = FrameIndex(str(tmp_path / "index"), PLAN, encoding)
+    put(index, *range(FRAMES))
+    assert len(synced) <= 1
+
+
+@given(st.data())
+def test_every_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """A stretch is exactly the bytes of its part, by one who has the whole in one piece."""
+    index = FrameIndex(str(tmp_path_factory.mktemp("index") / "index"), PLAN, Encoding.ZSTD)
+    assert index.stretch(None) == Stretch(0, 0, FRAMES - 1, None)
+    with pytest.raises(LookupError):
+        index.stretch(range(1))
+    put(index, *range(FRAMES))
+    edges = [sum(map(len, ENCODED[:number])) for number in range(FRAMES + 1)]
+    places = st.one_of(st.integers(0, len(WHOLE)), st.sampled_from(edges))
+    start, stop = sorted((data.draw(places), data.draw(places)))
+    if start == stop:
+        return
+    found = index.stretch(range(start, stop))
+    assert found.stop is not None
+    pieces = [*ENCODED[found.first : found.last], ENCODED[found.last][: found.stop]]
+    assert b"".join(pieces)[found.skip :] == WHOLE[start:stop]
+    assert 0 <= found.skip < len(ENCODED[found.first])
+    assert 0 < found.stop <= len(ENCODED[found.last])

@@ -1,0 +1,81 @@
+"""Pieces of a block: only what has changed is sent, and nothing but the right block comes of it."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rig.hostileagent import Offer, Reply, entry, folder, offer_tree, refused
+
+from shared import errors
+from shared.frames.pieces import PIECE, changed_pieces, format_pieces, places
+from shared.frames.plan import FRAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_lengths = st.integers(0, 5 * PIECE) | st.sampled_from([0, 1, PIECE, PIECE + 1, FRAME])
+
+
+def patched(old: bytes, new: bytes) -> tuple[bytes, int]:
+    """What the holder of ``old`` makes of what is sent to it, and how much that was."""
+    found = changed_pieces(new, format_pieces(old))
+    assert found is not None
+    bitmap, sent = found
+    where = places(bitmap, len(new))
+    assert where is not None
+    made, position = bytearray(old[: len(new)].ljust(len(new), b"\0")), 0
+    for offset, length in where:
+        made[offset : offset + length] = sent[position : position + length]
+        position += length
+    assert position == len(sent)
+    return bytes(made), len(sent)
+
+
+@settings(deadline=None)
+@given(_lengths, _lengths, st.lists(st.integers(0, FRAME), max_size=8), st.integers(0, 99))
+def test_block_is_renewed(before: int, after: int, written: list[int], seed: int) -> None:
+    """Whatever was written where, and however its length has changed."""
+    old = random.Random(seed).randbytes(before)  # noqa: S311 - reproducible
+    new = bytearray(old[:after].ljust(after, b"n"))
+    for place in written:
+        if after:
+            new[place % after] ^= 0xFF
+    assert patched(old, bytes(new))[0] == bytes(new)
+
+
+def test_one_page_costs_one_piece() -> None:
+    """Of a block of 128 pieces."""
+    old = random.Random(1).randbytes(FRAME)  # noqa: S311 - reproducible
+    new = bytearray(old)
+    new[77 * 4096] ^= 1
+    assert patched(old, bytes(new)) == (bytes(new), PIECE)
+    assert patched(old, old) == (old, 0)
+
+
+@pytest.mark.parametrize("known", ["", "x", "AAAA", "A" * 20_000, "\xff", "=" * 8])
+def test_what_is_no_list_of_digests(known: str) -> None:
+    """Is no reason to fail: the whole is sent, or all of it as changed."""
+    found = changed_pieces(b"content", known)
+    assert found is None or found[1] == b"content"
+
+
+@pytest.mark.parametrize("bitmap", ["", "00", "zz" * 16, "ff" * 16, "00" * 15 + "80", "00" * 17])
+def test_what_is_no_bitmap(bitmap: str) -> None:
+    """Of a block of two pieces."""
+    assert places(bitmap, PIECE + 1) is None
+
+
+async def test_pieces_that_nobody_asked_for(tmp_path: Path) -> None:
+    """An agent that sends a part for the whole is refused."""
+    large = entry(b"Library/large", size=FRAME + 1)
+    offer: Offer = offer_tree([folder(b"Library"), large])
+    for replies in offer.frames:
+        replies[:] = [
+            Reply(each.body, headers=each.headers | {"Plexodus-Changed-Pieces": "00" * 16})
+            for each in replies
+        ]
+    await refused(tmp_path, offer, errors.ProtocolViolation)

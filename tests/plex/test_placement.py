@@ -1,0 +1,400 @@
+"""A cutover is refused unless Plex finds its files on the volume, and whatever can be is placed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+from rig.mounts import NEEDS_ROOT, mounted
+from rig.oracle import rsync_differences, sums_hold
+from rig.plexcommands import only_plex
+from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
+
+from agent.__main__ import main as agent_main
+from agent.placement import check_artwork, check_library, check_links
+from initpuller.volume.foreign_library import is_skeleton
+from shared.checks import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+SUPPORT, PLEX = "Application Support", "Plex Media Server"
+SERVER = f"{SUPPORT}/{PLEX}"
+DATABASES = f"{SERVER}/Plug-in Support/Databases"
+DATABASE = f"{DATABASES}/com.plexapp.plugins.library.db"
+CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
+
+
+@pytest.fixture
+def library(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, of this test's own."""
+    return shutil.copytree(made, tmp_path / "vm" / "Library", symlinks=True)
+
+
+@pytest.fixture
+def serve(new_agent: Callable[[Path], Agent], tmp_path: Path) -> Callable[[Path], Agent]:
+    """Starts an agent for a folder; there is a Plex that it can stop."""
+
+    def start(library: Path) -> Agent:
+        (agent := new_agent(library)).pair()
+        agent.settings = tmp_path / "agent.toml"
+        agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
+        agent.start()
+        return agent
+
+    return start
+
+
+def move(target: Path, agent: Agent, *options: str) -> Ended:
+    """A pull with a cutover, to its end."""
+    with only_plex():
+        return pull(target, agent, *options, **CUTOVER)
+
+
+def ask(target: Path, agent: Agent, *options: str) -> Ended:
+    """The same where it ends before Plex is stopped, so other tests may have a Plex at work."""
+    return pull(target, agent, *options, **CUTOVER)
+
+
+def agent_preflight(library: Path) -> Ended:
+    """``plexodus-agent preflight``."""
+    return run_main(agent_main, "preflight", "--library", library)
+
+
+def refused(done: Ended, agent: Agent, target: Path) -> str:
+    """The reason why a pull was refused before Plex was stopped and anything was fetched."""
+    assert done.code == 12, done.text
+    assert not [each for each in agent.requests() if "POST /v1/cutover" in each or "frames" in each]
+    assert not (target / "Library").exists()
+    return done.reason()
+
+
+def arrived(target: Path, server: Path) -> None:
+    """Plex's own folder is where Plex's image looks for it, byte for byte."""
+    assert rsync_differences(server, target / "Library" / SERVER) == []
+    assert sums_hold(target)
+    assert run_puller("verify", "--target", target).code == 0
+
+
+def move_away(path: Path, where: Path, *, relative: bool = False) -> None:
+    """Have a symlink in the place of ``path``, which is at ``where`` then."""
+    path.rename(where)
+    path.symlink_to(os.path.relpath(where, path.parent) if relative else where)
+
+
+NEEDED = (
+    SUPPORT,
+    SERVER,
+    f"{SERVER}/Plug-in Support",
+    DATABASES,
+    DATABASE,
+    f"{SERVER}/Preferences.xml",
+    f"{SERVER}/Metadata",
+    f"{SERVER}/Media",
+)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_symlink_to_what_plex_needs_is_refused(
+    serve: Callable[[Path], Agent], library: Path, target: Path, name: str
+) -> None:
+    """The link, its target and what to do are named, by preflight and by pull."""
+    where = library.parent / "elsewhere"
+    move_away(library / name, where, relative=NEEDED.index(name) % 2 == 1)
+    agent = serve(library)
+    reason = refused(ask(target, agent), agent, target)
+    assert str(library / name) in reason
+    assert "elsewhere" in reason
+    assert "replace the symlink" in reason
+    looked = agent_preflight(library)
+    assert looked.code == 12
+    assert "is a symlink to" in " ".join(looked.out.split())
+
+
+@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("leads", ["itself", "nowhere", "chain", "inside"])
+def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, leads: str) -> None:
+    """Dangling, a loop, through another symlink, and to another name in the library."""
+    path = library / name
+    where = path.with_name("other") if leads == "inside" else library.parent / "other"
+    path.rename(where)
+    if leads == "chain":
+        (library.parent / "between").symlink_to(where)
+        where = library.parent / "between"
+    path.symlink_to({"itself": path.name, "nowhere": "/no/such/place"}.get(leads, where))
+    checks = [check_links(str(library)), *check_artwork(str(library / SERVER))]
+    assert [each for each in checks if f"{path} is a symlink to" in each.found]
+    assert Outcome.FAILURE in {each.outcome for each in checks}
+
+
+async def _nothing(*_: object) -> None:
+    """A preflight that has found nothing."""
+
+
+@pytest.mark.parametrize("name", [DATABASES, f"{SERVER}/Metadata"])
+def test_symlink_that_came_after_the_preflight_is_refused(
+    serve: Callable[[Path], Agent], library: Path, target: Path, name: str
+) -> None:
+    """What counts is the snapshot itself."""
+    move_away(library / name, library.parent / "elsewhere")
+    agent = serve(library)
+    with patch("initpuller.pull.passes.Passes._preflight", _nothing):
+        assert name in refused(ask(target, agent), agent, target)
+
+
+def test_excluded_database_is_refused(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """A pattern that leaves out what Plex needs would make a new server of it."""
+    agent = serve(library)
+    reason = refused(ask(target, agent, "--exclude", "*.library.db"), agent, target)
+    assert "com.plexapp.plugins.library.db" in reason
+
+
+def test_links_out_of_the_library_are_told(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """They move as they are, with a warning that counts them; links within it say nothing."""
+    (library / SERVER / "Cache" / "far").symlink_to("/mnt/nas")
+    (library / SERVER / "Cache" / "up").symlink_to("../../../../other")
+    agent = serve(library)
+    done = move(target, agent)
+    assert done.code == 0, done.text
+    [told] = [line for line in done.log if line["event"].startswith("symlinks that lead out")]
+    assert told["count"] == 2
+    assert f"Library/{SERVER}/Cache/far -> /mnt/nas" in told["examples"]
+    arrived(target, library / SERVER)
+
+
+def test_folder_of_metadata_that_is_a_symlink(library: Path) -> None:
+    """One of its folders on another disk is as bad as all of it."""
+    move_away(library / SERVER / "Metadata" / "Movies", library.parent / "Movies")
+    metadata, media = check_artwork(str(library / SERVER))
+    assert metadata.outcome is Outcome.FAILURE
+    assert "Metadata/Movies is a symlink" in metadata.found
+    assert media.outcome is Outcome.PASS
+
+
+def test_empty_metadata_beside_a_full_database(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """Refused with the number of items; ``--exclude`` says that it is meant."""
+    for name in ("Metadata", "Media"):
+        shutil.rmtree(library / SERVER / name)
+        (library / SERVER / name / "localhost").mkdir(parents=True)
+    agent = serve(library)
+    reason = refused(ask(target, agent), agent, target)
+    assert "Metadata has no files, but the database has" in reason
+    assert "--exclude Media" in reason
+    assert refused(ask(target, agent, "--exclude", "Media"), agent, target).count("Metadata has")
+    done = move(target, agent, "--exclude", "Media", "--exclude", "Metadata")
+    assert done.code == 0, done.text
+    assert not (target / "Library" / SERVER / "Metadata").exists()
+
+
+def test_server_without_items_has_no_artwork(library: Path) -> None:
+    """A server that nobody has filled is sound."""
+    shutil.rmtree(library / SERVER / "Metadata")
+    assert check_artwork(str(library / SERVER))[0].outcome is Outcome.FAILURE
+    with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
+        for (trigger,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            database.execute(f'DROP TRIGGER "{trigger}"')
+        database.create_collation("icu_root", lambda one, other: (one > other) - (one < other))
+        database.execute("DELETE FROM metadata_items")
+    assert {each.outcome for each in check_artwork(str(library / SERVER))} == {Outcome.PASS}
+
+
+def test_library_that_is_a_symlink_keeps_its_name(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """It arrives as what it was given, not as what the symlink leads to; and so does a delta."""
+    move_away(library, library.with_name("plexlib"))
+    agent = serve(library)
+    assert pull(target, agent, "--until", "ready").code == 0
+    (library / SERVER / "Cache" / "new").write_text("since then")
+    done = move(target, agent)
+    assert done.code == 0, done.text
+    arrived(target, library.with_name("plexlib") / SERVER)
+    assert sorted(path.name for path in target.iterdir()) == [".plexodus", "Library"]
+
+
+@pytest.fixture
+def own_folder(library: Path) -> Path:
+    """Plex's own folder, in none of the folders that Plex's image expects it in."""
+    where = library.parent / "data" / PLEX
+    where.parent.mkdir()
+    return (library / SERVER).rename(where)
+
+
+def test_own_folder_is_placed(
+    serve: Callable[[Path], Agent], own_folder: Path, target: Path
+) -> None:
+    """After live passes, a delta and a cutover; later runs with either target do nothing."""
+    agent = serve(own_folder)
+    assert pull(target, agent, "--until", "ready").code == 0
+    (own_folder / "Cache" / "new").write_text("since then")
+    done = move(target, agent)
+    assert done.code == 0, done.text
+    arrived(target, own_folder)
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert receipt["library"]["name"] == "Library"
+    assert receipt["plex"]["sections"]
+    requests = agent.requests()
+    assert ask(target, agent).code == 0
+    assert ask(target / "Library" / SUPPORT, agent).code == 0
+    assert agent.requests() == requests
+    for folder in ("Library", f"Library/{SUPPORT}"):
+        assert (target / folder).stat().st_mode == own_folder.stat().st_mode
+
+
+def test_own_folder_is_rehearsed_and_then_placed(
+    serve: Callable[[Path], Agent], own_folder: Path, target: Path
+) -> None:
+    """The copies of its databases are those of this library."""
+    agent = serve(own_folder)
+    assert pull(target, agent, "--rehearse").code == 0
+    assert (target / "Library" / DATABASE).is_file()
+    done = move(target, agent)
+    assert done.code == 0, done.text
+    arrived(target, own_folder)
+
+
+def test_target_below_the_volume_need_not_exist(
+    serve: Callable[[Path], Agent], own_folder: Path, target: Path
+) -> None:
+    """In an init container on an empty volume nothing has made it; the volume is enough."""
+    agent = serve(own_folder)
+    looked = run_puller(
+        "preflight", "--target", target / "Library" / SUPPORT, pairing=agent.pairing
+    )
+    assert f"arrives as {target}/Library/{SERVER}" in " ".join(looked.out.split())
+    done = move(target / "Library" / SUPPORT, agent)
+    assert done.code == 0, done.text
+    arrived(target, own_folder)
+
+
+def test_target_below_the_volume_that_exists(
+    serve: Callable[[Path], Agent], own_folder: Path, target: Path
+) -> None:
+    """It is moved there; the next start of the pod with the volume as target does nothing."""
+    agent, below = serve(own_folder), target / "Library" / SUPPORT
+    below.mkdir(parents=True)
+    done = move(below, agent)
+    assert done.code == 0, done.text
+    assert rsync_differences(own_folder, below / PLEX) == []
+    before, requests = fingerprint(target), agent.requests()
+    assert ask(target, agent).code == 0
+    assert agent.requests() == requests
+    assert fingerprint(target) == before
+    assert run_puller("verify", "--target", target).code == 0
+
+
+def test_library_with_a_target_for_plexs_own_folder(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """``Library`` below ``Library/Application Support`` is found by no Plex."""
+    agent, below = serve(library), target / "Library" / SUPPORT
+    below.mkdir(parents=True)
+    done = ask(below, agent)
+    assert done.code == 12, done.text
+    assert "where no Plex looks for it" in done.reason()
+    assert not [each for each in agent.requests() if "POST /v1/cutover" in each]
+
+
+@pytest.mark.parametrize(
+    ("served", "given"),
+    [("", "Library"), (f"Library/{SUPPORT}", "Library"), ("plexlib", f"plexlib/{SERVER}")],
+    ids=["too high", "too low", "renamed"],
+)
+def test_folder_near_plexs_is_refused(
+    serve: Callable[[Path], Agent], library: Path, target: Path, served: str, given: str
+) -> None:
+    """It says which folder to give; without a cutover it moves as any folder does."""
+    top = library.parent
+    if not (top / served).exists():
+        library.rename(top / "plexlib")
+    agent = serve(top / served)
+    assert f"Give --library '{top / given}'" in refused(ask(target, agent), agent, target)
+    assert agent_preflight(top / served).code == 12
+    assert pull(target, agent).code == 0
+    assert rsync_differences(top / served, target / (top / served).name) == []
+
+
+def test_plexs_folder_under_another_name(library: Path) -> None:
+    """A symlink of the right name to it is the way on."""
+    (library / SERVER).rename(library / "pms")
+    check = check_library(str(library / "pms"))
+    assert check.outcome is Outcome.FAILURE
+    (library / PLEX).symlink_to("pms")
+    assert check_library(str(library / PLEX)).outcome is Outcome.PASS
+
+
+def test_folder_of_another_application(
+    serve: Callable[[Path], Agent], tmp_path: Path, target: Path
+) -> None:
+    """Nothing is stopped for it; ``--no-cutover`` moves it."""
+    agent = serve(grow_tiny(tmp_path / "Photos"))
+    assert "--no-cutover" in refused(ask(target, agent), agent, target)
+    assert pull(target, agent).code == 0
+    assert rsync_differences(tmp_path / "Photos", target / "Photos") == []
+
+
+def test_skeleton_on_the_volume_is_set_aside(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """Folders without a single file, as an init container or a mount makes them."""
+    (target / "Library" / SERVER / "Logs").mkdir(parents=True)
+    done = move(target, serve(library))
+    assert done.code == 0, done.text
+    arrived(target, library / SERVER)
+    (aside,) = target.glob("Library.set-aside-*")
+    assert (aside / SERVER / "Logs").is_dir()
+
+
+def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
+    """Nor is one with a symlink, a symlink itself, a file, or nothing."""
+    library = target / "Library"
+    assert not is_skeleton(str(library))
+    (library / SERVER / "Logs").mkdir(parents=True)
+    assert is_skeleton(str(library))
+    (target / "link").symlink_to(library)
+    assert not is_skeleton(str(target / "link"))
+    (library / SERVER / "link").symlink_to("Logs")
+    assert not is_skeleton(str(library))
+    (library / SERVER / "link").unlink()
+    (library / SERVER / "Logs" / "a.log").touch()
+    assert not is_skeleton(str(library))
+
+
+@NEEDS_ROOT
+def test_mount_point_is_no_skeleton(target: Path) -> None:
+    """It cannot be renamed, also where it is of the same filesystem and its name has blanks."""
+    (what := target / "what").mkdir()
+    (where := target / "the Library").mkdir()
+    assert is_skeleton(str(where))
+    with mounted(where, "--bind", what):
+        assert not is_skeleton(str(where))
+
+
+@NEEDS_ROOT
+def test_bind_mount_below_the_library_is_moved(
+    serve: Callable[[Path], Agent], library: Path, target: Path
+) -> None:
+    """What the advice about symlinks leads to: what is mounted there moves."""
+    metadata, where = library / SERVER / "Metadata", library.parent / "elsewhere"
+    metadata.rename(where)
+    metadata.mkdir()
+    with mounted(metadata, "--bind", where):
+        assert move(target, serve(library)).code == 0
+    assert rsync_differences(where, target / "Library" / SERVER / "Metadata") == []

@@ -1,0 +1,76 @@
+"""Where Plex keeps its library, as real units, drop-ins and files say it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.plex import folder
+from agent.plex.folder import find_library, library_of, read_assignments, support_folder
+from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VARIABLE = "PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR"
+USUAL = "/var/lib/plexmediaserver/Library/Application Support"
+SHOWN = f'Environment="{VARIABLE}={USUAL}" PLEX_MEDIA_SERVER_MAX_PLUGIN_PROCS=6'
+
+
+def test_unit_says_where() -> None:
+    """A value with a blank is quoted by ``systemctl show``, others are not."""
+    assert support_folder(SHOWN, {}, "/home/plex") == USUAL
+    assert support_folder(f"Environment={VARIABLE}=/data/plex/", {}, "/x") == "/data/plex"
+
+
+def test_file_of_the_unit_goes_before_its_environment(tmp_path: Path) -> None:
+    """As systemd.exec(5) has it; a file that is not there says nothing."""
+    path = tmp_path / "plex env"
+    path.write_text(f'# comment\n{VARIABLE}="/mnt/my plex"  # more\nexport OTHER=1\n')
+    shown = f"{SHOWN}\nEnvironmentFiles={path} (ignore_errors=no)"
+    shown += f"\nEnvironmentFiles={tmp_path}/none (ignore_errors=yes)"
+    assert support_folder(shown, {}, "/x") == "/mnt/my plex"
+
+
+def test_defaults_hold_where_the_unit_is_silent() -> None:
+    """And the home of Plex' user where everything is."""
+    assert support_folder("Environment=", {VARIABLE: "/d"}, "/x") == "/d"
+    assert support_folder(SHOWN, {VARIABLE: "/d"}, "/x") == USUAL
+    assert support_folder("", {}, "/home/plex") == "/home/plex/Library/Application Support"
+
+
+def test_file_that_no_shell_would_read(tmp_path: Path) -> None:
+    """Says nothing, and stops nobody."""
+    (tmp_path / "a").write_text(f'{VARIABLE}="/never closed\n')
+    (tmp_path / "b").write_bytes(b"\xff\n" + f"{VARIABLE}=/b\n".encode())
+    assert read_assignments([str(tmp_path / "a"), str(tmp_path / "b")]) == {VARIABLE: "/b"}
+
+
+def test_library_is_what_the_pod_needs() -> None:
+    """``Library`` as a whole, or Plex' own folder where there is no such thing around it."""
+    assert library_of(USUAL) == "/var/lib/plexmediaserver/Library"
+    assert library_of("/data/plex") == "/data/plex/Plex Media Server"
+
+
+def test_library_is_found_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By asking ``systemctl``; where nothing is found, the error says what was looked for."""
+    support = tmp_path / "Library" / "Application Support"
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(
+        '#!/bin/sh\n[ "$4" = plexmediaserver.service ] || exit 1\n'
+        f"echo 'Environment=\"{VARIABLE}={support}\"'\n"
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(folder, "_DEFAULTS", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="Plex Media Server"):
+        find_library("plexmediaserver.service")
+
+    (support / "Plex Media Server").mkdir(parents=True)
+
+    assert find_library("plexmediaserver.service") == str(tmp_path / "Library")
+    with pytest.raises(ConfigurationError):
+        find_library("another.service")

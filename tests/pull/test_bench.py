@@ -1,0 +1,58 @@
+"""The comparison runs, with every method: what it measures is not judged here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rig.programs import clean_environment
+
+from bench.peers import PEERS
+
+ROOT = Path(__file__).parent.parent.parent
+_PNG = b"\x89PNG\r\n"
+
+
+def run(module: str, *options: str | Path) -> str:
+    """What a bench prints of one round with a small library; it ends well."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--library", "smoke", "--rounds", "1", *options],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=clean_environment() | {"PYTHONPATH": "tests"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_method_moves_a_small_library(tmp_path: Path) -> None:
+    """Each ends well and is in the table, the figures and the picture; ours with its memory."""
+    out = run("bench.compare", "--folder", tmp_path, "--output", tmp_path / "results")
+    figures = json.loads((tmp_path / "results" / "loopback.json").read_text())
+    moves = figures["moves"]["smoke"]
+    assert set(moves) == set(PEERS)
+    assert all(move["seconds"] > 0 for each in moves.values() for move in each)
+    assert moves["plexodus"][0]["memory_mib"].keys() == {"agent", "puller"}
+    assert (tmp_path / "results" / "loopback.png").read_bytes().startswith(_PNG)
+    lines = out.splitlines()
+    assert all(any(line.startswith(f"smoke    {peer} ") for line in lines) for peer in PEERS)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["results"]
+
+
+@pytest.mark.long
+def test_downtime_is_measured(tmp_path: Path) -> None:
+    """Each of its figures is printed, and nothing is left behind or mounted."""
+    out = run("bench.downtime", "--database", "50000000", "--folder", tmp_path)
+    down = re.search(r"^down: median (\S+) s", out, re.MULTILINE)
+    assert down is not None, out
+    assert float(down[1]) > 0
+    for line in ("of S: median ", "delta: ", "database: "):
+        assert f"\n{line}" in out, out
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()

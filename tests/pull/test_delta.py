@@ -1,0 +1,291 @@
+"""Live passes and what the next pull brings: only what has changed, and all of that."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+from rig.deltas import LARGE, RACY, finish, frames
+from rig.volume import FRAME, cut_at, pull, run_puller
+
+from bench.plexlibrary import LibraryShape, make_library
+from initpuller.pull.transfer import Assembly
+from shared.tree.manifest import Entry, Kind
+from shared.tree.racy import Steadiness
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+
+@pytest.fixture
+def library(steady_library: Path) -> Path:
+    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    return steady_library
+
+
+def test_nothing_has_changed(ready: Agent, target: Path, library: Path) -> None:
+    """The volume says that it is ready; then no frame is sent at all."""
+    assert json.loads(run_puller("status", "--target", target, "--json").out)["phase"] == "ready"
+    finish(target, ready, library)
+    assert frames(ready) == (0, 0)
+
+
+def test_one_small_file_has_changed(ready: Agent, target: Path, library: Path) -> None:
+    """One frame with it is sent."""
+    (library / "folder3" / "below" / "07").write_bytes(b"new")
+    finish(target, ready, library)
+    assert frames(ready) == (1, 0)
+
+
+def test_changed_without_a_new_mtime(ready: Agent, target: Path, library: Path) -> None:
+    """Size and mtime are as they were: the ctime tells."""
+    file = library / "folder2" / "below" / "11"
+    info = file.stat()
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    finish(target, ready, library)
+    assert frames(ready) == (1, 0)
+
+
+def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, library: Path) -> None:
+    """Removed, renamed, replaced by another kind, new; links moved; attributes changed."""
+    below = [library / f"folder{number}" / "below" for number in range(6)]
+    shutil.rmtree(below[0])
+    below[1].rename(library / "renamed")
+    (below[2] / "03").unlink()
+    (below[2] / "03").mkdir()
+    (below[2] / "03" / "inside").write_bytes(b"x")
+    (below[2] / "04").unlink()
+    (below[2] / "04").symlink_to("05")
+    (below[3] / "link").unlink()
+    (below[3] / "link").symlink_to("02")
+    (below[3] / "hard").unlink()
+    (below[3] / "hard").hardlink_to(below[3] / "08")
+    (below[3] / "01").chmod(0o640)
+    os.setxattr(below[3] / "02", "user.x", b"y")
+    shutil.rmtree(below[4])
+    below[4].write_bytes(b"a file now")
+    (library / "new").mkdir()
+    (library / "new" / "file").write_bytes(b"new")
+    (library / "large").rename(library / "larger")
+    os.utime(library / "empty", ns=(1, 1))
+    finish(target, ready, library)
+
+
+def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) -> None:
+    """What is as young as the scan may have changed after it and kept its ctime."""
+    (library / "folder0" / "young").write_bytes(b"young")
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    finish(target, agent, library)
+    assert frames(agent) == (1, 0)
+
+
+def test_large_file_has_changed_as_long_ago_as_one_write_takes(
+    agent: Agent, target: Path, library: Path
+) -> None:
+    """Its blocks are asked for, and it keeps its other name. A small file counts as old enough.
+
+    A write that set the ctime at its start may have ended after the scan.
+    """
+    (library / "folder0" / "below" / "07").write_bytes(b"new")
+    (library / "named-later").hardlink_to(library / "large")
+    time.sleep(RACY)
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    finish(target, agent, library)
+    assert frames(agent) == (0, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("size", "age", "is_trusted"),
+    [
+        (0, 2.1, True),
+        (40_000, 2.1, True),
+        (40_000, 1.9, False),
+        (24 * 2**20, 7.9, False),
+        (24 * 2**20, 8.1, True),
+        (2**40, 514.1, True),
+        (2**40, 513.9, False),
+    ],
+)
+def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: bool) -> None:
+    """Two seconds, and what the longest write takes. A hard link is treated as its file."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    changed = int((began.timestamp() - age) * 1000) * 10**6
+    file = Entry(b"L/a", Kind.FILE, 0o600, 0, 0, 0, changed, 1, size=size)
+    link = Entry(b"L/b", Kind.HARDLINK, 0o600, 0, 0, 0, changed, 1, link=b"L/a")
+    steadiness = Steadiness("live", began.isoformat())
+    assert [steadiness.holds(each) for each in (file, link)] == [is_trusted, is_trusted]
+
+
+def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
+    """The receipt of a delta names what never arrives as a whole copy's does."""
+    os.mkfifo(library / "folder1" / "below" / "pipe")
+    (library / "folder4" / "below" / "plex.pid").write_bytes(b"1234")
+    time.sleep(RACY)
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    done = pull(target, agent)
+    assert done.code == 0, done.text
+    assert frames(agent) == (0, 0)
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert receipt["skipped"] == ["Library/folder1/below/pipe (FIFO)"]
+    assert receipt["excluded"] == ["Library/folder4/below/plex.pid (4 bytes)"]
+
+
+def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> None:
+    """The whole is scanned, and what is the same stays all the same."""
+    shutil.rmtree(ready.state / "snapshots")
+    ready.kill()
+    ready.start()
+    (library / "folder3" / "below" / "07").write_bytes(b"new")
+    finish(target, ready, library)
+    assert frames(ready)[0] <= 3
+
+
+def test_volume_has_lost_what_is_kept(ready: Agent, target: Path, library: Path) -> None:
+    """Found when digests are compared; the whole is scanned, and the file is sent again."""
+    staged = target / ".plexodus" / "staging" / "Library"
+    (staged / "folder1" / "below" / "03").write_bytes(b"damaged on the volume")
+    (staged / "folder2" / "below" / "04").unlink()
+    finish(target, ready, library)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "staging.staging.save_state",
+        "staging.staging.prune",
+        "staging.links_and_large_files.make_symlink",
+    ],
+)
+def test_killed_while_the_delta_is_taken_over(
+    ready: Agent, target: Path, library: Path, place: str
+) -> None:
+    """The next run goes on from whatever there is."""
+    (library / "folder3" / "below" / "07").write_bytes(b"new")
+    with (library / "large").open("r+b") as file:
+        file.write(b"new")
+    with cut_at(f"initpuller.volume.{place}"):
+        pull(target, ready)
+    finish(target, ready, library)
+
+
+def test_second_live_pass_goes_on_from_the_first(ready: Agent, target: Path, library: Path) -> None:
+    """A volume that was seeded days before gets only the difference; then the rest."""
+    (library / "folder3" / "below" / "07").write_bytes(b"new")
+    assert pull(target, ready, "--until", "ready").code == 0
+    assert frames(ready) == (1, 0)
+    assert not (target / "Library").exists()
+    (library / "folder4" / "below" / "07").write_bytes(b"newer")
+    time.sleep(RACY)
+    finish(target, ready, library)
+
+
+def test_files_change_and_go_while_they_are_read(agent: Agent, target: Path, library: Path) -> None:
+    """A live pass takes no offence; what it got wrong is brought by the next pull."""
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count():
+            below = library / f"folder{number % 6}" / "below"
+            (below / f"{number % 30:02}").write_bytes(os.urandom(number % 999))
+            (below / f"new{number % 7}").write_bytes(b"x")
+            (below / f"new{(number + 3) % 7}").unlink(missing_ok=True)
+            os.truncate(library / "large", (LARGE - number % 3) * FRAME + number % 99)
+            if stop.wait(0.001):
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            done = pull(target, agent, "--until", "ready")
+            assert done.code == 0, done.text
+    finally:
+        stop.set()
+        writer.join()
+    finish(target, agent, library)
+
+
+def test_passes_go_on_until_they_get_no_shorter(agent: Agent, target: Path, library: Path) -> None:
+    """Each brings what has changed during the one before: less and less, then the same again."""
+    changing = iter((4, 2, 2, 2, 2))
+    real = Assembly.run_live
+
+    async def run_live(assembly: Assembly) -> None:
+        """The pass, and what Plex writes meanwhile."""
+        for number in range(next(changing)):
+            (library / f"folder{number}" / "below" / "00").write_bytes(os.urandom(3_000_000))
+        await asyncio.sleep(RACY + 2)  # as passes take; a large file is trusted later than others
+        await real(assembly)
+
+    with patch.object(Assembly, "run_live", run_live):
+        done = pull(target, agent, "--until", "ready", "--downtime", "0")
+    assert done.code == 0, done.text
+    moved = [line["moved"] for line in done.log if line["event"] == "live pass"]
+    assert moved[1:] == ["11.4 MiB", "5.7 MiB", "5.7 MiB"], moved
+
+
+def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, library: Path) -> None:
+    """Zeros keep the layout, and the next pull brings what is so."""
+    vanishing, shrinking = library / "folder0" / "below" / "00", library / "large"
+    real = Assembly.run_live
+
+    async def first(assembly: Assembly) -> None:
+        """The damage, then the pass."""
+        vanishing.unlink()
+        os.truncate(shrinking, FRAME // 2)
+        await real(assembly)
+
+    with patch.object(Assembly, "run_live", first):
+        assert pull(target, agent, "--until", "ready").code == 0
+    finish(target, agent, library)
+
+
+def test_plex_library_until_ready(
+    target: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
+) -> None:
+    """A library of Plex with its databases: only these are looked at again."""
+    library = tmp_path / "vm" / "Library"
+    library.parent.mkdir()
+    make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
+    time.sleep(RACY)
+    agent = new_agent(library)
+    agent.pair()
+    agent.start()
+    assert pull(target, agent, "--until", "ready").code == 0
+    agent.log.write_bytes(b"")
+    finish(target, agent, library)
+    sent, _ = frames(agent)
+    assert sent == 1
+    assert json.loads((target / ".plexodus" / "receipt.json").read_text())["plex"]
+
+
+def test_only_a_whole_cold_snapshot_is_an_archive(ready: Agent, target: Path) -> None:
+    """A live one is not consistent, and a delta not whole: neither is given out as one."""
+    live = json.loads((target / ".plexodus" / "state.json").read_text())["snapshot"]["id"]
+    body = json.dumps({"kind": "cold", "base": live}).encode()
+    delta = json.loads(ready.ask("POST", protocol.SNAPSHOTS, body))
+    assert delta["base"] == live
+    for snapshot in (live, delta["id"]):
+        assert ready.get(protocol.manifest_path(snapshot))
+        with closing(ready.connect()) as http:
+            headers = {"Authorization": f"Bearer {ready.token}"}
+            http.request("GET", protocol.archive_path(snapshot, "tar"), headers=headers)
+            assert http.getresponse().status == 404

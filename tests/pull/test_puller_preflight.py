@@ -1,0 +1,228 @@
+"""The puller's preflight: both sides asked, nothing written, and each check has a way to say no."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.programs import Agent, Puller, clean_environment, program
+from rig.volume import fingerprint
+
+from bench.plexlibrary import LibraryShape, make_library
+from initpuller.plex.version_gate import VersionGate
+from initpuller.pull.target_checks import Volume, check_media, check_volume, predict
+from initpuller.volume.foreign_library import Wholeness
+from shared.checks import Check, Outcome
+from shared.wire.protocol import LIBRARY, LIBRARY_SERVER, Library, LibraryReport, MediaFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PASS, WARNING, FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
+SERVER = "Application Support/Plex Media Server"
+SAME = "1.40.1.8227-c0dd5a73e"
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A small Plex library of version 1.40.1."""
+    library = tmp_path / "vm" / "Library"
+    library.parent.mkdir()
+    make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
+    return library
+
+
+def look(puller: Puller, *options: str) -> tuple[int, dict[str, Check], str]:
+    """Exit code, checks of the target by name, and all that was said."""
+    done = program(
+        "plexodus-puller", "preflight", "--target", puller.target, "--json", *options,
+        check=False, environment={"PLEXODUS_PAIRING": puller.pairing},
+    )  # fmt: skip
+    found = json.loads(done.stdout) if done.stdout else {"target": []}
+    checks = [
+        Check(each["name"], Outcome(each["outcome"]), each["found"], each.get("advice", ""))
+        for each in found["target"]
+    ]
+    return done.returncode, {check.name: check for check in checks}, done.stdout + done.stderr
+
+
+def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -> None:
+    """A page with both; the VM's library and the volume are as they were, no scan was made."""
+    before, volume = fingerprint(library), os.listdir(puller.target)
+    done = program(
+        "plexodus-puller", "preflight", "--target", puller.target, "--plex-version", SAME,
+        environment={"PLEXODUS_PAIRING": puller.pairing},
+    )  # fmt: skip
+    source, _, target = done.stdout.partition("\nHere\n")
+    assert "pass     library database" in source
+    assert f"{SAME} on both sides" in target
+    assert "there is no Library yet" in target
+    assert "/srv/media/Movies (Movies)" in target
+    assert "0 failure" in source
+    assert "0 failure" in target
+    assert fingerprint(library) == before
+    assert os.listdir(puller.target) == volume
+    assert agent.requests() == ["GET /v1/library", "GET /v1/probe"]
+
+
+def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
+    """12, from the puller's side too."""
+    (library / SERVER / "Preferences.xml").write_bytes(b"")
+    code, _, said = look(puller, "--plex-version", SAME)
+    assert code == 12
+    assert "Preferences.xml" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [
+        (["--plex-version", SAME], PASS),
+        (["--plex-version", "plexinc/pms-docker:1.40.1.8227-c0dd5a73e"], PASS),
+        (["--plex-version", "1.41.0.8992-8463ad060"], WARNING),
+        (["--plex-version", "1.40.0.7998-c29d4c0c8"], FAILURE),
+        (["--plex-version", "1.40.0.7998-c29d4c0c8", "--version-policy", "warn"], WARNING),
+        (["--plex-version", "latest"], WARNING),
+        ([], WARNING),
+    ],
+)
+def test_version_gate(puller: Puller, options: list[str], outcome: Outcome) -> None:
+    """Equal passes, newer warns, older is refused: the schema only goes forward."""
+    code, checks, said = look(puller, *options)
+    assert checks["version"].outcome is outcome, said
+    assert code == (12 if outcome is FAILURE else 0)
+    assert bool(checks["version"].advice) == (outcome is not PASS)
+
+
+def test_version_from_the_environment(puller: Puller) -> None:
+    """``PLEXODUS_PLEX_VERSION``, as a pod has it."""
+    environment = {"PLEXODUS_PAIRING": puller.pairing, "PLEXODUS_PLEX_VERSION": "1.2.3.4"}
+    done = program(
+        "plexodus-puller", "preflight", "--target", puller.target,
+        check=False, environment=clean_environment() | environment,
+    )  # fmt: skip
+    assert done.returncode == 12
+    assert "1.2.3.4 is older" in done.stdout
+
+
+def test_database_that_was_not_checked(puller: Puller) -> None:
+    """A warning that says why and how large it is; the move is not refused."""
+    done = program(
+        "plexodus-puller", "preflight", "--target", puller.target, "--json",
+        "--database-check", "skip", environment={"PLEXODUS_PAIRING": puller.pairing},
+    )  # fmt: skip
+    checks = {check["name"]: check for check in json.loads(done.stdout)["source"]}
+    for name in ("library database", "blobs database"):
+        assert checks[name]["outcome"] == "warning"
+        assert re.match(
+            r"not checked, because the check was skipped on request; \d.* [KM]iB: /",
+            checks[name]["found"],
+        )
+
+
+@pytest.mark.parametrize("route", [LIBRARY, LIBRARY_SERVER])
+def test_unknown_depth_of_the_database_check(agent: Agent, route: str) -> None:
+    """400 with the choices; nothing is checked less than was asked for."""
+    with closing(agent.connect()) as http:
+        http.request(
+            "GET",
+            f"{route}?database-check=everything",
+            headers={"Authorization": f"Bearer {agent.token}"},
+        )
+        answer = http.getresponse()
+        said = json.loads(answer.read())
+    assert answer.status == said["status"] == 400
+    assert "full, quick, skip" in said["title"]
+
+
+def test_torso_on_the_volume(puller: Puller, library: Path, target: Path) -> None:
+    """Found before anything moves; a whole library is a warning."""
+    shutil.copytree(library, target / "Library", symlinks=True)
+    code, checks, _ = look(puller)
+    assert code == 0
+    assert checks["target"].outcome is WARNING
+    (target / "Library" / SERVER / "Preferences.xml").unlink()
+    code, checks, _ = look(puller)
+    assert code == 12
+    assert "Preferences.xml" in checks["target"].found
+
+
+def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
+    """What an agent could have said."""
+    return LibraryReport(
+        library=Library(id="i", name="Library", host="h", path="/Library"),
+        plex_version=None,
+        entries=entries,
+        content_bytes=content_bytes,
+        media=[],
+        checks=[],
+        read_seconds=20,
+    )
+
+
+@pytest.mark.parametrize(
+    ("volume", "name", "outcome"),
+    [
+        (Volume(2 * 10**9, 10**6, None, None), "space", PASS),
+        (Volume(10**9, 10**6, None, None), "space", FAILURE),
+        (Volume(2 * 10**9, 1000, None, None), "inodes", PASS),
+        (Volume(2 * 10**9, 999, None, None), "inodes", FAILURE),
+        (Volume(2 * 10**9, None, None, None), "inodes", PASS),
+        (Volume(2 * 10**9, None, None, None), "filesystem", PASS),
+        (Volume(2 * 10**9, None, "nfs4", None), "filesystem", WARNING),
+        (Volume(2 * 10**9, None, None, None), "target", PASS),
+        (Volume(2 * 10**9, None, None, Wholeness()), "target", WARNING),
+        (Volume(2 * 10**9, None, None, Wholeness(["x is empty"])), "target", FAILURE),
+    ],
+)
+def test_volume_that_does_not_do(volume: Volume, name: str, outcome: Outcome) -> None:
+    """Too small, too few inodes, over the network, or not empty."""
+    checks = {check.name: check for check in check_volume(report(), volume)}
+    assert checks[name].outcome is outcome
+    assert bool(checks[name].advice) == (outcome is not PASS)
+
+
+def test_media_that_the_pod_does_not_have() -> None:
+    """Each folder is named with the library that looks in it."""
+    films, shows = MediaFolder("Movies", "/mnt/nas/films"), MediaFolder("TV", "/mnt/nas/tv")
+    assert check_media([films, shows], [films, shows]).outcome is PASS
+    missing = check_media([films, shows], [shows])
+    assert missing.outcome is WARNING
+    assert "/mnt/nas/films (Movies)" in missing.found
+    assert "/mnt/nas/tv" not in missing.found
+    assert check_media([], []).outcome is PASS
+
+
+def test_source_without_a_version() -> None:
+    """Is a warning, whatever the pod's is."""
+    assert VersionGate(SAME).check(None).outcome is WARNING
+
+
+def test_agent_that_is_not_there(
+    tmp_path: Path, target: Path, library: Path, new_agent: Callable[[Path], Agent]
+) -> None:
+    """11, after the usual tries; a volume that is not there is 2."""
+    agent = new_agent(library)
+    pairing = agent.pair()
+    agent.start()
+    puller = Puller(tmp_path / "not there", tmp_path / "log", pairing)
+    assert look(puller)[0] == 2
+    token = pairing.partition("//")[2].partition("@")[0]
+    puller = Puller(target, tmp_path / "log", pairing.replace(token, "x" * 43))
+    assert look(puller)[0] == 10
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(10**7, ("at least 2 min", "by the network, 9.5 MiB/s")), (10**9, ("at least 20 s", "disk"))],
+)
+def test_time_that_it_takes(rate: float, said: tuple[str, ...]) -> None:
+    """What is slower, the VM's disk or the network, decides; both were measured."""
+    check = predict(report(), rate)
+    assert check.outcome is PASS
+    assert all(words in check.found for words in said), check.found

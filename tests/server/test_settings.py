@@ -1,0 +1,91 @@
+"""Settings: what may be said, what is refused with the file's name, what goes before what."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent.settings import Limits, Settings, load_settings, parse_rate
+from shared.errors import ConfigurationError
+
+SHIPPED = Path(__file__).parent.parent.parent / "agent" / "systemd" / "agent.toml"
+
+
+def written(tmp_path: Path, text: str) -> str:
+    """A settings file of this text."""
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_shipped_file_shows_every_default() -> None:
+    """Uncommented as it stands it says what holds without it, of every setting there is."""
+    text = re.sub(r"^#(\w+ = )", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
+    said = tomllib.loads(text)
+    assert msgspec.convert(said, Settings) == Settings()
+    assert set(said) == {field.name for field in msgspec.structs.fields(Settings)}
+    assert set(said["limits"]) == {field.name for field in msgspec.structs.fields(Limits)}
+
+
+def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    """What is not given there is as the file says, and the rest as usual."""
+    path = written(tmp_path, 'library = "/a"\nstate = "/b"\n[limits]\nconnections = 7\n')
+    settings = load_settings(path, {"library": "/c", "state": None})
+    assert settings == Settings(library="/c", state="/b", limits=Limits(connections=7))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('folder = "/a"', "folder"),
+        ("[limits]\nconn = 1", "conn"),
+        ("[limits]\nconnections = 0", "limits.connections"),
+        ("[limits]\nidle_seconds = -1", "limits.idle_seconds"),
+        ("library = 5", "library"),
+        ('listen = "8443"', "8443"),
+        ('rate = "fast"', "fast"),
+        ('certificate = "/a"', "key"),
+        ("library = ", "no TOML"),
+        ('library = "\udcff"', "TOML"),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+    """Refused with the word that is wrong; never taken for something else."""
+    path = tmp_path / "agent.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        load_settings(str(path), {})
+
+
+def test_named_file_must_be_there(tmp_path: Path) -> None:
+    """The usual one need not."""
+    with pytest.raises(ConfigurationError, match="not there"):
+        load_settings(str(tmp_path / "none.toml"), {})
+    assert isinstance(load_settings(None, {}), Settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("50MiB/s", 50 * 1024**2),
+        ("50 MB/s", 50e6),
+        ("1.5GiB/s", 1.5 * 1024**3),
+        ("400Mbit/s", 50e6),
+        ("2000B/s", 2000),
+        ("8kB/s", 8000),
+    ],
+)
+def test_rate_as_people_write_it(text: str, rate: float) -> None:
+    """Bytes or bits, powers of 1000 or 1024."""
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "50", "50MiB", "-1MB/s", "0MB/s", "1B/s", "50 miles/s"])
+def test_what_is_no_rate(text: str) -> None:
+    """Nor is one at which nothing moves."""
+    with pytest.raises(ConfigurationError):
+        parse_rate(text)

@@ -1,0 +1,222 @@
+"""TLS and pairing: what is spoken, who is trusted, what a wrong clock or file leads to."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from rig.authority import Authority
+from rig.oracle import rsync_differences
+from rig.programs import Puller, clean_environment, program
+
+from agent.server.credentials import certificate_path, make_pairing
+from agent.server.tls import check_clock, server_tls
+from agent.settings import Settings
+from shared.errors import ConfigurationError
+from shared.wire.pairing import parse_pairing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rig.programs import Agent
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A CA that nobody knows but who is told."""
+    return Authority(tmp_path / "ca")
+
+
+def handshake(agent: Agent, *options: str) -> str:
+    """What openssl's client says of a handshake with ``agent``."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{agent.port}", *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, input="Q")
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "is_spoken"),
+    [
+        (["-tls1_3"], True),
+        (["-tls1_2"], True),
+        (["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"], False),
+        (["-tls1", "-cipher", "DEFAULT@SECLEVEL=0"], False),
+        (["-tls1_2", "-cipher", "ECDHE+AES128+SHA256:!AESGCM"], False),  # CBC
+        (["-tls1_2", "-cipher", "kRSA"], False),
+        (["-tls1_2", "-cipher", "DHE"], False),
+    ],
+)
+def test_only_modern_tls_is_spoken(agent: Agent, options: list[str], *, is_spoken: bool) -> None:
+    """1.2 with forward secrecy and authenticated encryption, or 1.3."""
+    said = handshake(agent, *options)
+    assert ("Cipher is (NONE)" not in said) == is_spoken, said
+
+
+def test_no_renegotiation_and_no_compression(agent: Agent) -> None:
+    """A client that renegotiates makes the server work for nothing."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{agent.port}", "-tls1_2"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, input="R\nQ\n")
+    assert "no renegotiation" in done.stderr
+    assert "Compression: NONE" in done.stdout
+
+
+def test_certificate_of_a_ca(
+    tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
+) -> None:
+    """Verified with the CA and the name; the string says so, and without the CA nothing moves."""
+    certificate, key = authority.issue("localhost")
+    settings = tmp_path / "agent.toml"
+    settings.write_text(f'certificate = "{certificate}"\nkey = "{key}"\n')
+    agent = new_agent(library)
+    address = f"localhost:{agent.port}"
+    paired = program("plexodus-agent", "pair", "--config", settings, "--state", agent.state,
+                     "--address", address)  # fmt: skip
+    agent.pairing = paired.stdout.strip()
+    assert parse_pairing(agent.pairing).fingerprint is None
+    agent.start("--config", settings)
+    (tmp_path / "config").mkdir()
+    puller = Puller(tmp_path / "config", tmp_path / "puller.log", agent.pairing)
+
+    stranger = puller.pull()
+    assert stranger.code == 10
+    assert "certificate" in stranger.reason()
+    by_address = Puller(puller.target, puller.log, agent.pairing.replace("localhost", "127.0.0.1"))
+    trusting = {"SSL_CERT_FILE": str(authority.certificate)}
+    assert by_address.pull(environment=trusting).code == 10
+    assert not (puller.target / "Library").exists()
+
+    finished = puller.pull(environment=trusting)
+    assert finished.code == 0, finished.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+def test_client_certificates(
+    tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
+) -> None:
+    """With ``client_ca`` who has only the token gets nothing, not even an answer."""
+    (tmp_path / "agent.toml").write_text(f'client_ca = "{authority.certificate}"\n')
+    agent = new_agent(library)
+    agent.pair()
+    agent.start("--config", tmp_path / "agent.toml")
+    (tmp_path / "config").mkdir()
+    puller = Puller(tmp_path / "config", tmp_path / "puller.log", agent.pairing)
+    ours, foreign = authority.issue("puller"), Authority(tmp_path / "other").issue("puller")
+    assert "< HTTP/1.1 200" in answer_with(agent, ours)
+    for files in (None, foreign):
+        assert "< HTTP/1.1" not in answer_with(agent, files)
+    assert '"event": "handshake failed"' in agent.log.read_text()
+
+    finished = puller.pull("--client-certificate", ours[0], "--client-key", ours[1])
+
+    assert finished.code == 0, finished.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
+    """What curl gets when it shows this certificate."""
+    command = ["curl", "-skv", f"https://127.0.0.1:{agent.port}/healthz"]
+    if files is not None:
+        command += ["--cert", str(files[0]), "--key", str(files[1])]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stderr
+
+
+def test_clock_that_was_never_set(tmp_path: Path) -> None:
+    """1970, or ten years on: refused with both dates, instead of logs and leases that lie."""
+    state = str(tmp_path)
+    make_pairing(state, "127.0.0.1", 1)
+    now = datetime.now(UTC)
+    check_clock(certificate_path(state), now)
+    with pytest.raises(ConfigurationError, match=r"1970-01-01.*clock"):
+        check_clock(certificate_path(state), datetime.fromtimestamp(0, UTC))
+    with pytest.raises(ConfigurationError, match="valid until"):
+        check_clock(certificate_path(state), now + timedelta(days=3660))
+
+
+@pytest.mark.parametrize("damage", ["no key", "another key", "encrypted key", "garbage"])
+def test_certificate_files_that_cannot_be_used(
+    tmp_path: Path, authority: Authority, damage: str
+) -> None:
+    """An error of ours that names the file; OpenSSL never asks for a password."""
+    make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
+    certificate, key = authority.issue("localhost")
+    if damage == "no key":
+        key.unlink()
+    elif damage == "another key":
+        key = authority.issue("other")[1]
+    elif damage == "encrypted key":
+        command: list[str | Path] = [
+            "openssl",
+            "rsa",
+            "-aes256",
+            "-passout",
+            "pass:x",
+            "-in",
+            key,
+            "-out",
+            key,
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+    else:
+        certificate.write_bytes(b"garbage")
+    settings = Settings(state=str(tmp_path / "state"), certificate=str(certificate), key=str(key))
+    with pytest.raises(ConfigurationError, match=r"localhost\.crt"):
+        server_tls(settings)
+
+
+def test_pairing_for_kubernetes(tmp_path: Path) -> None:
+    """The Secret holds the string that works; in the command no process list would show it."""
+    options: list[str | Path] = [
+        "pair",
+        "--state",
+        tmp_path / "state",
+        "--address",
+        "vm:8443",
+        "--name",
+        "my-secret",
+    ]
+    text = program("plexodus-agent", *options, "--output", "secret-yaml").stdout
+    secret = yaml.safe_load(text)
+    assert secret["kind"] == "Secret"
+    assert secret["metadata"]["name"] == "my-secret"
+    assert parse_pairing(secret["stringData"]["PLEXODUS_PAIRING"]).host == "vm"
+
+    command = program("plexodus-agent", *options, "--output", "kubectl").stdout
+    (tmp_path / "kubectl").write_text('#!/bin/sh\necho "$@" > "$0.arguments"\ncat > "$0.input"\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    environment = clean_environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["bash", "-c", command], check=True, env=environment)
+    given = (tmp_path / "kubectl.input").read_text().strip()
+    assert parse_pairing(given.removeprefix("PLEXODUS_PAIRING=")).port == 8443
+    arguments = (tmp_path / "kubectl.arguments").read_text()
+    assert "my-secret" in arguments
+    assert "plexodus://" not in arguments
+
+
+def test_name_that_would_run_something(tmp_path: Path) -> None:
+    """Is no name."""
+    options: list[str | Path] = [
+        "pair",
+        "--state",
+        tmp_path / "s",
+        "--address",
+        "vm:1",
+        "--name",
+        "x; reboot",
+    ]
+    assert program("plexodus-agent", *options, check=False).returncode == 2
+
+
+def test_address_is_found(tmp_path: Path) -> None:
+    """Without ``--address``: one of this machine's own, with the port that is listened at."""
+    (tmp_path / "agent.toml").write_text('listen = "0.0.0.0:9999"\n')
+    said = program(
+        "plexodus-agent", "pair", "--state", tmp_path / "state", "--config", tmp_path / "agent.toml"
+    )
+    pairing = parse_pairing(said.stdout)
+    assert pairing.port == 9999
+    own = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout
+    assert pairing.host in own.split()

@@ -1,0 +1,262 @@
+"""Options, variables, messages and what is shown: what scripts and people see of the programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.programs import Agent, Puller, running
+from rig.volume import grow_tiny, pull, run_main, run_puller
+
+from agent.__main__ import main as agent_main
+from agent.cli import cli as agent_cli
+from initpuller.__main__ import main as puller_main
+from initpuller.cli import cli as puller_cli
+from shared import __version__
+from shared.program.exit_codes import ExitCode
+from shared.wire.pairing import parse_pairing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import click
+
+TOKEN = "A0b-" * 10 + "_zZ"  # the same in every test process
+FINGERPRINT = "0123456789abcdef" * 4
+NOWHERE = f"plexodus://{TOKEN}@127.0.0.1:1?fp={FINGERPRINT}"
+COMMANDS = [
+    pytest.param(group, name, id=f"{group.name}-{name}")
+    for group in (agent_cli, puller_cli)
+    for name in group.commands
+]
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """One agent with a tiny library for all."""
+    place = tmp_path_factory.mktemp("commands")
+    agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
+    agent.pair()
+    with running(agent):
+        yield agent
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_every_option_has_its_variable(group: click.Group, name: str) -> None:
+    """``--some-option`` is also ``PLEXODUS_SOME_OPTION``."""
+    for option in group.commands[name].params:
+        (spelled,) = option.opts
+        variable = "PLEXODUS_" + spelled.removeprefix("--").replace("-", "_").upper()
+        assert option.envvar == variable
+
+
+def test_pull_by_variables_alone(target: Path, agent: Agent, tmp_path: Path) -> None:
+    """Every option of pull works from the environment; status and verify likewise."""
+    pairing = tmp_path / "pairing"
+    pairing.write_text(f"\n {agent.pairing}\n")
+    (target / "Library").mkdir()
+    done = run_puller(
+        "pull",
+        PLEXODUS_PAIRING_FILE=str(pairing),
+        PLEXODUS_TARGET=str(target),
+        PLEXODUS_OWNER=f"{os.geteuid()}:{os.getegid()}",
+        PLEXODUS_EXCLUDE="thumb\nempty",
+        PLEXODUS_JOBS="1",
+        PLEXODUS_ON_EXISTING="set-aside",
+        PLEXODUS_NO_CUTOVER="1",
+    )
+
+    assert done.code == ExitCode.OK, done.text
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert receipt["exclude"] == ["*.pid", "thumb", "empty"]
+    assert receipt["owner"] == f"{os.geteuid()}:{os.getegid()}"
+    assert receipt["set_aside"] is not None
+    assert not (target / "Library" / "Plex" / "thumb").exists()
+    status = run_puller("status", PLEXODUS_TARGET=str(target), PLEXODUS_JSON="1")
+    assert json.loads(status.out)["phase"] == "done"
+    assert run_puller("verify", PLEXODUS_TARGET=str(target)).code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("unknown", "near"),
+    [("PLEXODUS_TARGTE", "PLEXODUS_TARGET"), ("PLEXODUS_ON_EXISTS", "PLEXODUS_ON_EXISTING")],
+)
+def test_misspelled_variable_names_its_neighbour(target: Path, unknown: str, near: str) -> None:
+    """Exit 2, not silence; nothing is made on the volume."""
+    done = run_puller("pull", "--target", target, pairing=NOWHERE, **{unknown: "x"})
+
+    assert done.code == ExitCode.CONFIGURATION
+    assert unknown in done.reason()
+    assert f"Did you mean {near}?" in done.reason()
+    assert list(target.iterdir()) == []
+
+
+def test_variables_of_a_kubernetes_service_are_no_mistake(target: Path) -> None:
+    """A Service called plexodus puts its links into every pod."""
+    links = {"PLEXODUS_SERVICE_HOST": "10.0.0.1", "PLEXODUS_PORT": "tcp://10.0.0.1:8443"}
+
+    assert run_puller("status", "--target", target, **links).code == ExitCode.OK
+
+
+def test_version_of_both_programs(tmp_path: Path) -> None:
+    """It is the package's."""
+    for done in (run_puller("--version"), run_main(agent_main, "--version")):
+        assert done.code == ExitCode.OK
+        assert done.out.strip().endswith(__version__)
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_help_shows_an_example_that_parses(group: click.Group, name: str) -> None:
+    """Each command's help has an example, and each example is one that the program takes."""
+    main = agent_main if group is agent_cli else puller_main
+    program = "plexodus-agent" if group is agent_cli else "plexodus-puller"
+    shown = run_main(main, name, "--help")
+
+    assert shown.code == ExitCode.OK
+    text = shown.out.partition("Example")[2].replace("\\\n", " ")
+    examples = re.findall(rf"^ +{program} +{name} (.*)$", text, re.MULTILINE)
+    assert examples, shown.out
+    for example in examples:
+        words = shlex.split(example.partition(" > ")[0])
+        group.commands[name].make_context(name, words)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--jobs", "0"),
+        ("--jobs", "17"),
+        ("--jobs", "many"),
+        ("--on-existing", "overwrite"),
+        ("--owner", "plex:plex"),
+        ("--owner", "1000"),
+        ("--owner", "-1:0"),
+        ("--owner", "4294967295:0"),
+        ("--unknown",),
+        ("argument",),
+        ("--target", "/nonexistent/folder"),
+        ("--target", "/etc/passwd"),
+        ("--pairing-file", "/etc/passwd"),
+        ("--exclude", "caf\udce9"),
+    ],
+)
+def test_wrong_option_value(target: Path, options: tuple[str, ...]) -> None:
+    """Exit 2, something is said, nothing is made on the volume."""
+    done = run_puller("pull", "--target", target, *options, pairing=NOWHERE)
+
+    assert done.code == ExitCode.CONFIGURATION, done.text
+    assert done.text.strip()
+    assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"secret-" + TOKEN.encode(),
+        NOWHERE.replace("plexodus:", "https:").encode(),
+        NOWHERE[:-1].encode(),
+        NOWHERE.replace(TOKEN, TOKEN[:-1]).encode(),
+        NOWHERE.replace(":1?", ":99999?").encode(),
+        NOWHERE.replace(":1?", "?").encode(),
+        NOWHERE.replace("fp=", "").encode(),
+        NOWHERE.encode() + b"\xff\xfe",
+        NOWHERE.replace("127.0.0.1", "[::1").encode(),
+    ],
+)
+def test_bad_pairing_file(target: Path, tmp_path: Path, content: bytes) -> None:
+    """Exit 2, and not a word of its content: it may be most of the secret."""
+    pairing = tmp_path / "pairing"
+    pairing.write_bytes(content)
+
+    done = run_puller("pull", "--target", target, "--pairing-file", pairing)
+
+    assert done.code == ExitCode.CONFIGURATION, done.text
+    assert TOKEN[:-1] not in done.text
+    assert "pairing" in done.reason()
+    assert list(target.iterdir()) == []
+
+
+def test_no_pairing_or_two(target: Path, tmp_path: Path) -> None:
+    """Exit 2 naming both ways to give one; also for a file that is not there."""
+    neither = run_puller("pull", "--target", target)
+    both = run_puller("pull", "--target", target, "--pairing-file", "x", pairing=NOWHERE)
+    gone = run_puller("pull", "--target", target, "--pairing-file", tmp_path / "gone")
+
+    assert [each.code for each in (neither, both, gone)] == [ExitCode.CONFIGURATION] * 3
+    for text in (neither.reason(), both.reason()):
+        assert "--pairing-file" in text
+        assert "PLEXODUS_PAIRING" in text
+    assert str(tmp_path / "gone") in gone.reason()
+
+
+def test_pair_prints_one_line_and_a_new_token_each_time(tmp_path: Path) -> None:
+    """The pairing string and nothing else, on stdout; the certificate stays."""
+    arguments = ("pair", "--state", tmp_path / "state", "--address", "[2001:db8::1]:8443")
+    first, second = (run_main(agent_main, *arguments) for _ in range(2))
+
+    pairings = [parse_pairing(each.out) for each in (first, second)]
+    assert [each.out.count("\n") for each in (first, second)] == [1, 1]
+    assert (pairings[0].host, pairings[0].port) == ("2001:db8::1", 8443)
+    assert pairings[0].token != pairings[1].token
+    assert pairings[0].fingerprint == pairings[1].fingerprint
+    assert all(each.token not in first.text + second.text for each in pairings)
+
+
+def test_secret_is_nowhere_to_be_seen(agent: Agent, target: Path, tmp_path: Path) -> None:
+    """Not in a log, an error, ``--help``, a process list or on the volume, on either side."""
+    token = parse_pairing(agent.pairing).token
+    pairing = tmp_path / "pairing"
+    pairing.write_text(agent.pairing)
+    puller = Puller(target, tmp_path / "log", agent.pairing)
+    wrong = agent.pairing.replace(token, token[::-1])
+    shown = [
+        puller.pull("--owner", "keep").text,
+        pull(tmp_path, agent, "--owner", agent.pairing).text,
+        run_puller("pull", "--target", tmp_path, pairing=wrong).text,
+        run_puller("pull", "--target", agent.pairing, pairing=agent.pairing).text,
+        run_puller("pull", "--help", pairing=agent.pairing).out,
+        agent.log.read_text(),
+    ]
+    process = subprocess.Popen(
+        [*puller.command("--pairing-file", pairing)[:1], "pull", "--pairing-file", pairing],
+        stderr=subprocess.PIPE,
+    )
+    shown.append(subprocess.run(["ps", "axww"], check=True, capture_output=True, text=True).stdout)
+    assert str(pairing) in shown[-1]
+    shown.append(process.communicate(timeout=30)[1].decode())
+    shown += [path.read_text(errors="replace") for path in target.rglob(".plexodus/*.json")]
+
+    assert "published" in shown[0]
+    for text in shown:
+        assert token not in text
+        assert token[::-1] not in text
+
+
+def test_agent_that_cannot_serve(agent: Agent, tmp_path: Path) -> None:
+    """Unpaired, without a library, on a port in use or no address: exit 2, saying what is wrong."""
+    fresh, port = tmp_path / "fresh", f"127.0.0.1:{agent.port}"
+    fresh.mkdir()
+
+    def serve(state: Path, library: Path, listen: str) -> str:
+        arguments = ("--state", state, "--library", library, "--listen", listen)
+        done = run_main(agent_main, "serve", *arguments)
+        assert done.code == ExitCode.CONFIGURATION, done.text
+        return done.text
+
+    assert "plexodus-agent pair" in serve(fresh, agent.library, port)
+    assert str(tmp_path / "gone") in serve(agent.state, tmp_path / "gone", port)
+    assert str(agent.log) in serve(agent.state, agent.log, port)
+    in_use = serve(agent.state, agent.library, port)
+    assert "address already in use" in in_use
+    assert port in in_use
+    assert "HOST:PORT" in serve(agent.state, agent.library, "8443")
+    done = run_main(agent_main, "pair", "--state", fresh, "--address", "nowhere")
+    assert done.code == ExitCode.CONFIGURATION
+    assert (done.out, list(fresh.iterdir())) == ("", [])

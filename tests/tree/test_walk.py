@@ -1,0 +1,55 @@
+"""One look at a tree: what it takes for content, and what it sees from outside alone."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from shared.tree.manifest import Entry, Kind
+from shared.tree.walk import TreeWalk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def walk(tree: Path, *, inside: bool = True) -> tuple[list[Entry], list[str]]:
+    """All entries of ``tree``, and what could not be read."""
+    base = os.open(tree.parent, os.O_RDONLY)
+    try:
+        look = TreeWalk(base, os.fsencode(tree.name), inside=inside)
+        return list(look.entries()), look.seen.unreadable
+    finally:
+        os.close(base)
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "nothing"])
+def test_library_that_is_no_folder_any_more(tmp_path: Path, kind: str) -> None:
+    """Something else under its name is never taken for an empty library."""
+    tree = tmp_path / "Library"
+    if kind == "file":
+        tree.write_bytes(b"")
+    elif kind == "symlink":
+        tree.symlink_to(tmp_path)
+    entries, unreadable = walk(tree)
+    assert entries == []
+    assert [line.partition(" ")[0] for line in unreadable] == ["Library"]
+
+
+def test_seen_from_outside(library: Path) -> None:
+    """The same entries with the same times, but for targets of symlinks, holes and xattrs."""
+    sparse = library / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 20)
+    os.setxattr(library / "large", "user.x", b"y")
+    inside, outside = walk(library)[0], walk(library, inside=False)[0]
+
+    def from_outside(entry: Entry) -> Entry:
+        link = b"" if entry.kind is Kind.SYMLINK else entry.link
+        return msgspec.structs.replace(entry, link=link, data=None, xattrs={})
+
+    assert [from_outside(entry) for entry in inside] == outside
+    assert inside != outside
+    assert {entry.kind for entry in outside} == set(Kind)

@@ -1,0 +1,292 @@
+"""A volume that holds what must not be touched, and pulls that get into each other's way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.oracle import rsync_differences, sums_hold
+from rig.programs import Agent, Puller, running
+from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pull, pull
+
+from initpuller.volume.publish import publish
+from shared.program.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.receipt import Receipt
+    from initpuller.volume.records.state import State
+
+COMMIT = "initpuller.volume.staging.staging.Staging.commit"
+FINISH = "initpuller.volume.staging.staging.Staging.finish"
+SET_ASIDE = ("--on-existing", "set-aside")
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Agent]]:
+    """Two agents for different libraries of the same name."""
+    made = []
+    for number in range(2):
+        place = tmp_path_factory.mktemp(f"agent{number}")
+        library = grow_tiny(place / "vm" / "Library", seed=number)
+        made.append(Agent(place / "state", library, place / "agent.log"))
+        made[-1].pair()
+    (made[1].library / "only there").write_bytes(b"of the other library")
+    with running(made[0]), running(made[1]):
+        yield made[0], made[1]
+
+
+@pytest.fixture
+def ours(agents: tuple[Agent, Agent]) -> Agent:
+    """The agent whose library shall come."""
+    return agents[0]
+
+
+@pytest.fixture
+def theirs(agents: tuple[Agent, Agent]) -> Agent:
+    """The other one."""
+    return agents[1]
+
+
+def _is_whole(target: Path, agent: Agent) -> None:
+    assert rsync_differences(agent.library, target / "Library") == []
+    assert sums_hold(target)
+    assert left_of_pull(target) == RECEIPT_FILES
+
+
+def _folder(place: Path) -> None:
+    (place / "below").mkdir(parents=True)
+    (place / "below" / "file").write_text("not ours")
+    os.utime(place / "below", ns=(1, 1))
+
+
+def _file(place: Path) -> None:
+    place.write_text("not ours")
+    os.utime(place, ns=(1, 1))
+
+
+def _symlink(place: Path) -> None:
+    _folder(place.parent.parent / "elsewhere")
+    place.symlink_to("../elsewhere")
+
+
+def _dangling(place: Path) -> None:
+    place.symlink_to("/nowhere/at/all")
+
+
+EXISTING = pytest.mark.parametrize("make", [_folder, _file, _symlink, _dangling])
+
+
+@EXISTING
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        ((), ExitCode.OK, "A LIBRARY THAT IS NOT OURS"),
+        (("--on-existing", "fail"), ExitCode.CONFLICT, "not ours"),
+    ],
+)
+def test_what_has_the_name_is_left_alone(
+    target: Path,
+    ours: Agent,
+    make: Callable[[Path], None],
+    options: tuple[str, ...],
+    code: ExitCode,
+    says: str,
+) -> None:
+    """A folder, file or symlink: the same inodes, modes, times and bytes; nothing is asked."""
+    make(target / "Library")
+    before, elsewhere = fingerprint(target / "Library"), fingerprint(target.parent)
+    requests = ours.requests()
+
+    done = pull(target, ours, *options)
+
+    assert done.code == code, done.text
+    assert says in done.text
+    assert str(target / "Library") in done.text
+    assert fingerprint(target / "Library") == before
+    assert {name: elsewhere[name] for name in elsewhere if name.startswith("elsewhere")} == {
+        name: what
+        for name, what in fingerprint(target.parent).items()
+        if name.startswith("elsewhere")
+    }
+    assert ours.requests() == requests
+
+
+@EXISTING
+def test_what_has_the_name_is_set_aside_when_told(
+    target: Path, ours: Agent, make: Callable[[Path], None]
+) -> None:
+    """It is found again, whole, under the name that the log tells; where a link led stays."""
+    make(target / "Library")
+    before = fingerprint(target / "Library")
+
+    done = pull(target, ours, *SET_ASIDE)
+
+    assert done.code == ExitCode.OK, done.text
+    _is_whole(target, ours)
+    (told,) = [line["set_aside"] for line in done.log if line["event"] == "published"]
+    assert fingerprint(target / told) == before
+    if make is _symlink:
+        assert (target.parent / "elsewhere" / "below" / "file").read_text() == "not ours"
+
+
+@pytest.fixture
+def first(puller: Puller) -> Iterator[subprocess.Popen[bytes]]:
+    """A puller at work that holds the volume, and goes on when the test is over."""
+    process = puller.begin()
+    deadline = time.monotonic() + 30
+    while not (puller.target / ".plexodus" / "state.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGSTOP)
+    yield process
+    process.send_signal(signal.SIGCONT)  # unless it has ended
+    puller.finished(process)
+
+
+def test_two_pullers_at_once(
+    agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes],
+    puller: Puller, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The second gives the first time to end, then exits 14 and says why; the first finishes."""
+    monkeypatch.setattr("initpuller.pull.recipe._LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("initpuller.pull.recipe._GLANCE", 0.1)
+    second = pull(target, agent)
+
+    assert second.code == ExitCode.CONFLICT, second.text
+    assert "another puller is at work on this volume" in second.reason()
+    os.kill(first.pid, signal.SIGCONT)
+    assert puller.finished(first).code == ExitCode.OK
+    assert rsync_differences(library, target / "Library") == []
+
+
+def test_pod_that_takes_over_from_another(
+    agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes]
+) -> None:
+    """The first was told to end, and takes a while: the second goes on from what it has left."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("initpuller.pull.recipe._GLANCE", 0.1)
+        os.kill(first.pid, signal.SIGTERM)
+        threading.Timer(1.0, os.kill, (first.pid, signal.SIGCONT)).start()
+        second = pull(target, agent)
+
+    assert second.code == ExitCode.OK, second.text
+    assert [line for line in second.log if "waiting" in line["event"]]
+    assert rsync_differences(library, target / "Library") == []
+
+
+def test_name_is_taken_again_after_the_first_was_set_aside(target: Path, ours: Agent) -> None:
+    """A kill between the two renames, and something new in between: that is set aside, too."""
+    _file(target / "Library")
+    with cut_at("initpuller.volume.publish.publish.rename_noreplace"):
+        pull(target, ours, *SET_ASIDE)
+    _file(target / "Library")
+    time.sleep(1.1)  # names of what is set aside are of a second
+    done = pull(target, ours, *SET_ASIDE)
+
+    assert done.code == ExitCode.OK, done.text
+    assert len(list(target.glob("Library.set-aside-*"))) == 2
+    _is_whole(target, ours)
+
+
+def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:
+    """Another puller finished between our first look and our lock: nothing is asked or fetched."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("initpuller.pull.recipe.finished", lambda _layout, **_options: None)
+        assert pull(target, ours).code == ExitCode.OK
+        requests, before = ours.requests(), fingerprint(target / "Library")
+
+        done = pull(target, ours)
+
+    assert done.code == ExitCode.OK, done.text
+    assert ours.requests() == requests
+    assert fingerprint(target / "Library") == before
+
+
+def test_receipt_with_a_file_in_place_of_its_library(target: Path, ours: Agent) -> None:
+    """Exit 14 without a request; the file is left alone."""
+    assert pull(target, ours).code == ExitCode.OK
+    (target / "Library").rename(target / "moved")
+    _file(target / "Library")
+    requests, before = ours.requests(), fingerprint(target)
+
+    done = pull(target, ours, *SET_ASIDE)
+
+    assert done.code == ExitCode.CONFLICT, done.text
+    assert "is gone" in done.reason()
+    assert ours.requests() == requests
+    assert fingerprint(target / "Library")["."] == before["Library"]
+
+
+def test_staging_of_another_library_is_not_mixed_in(
+    target: Path, ours: Agent, theirs: Agent
+) -> None:
+    """Exit 14 naming both, everything stays; the other library's own pull goes on afterwards."""
+    with cut_at(COMMIT, 3):
+        pull(target, theirs)
+    before, asked = fingerprint(target / ".plexodus"), len(theirs.frames_asked())
+
+    refused = pull(target, ours)
+
+    assert refused.code == ExitCode.CONFLICT, refused.text
+    assert str(ours.library) in refused.reason()
+    assert str(theirs.library) in refused.reason()
+    assert fingerprint(target / ".plexodus").items() >= before.items() - {
+        (name, before[name]) for name in (".", "lock")
+    }
+    done = pull(target, theirs)
+    assert done.code == ExitCode.OK, done.text
+    assert len(theirs.frames_asked()) - asked < 4
+    _is_whole(target, theirs)
+
+
+def test_staging_of_another_library_is_set_aside_when_told(
+    target: Path, ours: Agent, theirs: Agent
+) -> None:
+    """All of it is found again under another name, and none of it in the library that comes."""
+    with cut_at(FINISH):
+        pull(target, theirs)
+    staging = target / ".plexodus" / "staging"
+    before = fingerprint(staging)
+
+    done = pull(target, ours, *SET_ASIDE)
+
+    assert done.code == ExitCode.OK, done.text
+    (aside,) = staging.parent.glob("staging.set-aside-*")
+    assert fingerprint(aside) == before
+    assert rsync_differences(ours.library, target / "Library") == []
+    assert left_of_pull(target) == {*RECEIPT_FILES, aside.name}
+
+
+def test_library_appears_while_a_pull_is_under_way(target: Path, ours: Agent) -> None:
+    """Exit 14, what appeared is untouched, what was brought is kept and published when told."""
+    real = publish.publish
+
+    def appear(layout: Layout, state: State, receipt: Receipt) -> None:
+        _folder(target / "Library")
+        real(layout, state, receipt)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publish, "publish", appear)
+        refused = pull(target, ours, *SET_ASIDE)
+    before, asked = fingerprint(target / "Library"), ours.frames_asked()
+
+    assert refused.code == ExitCode.CONFLICT, refused.text
+    assert "has taken the library's name meanwhile" in refused.reason()
+    assert sorted(before) == [".", "below", "below/file"]
+    assert not (target / ".plexodus" / "receipt.json").exists()
+    done = pull(target, ours, *SET_ASIDE)
+    assert done.code == ExitCode.OK, done.text
+    assert ours.frames_asked() == asked
+    (aside,) = target.glob("Library.set-aside-*")
+    assert fingerprint(aside) == before
+    _is_whole(target, ours)

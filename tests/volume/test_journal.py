@@ -1,0 +1,190 @@
+"""The journal: whatever a kill or a power loss leaves of it, it says nothing that is not so."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from initpuller.volume.records.journal import Journal, count_done
+
+FRAMES = 8
+DIGEST = "0123456789abcdef" * 4
+LINES = [f"done {number} {DIGEST}\n".encode() for number in range(FRAMES)]
+
+
+def _replayed(path: Path, content: bytes, frames: int = FRAMES) -> list[int]:
+    """The frames that are safe, by a journal file of this content; status must agree."""
+    path.write_bytes(content)
+    counted = count_done(str(path), frames)
+    assert path.read_bytes() == content, "status changes nothing"
+    journal = Journal(str(path), frames)
+    try:
+        assert len(journal) == counted
+        return [number for number in range(frames) if number in journal]
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        LINES[2][:-1],
+        LINES[2][:10],
+        b"d",
+        bytes(512),
+        bytes(3),
+        b"\n",
+        b"\r\n",
+        b"\xff\xfe garbage \x00\n",
+        f"done {FRAMES} {DIGEST}\n".encode(),
+        f"done 99999999999 {DIGEST}\n".encode(),
+        f"done -1 {DIGEST}\n".encode(),
+        f"done {DIGEST}\n".encode(),
+        f"done 2 {DIGEST.upper()}\n".encode(),
+        f"done 2 {DIGEST} \n".encode(),
+        f"done 2 {DIGEST[:-1]}\n".encode(),
+        f"done  2 {DIGEST}\n".encode(),
+        f"kept 2 {DIGEST[1:]}\n".encode(),
+        b"held\n",
+        f"kept {FRAMES}\n".encode(),
+        b"undo 0\n",
+        "done ２ ".encode() + DIGEST.encode() + b"\n",  # noqa: RUF001 - digits of another script
+    ],
+)
+def test_torn_zeroed_or_foreign_tail(tmp_path: Path, tail: bytes) -> None:
+    """The good lines before count, the tail and all after it do not, and they are cut off."""
+    path = tmp_path / "journal"
+    good = LINES[0] + LINES[1]
+
+    assert _replayed(path, good + tail + LINES[3]) == [0, 1]
+    assert path.read_bytes() == good
+
+
+def test_appending_after_a_torn_line(tmp_path: Path) -> None:
+    """The next record takes the torn one's place, and both ends agree."""
+    path = tmp_path / "journal"
+    path.write_bytes(LINES[0] + LINES[1][:20])
+    journal = Journal(str(path), FRAMES)
+    journal.done([(5, DIGEST), (1, DIGEST)])
+    journal.carried([(7, None)], [])
+    journal.close()
+
+    assert path.read_bytes() == LINES[0] + LINES[5] + LINES[1] + b"kept 7\n"
+    assert _replayed(path, path.read_bytes()) == [0, 1, 5, 7]
+
+
+def test_redo_is_remembered(tmp_path: Path) -> None:
+    """A frame found damaged is missing, after a restart too, until it is done once more."""
+    path = tmp_path / "journal"
+    journal = Journal(str(path), FRAMES)
+    journal.done((number, DIGEST) for number in range(FRAMES))
+    assert list(journal.missing()) == []
+    journal.redo([2, 6])
+    assert list(journal.missing()) == [2, 6]
+    journal.close()
+
+    assert _replayed(path, path.read_bytes()) == [0, 1, 3, 4, 5, 7]
+    assert _replayed(path, path.read_bytes() + LINES[2]) == [0, 1, 2, 3, 4, 5, 7]
+
+
+def test_what_this_run_brought_is_not_of_an_earlier_one(tmp_path: Path) -> None:
+    """Only what was there when the journal was opened has to be read back."""
+    path = tmp_path / "journal"
+    path.write_bytes(LINES[4])
+    journal = Journal(str(path), FRAMES)
+    journal.done([(1, DIGEST)])
+
+    assert 1 in journal
+    assert 4 in journal
+    assert [n for n in range(FRAMES) if journal.is_of_earlier_run(n)] == [4]
+    journal.close()
+
+
+def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
+    """Status counts none and makes none; a link in its place is not followed."""
+    path, elsewhere = tmp_path / "journal", tmp_path / "elsewhere"
+    assert count_done(str(path), FRAMES) == 0
+    assert not path.exists()
+
+    elsewhere.write_bytes(b"precious")
+    path.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic links"):
+        Journal(str(path), FRAMES)
+    assert elsewhere.read_bytes() == b"precious"
+
+
+RECORDS = st.lists(
+    st.tuples(st.sampled_from(["done", "kept", "redo"]), st.integers(0, FRAMES - 1)), max_size=30
+)
+
+
+def _line(what: str, number: int) -> bytes:
+    return f"{what} {number}{f' {DIGEST}' if what == 'done' else ''}\n".encode()
+
+
+def _model(records: list[tuple[str, int]]) -> list[int]:
+    safe: set[int] = set()
+    for what, number in records:
+        safe = safe - {number} if what == "redo" else safe | {number}
+    return sorted(safe)
+
+
+@settings(deadline=None, max_examples=60)
+@given(records=RECORDS, data=st.data())
+def test_any_prefix_replays_to_a_prefix_of_the_records(
+    records: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    """Cut at any byte, and zeros or garbage after it: the whole records before the cut hold."""
+    lines = [_line(what, number) for what, number in records]
+    content = b"".join(lines)
+    cut = data.draw(st.integers(0, len(content)))
+    rest = data.draw(st.sampled_from([b"", bytes(64), b"\xff\n" * 9]))
+    whole = 0
+    while sum(map(len, lines[: whole + 1])) <= cut and whole < len(lines):
+        whole += 1
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "journal"
+        assert _replayed(path, content[:cut] + rest) == _model(records[:whole])
+        assert path.read_bytes() == b"".join(lines[:whole])
+
+
+@settings(deadline=None, max_examples=40)
+@given(records=RECORDS)
+def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) -> None:
+    """Memory and file agree, whatever was recorded in whatever order."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "journal"
+        journal = Journal(str(path), FRAMES)
+        for what, number in records:
+            if what == "done":
+                journal.done([(number, DIGEST)])
+            elif what == "kept":
+                journal.carried([(number, None)], [])
+            else:
+                journal.redo([number])
+        in_memory = [number for number in range(FRAMES) if number in journal]
+        journal.close()
+
+        assert in_memory == _model(records) == _replayed(path, path.read_bytes())
+
+
+def test_held_is_known_and_not_safe(tmp_path: Path) -> None:
+    """What is in a frame's place can be asked for by its digest, after a restart too."""
+    path, other = tmp_path / "journal", DIGEST[::-1]
+    journal = Journal(str(path), FRAMES)
+    journal.carried([(1, DIGEST), (2, None)], [(3, DIGEST), (4, DIGEST), (5, DIGEST)])
+    journal.done([(4, other)])
+    journal.redo([5])
+    journal.close()
+    for each in (journal, Journal(str(path), FRAMES)):
+        assert [each.tag(number) for number in range(6)] == [
+            None, DIGEST, None, DIGEST, other, None
+        ]  # fmt: skip
+        assert [number for number in range(FRAMES) if number in each] == [1, 2, 4]
+    journal.close()
+    assert _replayed(path, path.read_bytes()) == [1, 2, 4]

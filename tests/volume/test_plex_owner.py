@@ -1,0 +1,95 @@
+"""The owner that Plex' image is told is the owner of everything on arrival."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.programs import Puller
+from rig.unprivileged import GROUP, USER, UnprivilegedPuller, open_place
+
+from initpuller.volume.ownership import plex_owner
+from shared.program.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from rig.programs import Agent
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_images_start_script_finds_nothing_to_change(puller: Puller) -> None:
+    """``PLEX_UID`` and ``PLEX_GID`` are enough; find sees nothing of anybody else."""
+    environment = {"PLEX_UID": "1234", "PLEX_GID": "1235"}
+    assert puller.pull(environment=environment).code == ExitCode.OK
+    others = ["(", "!", "-uid", "1234", "-o", "!", "-gid", "1235", ")"]
+    command = ["find", str(puller.target / "Library"), *others]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_sidecar_that_runs_as_plex_does(agent: Agent) -> None:
+    """It may read what root's pull has written down, and add to it."""
+    with open_place() as place:
+        target = place / "config"
+        target.mkdir()
+        pulled = Puller(target, place / "log", agent.pairing).pull("--owner", f"{USER}:{GROUP}")
+        assert pulled.code == ExitCode.OK, pulled.text
+        agent.stop()
+
+        done = UnprivilegedPuller(target, place / "log", agent.pairing).pull()
+
+        assert done.code == ExitCode.OK, done.text
+        assert "everything is there" in done.text
+        records = target / ".plexodus"
+        assert {each.stat().st_uid for each in (records, *records.iterdir())} == {USER}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_option_goes_before_the_images_variables(puller: Puller) -> None:
+    """What is said to us counts more than what is said to Plex."""
+    done = puller.pull("--owner", "7:8", environment={"PLEX_UID": "1234"})
+    assert done.code == ExitCode.OK, done.text
+    info = (puller.target / "Library").stat()
+    assert (info.st_uid, info.st_gid) == (7, 8)
+
+
+def test_variable_that_is_no_number(puller: Puller) -> None:
+    """Refused before anything begins, with its name."""
+    done = puller.pull(environment={"PLEX_UID": "plex"})
+    assert done.code == ExitCode.CONFIGURATION
+    assert "PLEX_UID" in done.reason()
+
+
+@pytest.mark.parametrize(
+    ("environment", "owner"),
+    [
+        ({}, None),
+        ({"PLEX_UID": "5"}, "5:1000"),
+        ({"PLEX_GID": "6"}, "1000:6"),
+        ({"PLEX_UID": "5", "PLEX_GID": "6"}, "5:6"),
+        ({"PUID": "7", "PGID": "8"}, "7:8"),
+        ({"PUID": "7"}, "7:911"),
+        ({"PUID": "5", "PGID": "6", "PLEX_UID": "5", "PLEX_GID": "6"}, "5:6"),
+    ],
+)
+def test_one_of_them_is_enough(environment: dict[str, str], owner: str | None) -> None:
+    """The image takes 1000 for the other one."""
+    assert plex_owner(environment) == owner
+
+
+def test_two_pairs_that_differ(puller: Puller) -> None:
+    """PLEX_UID and PUID with two owners: exit 2 with both, before anything begins."""
+    done = puller.pull(environment={"PLEX_UID": "5", "PLEX_GID": "6", "PUID": "7", "PGID": "8"})
+    assert done.code == ExitCode.CONFIGURATION
+    assert "PLEX_UID and PLEX_GID are 5:6" in done.reason()
+    assert "PUID and PGID are 7:8" in done.reason()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_linuxservers_variables_say_whose_all_is(puller: Puller) -> None:
+    """PUID and PGID are enough: everything belongs to them."""
+    done = puller.pull(environment={"PUID": "1234", "PGID": "1235"})
+    assert done.code == ExitCode.OK, done.text
+    info = (puller.target / "Library").stat()
+    assert (info.st_uid, info.st_gid) == (1234, 1235)

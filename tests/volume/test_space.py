@@ -1,0 +1,180 @@
+"""Volumes that are too small, become too small, or just fit: real ones, of a few MiB."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.oracle import rsync_differences, sums_hold
+from rig.programs import Agent, running
+from rig.volume import cut_at, grow_tiny, pull
+
+from initpuller.volume.staging.staging import Staging
+from shared.program.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can mount the small volumes that this is about"
+)
+MIB = 2**20
+PAGE = 4096
+PROMPTLY = 5.0
+"""Seconds; with tries and pauses it would take longer."""
+
+
+class Volume:
+    """A tmpfs of limited size, which can be changed."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.path = path
+        self.size = 0
+        self.inodes = 0
+        subprocess.run(["mount", "-t", "tmpfs", "plexodus-test", path], check=True)
+
+    def limit(self, size: int = 256 * MIB, inodes: int = 10_000) -> None:
+        """Bytes, and how many files."""
+        self.size, self.inodes = size, inodes
+        how = f"remount,size={size},nr_inodes={inodes}"
+        subprocess.run(["mount", "-o", how, self.path], check=True)
+
+    def gone(self) -> None:
+        """Unmounted."""
+        subprocess.run(["umount", "--lazy", self.path], check=True)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """One agent with a tiny library for all."""
+    place = tmp_path_factory.mktemp("space")
+    agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
+    agent.pair()
+    with running(agent):
+        yield agent
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Volume]:
+    """A volume that is not yet limited."""
+    volume = Volume(tmp_path / "config")
+    yield volume
+    volume.gone()
+
+
+def _missing(text: str, what: str) -> int:
+    """How many ``what`` the message says are missing."""
+    found = re.search(rf"(\d+) {what} are missing", text)
+    assert found, text
+    return int(found[1])
+
+
+def _is_whole(volume: Volume, agent: Agent) -> bool:
+    same = rsync_differences(agent.library, volume.path / "Library") == []
+    return same and sums_hold(volume.path)
+
+
+def _enough(volume: Volume, agent: Agent) -> int:
+    """The bytes with which a run is not refused, found as a user would: from the message."""
+    volume.limit(3 * MIB)
+    refused = pull(volume.path, agent)
+    assert refused.code == ExitCode.STORAGE, refused.text
+    return -(-(3 * MIB + _missing(refused.reason(), "bytes")) // PAGE) * PAGE
+
+
+def test_volume_too_small_is_refused_before_any_frame(volume: Volume, agent: Agent) -> None:
+    """Exit 15 saying how many bytes are missing; with just as many more, the next run finishes."""
+    before = agent.frames_asked()
+
+    enough = _enough(volume, agent)
+
+    assert agent.frames_asked() == before
+    assert not (volume.path / "Library").exists()
+    volume.limit(enough)
+    done = pull(volume.path, agent)
+    assert done.code == ExitCode.OK, done.text
+    assert _is_whole(volume, agent)
+
+
+def test_too_few_inodes_are_refused_before_any_frame(volume: Volume, agent: Agent) -> None:
+    """Exit 15 saying how many inodes are missing; with just as many more, the next finishes."""
+    before = agent.frames_asked()
+    volume.limit(inodes=14)
+
+    refused = pull(volume.path, agent)
+
+    assert refused.code == ExitCode.STORAGE, refused.text
+    assert agent.frames_asked() == before
+    assert not (volume.path / "Library").exists()
+    volume.limit(inodes=14 + _missing(refused.reason(), "inodes"))
+    done = pull(volume.path, agent)
+    assert done.code == ExitCode.OK, done.text
+    assert _is_whole(volume, agent)
+
+
+def test_no_room_for_the_first_record(volume: Volume, agent: Agent) -> None:
+    """A volume that is full already: exit 15, and nothing is asked of the agent."""
+    volume.limit(MIB)
+    requests = agent.requests()
+    volume.limit(inodes=1)
+
+    done = pull(volume.path, agent)
+
+    assert done.code == ExitCode.STORAGE, done.text
+    assert agent.requests() == requests
+    assert list(volume.path.iterdir()) == []
+
+
+def test_volume_filled_by_something_else_meanwhile(
+    volume: Volume, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 15 within seconds, without a retry, saying how much is missing; then it goes on."""
+    volume.limit(8 * MIB)
+    filler, real = volume.path / "filler", Staging.commit
+
+    def commit(work: Staging, frames: list[tuple[int, str]]) -> None:
+        real(work, frames)
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(PAGE)):
+                pass
+
+    began = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr("initpuller.pull.transfer.BATCH", 1)
+        patched.setattr(Staging, "commit", commit)
+        full = pull(volume.path, agent, "--jobs", "1")
+
+    assert full.code == ExitCode.STORAGE, full.text
+    assert time.monotonic() - began < PROMPTLY
+    assert _missing(full.reason(), "bytes") > 0
+    assert "trying again" not in full.text
+    assert not (volume.path / "Library").exists()
+    filler.unlink()
+    asked = len(agent.frames_asked())
+    done = pull(volume.path, agent)
+    assert done.code == ExitCode.OK, done.text
+    assert len(agent.frames_asked()) - asked < 4
+    assert _is_whole(volume, agent)
+
+
+@pytest.mark.parametrize(("commits", "jobs"), [(1, "4"), (3, "1")])
+def test_resumed_run_that_just_fits_is_not_refused(
+    volume: Volume, agent: Agent, commits: int, jobs: str
+) -> None:
+    """What is in staging, journalled or not, is not asked for a second time."""
+    enough = _enough(volume, agent)
+    volume.limit(enough)
+    with cut_at("initpuller.volume.staging.staging.Staging.commit", commits):
+        pull(volume.path, agent, "--jobs", jobs)
+
+    done = pull(volume.path, agent)
+
+    assert done.code == ExitCode.OK, done.text
+    assert _is_whole(volume, agent)
