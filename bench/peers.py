@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig.programs import free_port
+from rig.ports import reserve_port
 
 from bench.memory import MemoryWatch
 
@@ -57,7 +57,7 @@ class Measurement:
 
 def plexodus(job: Job) -> Measurement:
     """The pull as it is installed: TLS, digests, journal, verification, publication, receipt."""
-    port, state = free_port(), job.folder / "state"
+    port, state = reserve_port(), job.folder / "state"
     address = f"{job.link.source_address}:{port}"
     program = str(_BIN / "plexodus-agent")
     pair = [program, "pair", "--state", str(state), "--address", address]
@@ -82,7 +82,7 @@ def plexodus(job: Job) -> Measurement:
 
 def tar_http(job: Job) -> Measurement:
     """S, today's way: a tar.gz, Python's web server, curl, tar."""
-    served, port = job.folder / "served", free_port()
+    served, port = job.folder / "served", reserve_port()
     served.mkdir()
     server = ["python3", "-m", "http.server", str(port), "--directory", str(served)]
     url = f"http://{job.link.source_address}:{port}/library.tar.gz"
@@ -96,7 +96,7 @@ def tar_http(job: Job) -> Measurement:
 
 def tar_zstd(job: Job) -> Measurement:
     """Z: tar, compressed by all cores, streamed over TCP, unpacked."""
-    port = free_port()
+    port = reserve_port()
     address = f"{job.link.source_address}:{port}"
     send = f"tar cf - -C {_parent(job)} Library | zstd -q -1 -T0 | socat -u - TCP-LISTEN:{port}"
     receive = (
@@ -112,7 +112,7 @@ def tar_zstd(job: Job) -> Measurement:
 
 def rsync_daemon(job: Job) -> Measurement:
     """R: rsync -a from a daemon: plain text, no checksums."""
-    port = free_port()
+    port = reserve_port()
     settings = job.folder / "rsyncd.conf"
     settings.write_text(
         f"use chroot = no\nuid = root\ngid = root\n[vm]\npath = {_parent(job)}\nread only = yes\n"

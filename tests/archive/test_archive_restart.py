@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.archiveclient import BROKEN, ArchiveClient
 from rig.archives import fill
 from rig.inprocess import InProcess
+from rig.waiting import wait_until
 
 from shared.wire.protocol import archive_path
 
@@ -31,6 +33,10 @@ def known(state: Path) -> set[int]:
     return {number for number, length in enumerate(lengths) if any(length)}
 
 
+def _knows(state: Path, count: int) -> bool:
+    return len(known(state)) >= count
+
+
 def test_killed_in_the_middle_of_a_cold_head(agent: Agent, library: Path) -> None:
     """SIGKILL again and again: what was known stays known, grows to the whole, the tag is one."""
     client = ArchiveClient(agent.port, agent.state, agent.token)
@@ -47,8 +53,7 @@ def test_killed_in_the_middle_of_a_cold_head(agent: Agent, library: Path) -> Non
 
         asking = threading.Thread(target=head)
         asking.start()
-        while len(known(agent.state)) < goal:
-            time.sleep(0.001)
+        wait_until(partial(_knows, agent.state, goal), every=0.001)
         agent.kill()
         kills += 1
         asking.join()
@@ -75,8 +80,7 @@ def test_what_is_known_is_not_encoded_again(tmp_path: Path, method: str) -> None
         while len(found := known(agent.state)) < 6:
             agent.made.clear()
             with agent.client.asked(path, headers, method=method):
-                while len(known(agent.state)) == len(found):
-                    time.sleep(0.001)
+                wait_until(partial(_knows, agent.state, len(found) + 1), every=0.001)
             agent.restart()
             made = [number for _, number in agent.made]
             assert not found & set(made)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from rig import containers
 from rig.oracle import rsync_differences
-from rig.programs import Agent, free_port
+from rig.ports import reserve_port
+from rig.programs import Agent
 
 from bench.plexlibrary import LibraryShape, make_library
 from shared import __version__
@@ -112,7 +113,7 @@ def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_
 
 def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> None:
     """As the library's user, with nothing but a folder for its state that can be written."""
-    state, port = tmp_path / "state", free_port()
+    state, port = tmp_path / "state", reserve_port()
     state.mkdir()
     os.chown(state, 997, 997)
     ours = (
@@ -136,7 +137,7 @@ def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> No
 
 def test_watch_answers_probes(target: Path) -> None:
     """As a sidecar: alive on the port that the chart names."""
-    port = free_port()
+    port = reserve_port()
     watch = containers.command(
         "puller", "watch", "--target=/config", f"--listen=127.0.0.1:{port}",
         options=(f"--volume={target}:/config",),

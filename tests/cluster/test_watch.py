@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rig.plexserver import FakePlex, plex_of
-from rig.programs import Agent, clean_environment, free_port, read_log
+from rig.ports import reserve_port
+from rig.programs import Agent, clean_environment, read_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Sidecar:
 @contextmanager
 def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> Iterator[Sidecar]:
     """A sidecar beside ``plex``."""
-    port, log = free_port(), volume.parent / "watch.log"
+    port, log = reserve_port(), volume.parent / "watch.log"
     environment = clean_environment() | ({"PLEXODUS_PAIRING": pairing} if pairing else {})
     with log.open("wb") as file:
         process = subprocess.Popen(

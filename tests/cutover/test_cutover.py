@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import events, moved, not_moved, phase, unheard_commit, wait_until
+from rig.cutovers import events, moved, not_moved, phase, unheard_commit
 from rig.oracle import rsync_differences
 from rig.programs import Agent, Puller, program
 from rig.volume import RECEIPT_FILES, left_of_pull
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +122,7 @@ def test_somebody_starts_plex_during_the_cutover(
 ) -> None:
     """What it writes is not lost: it is stopped once more, and its changes are brought."""
     process = puller.begin()
-    while phase(agent) != "stopped":
-        time.sleep(0.01)
+    wait_until(lambda: phase(agent) == "stopped")
     plex.start()
     done = puller.finished(process)
     assert done.code == 0, done.text
@@ -137,8 +137,7 @@ def test_plex_was_stopped_before(
     """With commands nobody can tell: it is stopped all the same, and started if the pull fails."""
     plex.stop()
     process = puller.begin()
-    while "stop" not in plex.story[2:]:
-        time.sleep(0.01)
+    wait_until(lambda: "stop" in plex.story[2:])
     process.kill()
     process.wait()
     plex.wait_until(running=True, seconds=LEASE + 5)

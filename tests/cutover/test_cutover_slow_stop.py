@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import wait_until
 from rig.plexcommands import only_plex
 from rig.programs import Agent, Puller
+from rig.waiting import wait_until
 
 from agent.plex.processes import processes_of
 from agent.plex.service import Commands

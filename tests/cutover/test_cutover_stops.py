@@ -14,6 +14,7 @@ import pytest
 from rig.cutovers import dies
 from rig.plexcommands import PlexCommands, only_plex
 from rig.programs import Agent, Puller, program
+from rig.waiting import wait_until
 
 from agent.cutover import record
 from agent.cutover.control import CutoverControl
@@ -35,8 +36,7 @@ def test_agent_told_to_end_while_plex_stops(
     stop = plex.here / "stop"
     stop.write_text(stop.read_text().replace("pid=", "sleep 12; pid=", 1))
     process = puller.begin()
-    while "stop" not in plex.story:
-        time.sleep(0.02)
+    wait_until(lambda: "stop" in plex.story)
     assert agent.stop() == 0
     process.kill()
     process.wait()

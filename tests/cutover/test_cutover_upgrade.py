@@ -6,8 +6,9 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from rig.cutovers import phase, wait_until
+from rig.cutovers import phase
 from rig.programs import program
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

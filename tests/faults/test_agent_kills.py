@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.faultproxy import FaultProxy
 from rig.oracle import rsync_differences
 from rig.programs import Puller
+from rig.waiting import wait_until
 
 from shared.program.exit_codes import ExitCode
 
@@ -29,9 +30,7 @@ def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: 
         puller = Puller(target, tmp_path / "puller.log", agent.pair(proxy.port))
         process = puller.begin("--jobs", str(JOBS))
         for reached in (2, 5, 8):
-            while len(agent.frames_asked()) < reached:
-                assert process.poll() is None, puller.log.read_text()
-                time.sleep(0.01)
+            wait_until(partial(_has_asked, agent, reached), meanwhile=process)
             agent.kill()
             agent.start()
         done = puller.finished(process)
@@ -53,3 +52,7 @@ def test_agent_gone_for_good(agent: Agent, puller: Puller) -> None:
     assert done.code == ExitCode.UNREACHABLE
     assert str(agent.port) in done.reason()
     assert not (puller.target / "Library").exists()
+
+
+def _has_asked(agent: Agent, frames: int) -> bool:
+    return len(agent.frames_asked()) >= frames

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.faultproxy import FaultProxy
 from rig.oracle import rsync_differences, sums_hold
+from rig.waiting import wait_until
 
 from initpuller.pull.options import PullOptions
 from initpuller.pull.recipe import pull
@@ -86,18 +87,9 @@ def journalled(target: Path) -> set[int]:
     return found
 
 
-def wait_until(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Poll ``what``; ``process`` must be running until then."""
-    deadline = time.monotonic() + 60
-    while not what():
-        assert process.poll() is None, "the puller ended before the moment of the kill"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def wait_for_frames(agent: Agent, count: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the agent was asked for ``count`` frames in all."""
-    wait_until(lambda: len(agent.frames_asked()) >= count, process)
+    wait_until(lambda: len(agent.frames_asked()) >= count, meanwhile=process)
 
 
 def test_puller_killed_at_twelve_random_moments(
@@ -114,7 +106,7 @@ def test_puller_killed_at_twelve_random_moments(
         kept, before = journalled(puller.target), len(agent.frames_asked())
         process = puller.begin("--jobs", str(JOBS))
         if count >= BATCH and not kept:
-            wait_until(lambda: bool(journalled(puller.target)), process)
+            wait_until(lambda: bool(journalled(puller.target)), meanwhile=process)
         elif count:
             wait_for_frames(
                 agent, before + min(count, 1 + max(0, enough - len(kept)) // 3), process
@@ -133,7 +125,7 @@ def test_puller_killed_at_twelve_random_moments(
     assert kept, "no kill came after a batch: the test would prove nothing"
 
     process = puller.begin("--jobs", str(JOBS))
-    wait_until(lambda: len(journalled(puller.target)) == frames, process)
+    wait_until(lambda: len(journalled(puller.target)) == frames, meanwhile=process)
     process.kill()
     assert process.wait() == -9
     assert not (puller.target / "Library").exists()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
 from rig.programs import Puller
+from rig.waiting import wait_until
 
 from bench.plexlibrary import SHAPES, make_library
 
@@ -34,9 +34,7 @@ def test_puller_killed_at_99_percent(tmp_path: Path, new_agent: Callable[[Path],
     staging = puller.target / ".plexodus" / "staging"
 
     process = puller.begin()
-    while _journalled(puller.target) < 0.99 * frames:
-        assert process.poll() is None, puller.log.read_text()
-        time.sleep(0.002)
+    wait_until(lambda: _journalled(puller.target) >= 0.99 * frames, meanwhile=process, every=0.002)
     process.kill()
     process.wait()
     before, asked = _files(staging, staging), agent.frames_asked()

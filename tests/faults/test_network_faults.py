@@ -119,6 +119,14 @@ async def test_one_slow_but_steady_frame_outlasts_the_idle_time(
     assert rsync_differences(small, tmp_path / "config" / "Library") == []
 
 
+async def _five_frames_asked(agent: Agent, running: asyncio.Task[None]) -> None:
+    """Wait until the agent was asked for five frames; the pull must not end before."""
+    async with asyncio.timeout(60):
+        while len(agent.frames_asked()) < 5:
+            assert not running.done()
+            await asyncio.sleep(0.01)
+
+
 async def test_network_gone_for_a_while(
     agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
 ) -> None:
@@ -127,9 +135,7 @@ async def test_network_gone_for_a_while(
     running = asyncio.create_task(
         pull(replace(options, retrier=Retrier((0.1,) * 100)), PullProgress())
     )
-    while len(agent.frames_asked()) < 5:
-        assert not running.done()
-        await asyncio.sleep(0.01)
+    await _five_frames_asked(agent, running)
     proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", proxy.port))
@@ -182,9 +188,7 @@ async def test_another_machine_at_the_same_address_midway(
     impostor.start()
     proxy.rate = 30e6
     running = asyncio.create_task(pull(options, PullProgress()))
-    while len(agent.frames_asked()) < 5:
-        assert not running.done()
-        await asyncio.sleep(0.01)
+    await _five_frames_asked(agent, running)
     proxy.agent_port = impostor.port
     proxy.cut_all()
 
@@ -202,9 +206,7 @@ async def test_token_replaced_midway(
     """The old token stops at once, in both spellings; the new one works, with no restart."""
     proxy.rate = 30e6
     running = asyncio.create_task(pull(options, PullProgress()))
-    while len(agent.frames_asked()) < 5:
-        assert not running.done()
-        await asyncio.sleep(0.01)
+    await _five_frames_asked(agent, running)
     old = parse_pairing(agent.pairing)
     proxy.rate = 4e6  # the pull must not end before the new token is there
     new = parse_pairing(await asyncio.to_thread(agent.pair))

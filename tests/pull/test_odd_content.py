@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import stat
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pytest
 from rig import oddtree
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, Finished, Puller, running
+from rig.waiting import wait_until
 
 from shared.program.exit_codes import ExitCode
 
@@ -160,9 +160,7 @@ def test_owner_changed_between_interrupted_and_next_run(tmp_path: Path) -> None:
     with served(tmp_path, library) as (agent, puller):
         staged = puller.target / ".plexodus" / "staging" / "Library" / "vast"
         first = puller.begin("--jobs", "1")
-        while not staged.exists():
-            assert first.poll() is None, puller.log.read_text()
-            time.sleep(0.01)
+        wait_until(staged.exists, meanwhile=first)
         first.send_signal(signal.SIGTERM)
         stopped = puller.finished(first)
         assert stopped.code == ExitCode.INTERRUPTED, stopped.text

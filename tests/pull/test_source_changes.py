@@ -6,13 +6,13 @@ import os
 import random
 import shutil
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, Puller, running
 from rig.unprivileged import UnprivilegedAgent, open_place
+from rig.waiting import wait_until
 
 from shared.program.exit_codes import ExitCode
 
@@ -60,9 +60,7 @@ class Moving:
         """One run, held while ``damage`` is done: frame 0 has been sent, the last has not."""
         asked = len(self.agent.frames_asked())
         process = puller.begin("--jobs", "1")
-        while not self.agent.frames_asked()[asked:]:
-            assert process.poll() is None, puller.log.read_text()
-            time.sleep(0.005)
+        wait_until(lambda: self.agent.frames_asked()[asked:], meanwhile=process)
         process.send_signal(signal.SIGSTOP)
         damage()
         assert VAST + 1 not in self.agent.frames_asked()[asked:]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rig.authority import Authority
-from rig.programs import free_port
+from rig.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,10 +104,10 @@ class Cluster:
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """One that answers, and is gone at the end."""
     with ExitStack() as stack:
-        cluster = Cluster(folder, free_port())
+        cluster = Cluster(folder, reserve_port())
         certificate, key = Authority(folder / "ca").issue("localhost", f"IP:{SERVICE}")
         (folder / "tokens.csv").write_text(f"{_ADMIN},admin,1,system:masters\n")
-        clients, peers = free_port(), free_port()
+        clients, peers = reserve_port(), reserve_port()
         etcd = TOOLS / "bin" / "etcd"
         start(
             stack, folder / "etcd.log",

@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rig.cluster import SERVICE, TOOLS, start
-from rig.node import NAME, wait_until
-from rig.programs import free_port
+from rig.node import NAME
+from rig.ports import reserve_port
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def running_controllers(cluster: Cluster) -> Iterator[None]:
             [
                 TOOLS / "bin" / "kube-controller-manager", "--leader-elect=false",
                 "--kubeconfig", cluster.environment()["KUBECONFIG"],
-                "--bind-address=127.0.0.1", f"--secure-port={free_port()}",
+                "--bind-address=127.0.0.1", f"--secure-port={reserve_port()}",
                 f"--service-account-private-key-file={cluster.key}",
                 f"--root-ca-file={cluster.authority}",
                 "--controllers=*,-node-lifecycle-controller",
@@ -99,6 +100,8 @@ def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> N
 def wait_for_account(cluster: Cluster, namespace: str) -> None:
     """Until a namespace has what pods need of it: made by controllers, after it."""
     name = ("configmap", "kube-root-ca.crt", "-n", namespace)
-    wait_until(lambda: "kube-root" in cluster.kubectl("get", *name, check=False), "the CA")
+    wait_until(lambda: "kube-root" in cluster.kubectl("get", *name, check=False), what="the CA")
     name = ("serviceaccount", "default", "-n", namespace)
-    wait_until(lambda: "default" in cluster.kubectl("get", *name, check=False).split(), "account")
+    wait_until(
+        lambda: "default" in cluster.kubectl("get", *name, check=False).split(), what="account"
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, left_of_pull
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rig.plexcommands import PlexCommands
@@ -28,14 +27,6 @@ def events(agent: Agent) -> list[str]:
     """The names of what the migration log tells."""
     lines = (agent.state / "migration.jsonl").read_text().splitlines()
     return [json.loads(line)["event"] for line in lines]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
-    """Until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rig.cluster import TOOLS, start
 from rig.containers import BASE
-from rig.programs import free_port
+from rig.ports import reserve_port
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rig.cluster import Cluster
@@ -87,7 +87,7 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         "address": "127.0.0.1",
-        "port": free_port(),
+        "port": reserve_port(),
         "podLogsDir": f"{folder}/logs",
         "healthzPort": 0,
         # What a machine for tests has not: the newer control groups, and rights over all of them.
@@ -103,7 +103,7 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
     with ExitStack() as stack:
         stack.callback(_unmount, folder)
         start(stack, folder / "containerd.log", [TOOLS / "bin" / "containerd", "--config", config])
-        wait_until((folder / "containerd.sock").exists, "containerd")
+        wait_until((folder / "containerd.sock").exists, what="containerd")
         _make_pause()
         node.load(_PAUSE, _PAUSE)
         stack.callback(node.clear)
@@ -115,22 +115,9 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
                 "--root-dir", folder / "kubelet", f"--hostname-override={NAME}",
             ],
         )  # fmt: skip
-        wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), "the node")
+        wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), what="the node")
         # That its network is not configured is true, and no matter for pods that use the host's.
         yield node
-
-
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:
-    """Until it does.
-
-    Raises:
-        TimeoutError: it did not.
-    """
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.3)
 
 
 def build(name: str, source: str, *configured: str, files: dict[Path, str] | None = None) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rig.ports import reserve_port
 from shared.wire.pairing import parse_pairing
 from shared.wire.protocol import SNAPSHOTS, Snapshot
 
@@ -33,13 +34,6 @@ _START_SECONDS = 20.0
 def clean_environment() -> dict[str, str]:
     """The environment without any ``PLEXODUS_`` variable of whoever runs the tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PLEXODUS_")}
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -76,7 +70,7 @@ class Agent:
     state: Path
     library: Path
     log: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserve_port)
     pairing: str = ""
     """The string that :meth:`pair` printed last."""
     settings: Path | None = None

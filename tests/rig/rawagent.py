@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls
 from agent.settings import Settings
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     import ssl
@@ -38,8 +38,7 @@ class RawAgent:
 
     def wait_until_left(self) -> None:
         """Return when no client is connected any more."""
-        while self.open:
-            time.sleep(0.05)
+        wait_until(lambda: not self.open)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from rig.cluster import ROOT, running_cluster
 from rig.containers import BASE, image
 from rig.controllers import make_volume, running_controllers, wait_for_account
 from rig.kubelet import NAMESPACE, POD
-from rig.node import build, running_node, wait_until
+from rig.node import build, running_node
+from rig.waiting import wait_until
 from shared import __version__
 from shared.wire.pairing import PAIRING_VARIABLE
 
@@ -66,7 +67,7 @@ def plex_volume(cluster: Cluster, node: Node, folder: Path) -> Iterator[None]:
     cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
     cluster.kubectl("delete", "pvc", "--all", "-n", NAMESPACE)
     cluster.kubectl("delete", "pv", CLAIM)
-    wait_until(lambda: not node.containers(), "the end of all pods")
+    wait_until(lambda: not node.containers(), what="the end of all pods")
 
 
 class Story:
@@ -115,7 +116,7 @@ class Story:
 
     def wait_for_plex(self) -> None:
         """Until it runs in its pod."""
-        wait_until(lambda: self.container("pms").get("ready", False), "Plex in the pod", 180)
+        wait_until(lambda: self.container("pms").get("ready", False), 180, what="Plex in the pod")
 
     def conditions(self) -> list[tuple[str, str]]:
         """Type and reason of those of Jobs that hold."""

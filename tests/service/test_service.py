@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
-from rig.programs import free_port, program, read_log
+from rig.ports import reserve_port
+from rig.programs import program, read_log
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,8 +161,7 @@ def test_archive_is_left_at_a_frames_end(
         url,
     ]
     download = subprocess.Popen(command, stderr=subprocess.PIPE)
-    while not whole.exists() or whole.stat().st_size < 1_000_000:
-        time.sleep(0.05)
+    wait_until(lambda: whole.exists() and whole.stat().st_size >= 1_000_000, meanwhile=download)
     started = time.monotonic()
     assert agent.stop() == 0
     assert time.monotonic() - started < 10
@@ -222,7 +223,7 @@ def test_full_state_disk(tmp_path: Path, library: Path) -> None:
             "--state",
             state,
             "--listen",
-            f"127.0.0.1:{free_port()}",
+            f"127.0.0.1:{reserve_port()}",
             "--library",
             library,
         ]
@@ -275,9 +276,7 @@ def test_pull_goes_on_after_a_restart_of_the_service(
 ) -> None:
     """SIGTERM in the middle of a pull, another agent a second later: the pull ends well."""
     process = puller.begin("--jobs", "1")
-    while len(agent.frames_asked()) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: len(agent.frames_asked()) >= 3, meanwhile=process)
     agent.stop()
     agent.start()
     assert puller.finished(process).code == 0

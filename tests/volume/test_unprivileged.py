@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import stat
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +13,12 @@ from rig import oddtree
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, running
 from rig.unprivileged import GROUP, USER, UnprivilegedPuller, open_place
+from rig.waiting import wait_until
 
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 FRAME = 4 * 1024 * 1024
@@ -109,7 +109,7 @@ def test_stopped_half_way_and_gone_on_with(place: Path, number: signal.Signals) 
         puller = _puller(place, agent)
         started = puller.begin("--jobs", "1")
         staged = puller.target / ".plexodus" / "staging" / "Library"
-        _wait(puller, started.poll, (staged / "vast").exists)
+        wait_until((staged / "vast").exists, meanwhile=started)
         started.send_signal(number)
         code = started.wait(timeout=30)
         assert code == (-number if number is signal.SIGKILL else ExitCode.INTERRUPTED)
@@ -136,7 +136,7 @@ def test_finished_tree_is_taken_over_by_the_next_run(place: Path, library_mode: 
         puller = _puller(place, agent)
         started = puller.begin()
         staged = puller.target / ".plexodus" / "staging" / "Library"
-        _wait(puller, started.poll, (staged / "vast").exists)
+        wait_until((staged / "vast").exists, meanwhile=started)
         (library / "late").write_bytes(b"written meanwhile")
         changed = puller.finished(started)
         assert changed.code == ExitCode.SOURCE_CHANGED, changed.text
@@ -169,12 +169,3 @@ def test_owner_other_than_the_runner_is_refused_up_front(place: Path) -> None:
         assert os.listdir(puller.target) == []
 
         assert puller.pull("--owner", f"{USER}:{GROUP}").code == ExitCode.OK
-
-
-def _wait(
-    puller: UnprivilegedPuller, ended: Callable[[], int | None], reached: Callable[[], bool]
-) -> None:
-    """Until the volume looks as ``reached`` says; the puller must not have ended before."""
-    while not reached():
-        assert ended() is None, puller.log.read_text()
-        time.sleep(0.005)

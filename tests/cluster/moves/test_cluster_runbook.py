@@ -11,12 +11,12 @@ import pytest
 from rig.cluster import ROOT, TOOLS
 from rig.controllers import make_volume, wait_for_account
 from rig.kubelet import NAMESPACE
-from rig.node import wait_until
 from rig.oracle import rsync_differences
 from rig.plexcommands import plex_commands
 from rig.programs import Agent, clean_environment, program, running
 from rig.runbook import commands
 from rig.story import CLAIM, STANDIN, Story, controlled_cluster, plex_node
+from rig.waiting import wait_until
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library
 
@@ -97,7 +97,7 @@ class Reader:
         self._run(self._printed_by_the_agent())
 
     def _see_ready(self, _command: str) -> None:
-        wait_until(lambda: self._story.phase() == "ready", "most of it", 120)
+        wait_until(lambda: self._story.phase() == "ready", 120, what="most of it")
 
     def _see_plex(self, _command: str) -> None:
         self._story.wait_for_plex()

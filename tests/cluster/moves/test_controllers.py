@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.deltas import RACY, sent_bytes
 from rig.kubelet import NAMESPACE, POD
-from rig.node import wait_until
 from rig.oracle import rsync_differences
 from rig.story import (
     JOBS,
@@ -23,6 +22,7 @@ from rig.story import (
     plex_node,
     plex_volume,
 )
+from rig.waiting import wait_until
 
 from bench.plexlibrary import LibraryShape, make_library
 
@@ -77,7 +77,9 @@ def test_move_as_the_runbook_has_it(
     story = Story(cluster)
     story.pair(agent.pairing)
     story.plexodus("preseed")
-    wait_until(lambda: ("Complete", "CompletionsReached") in story.conditions(), "the Job", 120)
+    wait_until(
+        lambda: ("Complete", "CompletionsReached") in story.conditions(), 120, what="the Job"
+    )
     assert story.phase() == "ready"
     assert plex.is_running()
     staged = volume / ".plexodus" / "staging" / "Library"
@@ -86,7 +88,7 @@ def test_move_as_the_runbook_has_it(
     }
     seeded = sent_bytes(agent)
     story.plexodus("plexodus")
-    wait_until(lambda: not story.get(*JOBS), "the end of the Job")
+    wait_until(lambda: not story.get(*JOBS), what="the end of the Job")
 
     story.plex("init-container")
     story.wait_for_plex()
@@ -143,7 +145,7 @@ def test_mended_values_reach_the_pod_once_it_is_deleted(
         now = story.container("plexodus").get("state") or {}
         return any((each.get("terminated") or {}).get("exitCode") == 12 for each in (last, now))
 
-    wait_until(has_failed, "a refusal", 120)
+    wait_until(has_failed, 120, what="a refusal")
     assert plex.story == ["start"]
     story.plex("init-container")
     story.kubectl("delete", "pod", POD, "--grace-period=1")
@@ -160,9 +162,11 @@ def test_job_that_another_try_does_not_mend(
     story.pair(agent.pairing)
     wrong = ("--set-string", "migrations[0].settings.PLEXODUS_MAP=nonsense")
     story.plexodus("preseed", *wrong)
-    wait_until(lambda: ("Failed", "PodFailurePolicy") in story.conditions(), "a failure", 120)
+    wait_until(lambda: ("Failed", "PodFailurePolicy") in story.conditions(), 120, what="a failure")
     assert "not a mapping" in story.kubectl("describe", "pods", "-l", "plexodus.io/migration=plex")
     story.plexodus("preseed")
-    wait_until(lambda: ("Complete", "CompletionsReached") in story.conditions(), "the Job", 120)
+    wait_until(
+        lambda: ("Complete", "CompletionsReached") in story.conditions(), 120, what="the Job"
+    )
     assert plex.is_running()
     assert not (volume / "Library").exists()

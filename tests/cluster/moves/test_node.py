@@ -12,8 +12,9 @@ from rig import plexserver, podplex
 from rig.cluster import Cluster, running_cluster
 from rig.containers import BASE, image
 from rig.kubelet import NAMESPACE, POD
-from rig.node import NAME, Node, build, running_node, wait_until
+from rig.node import NAME, Node, build, running_node
 from rig.oracle import rsync_differences
+from rig.waiting import wait_until
 
 from bench.plexlibrary import LibraryShape, make_library
 from shared import __version__
@@ -78,7 +79,7 @@ def pod(cluster: Cluster, node: Node, agent: Agent, target: Path) -> Iterator[Po
     yield pod
     cluster.kubectl("delete", "pod", POD, "-n", NAMESPACE, "--grace-period=1")
     cluster.kubectl("delete", "secret", PAIRING, "-n", NAMESPACE)
-    wait_until(lambda: not node.containers(), "the end of the pod")
+    wait_until(lambda: not node.containers(), what="the end of the pod")
 
 
 class Pod:
@@ -129,7 +130,7 @@ def test_move_into_a_real_pod(
     """Pulled, committed, published by an init container; only then Plex starts, and the sidecar."""
     pod.create()
 
-    wait_until(lambda: pod.status("pms").get("ready", False), "Plex in the pod", 120)
+    wait_until(lambda: pod.status("pms").get("ready", False), 120, what="Plex in the pod")
 
     ended = pod.status("plexodus")["state"]["terminated"]
     assert ended["exitCode"] == 0
@@ -144,7 +145,9 @@ def test_move_into_a_real_pod(
     told.sort(key=lambda event: event["eventTime"])
     reasons = [event["reason"] for event in told]
     assert reasons == ["Started", "Verified", "Committed", "Published"]
-    wait_until(lambda: _watched()["phase"] in ("migrated", "attention"), "the sidecar's word", 120)
+    wait_until(
+        lambda: _watched()["phase"] in ("migrated", "attention"), 120, what="the sidecar's word"
+    )
     assert _watched()["phase"] == "migrated", _watched()
     assert pod.status("plexodus-watch")["restartCount"] == 0
     status = cluster.get("configmap", "plexodus-plex-status", "-n", NAMESPACE)["data"]
@@ -163,8 +166,8 @@ def test_failure_in_a_real_pod(pod: Pod, plex: PlexCommands, target: Path) -> No
             "terminated" in (pod.status("plexodus").get("lastState") or {})
             or "terminated" in (pod.status("plexodus").get("state") or {})
         ),
-        "a failure",
         60,
+        what="a failure",
     )
 
     described = pod.described()
