@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.pull.fatal_checks import check_for_pull
 from initpuller.pull.placement import PlexContents, refuse_misplaced
 from initpuller.pull.source_queries import SourceLook
-from initpuller.pull.target_checks import check_filesystem, completed
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.filesystem import network_filesystem
 from initpuller.volume.fitness.fit import VolumeFit
 from initpuller.volume.inspect import look, name_taken
 from initpuller.volume.publish.rehearsal import is_to_be_taken_back, take_back
@@ -24,11 +23,9 @@ from initpuller.volume.records.state import load_state
 from initpuller.volume.space import check_room_for_delta, check_space
 from initpuller.volume.staging import staging
 from shared import errors
-from shared.checks import CUTOVER_CHECK, LIBRARY_CHECK, LINKS_OUT_ADVICE, Outcome, duration, size
+from shared.checks import LINKS_OUT_ADVICE, duration, size
 from shared.frames.manifest_file import read_manifest
 from shared.frames.sha256sums import max_bytes
-from shared.plex.library import ARTWORK_FOLDERS, library_name, server_folder
-from shared.tree.excludes import matcher
 from shared.tree.member_path import check_root_name
 from shared.wire.protocol import SnapshotRequest
 
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from initpuller.volume.records.state import State
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker
-    from shared.checks import Check
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Kind, Library, Snapshot
@@ -273,7 +269,7 @@ class Passes:
             raise
 
     async def _preflight(self) -> None:
-        """Refuse what would end badly, before anything is moved; once a run."""
+        """Refuse a pull that a check rules out, before anything is moved. Does so once a run."""
         if self._is_looked_at:
             return
         options = self._options
@@ -281,54 +277,9 @@ class Passes:
         what = "Rehearsal" if options.rehearse else f"Pull until {until}"
         await self._client.tell("pull", f"{what} started on {socket.gethostname()}")
         self._progress.reached("Started", f"{what} from {options.pairing.host}")
-        report = await options.retrier.run(
-            "the preflight", lambda: self._client.server(options.database_check)
-        )
-        kind = await asyncio.to_thread(network_filesystem, self._layout.target)
-        gate = await completed(options.gate)
-        checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
-        for check in checks:
-            if check.outcome is Outcome.WARNING:
-                _log.warning(check.found, check=check.name, hint=check.advice)
-        failed = [check for check in checks if self._is_fatal(check, report.library.name)]
-        if failed:
-            is_library_fit = all(check.name == CUTOVER_CHECK for check in failed)
-            refused = errors.CutoverRefused if is_library_fit else errors.PreflightRefused
-            raise refused(
-                "; ".join(f"{check.name}: {check.found}" for check in failed),
-                hint=" ".join(check.advice for check in failed),
-            )
-        self._is_plex = any(
-            check.name == LIBRARY_CHECK and check.outcome is Outcome.PASS for check in report.checks
-        )
-        self.version, self._is_looked_at = report.plex_version, True
-        self.databases = {
-            check.name: check.found for check in report.checks if check.name.endswith("database")
-        }
-
-    def _is_fatal(self, check: Check, library: str) -> bool:
-        """Return whether a check ends the run, for what the user wants of it.
-
-        Args:
-            check: what was found.
-            library: the library's name on the VM.
-        """
-        options, is_failure = self._options, check.outcome is Outcome.FAILURE
-        if check.outcome is Outcome.PASS:
-            return False
-        if check.name == CUTOVER_CHECK:
-            is_to_be_stopped = options.cutover and not options.until_ready
-            return is_failure or (is_to_be_stopped and not options.retry_failed)
-        if check.name == LIBRARY_CHECK:
-            return options.cutover or (options.rehearse and is_failure)
-        if check.name in ARTWORK_FOLDERS:
-            name = library_name(library, placed=self._layout.places_server)
-            path = os.path.join(server_folder(name) or name, check.name)
-            is_excluded = matcher(tuple(options.exclude))
-            if is_excluded and is_excluded(os.fsencode(path), os.fsencode(check.name)):
-                _log.warning("left out, as told", check=check.name, found=check.found)
-                return False
-        return is_failure
+        source = await check_for_pull(self._client, options, self._layout)
+        self._is_plex, self.version = source.is_plex, source.plex_version
+        self.databases, self._is_looked_at = source.databases, True
 
     async def _manifest(self, snapshot: Snapshot) -> tuple[ManifestFile, PlexContents, Needs]:
         """Return the checked manifest, what is in it, and what it needs of the volume.
