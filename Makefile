@@ -5,6 +5,8 @@ PACKAGES := agent initpuller shared
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--universal --python-version 3.11 --upgrade
 PYTEST := $(BIN)/python -m pytest
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
 .PHONY: help setup tools lint test test-long test-vm images test-images test-cluster charts deb openapi demo bench bench-downtime footprint lock clean
 
@@ -14,8 +16,7 @@ help:  ## this list
 setup: .venv/installed  ## a virtual environment with everything, from the hashed lock file
 
 .venv/installed: requirements-dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "plexodus needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
@@ -37,7 +38,7 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 		[ -z "$$long" ] || { echo "files over 400 lines:"; echo "$$long"; exit 1; }
 
 test: setup tools lint  ## everything that must hold before a change lands
-	$(PYTEST) -n 2 --dist worksteal -m "not long and not vm and not images and not cluster"
+	$(PYTEST) -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
@@ -68,8 +69,16 @@ deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and ne
 openapi: setup  ## docs/openapi.json, as the agent serves it
 	$(BIN)/python -m agent.openapi > docs/openapi.json
 
-demo: setup  ## the main job: a library moved, with puller and agent killed on the way
-	PYTHONPATH=tests $(BIN)/python -m bench.demo
+demo: build/demo/installed  ## a whole move, with a stand-in for Plex that writes; a minute, with installation
+	PYTHONPATH=tests build/demo/bin/python -m bench.demo
+
+build/demo/installed: requirements-agent.lock requirements-puller.lock requirements-build.lock pyproject.toml \
+		$(shell find $(PACKAGES) -name '*.py')
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv build/demo
+	build/demo/bin/pip install --quiet --require-hashes -r requirements-agent.lock -r requirements-puller.lock -r requirements-build.lock
+	build/demo/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	touch $@
 
 bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help), downtime
 	PYTHONPATH=tests $(BIN)/python -m bench.compare $(BENCH)
