@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := agent initpuller shared
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	--universal --python-version 3.11 --upgrade
+	--universal --python-version 3.11
+UPGRADE := --upgrade
+# The lock files agree on the version of each package, so that any of them can be installed together.
+PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
@@ -90,11 +93,11 @@ bench-downtime: setup tools  ## how long Plex is down, and what the delta costs 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint
 
-lock:  ## pin the newest versions (needs uv): of the agent, the puller, and all with its tools
-	$(LOCK) pyproject.toml -o requirements-agent.lock
-	$(LOCK) pyproject.toml --extra puller -o requirements-puller.lock
-	$(LOCK) pyproject.toml --extra puller --group dev -o requirements-dev.lock
-	$(LOCK) --group build --constraint requirements-dev.lock -o requirements-build.lock  # for the images
+lock:  ## pin the newest versions (needs uv; UPGRADE= keeps those that are pinned)
+	$(LOCK) $(UPGRADE) pyproject.toml --extra agent --extra puller --group dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra agent $(PINNED) -o requirements-agent.lock
+	$(LOCK) pyproject.toml --extra puller $(PINNED) -o requirements-puller.lock
+	$(LOCK) --group build $(PINNED) -o requirements-build.lock  # for the images
 
 clean:  ## remove what was installed and made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

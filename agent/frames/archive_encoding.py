@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.frames.builder import build_frame
+from agent.frames.encoder import encode, fingerprint
 from agent.source.file_reader import changed
 from shared.digest import sha256
 from shared.errors import PlexodusError
-from shared.frames.codec import encode, fingerprint
 
 if TYPE_CHECKING:
     from agent.frames.index import FrameIndex

@@ -22,7 +22,8 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.frames.codec import Encoding, fingerprint
+from agent.frames.encoder import fingerprint
+from shared.frames.codec import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from agent.frames.builder import build_frame
+from agent.frames.encoder import encode
 from agent.server.conditions import is_known
 from shared.digest import digest_field
-from shared.frames.codec import SUFFIX_PATTERN, Encoding, encode
+from shared.frames.codec import SUFFIX_PATTERN, Encoding
 from shared.frames.pieces import changed_pieces
 from shared.wire import protocol
 

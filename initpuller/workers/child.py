@@ -141,7 +141,7 @@ class FrameWorker:
         where = places(answer.bitmap, block_length(frame, entries[0]))
         if where is None:
             raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
-        changed = decode(answer.encoded, _ENCODING, sum(length for _, length in where))
+        changed = decode(answer.encoded, sum(length for _, length in where))
         return patch_block(self._staging, frame, entries[0], old, where, changed, answer.tag)
 
     def _renamed(
@@ -159,7 +159,7 @@ class FrameWorker:
     def _unpack(self, frame: Frame, entries: list[Entry], answer: Answer) -> Unpacked:
         if answer.encoded is None:
             raise ProtocolViolation("nothing, for a frame that was asked for whole")
-        tar = decode(answer.encoded, _ENCODING, frame.size)
+        tar = decode(answer.encoded, frame.size)
         return self._written(frame, entries, tar, answer.tag)
 
     def _written(self, frame: Frame, entries: list[Entry], tar: Buffer, tag: str) -> Unpacked:

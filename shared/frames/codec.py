@@ -1,39 +1,24 @@
-"""How a frame's tar bytes are encoded: one gzip member, one zstd frame, or not at all.
+"""The encodings of a frame's tar bytes, and how the puller decodes a frame.
 
-Each frame is encoded alone and always to the same bytes, so any of them can be made again, and
-all of them one after the other are one valid archive (RFC 1952 section 2.2, RFC 8878 section 3).
+A frame is one gzip member, one zstd frame, or plain tar. It is encoded alone, so all frames of a
+snapshot, one after the other, are one valid archive (RFC 1952 section 2.2, RFC 8878 section 3).
+The puller asks for zstd only. :mod:`agent.frames.encoder` is the other direction.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING
 
 import zstandard
-from isal import igzip_lib
 
-from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge
 
 if TYPE_CHECKING:
     from shared.digest import Buffer
 
-_ZSTD_LEVEL = 1
-"""340 to 544 MB/s in at ratio 4.0 on text; level 3 measured slower end to end."""
-_ISAL_LEVEL = 1
 _GZIP_SLACK, _ZSTD_SLACK = 1024, 1024
-_SAMPLES, _SAMPLE = 8, 8 * 1024
-"""How many pieces of a frame are tried, and the bytes of each: a sixtieth of the work."""
-_WORTH = 0.95
-"""A sample that stays larger than this is stored: pictures take twice as long to compress as text,
-in vain. A third of the time for a library of pictures."""
-_STORED_HEAD = struct.Struct("<IBI")
-_MAGIC, _ONE_SEGMENT_SIZE_IN_4 = 0xFD2FB528, 0xA0
-_MAX_BLOCK = 128 * 1024
 
 
 class Encoding(Enum):
@@ -58,86 +43,26 @@ _MEDIA_TYPES = {
 }
 
 
-def encode(tar: Buffer, encoding: Encoding) -> Buffer:
-    """``tar`` as one frame of ``encoding``; what does not shrink is stored in it as it is."""
-    if encoding is Encoding.TAR:
-        return tar
-    if not _shrinks(tar):
-        return zlib.compress(tar, 0, 31) if encoding is Encoding.GZIP else _stored_zstd(tar)
-    if encoding is Encoding.GZIP:
-        return igzip_lib.compress(tar, level=_ISAL_LEVEL, flag=igzip_lib.COMP_GZIP)
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(tar)
-
-
-def _shrinks(tar: Buffer) -> bool:
-    view = memoryview(tar)
-    step = max(_SAMPLE, len(view) // _SAMPLES)
-    sample = b"".join(view[start : start + _SAMPLE] for start in range(0, len(view), step))
-    packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(sample)
-    return len(packed) <= _WORTH * len(sample)
-
-
-def _stored_zstd(tar: Buffer) -> bytes:
-    """A zstd frame of raw blocks (RFC 8878 sections 3.1.1.1 and 3.1.1.2)."""
-    view = memoryview(tar)
-    parts: list[Buffer] = [_STORED_HEAD.pack(_MAGIC, _ONE_SEGMENT_SIZE_IN_4, len(view))]
-    for start in range(0, max(1, len(view)), _MAX_BLOCK):
-        block = view[start : start + _MAX_BLOCK]
-        is_last = start + _MAX_BLOCK >= len(view)
-        parts += ((len(block) << 3 | is_last).to_bytes(3, "little"), block)
-    return b"".join(parts)
-
-
-@cache
-def fingerprint(encoding: Encoding) -> bytes:
-    """What this machine's encoder makes of a sample: other libraries or processors may differ.
-
-    Encoders promise to be read by every decoder, not to write the same bytes in each version, nor
-    with each processor's instructions. Two that agree on the sample are taken for the same.
-    """
-    noise = b"".join(sha256(number.to_bytes(4, "big")) for number in range(4096))
-    words = noise.hex().encode()
-    sample = encode(words + bytes(len(words)) + words[::3], encoding)
-    return sha256_of_all(sha256(each) for each in (sample, encode(noise, encoding)))
-
-
 def max_encoded(size: int) -> int:
-    """The most bytes that ``size`` bytes of tar may take on the wire, in any encoding."""
+    """Return the largest number of bytes that ``size`` bytes of tar may take, in any encoding."""
     return size + size // 64 + _GZIP_SLACK + _ZSTD_SLACK
 
 
-def decode(encoded: Buffer, encoding: Encoding, size: int) -> Buffer:
-    """The tar bytes of one frame, which must be ``size``.
+def decode(encoded: Buffer, size: int) -> bytes:
+    """Return the tar bytes of one zstd frame, which must be ``size`` bytes.
 
-    Memory is bounded by ``size``, whatever ``encoded`` would decode to.
+    Memory is bounded by ``size``, whatever length ``encoded`` claims or has.
 
     Raises:
         FrameTooLarge: it decodes to more, or something follows it.
         FrameSizeWrong: it decodes to less.
         FrameDamaged: it cannot be decoded.
     """
-    if encoding is Encoding.TAR:
-        tar: Buffer = encoded
-    elif encoding is Encoding.GZIP:
-        tar = _gunzip(encoded, size)
-    else:
-        tar = _unzstd(encoded, size)
-    length = memoryview(tar).nbytes
-    if length > size:
+    tar = _unzstd(encoded, size)
+    if len(tar) > size:
         raise FrameTooLarge(f"a frame that decodes to more than its planned {size} bytes")
-    if length < size:
-        raise FrameSizeWrong(f"a frame that decodes to {length} bytes, not to {size}")
-    return tar
-
-
-def _gunzip(encoded: Buffer, size: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        tar = decompressor.decompress(encoded, size + 1)
-    except zlib.error as error:
-        raise FrameDamaged(f"a frame that is no gzip ({error})") from error
-    if decompressor.unused_data:
-        raise FrameTooLarge("something follows the frame's gzip member")
+    if len(tar) < size:
+        raise FrameSizeWrong(f"a frame that decodes to {len(tar)} bytes, not to {size}")
     return tar
 
 
@@ -158,7 +83,7 @@ def _unzstd(encoded: Buffer, size: int) -> bytes:
 
 
 def _is_followed(decompressor: zstandard.ZstdDecompressor, encoded: Buffer, size: int) -> bool:
-    """Whether all that is wrong with ``encoded`` is what comes after it."""
+    """Return whether ``encoded`` is a valid zstd frame with other bytes after it."""
     try:
         decompressor.decompress(encoded, max_output_size=size, allow_extra_data=True)
     except zstandard.ZstdError:

@@ -18,8 +18,8 @@ from rig.archives import SUFFIXES, Archives, fill
 from rig.inprocess import InProcess
 
 from agent.frames import archive_encoding
+from agent.frames.encoder import encode as encode_rightly
 from agent.snapshots import whole_tree
-from shared.frames.codec import encode as encode_rightly
 from shared.wire import protocol
 from shared.wire.protocol import archive_path
 

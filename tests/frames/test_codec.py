@@ -13,14 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig.bombs import zstd_bomb
 
+from agent.frames.encoder import encode
 from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge, PlexodusError
-from shared.frames.codec import Encoding, decode, encode, max_encoded
+from shared.frames.codec import Encoding, decode, max_encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ENCODINGS = st.sampled_from(Encoding)
 PACKERS = {Encoding.GZIP: "gzip", Encoding.ZSTD: "zstd"}
+DECODERS: dict[Encoding, Callable[[bytes, int], bytes]] = {
+    Encoding.TAR: lambda encoded, _: encoded,
+    Encoding.GZIP: lambda encoded, _: gzip.decompress(encoded),
+    Encoding.ZSTD: decode,
+}
 
 
 @given(st.binary(min_size=1, max_size=5000), ENCODINGS)
@@ -30,36 +37,35 @@ def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> 
 
     assert bytes(encode(bytearray(tar), encoding)) == encoded
     assert len(encoded) <= max_encoded(len(tar))
-    assert bytes(decode(encoded, encoding, len(tar))) == tar
+    assert DECODERS[encoding](encoded, len(tar)) == tar
 
 
-@given(st.binary(min_size=2, max_size=500), ENCODINGS, st.integers(-300, 300).filter(bool))
-def test_planned_size_is_another(tar: bytes, encoding: Encoding, off: int) -> None:
+@given(st.binary(min_size=2, max_size=500), st.integers(-300, 300).filter(bool))
+def test_planned_size_is_another(tar: bytes, off: int) -> None:
     """Neither more nor less than planned is taken."""
     planned = max(1, len(tar) + off)
     if planned == len(tar):
         return
     kind = FrameTooLarge if planned < len(tar) else FrameSizeWrong
     with pytest.raises(kind):
-        decode(encode(tar, encoding), encoding, planned)
+        decode(encode(tar, Encoding.ZSTD), planned)
 
 
-@given(st.binary(max_size=300), st.sampled_from([Encoding.GZIP, Encoding.ZSTD]))
-def test_garbage_instead_of_a_frame(garbage: bytes, encoding: Encoding) -> None:
+@given(st.binary(max_size=300))
+def test_garbage_instead_of_a_frame(garbage: bytes) -> None:
     """Whatever arrives, it ends in an error of ours."""
     with pytest.raises(PlexodusError):
-        decode(garbage, encoding, 1000)
+        decode(garbage, 1000)
 
 
-@pytest.mark.parametrize("encoding", PACKERS)
-def test_something_follows_the_frame(encoding: Encoding) -> None:
+def test_something_follows_the_frame() -> None:
     """Trailing bytes, another frame among them, are refused."""
-    encoded = bytes(encode(b"frame" * 100, encoding))
+    encoded = bytes(encode(b"frame" * 100, Encoding.ZSTD))
     for more in (b"x", b"\0" * 600, encoded):
         with pytest.raises(FrameTooLarge):
-            decode(encoded + more, encoding, 500)
+            decode(encoded + more, 500)
     with pytest.raises((FrameDamaged, FrameSizeWrong)):
-        decode(encoded[:-12], encoding, 500)
+        decode(encoded[:-12], 500)
 
 
 @pytest.mark.parametrize("encoding", PACKERS)
@@ -80,16 +86,15 @@ def test_all_frames_are_one_archive(encoding: Encoding, tmp_path: Path) -> None:
 
 _DECODE = """
 import resource, sys
-from shared.frames.codec import Encoding, decode
+from shared.frames.codec import decode
 from shared.errors import PlexodusError
 size = 1 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
-    suffix = path.split("-", 1)[1]
     with open(path, "rb") as file:
         encoded = file.read()
     try:
-        decode(encoded, Encoding(suffix), size)
+        decode(encoded, size)
     except PlexodusError as error:
         print(type(error).__name__)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -97,13 +102,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_bombs_take_no_memory(tmp_path: Path) -> None:
-    """A GiB that says so, says nothing, says one MiB; and 64 MiB of gzip: none is ever held."""
+    """A GiB that declares its size, declares none, or declares one MiB is never held in memory."""
     gib = 1 << 30
     bombs = {
         "1-tar.zst": zstd_bomb(gib, gib),
         "2-tar.zst": zstd_bomb(gib, None),
         "3-tar.zst": zstd_bomb(gib, 1 << 20),
-        "4-tar.gz": gzip.compress(bytes(1 << 26), 1),
     }
     for name, bomb in bombs.items():
         (tmp_path / name).write_bytes(bomb)
@@ -116,5 +120,5 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
         text=True,
     )
     *kinds, kilobytes = done.stdout.split()
-    assert kinds == ["FrameTooLarge", "FrameTooLarge", "FrameDamaged", "FrameTooLarge"]
+    assert kinds == ["FrameTooLarge", "FrameTooLarge", "FrameDamaged"]
     assert int(kilobytes) < 24 * 1024

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rig.hostileagent import entry, folder
 
 from agent.frames import index as frame_index
+from agent.frames.encoder import fingerprint
 from agent.frames.index import FrameIndex, Stretch
 from shared.digest import sha256
-from shared.frames.codec import Encoding, fingerprint
+from shared.frames.codec import Encoding
 from shared.frames.plan import FRAME, plan
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent.frames.builder import build_frame
+from agent.frames.encoder import encode
 from agent.snapshots import whole_tree
 from initpuller.agent_client.frames import Answer, Held
 from initpuller.workers.child import Assignment, FrameWorker
 from shared.checks import LIBRARY_CHECK, Check, Outcome
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, storage_error
-from shared.frames.codec import Encoding, encode
+from shared.frames.codec import Encoding
 from shared.wire.protocol import ServerReport
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from aiohttp import web
 
+from agent.frames.encoder import encode
 from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls
 from agent.settings import Settings
@@ -25,7 +26,7 @@ from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
 from rig.volume import everything
 from shared import errors
-from shared.frames.codec import Encoding, encode
+from shared.frames.codec import Encoding
 from shared.frames.plan import members, plan
 from shared.frames.sha256sums import format_sum
 from shared.frames.tar_layout import header
