@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
-.PHONY: help setup tools lint test test-long test-vm images test-images test-cluster charts deb openapi demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test coverage test-long test-vm images test-images test-cluster charts deb openapi demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -42,6 +42,13 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 
 test: setup tools lint  ## everything that must hold before a change lands
 	$(PYTEST) -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
+
+coverage: setup tools  ## branch coverage of both programs by `make test`; volume, pull and cutover: 90 % at least
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under=90 --include='initpuller/volume/*,initpuller/pull/*,agent/cutover/*'
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
