@@ -191,10 +191,11 @@ def test_wrong_tokens_are_slowed(limited: Agent) -> None:
             response.read()
             assert response.status == 401
             times.append(time.monotonic() - started)
-    assert max(times[:3]) < 0.2 < times[3] < times[4] < times[5]
+    assert max(times[:3]) < times[3] < times[4] < times[5]
+    assert times[5] >= 1.0
     started = time.monotonic()
     limited.get("/openapi.json")
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < times[5]
     assert metric(limited, "plexodus_agent_wrong_tokens_total") == 6
 
 

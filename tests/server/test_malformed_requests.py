@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.programs import read_log
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,9 +157,13 @@ def test_stranger_cannot_fill_the_journal(agent: Agent) -> None:
     seconds = time.monotonic() - started
     for _ in range(30):
         agent.get("/openapi.json")
-    while not (left_out := sum(line.get("left_out", 0) for line in read_log(agent.log))):
+
+    def left_out() -> int:
         said_to(agent, b"GET /healthz HTTP/1.0\r\n\r\n")
-    assert left_out > 100
+        return sum(line.get("left_out", 0) for line in read_log(agent.log))
+
+    wait_until(left_out)
+    assert left_out() > 100
     lines = read_log(agent.log)
     ours = [line for line in lines if line.get("path") == "/openapi.json"]
     assert len(ours) == 30
