@@ -1,11 +1,11 @@
-"""A file of the state folder as an answer: whole or one range, under the archives' conditions."""
+"""Send a file of the state folder as a response: all of it or one range, with conditions."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import aiofiles
 from aiohttp import hdrs, web
 
 from agent.server import conditions
@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from agent.server.rate_limit import Outflow
 
 _PIECE = 256 * 1024
+"""Bytes that are read and sent at once."""
 
 
 async def send_file(
     request: web.Request, path: str, media_type: str, outflow: Outflow
 ) -> web.StreamResponse:
-    """The file ``path``, which is replaced but never changed, or the range that is asked for.
+    """Send the file ``path``, or the range of it that ``request`` asks for.
+
+    The file may be replaced by another one meanwhile, but is never changed in place.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    with await asyncio.to_thread(open, path, "rb") as file:
+    async with aiofiles.open(path, "rb") as file:
         about = os.fstat(file.fileno())
         tag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
         headers: dict[str, str] = {
@@ -49,9 +52,9 @@ async def send_file(
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
             return response
-        file.seek(part.start)
+        await file.seek(part.start)
         for start in range(0, len(part), _PIECE):
-            piece = await asyncio.to_thread(file.read, min(_PIECE, len(part) - start))
+            piece = await file.read(min(_PIECE, len(part) - start))
             await outflow.send(response, piece)
         await response.write_eof()
         return response

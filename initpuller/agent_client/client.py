@@ -11,6 +11,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import aiofiles
 import aiohttp
 import msgspec
 
@@ -225,9 +226,9 @@ class AgentClient:
         """Write the whole body into a file; what was there is replaced only at the end."""
         temporary = f"{path}.new"
         try:
-            with open(temporary, "wb") as file:  # noqa: ASYNC230 - a thread's would leak if cancelled
+            async with aiofiles.open(temporary, "wb") as file:
                 async for part in self._parts(response, most, errors.ManifestTooLarge):
-                    await asyncio.to_thread(file.write, part)
+                    await file.write(part)
             await asyncio.to_thread(settle, temporary, path)
         except aiohttp.ClientError:
             raise
