@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from agent.server.connections import connection_of
 from shared import errors
+from shared.digest import is_hex
 from shared.program.logs import without_secrets
 from shared.wire import protocol
 
@@ -57,7 +58,15 @@ async def forbid_storing(_request: web.BaseRequest, response: web.StreamResponse
 
 @web.middleware
 async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Log one line for each request, never its headers. Of strangers' requests, not all."""
+    """Log one line for each request, never its headers, and not all lines of strangers.
+
+    All lines that the request causes name its snapshot and frame.
+    """
+    with structlog.contextvars.bound_contextvars(**_subject(request)):
+        return await _logged(request, handler)
+
+
+async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
     status = _HUNG_UP
     if (connection := connection_of(request)) is not None:
@@ -84,11 +93,21 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
     return response
 
 
+def _subject(request: web.Request) -> dict[str, str | int]:
+    """Return the log fields that name the snapshot and frame of a request, if it has them."""
+    subject: dict[str, str | int] = {}
+    if is_hex(snapshot := request.match_info.get("snapshot", "")):
+        subject["snapshot"] = snapshot
+        if "number" in request.match_info:
+            subject["frame"] = int(request.match_info["number"])
+    return subject
+
+
 @web.middleware
 async def errors_to_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure of a handler as a problem; unknown ones are logged with their traceback.
+    """Turn each failure of a handler into a problem; log unknown ones with their traceback.
 
-    Once an answer has begun it is broken off instead, or the problem would become part of it.
+    A response that has begun is aborted instead: the problem would become part of its body.
     """
     answer = await _answer(request, handler)
     if not answer.prepared and request.writer.output_size > 0 and request.transport is not None:

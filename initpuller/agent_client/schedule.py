@@ -1,10 +1,12 @@
-"""Which frame is fetched when, and by whom."""
+"""The order in which frames are fetched, and over which lane."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from structlog.contextvars import bound_contextvars
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 Brought = TypeVar("Brought")
 Bring: TypeAlias = "Callable[[int, int | None], Awaitable[Brought]]"
-"""Brings a frame, given its number and that of the one it will be asked for next."""
+"""Fetches a frame, given its number and the number of the frame that the same lane fetches next."""
 
 
 async def fetch_frames(
@@ -22,17 +24,16 @@ async def fetch_frames(
     wanted: Iterable[int],
     receive: Callable[[int, Brought], Awaitable[None]],
 ) -> None:
-    """Have the ``wanted`` frames brought, one at a time by each of ``lanes``.
+    """Fetch the ``wanted`` frames, one at a time over each of ``lanes``.
 
     Args:
-        retrier: how to try again.
-        lanes: who brings frames.
-        wanted: the numbers of those to fetch, in order.
-        receive: takes the number of a frame, and what came of it; awaited before its lane
-            brings the next one.
+        retrier: the retry policy.
+        lanes: functions that fetch a frame; each is called again when its frame was received.
+        wanted: numbers of the frames to fetch, in order.
+        receive: takes the number of a frame and the result of fetching it.
 
     Raises:
-        PlexodusError: the first failure that is not mended by trying again.
+        PlexodusError: the first failure that a retry does not help.
     """
     numbers = iter(wanted)
 
@@ -40,8 +41,9 @@ async def fetch_frames(
         ahead = next(numbers, None)
         while ahead is not None:
             number, ahead = ahead, next(numbers, None)
-            brought = await retrier.run(f"frame {number}", partial(bring, number, ahead))
-            await receive(number, brought)
+            with bound_contextvars(frame=number):
+                brought = await retrier.run(f"frame {number}", partial(bring, number, ahead))
+                await receive(number, brought)
 
     tasks = [asyncio.create_task(run(bring)) for bring in lanes]
     try:

@@ -134,8 +134,9 @@ class PullProgress:
         self._show()
 
     def of(self, snapshot: str) -> None:
-        """Which snapshot is brought."""
+        """Set the snapshot that is transferred; log lines name it from now on."""
         self._snapshot = snapshot
+        structlog.contextvars.bind_contextvars(snapshot=snapshot)
 
     def reached(self, milestone: Reached, about: str) -> None:
         """Have people told."""

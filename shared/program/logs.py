@@ -1,14 +1,20 @@
-"""Logging: for people on a terminal, one JSON object a line everywhere else; always to stderr.
+"""Logging to stderr: text for people on a terminal, one JSON object a line everywhere else.
 
-Secrets are kept out by never being handed in; whatever looks like one is masked all the same. Much
-of what is logged is somebody else's words, so values are also made printable and cut to a length.
-What libraries log through :mod:`logging` goes the same way.
+No secret is ever passed to a log call, and anything that looks like one is masked as well. Values
+often contain other people's text, so control characters are escaped and long values are cut.
+Messages that libraries log through :mod:`logging` take the same path.
+
+Three fields are bound to the context and not passed with each call: ``run`` (this process),
+``snapshot`` and ``frame`` (the subject of the work). A terminal shows one run, so it leaves them
+out.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import secrets
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,38 +25,38 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 MAX_VALUE = 16_000
-"""Characters of one value in a log line; a traceback of ours has fewer."""
+"""Characters of one value in a log line; our own tracebacks have fewer."""
 _SECRET = re.compile(
     r"plexodus(?:://|%3A%2F%2F)[^@\s]{0,200}?(?:@|%40)|\b(?:bearer|basic)(?:\s|%20)+[A-Za-z0-9+/=_-]{8,}",
     re.IGNORECASE,
 )
 _LONG_WORD = re.compile(r"[A-Za-z0-9_-]{43,}")
-"""A token has 43 characters, and its Base64 in Basic credentials has more of the same ones."""
+"""A token has 43 characters; its Base64 in Basic credentials has more, of the same alphabet."""
 _KINDS_OF_LETTERS = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
-"""Of 1,400 tokens one lacks a digit. Digests in hexadecimal have no capitals."""
+"""One token in 1,400 lacks a digit. Hexadecimal digests have no capitals."""
 _MASK = "[secret]"
 _KEPT = "\n\t"
 
 
 class LogLimit:
-    """Lets a burst of lines pass, then one at a time, and counts those left out.
+    """Admit a burst of lines, then one at a time, and count those left out.
 
     Args:
-        burst: lines that may come at once.
-        seconds: that it takes to earn another line.
+        burst: number of lines that may come at once.
+        seconds: time after which another line is admitted.
     """
 
     def __init__(self, burst: int = 20, seconds: float = 1.0) -> None:
         self.left_out = 0
-        """Lines since the last one that passed."""
+        """Number of lines left out since the last one that was admitted."""
         self._burst, self._seconds = burst, seconds
         self._earned, self._last = float(burst), 0.0
 
     def admit(self, now: float) -> int | None:
-        """Return how many lines were left out before this one, or None to leave it out, too.
+        """Return how many lines were left out before this one, or None to leave out this one.
 
         Args:
-            now: of a monotonic clock, in seconds.
+            now: time of a monotonic clock, in seconds.
         """
         earned = self._earned + (now - self._last) / self._seconds
         self._earned, self._last = min(earned, self._burst), now
@@ -63,14 +69,14 @@ class LogLimit:
 
 
 class LibraryLog(logging.Handler):
-    """Passes on what libraries log, so that it is masked, cut and limited like our own lines."""
+    """Log the messages of libraries as events of ours: masked, cut and limited in number."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._limit = LogLimit()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log ``record`` as an event of our own, unless there were too many of late."""
+        """Log ``record``, unless there were too many recently."""
         left_out = self._limit.admit(time.monotonic())
         if left_out is None:
             return
@@ -84,19 +90,22 @@ class LibraryLog(logging.Handler):
 
 def configure(level: int = logging.INFO) -> None:
     """Set up structlog for the whole program, and have libraries log through it."""
-    on_terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
-    )
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        clean,
+    ]
+    if sys.stderr.isatty():
+        processors.append(structlog.dev.ConsoleRenderer())
+    else:
+        if isinstance(sys.stderr, io.TextIOWrapper):
+            sys.stderr.reconfigure(encoding="utf-8")  # JSON is UTF-8 in any locale (RFC 8259)
+        processors.insert(0, structlog.contextvars.merge_contextvars)
+        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+    structlog.contextvars.bind_contextvars(run=secrets.token_hex(4))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            clean,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -107,12 +116,12 @@ def configure(level: int = logging.INFO) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with whatever looks like a token or pairing string replaced."""
+    """Return ``text`` with everything that looks like a token or pairing string masked."""
     return _LONG_WORD.sub(_masked, _SECRET.sub(_MASK, text))
 
 
 def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask secrets, escape control characters, and cut what is too long, in every value."""
+    """Mask secrets, escape control characters and cut long values, in every key and value."""
     return {_clean_text(key): _clean(value) for key, value in event.items()}
 
 

@@ -1,17 +1,26 @@
-"""Log lines: what looks like a secret is masked, others' words stay on one line of some length."""
+"""Log lines: secrets are masked, other people's text stays on one line, the subject is named."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import logging
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 import structlog
+from aiohttp import ClientSession, web
 
+from agent.server.problems import log_request
+from initpuller.agent_client.retry import Retrier
+from initpuller.agent_client.schedule import fetch_frames
+from shared.errors import AgentUnreachable
 from shared.program import logs
 from shared.wire.pairing import Pairing
 
@@ -32,6 +41,7 @@ RENDERINGS = {
     "basic_without_a_user": "Basic " + base64.b64encode(f":{TOKEN}".encode()).decode(),
     "basic_percent_encoded": quote("basic " + base64.b64encode(f"a:{TOKEN}".encode()).decode()),
     "query": f"/v1/library?token={TOKEN}&x=1",
+    "beside_other_letters": f"Müller{TOKEN}千と千尋",
 }
 
 
@@ -39,7 +49,9 @@ RENDERINGS = {
 def restored() -> Iterator[None]:
     """Logging as before, when a test has configured it."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    structlog.contextvars.clear_contextvars()
     yield
+    structlog.contextvars.clear_contextvars()
     root.handlers = before
     structlog.reset_defaults()
 
@@ -110,3 +122,94 @@ def test_lines_are_earned_again() -> None:
     assert [limit.admit(10.0) for _ in range(5)] == [0, 0, 0, None, None]
     assert [limit.admit(11.0), limit.admit(11.5), limit.admit(12.0)] == [2, None, 1]
     assert [limit.admit(100.0) for _ in range(4)] == [0, 0, 0, None]
+
+
+def test_names_in_any_alphabet(capsys: pytest.CaptureFixture[str]) -> None:
+    """A search for a title finds it in the log, also where the locale is not UTF-8."""
+    title = "Amélie, 千と千尋の神隠し 🎬"
+    logs.configure()
+    structlog.get_logger("test").warning("event", path=title)
+    assert title in capsys.readouterr().err
+
+    program = (
+        "import structlog; from shared.program import logs; logs.configure();"
+        f"structlog.get_logger('test').warning('event', path={title!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stderr.decode())["path"] == title
+
+
+@pytest.mark.parametrize("control", ["\r", "\x1b", "\x85", "\u2028", "\u202e", "\udc80", "\x00"])
+def test_control_characters_of_others(control: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name cannot forge a line or steer a terminal; its ordinary letters stay readable."""
+    logs.configure()
+    structlog.get_logger("test").warning("event", path=f"Ünder{control}world")
+    told = capsys.readouterr().err
+    assert control not in told.rstrip("\n")
+    assert len(told.splitlines()) == 1
+    assert "Ünder" in told
+
+
+async def test_frame_of_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two lanes retry at the same time: each line names the run, the snapshot and its own frame."""
+    logs.configure()
+    structlog.contextvars.bind_contextvars(snapshot="5" * 64)
+    failed, received = set[int](), []
+
+    async def bring(number: int, _following: int | None) -> int:
+        await asyncio.sleep(0)
+        if number not in failed:
+            failed.add(number)
+            raise AgentUnreachable("away")
+        return number
+
+    async def receive(number: int, brought: int) -> None:
+        received.append((number, brought))
+
+    await fetch_frames(Retrier((0.0,)), [bring, bring], range(4), receive)
+    structlog.get_logger("puller").info("after")
+
+    *retries, after = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {(each["what"], each["frame"]) for each in retries} == {
+        (f"frame {number}", number) for number in range(4)
+    }
+    assert len({each["run"] for each in (*retries, after)}) == 1
+    assert {each["snapshot"] for each in (*retries, after)} == {"5" * 64}
+    assert "frame" not in after
+    assert sorted(received) == [(number, number) for number in range(4)]
+
+
+async def test_subject_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """The agent's lines name snapshot and frame of the request, if these are what they claim."""
+    logs.configure()
+
+    async def handler(_request: web.Request) -> web.Response:
+        structlog.get_logger("agent").info("within")
+        return web.Response()
+
+    app = web.Application(middlewares=[log_request])
+    app.add_routes([web.get("/{snapshot:[^/]+}/{number:\\d+}", handler)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        base = "http://{}:{}".format(*runner.addresses[0])
+        async with ClientSession() as session:
+            for name in ("a" * 64, "forged"):
+                async with session.get(f"{base}/{name}/7") as response:
+                    assert response.status == 200
+    finally:
+        await runner.cleanup()
+
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(each["event"], each.get("snapshot"), each.get("frame")) for each in told] == [
+        ("within", "a" * 64, 7),
+        ("request", "a" * 64, 7),
+        ("within", None, None),
+        ("request", None, None),
+    ]
