@@ -162,6 +162,7 @@ async def test_frame_of_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
     failed, received = set[int](), []
 
     async def bring(number: int, _following: int | None) -> int:
+        """Fail once for each frame."""
         await asyncio.sleep(0)
         if number not in failed:
             failed.add(number)
@@ -169,6 +170,7 @@ async def test_frame_of_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
         return number
 
     async def receive(number: int, brought: int) -> None:
+        """Note the frame."""
         received.append((number, brought))
 
     await fetch_frames(Retrier((0.0,)), [bring, bring], range(4), receive)
@@ -189,6 +191,7 @@ async def test_subject_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure()
 
     async def handler(_request: web.Request) -> web.Response:
+        """Log a line while the request is answered."""
         structlog.get_logger("agent").info("within")
         return web.Response()
 
