@@ -8,6 +8,7 @@ UPGRADE := --upgrade
 # The lock files agree on the version of each package, so that any of them can be installed together.
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
+PROSE := docs/agent.md docs/runbook.md
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
@@ -29,7 +30,7 @@ setup: .venv/installed  ## a virtual environment with everything, from the hashe
 tools: ## the programs that tests compare with (rsync, tar, zstd …), by apt-get where missing
 	@tests/install-tools
 
-lint: setup  ## format, lint, types, layers, length of files, spelling
+lint: setup  ## format, lint, types, layers, length of files, spelling, prose
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -37,6 +38,8 @@ lint: setup  ## format, lint, types, layers, length of files, spelling
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/interrogate --quiet tests
 	$(BIN)/codespell $(PACKAGES) charts tests bench docs *.md
+	@tests/install-lint-tools
+	build/tools/bin/vale --output=line $(PROSE)
 	@long=$$(git ls-files '*.py' | xargs wc -l | awk '$$1 > 400 && $$2 != "total"'); \
 		[ -z "$$long" ] || { echo "files over 400 lines:"; echo "$$long"; exit 1; }
 
