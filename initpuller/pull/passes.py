@@ -20,6 +20,7 @@ from initpuller.volume.fitness.fit import VolumeFit
 from initpuller.volume.inspect import look, name_taken
 from initpuller.volume.publish.rehearsal import is_to_be_taken_back, take_back
 from initpuller.volume.records.state import load_state
+from initpuller.volume.reuse.recorded import Listing
 from initpuller.volume.space import check_room_for_delta, check_space
 from initpuller.volume.staging import staging
 from shared import errors
@@ -177,7 +178,7 @@ class Passes:
         earlier = state.fidelity if state is not None else None
         policy = await asyncio.to_thread(self._fit.policy, needs, manifest, earlier)
         work = await asyncio.to_thread(
-            staging.begin, layout, state, snapshot, manifest, policy, self._done
+            staging.begin, layout, state, Listing(snapshot, manifest), policy, self._done
         )
         self._done = None
         return work

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from initpuller.volume.records.layout import RECORD_PREFIXES
-from initpuller.volume.reuse.matching import drop_files
+from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.timestamps import compact_timestamp
 from shared.durable import fsync_folder
 from shared.errors import TargetConflict

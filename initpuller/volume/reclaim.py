@@ -18,8 +18,8 @@ import structlog
 from initpuller.volume.cleanup import drop_records
 from initpuller.volume.names import remove
 from initpuller.volume.records.journal import Journal
+from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.state import load_state
-from initpuller.volume.reuse.matching import drop_files
 from shared.errors import NoSpace, storage_error
 from shared.frames.manifest_file import read_manifest
 from shared.frames.plan import is_large

@@ -1,4 +1,4 @@
-"""A process of its own that fetches, verifies and unpacks frames, one after the other.
+"""A child process that fetches, verifies and unpacks frames, one after the other.
 
 Two such processes measured twice as fast as two threads: creating a file is a dozen short system
 calls, and after each of them a thread of the same interpreter waits for its turn.
@@ -12,26 +12,31 @@ import ctypes
 import os
 import pickle
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from initpuller.agent_client.frames import Answer, FrameConnection, Held
-from initpuller.volume.staging.blocks import Unpacked, keep_block, patch_block, read_block
-from initpuller.volume.staging.held_frames import read_packed
-from initpuller.volume.staging.unpack import unpack_frame
+from initpuller.volume.staging.blocks import (
+    Block,
+    Patch,
+    Unpacked,
+    keep_block,
+    patch_block,
+    read_block,
+)
+from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.digest import sha256, sha256_of_all
 from shared.errors import PlexodusError, ProtocolViolation, storage_error
 from shared.frames.codec import Encoding, decode, max_encoded
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_entries
 from shared.frames.pieces import format_pieces, places
-from shared.frames.plan import block_length, is_large
+from shared.frames.plan import is_large
 from shared.program.mallopt import keep_freed_memory
 from shared.wire import protocol
 
 if TYPE_CHECKING:
     from initpuller.volume.fidelity import AttributePolicy
-    from shared.digest import Buffer
     from shared.frames.manifest_file import Location
     from shared.frames.plan import Frame
     from shared.tree.manifest import Entry
@@ -46,7 +51,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Assignment:
-    """What all frames of one snapshot have in common."""
+    """Everything that the frames of one snapshot have in common."""
 
     pairing: Pairing
     idle: float
@@ -63,36 +68,36 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Order:
-    """One frame to bring."""
+    """One frame to fetch."""
 
     frame: Frame
     entries: Location
-    """Where in the manifest its entries are."""
+    """The place of its entries in the manifest."""
     held: str | None
-    """The digest of what an earlier snapshot left in its place, or was renamed to it; empty: it is
-    to be read."""
+    """The digest of the block that an earlier snapshot left in its place. Empty: the block must be
+    read to know it. None: no block is there."""
     following: int | None
-    """The frame that this worker will be asked for next, if nothing is held of it: its request goes
-    out ahead."""
+    """The frame that this worker gets next, if nothing is held of it: it is requested ahead."""
 
 
 class FrameWorker:
-    """Brings frames of one snapshot into one staging folder.
+    """Fetches the frames of one snapshot into one staging folder.
 
     Args:
-        assignment: which, and where.
+        assignment: the snapshot and the folder.
 
     Raises:
-        StorageError: as the filesystem says.
+        StorageError: the staging folder or the digests cannot be opened.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         try:
             self._staging = os.open(assignment.staging, _FOLDER)
-            self._digests = FileDigests(assignment.digests, assignment.entries)
+            digests = FileDigests(assignment.digests, assignment.entries)
         except OSError as error:
             raise storage_error(error, assignment.staging) from error
+        self._into = Destination(self._staging, assignment.policy, digests)
         self._last: tuple[Location | None, list[Entry]] = None, []
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
 
@@ -109,14 +114,12 @@ class FrameWorker:
             wanted.append(self._route(order.following))
         entries = self._entries_at(order.entries)
         if order.held is not None and is_large(entries[0]):
-            return self._renew(frame, entries, order.held, wanted)
-        if order.held is not None:
-            return self._renamed(frame, entries, order.held, wanted)
+            return self._renew(Block(frame, entries[0]), order.held, wanted)
         answer = self._ask(wanted).answer(max_encoded(frame.size))
         return self._unpack(frame, entries, answer)
 
     def _entries_at(self, location: Location) -> list[Entry]:
-        """Those in the manifest; of a large file, they are the same for frame after frame."""
+        """Return entries of the manifest. All frames of a large file have the same ones."""
         if self._last[0] != location:
             try:
                 self._last = location, read_entries(self._assignment.manifest, location)
@@ -124,54 +127,38 @@ class FrameWorker:
                 raise storage_error(error, self._assignment.manifest) from error
         return self._last[1]
 
-    def _renew(self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]) -> Unpacked:
-        """Bring what of a block is not as an earlier snapshot left it."""
-        old, most = b"", max_encoded(frame.size)
+    def _renew(self, block: Block, held: str, wanted: list[str]) -> Unpacked:
+        """Fetch the pieces of a block in which it differs from what an earlier snapshot left."""
+        old, most = b"", max_encoded(block.frame.size)
         if not held:
-            old = read_block(self._staging, frame, entries[0])
+            old = read_block(self._staging, block)
             held = sha256_of_all([sha256(old)]).hex()
         answer = self._ask(wanted, Held(held)).answer(most)
         if answer.wants_pieces:
-            old = old or read_block(self._staging, frame, entries[0])
+            old = old or read_block(self._staging, block)
             answer = self._ask(wanted, Held(held, format_pieces(old))).answer(most)
         if answer.encoded is None:
-            return keep_block(self._staging, frame, entries[0], answer.tag)
+            return keep_block(self._staging, block, answer.tag)
         if answer.bitmap is None:
-            return self._unpack(frame, entries, answer)
-        where = places(answer.bitmap, block_length(frame, entries[0]))
+            return self._unpack(block.frame, [block.entry], answer)
+        where = places(answer.bitmap, block.length)
         if where is None:
             raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
         changed = decode(answer.encoded, sum(length for _, length in where))
-        return patch_block(self._staging, frame, entries[0], old, where, changed, answer.tag)
-
-    def _renamed(
-        self, frame: Frame, entries: list[Entry], held: str, wanted: list[str]
-    ) -> Unpacked:
-        """Make a packed frame of files that the volume has, if the agent has them so, too."""
-        tar = read_packed(self._staging, frame, entries, held)
-        answer = self._ask(wanted, Held(held) if tar is not None else None).answer(
-            max_encoded(frame.size)
-        )
-        if tar is None or answer.encoded is not None:
-            return self._unpack(frame, entries, answer)
-        return replace(self._written(frame, entries, tar, held), is_held=True)
+        return patch_block(self._staging, block, old, Patch(where, changed, answer.tag))
 
     def _unpack(self, frame: Frame, entries: list[Entry], answer: Answer) -> Unpacked:
         if answer.encoded is None:
-            raise ProtocolViolation("nothing, for a frame that was asked for whole")
+            raise ProtocolViolation("the agent sent no content for an unconditional frame request")
         tar = decode(answer.encoded, frame.size)
-        return self._written(frame, entries, tar, answer.tag)
-
-    def _written(self, frame: Frame, entries: list[Entry], tar: Buffer, tag: str) -> Unpacked:
-        policy = self._assignment.policy
-        return unpack_frame(self._staging, frame, entries, tar, tag, policy, self._digests)
+        return unpack_frame(self._into, FetchedFrame(frame, entries, tar, answer.tag))
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
-        """Have all that is ``wanted`` under way; the connection that answers the first of it.
+        """Send all requests that are not under way; return the connection of the first one.
 
         Args:
-            wanted: routes.
-            held: what we have of the first.
+            wanted: the routes to request.
+            held: the block that the volume has in place of the first one.
         """
         free = [each for each in self._connections if each.asked not in wanted]
         asked = [each.asked for each in self._connections]
@@ -185,7 +172,7 @@ class FrameWorker:
 
 
 def work(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until there are no more: an assignment by nothing."""
+    """Answer requests until there are no more. The answer to an assignment is empty."""
     keep_freed_memory()
     worker: FrameWorker | None = None
     while head := requests.read(LENGTH_BYTES):
@@ -205,7 +192,7 @@ def work(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def framed(message: object) -> bytes:
-    """``message`` pickled, with its length before it."""
+    """Return ``message`` pickled, with its length before it."""
     body = pickle.dumps(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 

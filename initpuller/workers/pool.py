@@ -1,4 +1,4 @@
-"""The processes that bring frames, seen from the one that tells them which."""
+"""The worker processes that fetch frames, seen from the process that starts them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 _STDERR = 2
 _PATIENCE = 5.0
-"""Seconds that a worker gets to end what it has in hand: an agent may have stalled under it."""
+"""Seconds that a worker gets to finish its frame: the agent may have stalled."""
 
 
 class Worker:
     """One process; see :mod:`initpuller.workers.child`.
 
-    It is forked: to start an interpreter anew takes a tenth of a second of either core. So it must
-    be made before there are threads, which would not be there in the child, but their locks would.
+    It is forked, because the start of an interpreter takes a tenth of a second of a core. So create
+    it before there are threads: the child would have their locks, but not the threads.
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class Worker:
         self._ended = False
 
     async def assign(self, assignment: Assignment) -> None:
-        """Begin with a snapshot.
+        """Start with a snapshot.
 
         Raises:
-            StorageError: as the filesystem says.
+            StorageError: the worker cannot open the staging folder.
             Interrupted: the process has ended.
         """
         await self._ask(assignment)
@@ -59,11 +59,11 @@ class Worker:
         """See :meth:`initpuller.workers.child.FrameWorker.bring`."""
         unpacked = await self._ask(order)
         if not isinstance(unpacked, Unpacked):
-            raise TypeError("a worker that answers an order with something else")
+            raise TypeError("a worker answered an order with something else than a result")
         return unpacked
 
     def end(self) -> None:
-        """Kill the process; it writes no more. What it has in hand counts for nothing."""
+        """Kill the process. The frame that it was working on is discarded."""
         if self._ended:
             return
         self._ended = True
@@ -75,7 +75,7 @@ class Worker:
             self._socket.close()
 
     async def _ask(self, request: object) -> object:
-        """What the worker answers. Who is cancelled here leaves a worker that does nothing."""
+        """Return the worker's answer. After a cancellation the worker is idle, or killed."""
         asked = asyncio.ensure_future(self._exchange(request))
         try:
             answer = await asyncio.shield(asked)
@@ -111,13 +111,13 @@ class Worker:
 def _killed() -> Interrupted:
     return Interrupted(
         "a worker process has ended",
-        hint="The kernel kills one where memory is short; else the log above tells why. "
-        "The next run goes on from here.",
+        hint="If the log above does not say why, the kernel killed it because memory was short: "
+        "raise the memory limit. The next run resumes.",
     )
 
 
 def _become_worker(requests: socket.socket, parent: int) -> None:
-    """What the child does until it is killed: nothing of the parent's is touched any more."""
+    """Run the child until it is killed. It touches nothing that belongs to the parent."""
     status = 1
     try:
         gc.freeze()  # or sockets of the parent's that are garbage would close descriptors of ours
@@ -129,14 +129,17 @@ def _become_worker(requests: socket.socket, parent: int) -> None:
         with requests.makefile("rb") as incoming, requests.makefile("wb") as outgoing:
             work(incoming, outgoing)
         status = 0
-    except Exception:  # noqa: BLE001 - nobody above would tell of it
+    except Exception:  # noqa: BLE001 - nothing above would report it
         _log.exception("unexpected failure of a worker: this is a bug, please report it")
     finally:
         os._exit(status)
 
 
 def _close_all_but(kept: int) -> None:
-    """Close what was inherited, but for the standard streams; the limit may be a milliard."""
+    """Close all inherited descriptors except ``kept`` and the standard streams.
+
+    Only open ones are listed, because the limit may be a billion.
+    """
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > _STDERR and fd != kept:
             with suppress(OSError):  # the listing's own
@@ -144,17 +147,17 @@ def _close_all_but(kept: int) -> None:
 
 
 class Workers:
-    """A number of workers that end together. Made before there are threads.
+    """Workers that end together. Create them before there are threads.
 
     Args:
-        count: how many.
+        count: the number of workers.
     """
 
     def __init__(self, count: int) -> None:
         self._all = [Worker() for _ in range(count)]
 
     def __enter__(self) -> list[Worker]:
-        """All of them."""
+        """Return the workers."""
         return self._all
 
     def __exit__(

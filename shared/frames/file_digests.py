@@ -10,6 +10,7 @@ from shared.digest import SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Self
 
 _UNKNOWN = bytes(SIZE)
 _BATCH = 4096
@@ -56,6 +57,23 @@ class FileDigests:
             os.pwrite(fd, block, first * SIZE)
         finally:
             os.close(fd)
+
+    def copy(self, source: Self, runs: Iterable[tuple[int, int, int]]) -> None:
+        """Copy digests from another snapshot's file.
+
+        Args:
+            source: the other file.
+            runs: the number of the first entry in ``source``, its number here, and how many.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """
+        with open(source._path, "rb") as old, open(self._path, "r+b") as new:
+            for first, number, count in runs:
+                for done in range(0, count, _BATCH):
+                    length = min(_BATCH, count - done) * SIZE
+                    block = os.pread(old.fileno(), length, (first + done) * SIZE)
+                    os.pwrite(new.fileno(), block, (number + done) * SIZE)
 
     def __iter__(self) -> Iterator[bytes | None]:
         """The digest of each entry in order, None where not known."""

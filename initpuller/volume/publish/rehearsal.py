@@ -10,8 +10,8 @@ from initpuller.volume.fidelity import EXACT
 from initpuller.volume.publish.unpublish import return_to_staging
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.receipt import load_receipt
+from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.state import load_state, save_state
-from initpuller.volume.reuse.matching import drop_files
 from shared.durable import fsync_folder
 from shared.errors import storage_error
 from shared.frames.file_digests import FileDigests

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from initpuller.volume.publish.publish import open_top
+from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.state import save_state
-from initpuller.volume.reuse.matching import drop_files
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import storage_error
 

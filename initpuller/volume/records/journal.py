@@ -4,8 +4,8 @@
 
     done 17 <the frame's digest>
     kept 18 <the frame's digest, if known>       all of it was there from an earlier snapshot
-    held 19 <another frame's digest, if known>   that piece of a file, or all files of a frame that
-                                                 were renamed, are there: ask if they have changed
+    held 19 <another frame's digest, if known>   a block of an earlier snapshot is in its place: ask
+                                                 the agent if it has changed
     redo 17                                      found damaged later
 
 A frame's line is written only after its files are on disk. A torn last line, or whatever a power
@@ -109,10 +109,6 @@ class Journal:
     def held(self) -> Iterator[int]:
         """The numbers of the frames that are not safe, and in whose place something is known."""
         return (number for number in list(self._tags) if not self._done[number])
-
-    def doubt(self) -> None:
-        """Take what is held for unknown: a kill came before it was put where it should be."""
-        self._tags.update(dict.fromkeys(self.held(), ""))
 
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
         """Record frames, each with its hexadecimal digest, durably.

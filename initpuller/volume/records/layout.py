@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def moving(self) -> str:
-        """Files on their way from one path to another; no library has this name."""
+        """A folder in staging for probes; earlier releases put files there as well."""
         return os.path.join(self.staging, STATE_FOLDER.decode())
 
     @property

@@ -46,3 +46,14 @@ def save_record(path: str, record: msgspec.Struct) -> None:
         write_durably(path, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     except OSError as error:
         raise storage_error(error, path) from error
+
+
+def drop_files(*paths: str) -> None:
+    """Remove records that are not valid any more; missing ones are fine.
+
+    Raises:
+        OSError: a record cannot be removed.
+    """
+    for path in paths:
+        if os.path.exists(path):
+            os.unlink(path)

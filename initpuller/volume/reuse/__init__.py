@@ -1,1 +1,1 @@
-"""What an earlier snapshot already put on the volume: matched, renamed or removed."""
+"""What an earlier snapshot already put on the volume: compared, kept or removed."""

@@ -1,11 +1,12 @@
-"""What a delta changes in a staging that is as the snapshot before says: nothing else is looked at.
+"""The differences between two snapshots, and the removal of what the newer one does not have.
 
-That it is so is known where the same process has brought it there, a moment ago. A cutover is as
-short as this list, not as long as the manifest.
+If the same process brought the older snapshot a moment ago, nothing else in staging needs a check.
+So a cutover takes as long as this list is, not as long as the manifest.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from initpuller.volume.names import remove
@@ -16,66 +17,95 @@ if TYPE_CHECKING:
     from shared.tree.manifest import Entry
 
 _MOST = 50_000
-"""Entries of one delta; a larger one takes its time anyway, and would take memory here."""
+"""Entries of one list. A longer one would take memory, and saves little time."""
 
 
-class Delta:
-    """Differences of two manifests, in their order (:mod:`initpuller.volume.reuse.matching`)."""
+@dataclass(frozen=True)
+class Changes:
+    """Everything in which two snapshots differ."""
+
+    changed: list[tuple[int, Entry]]
+    """Entries of the newer snapshot that are new or differ, and the folders that contain them or
+    have lost an entry. With their numbers, in order."""
+    gone: list[bytes]
+    """Paths to remove: the newer snapshot does not have them, or has something of another kind."""
+
+
+class ChangeCollector:
+    """Collects the differences, in the order of the manifests."""
 
     def __init__(self) -> None:
         self._changed: dict[int, Entry] = {}
         self._gone: list[bytes] = []
         self._above: list[tuple[int, Entry]] = []
-        self.is_small = True
-        """Whether it is all here."""
+        """The folders of the newer snapshot that contain the last entry."""
+        self._is_complete = True
 
-    def changed(self) -> list[tuple[int, Entry]]:
-        """What is not as it was, and the folders that it is in, with their numbers, in order."""
-        return sorted(self._changed.items())
+    def changes(self) -> Changes | None:
+        """Return the differences; None if there are too many."""
+        if not self._is_complete:
+            return None
+        return Changes(sorted(self._changed.items()), self._gone)
 
-    def gone(self, before: Entry) -> None:
-        """Take in an entry that is not there any more."""
-        while self._above and not before.path.startswith(self._above[-1][1].path + b"/"):
-            self._above.pop()
-        self._gone.append(before.path)
+    def add_gone(self, before: Entry) -> None:
+        """Add an entry whose path the newer snapshot does not have."""
+        self._leave_folders(before)
+        self._remove(before)
         self._touch_parent()
 
-    def seen(self, number: int, entry: Entry, before: Entry | None, *, stays: bool) -> None:
-        """Take in an entry of the new snapshot.
+    def add(self, number: int, entry: Entry, before: Entry | None, *, stays: bool) -> None:
+        """Add an entry of the newer snapshot.
 
         Args:
             number: its number.
-            entry: it.
-            before: what had its path.
-            stays: that is not to be removed: it is the same, or will be written over.
+            entry: the entry.
+            before: the older snapshot's entry at the same path.
+            stays: what is on the volume at this path is the same, or is written over.
         """
-        while self._above and not entry.path.startswith(self._above[-1][1].path + b"/"):
-            self._above.pop()
+        self._leave_folders(entry)
         if not entry.kept:
-            self._changed[number] = entry
-            self._touch_parent()
             is_folder = entry.kind is Kind.DIRECTORY
             if before is not None and not stays and not (is_folder and before.kind is entry.kind):
-                self._gone.append(before.path)
+                self._remove(before)
+            self._touch(number, entry)
+            self._touch_parent()
         if entry.kind is Kind.DIRECTORY:
             self._above.append((number, entry))
 
+    def _leave_folders(self, entry: Entry) -> None:
+        while self._above and not entry.path.startswith(self._above[-1][1].path + b"/"):
+            self._above.pop()
+
     def _touch_parent(self) -> None:
         if self._above:
-            number, entry = self._above[-1]
+            self._touch(*self._above[-1])
+
+    def _touch(self, number: int, entry: Entry) -> None:
+        if self._has_room():
             self._changed[number] = entry
+
+    def _remove(self, before: Entry) -> None:
+        if self._has_room():
+            self._gone.append(before.path)
+
+    def _has_room(self) -> bool:
         if len(self._changed) + len(self._gone) > _MOST:
-            self._changed.clear()
-            self._gone.clear()
-            self.is_small = False
+            self._changed, self._gone = {}, []
+            self._is_complete = False
+        return self._is_complete
 
-    def remove_gone(self, staging: int) -> None:
-        """Remove from staging what is gone, and what is to be made anew.
 
-        Raises:
-            OSError: as the filesystem says.
-        """
-        with DirStack(staging, create=True) as folders:
-            for path in reversed(self._gone):
-                folder, name = folders.parent(path)
-                remove(folder, name)
+def remove_gone(staging: int, changes: Changes) -> None:
+    """Remove from staging everything that the newer snapshot does not have.
+
+    Args:
+        staging: descriptor of the staging folder.
+        changes: the differences from the snapshot that is in staging.
+
+    Raises:
+        OSError: a path cannot be removed.
+    """
+    with DirStack(staging, create=True) as folders:
+        for path in reversed(changes.gone):
+            folder, name = folders.parent(path)
+            remove(folder, name)

@@ -1,4 +1,4 @@
-"""Staging rid of what a new snapshot does not have, and of what is not safely there."""
+"""Removes from staging whatever a new snapshot does not have, and whatever is not journaled."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Remove from staging what ``manifest`` does not have, and what is not safely there.
+    """Remove from staging every entry that ``manifest`` lacks, and files that are not journaled.
 
     Args:
         staging: descriptor of the staging folder.
-        manifest: what shall be there.
-        journal: which of its frames are.
+        manifest: the entries that staging should have.
+        journal: the frames of them that are on the volume.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: an entry cannot be read or removed.
     """
     if os.geteuid():
         _reopen_folders(staging)
@@ -43,7 +43,7 @@ def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
 
 
 def _reopen_folders(above: int) -> None:
-    """Without privileges, what was closed for publication can neither be walked nor removed."""
+    """Give folders the owner's permissions: without privileges, others cannot be walked."""
     for name in os.listdir(above):
         info = os.stat(name, dir_fd=above, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode):
@@ -72,7 +72,7 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
             same_place = want.path == entry.path
             is_folder = entry.kind is Kind.DIRECTORY and want.kind is Kind.DIRECTORY
             frames = manifest.plan.frames_of(number, want)
-            # What is held is written over piece by piece.
+            # A file of which blocks are held is written over, block by block.
             is_safe = all(frame in journal for frame in frames)
             is_safe = is_safe or any(journal.tag(frame) is not None for frame in frames)
             is_content = want.kind is Kind.FILE and entry.kind in (Kind.FILE, Kind.HARDLINK)
@@ -80,23 +80,23 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
                 yield entry.path
 
 
-def forget_lost(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Have the blocks of files that are not there fetched: a kill may come between two renames.
+def discard_lost_blocks(staging: int, manifest: ManifestFile, journal: Journal) -> None:
+    """Have the held blocks of files that are missing from the volume fetched whole.
 
     Args:
         staging: descriptor of the staging folder.
-        manifest: what shall be there.
-        journal: which of its frames are, and of which others something is held.
+        manifest: the entries that staging should have.
+        journal: the frames of them that are on the volume, and the blocks that are held.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: a path cannot be read or removed, or the journal cannot be written.
     """
     lost: list[int] = []
     with DirStack(staging, create=True) as folders:
         for number in journal.held():
             [entry] = manifest.entries(manifest.plan[number].first, 1)
             if not is_large(entry):
-                continue
+                continue  # an earlier release held frames of small files, which are fetched whole
             place = folders.parent(entry.path)
             if not is_file(*place):
                 remove(*place)

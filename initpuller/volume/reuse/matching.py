@@ -1,286 +1,213 @@
-"""When the library changed between two runs: what of the earlier snapshot can stay in staging.
+"""Compares two snapshots of a library: what the volume already has of the newer one.
 
-An entry can stay if the new scan saw it exactly as the old one did (size, times, inode and all)
-and every frame it lay in is journalled; a frame need not be fetched if all its files can stay.
+A file can stay if both scans saw it alike (size, times, inode and all), and every frame it was in
+is journaled. A frame need not be fetched if all its files can stay.
+
+Everything is read in the order of the manifests and nothing is written, so the comparison can be
+tested without a volume. :mod:`initpuller.volume.reuse.transition` acts on its result.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from array import array
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from initpuller.volume.reuse.renames import trace_of
-from shared.digest import sha256, sha256_of_all
+from initpuller.volume.reuse.changes import ChangeCollector
 from shared.errors import SnapshotGone
 from shared.frames.plan import FRAME, is_large
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
+from shared.tree.racy import Steadiness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from initpuller.volume.records.journal import Journal
-    from initpuller.volume.reuse.changes import Delta
-    from initpuller.volume.reuse.renames import Moves, Trace
-    from shared.frames.file_digests import FileDigests
+    from initpuller.volume.reuse.changes import Changes
+    from initpuller.volume.reuse.recorded import Listing, Recorded
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
-
-_BATCH = 4096
-"""Digests that are copied at once."""
-_MOST = 50_000
-"""Files that are gone, and new ones, among which renamed ones are looked for. Where there are more,
-none are: it would take memory."""
-_NOTHING = sha256(b"")
+    from shared.wire.protocol import Snapshot
 
 
-@dataclass
-class Carried:
-    """What of the new snapshot's frames is on the volume from the old one's."""
+class Runs:
+    """Runs of entries that both snapshots have in a row.
 
-    kept: list[tuple[int, str | None]] = field(default_factory=list)
-    """Frames that need not be fetched, with their digests where these are known."""
-    held: list[tuple[int, str]] = field(default_factory=list)
-    """Frames of files that have changed or were renamed, with the digest of what is, or will be, in
-    their place: those of which the agent has another one are fetched."""
+    They take 24 bytes each, so memory grows with the differences only.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = array("Q")
+        self._next = -1, -1
+        """The numbers with which the last run continues."""
+
+    def add(self, old: int, new: int) -> None:
+        """Add an entry with its numbers in both snapshots, which ascend."""
+        if (old, new) == self._next:
+            self._numbers[-1] += 1
+        else:
+            self._numbers.extend((old, new, 1))
+        self._next = old + 1, new + 1
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the first entry's numbers in the older and the newer snapshot, and how many."""
+        numbers = iter(self._numbers)
+        return zip(numbers, numbers, numbers, strict=True)
 
 
-def carry_over(
-    old: ManifestFile,
-    old_journal: Journal,
-    old_digests: FileDigests,
-    new: ManifestFile,
-    new_digests: FileDigests,
-    is_steady: Callable[[Entry], bool],
-    delta: Delta,
-    moves: Moves,
-) -> Carried:
-    """What can stay, and what may; copies the digests of files that can.
+@dataclass(frozen=True)
+class Reuse:
+    """What the volume already has of a newer snapshot."""
+
+    kept: list[tuple[int, str | None]]
+    """Frames that need not be fetched. With their digests, where these are known."""
+    held: list[tuple[int, str]]
+    """Frames of large files that have changed, with the digest of the block that is on the volume
+    in this place. Empty: its digest is unknown. The agent sends a block if its own differs."""
+    same: Runs
+    """Entries whose digests stay the same."""
+    changes: Changes | None
+    """Everything in which the snapshots differ; None if that is too much to list."""
+
+
+def compare(old: Recorded, new: Listing) -> Reuse:
+    """Return what the volume already has of ``new``.
 
     Args:
-        old: what staging has by the journal.
-        old_journal: which frames of that.
-        old_digests: of the files in it.
-        new: what staging shall have.
-        new_digests: get those of the files that stay.
-        is_steady: whether a file that both saw alike has not changed in between.
-        delta: is told of all that differs.
-        moves: gets the files that were renamed.
+        old: the snapshot in staging, and how much of it is there.
+        new: a later snapshot of the same library.
 
     Raises:
-        SnapshotGone: the new snapshot is a delta that keeps what is not on the volume.
-        OSError: as the filesystem says.
+        SnapshotGone: ``new`` is a delta, and keeps a file that is not on the volume.
+        OSError: a manifest or the digests cannot be read.
     """
-    files = _Files(old, old_journal, new, new_digests, is_steady)
-    for number, entry, before in _paired(old, old_digests, new):
-        was = before.entry if before is not None else None
-        if entry is None:
-            if before is not None:
-                delta.gone(before.entry)
-                files.left(before)
-        elif entry.kind is not Kind.FILE:
-            delta.seen(number, entry, was, stays=False)
-            if before is not None:
-                files.left(before)
-        else:
-            match = before if was is not None and was.kind is Kind.FILE else None
-            delta.seen(number, entry, was, stays=files.take(number, entry, match))
-    return files.carried(moves)
+    comparison = _Comparison(old, new)
+    for number, entry, before in _paired(old, new.manifest):
+        if entry is not None:
+            comparison.add(number, entry, before)
+        elif before is not None:
+            comparison.add_gone(before)
+    return comparison.result()
 
 
-class _Files:
-    """What becomes of the new snapshot's files, one after the other; see :func:`carry_over`."""
+class _Before(NamedTuple):
+    """An entry of the older snapshot."""
 
-    def __init__(
-        self,
-        old: ManifestFile,
-        journal: Journal,
-        new: ManifestFile,
-        digests: FileDigests,
-        is_steady: Callable[[Entry], bool],
-    ) -> None:
-        self._old = old
-        self._journal = journal
-        self._new = new
-        self._digests = digests
-        self._is_steady = is_steady
-        self._is_all_there = len(journal) == len(old.plan)
-        self._fetched = bytearray(len(new.plan))
-        self._tags: dict[int, str | None] = {}
-        self._held: dict[int, str] = {}
-        self._left: dict[Trace, tuple[_Match, range]] = {}
-        """What was at paths that have something else now, or nothing; and which frames that is."""
-        self._came: list[tuple[int, Entry]] = []
-        """What is new at its path."""
-        self._finds_moves = True
-        self._copied: list[tuple[int, bytes | None]] = []
-
-    def take(self, number: int, entry: Entry, match: _Match | None) -> bool:
-        """Whether what is in its place stays, as it is or to be written over.
-
-        Raises:
-            SnapshotGone, OSError: see :func:`carry_over`.
-        """
-        if match is not None and self._is_good(entry, match):
-            self._copied.append((number, match.digest))
-            if len(self._copied) >= _BATCH:
-                self._digests.put(self._copied)
-                self._copied.clear()
-            if not entry.kept:
-                tags = match.tags(self._old, self._journal)
-                self._tags.update(zip(self._new.plan.frames_of(number, entry), tags, strict=False))
-            return True
-        if entry.kept:
-            raise SnapshotGone("the volume has not all that the delta keeps")
-        frames = self._new.plan.frames_of(number, entry)
-        for frame in frames:
-            self._fetched[frame] = 1
-        if match is None or match.entry.inode != entry.inode:
-            self._came.append((number, entry))
-            if match is not None:
-                self.left(match, frames)
-            self._bound()
-        held = self._holds(entry, frames, match) if match is not None else {}
-        self._held.update(held)
-        return bool(held)
-
-    def left(self, match: _Match, frames: range = range(0)) -> None:
-        """Take in what is not at its path any more.
-
-        Args:
-            match: it.
-            frames: of what is at its path now, if that is a file.
-        """
-        if match.entry.kind is Kind.FILE and match.entry.size > 0:
-            self._left[trace_of(match.entry)] = match, frames
-            self._bound()
-
-    def _bound(self) -> None:
-        if len(self._left) + len(self._came) > _MOST:
-            self._finds_moves = False
-        if not self._finds_moves:
-            self._left.clear()
-            self._came.clear()
-
-    def _holds(self, entry: Entry, frames: range, match: _Match) -> dict[int, str]:
-        """What ``match`` had, block by block, that may be what is in ``entry``."""
-        if not is_large(entry) or not entry.data is match.entry.data is None:
-            return {}
-        pairs = zip(frames, match.tags(self._old, self._journal), strict=False)
-        return {frame: tag for frame, tag in pairs if tag is not None}
-
-    def carried(self, moves: Moves) -> Carried:
-        """After the last of them.
-
-        Args:
-            moves: gets the files that were renamed.
-        """
-        self._digests.put(self._copied)
-        self._find(moves)
-        out = enumerate(self._fetched)
-        kept = [(frame, self._tags.get(frame)) for frame, is_out in out if not is_out]
-        return Carried(kept, sorted(self._held.items()))
-
-    def _find(self, moves: Moves) -> None:
-        """Match what is new with what has left, by what a rename does not change."""
-        small: dict[int, tuple[Entry, _Match]] = {}
-        held: dict[int, str] = {}
-        for number, entry in self._came:
-            match, displaced = self._left.get(trace_of(entry), (None, range(0)))
-            if match is None or not match.is_whole(self._old, self._journal):
-                continue
-            blocks = self._holds(entry, self._new.plan.frames_of(number, entry), match)
-            if blocks:
-                held |= blocks
-                moves.add(match.entry, entry)
-                for frame in displaced:  # what was at its path goes away from there
-                    self._held.pop(frame, None)
-            elif match.digest is not None and not is_large(entry):
-                small[number] = entry, match
-        self._held |= held
-        for first in {self._new.plan.frames_of(number, small[number][0])[0] for number in small}:
-            self._hold_packed(first, small, moves)
-
-    def _hold_packed(
-        self, number: int, renamed: dict[int, tuple[Entry, _Match]], moves: Moves
-    ) -> None:
-        """If all files of a packed frame were renamed, what it holds is known."""
-        frame, sums = self._new.plan[number], list[bytes]()
-        for each, entry in enumerate(self._new.entries(frame.first, frame.count), frame.first):
-            if entry.kind is not Kind.FILE or entry.kept:
-                continue
-            digest = renamed[each][1].digest if each in renamed else None
-            if entry.size == 0:
-                digest = _NOTHING
-            if digest is None:
-                return
-            sums.append(digest)
-        self._held[number] = sha256_of_all(sums).hex()
-        inside = range(frame.first, frame.first + frame.count)
-        for entry, match in (renamed[each] for each in inside if each in renamed):
-            moves.add(match.entry, entry)
-
-    def _is_good(self, entry: Entry, match: _Match) -> bool:
-        if not entry.is_as_in(match.entry) or not self._is_steady(entry):
-            return False
-        if match.entry.kept and match.digest is None:
-            return False  # it is in no frame of the old one, and was found damaged
-        return self._is_all_there or match.is_whole(self._old, self._journal)
-
-
-class _Match(NamedTuple):
-    """An entry of the old snapshot."""
-
-    position: int
+    number: int
     entry: Entry
     digest: bytes | None
 
-    def is_whole(self, old: ManifestFile, journal: Journal) -> bool:
-        """Whether all of it is on the volume."""
-        return all(frame in journal for frame in old.plan.frames_of(self.position, self.entry))
 
-    def tags(self, old: ManifestFile, journal: Journal) -> list[str | None]:
-        """The digests of its pieces, if it is large, where they are known; see :class:`Journal`."""
-        if not is_large(self.entry):
+class _Comparison:
+    """One comparison under way, see :func:`compare`."""
+
+    def __init__(self, old: Recorded, new: Listing) -> None:
+        self._old = old
+        self._plan = new.manifest.plan
+        self._is_steady = _steadiness(old.snapshot, new.snapshot)
+        self._is_complete = len(old.journal) == len(old.manifest.plan)
+        self._is_fetched = bytearray(len(self._plan))
+        """One byte a frame of the newer snapshot: 1 if it has to be fetched."""
+        self._tags: dict[int, str | None] = {}
+        self._held: dict[int, str] = {}
+        self._same = Runs()
+        self._changes = ChangeCollector()
+
+    def add_gone(self, before: _Before) -> None:
+        self._changes.add_gone(before.entry)
+
+    def add(self, number: int, entry: Entry, before: _Before | None) -> None:
+        was = before.entry if before is not None else None
+        stays = False
+        if entry.kind is Kind.FILE:
+            match = before if was is not None and was.kind is Kind.FILE else None
+            stays = self._add_file(number, entry, match)
+        elif before is not None and before.entry.kind is entry.kind:
+            self._same.add(before.number, number)  # it has no digest: this makes for longer runs
+        self._changes.add(number, entry, was, stays=stays)
+
+    def result(self) -> Reuse:
+        kept = [
+            (frame, self._tags.get(frame))
+            for frame, is_fetched in enumerate(self._is_fetched)
+            if not is_fetched
+        ]
+        return Reuse(kept, sorted(self._held.items()), self._same, self._changes.changes())
+
+    def _add_file(self, number: int, entry: Entry, before: _Before | None) -> bool:
+        """Return whether the file on the volume stays, as it is or to be written over."""
+        frames = self._plan.frames_of(number, entry)
+        if before is not None and self._is_good(entry, before):
+            self._same.add(before.number, number)
+            self._tags.update(zip(frames, self._block_tags(before), strict=False))
+            return True
+        if entry.kept:
+            raise SnapshotGone("the volume does not have everything that the delta keeps")
+        for frame in frames:
+            self._is_fetched[frame] = 1
+        held = self._held_blocks(entry, frames, before) if before is not None else {}
+        self._held.update(held)
+        return bool(held)
+
+    def _is_good(self, entry: Entry, before: _Before) -> bool:
+        if not entry.is_as_in(before.entry) or not self._is_steady(entry):
+            return False
+        if before.entry.kept and before.digest is None:
+            return False  # an earlier run found it damaged
+        frames = self._old.manifest.plan.frames_of(before.number, before.entry)
+        return self._is_complete or all(frame in self._old.journal for frame in frames)
+
+    def _held_blocks(self, entry: Entry, frames: range, before: _Before) -> dict[int, str]:
+        """Return the digests of the blocks on the volume that ``entry`` may still have."""
+        if not is_large(entry) or not entry.data is before.entry.data is None:
+            return {}
+        pairs = zip(frames, self._block_tags(before), strict=False)
+        return {frame: tag for frame, tag in pairs if tag is not None}
+
+    def _block_tags(self, before: _Before) -> list[str | None]:
+        """Return the digests of a large file's blocks; empty where only the volume knows it."""
+        if not is_large(before.entry):
             return []
-        if self.entry.kept:
-            return [""] * len(range(0, self.entry.size, FRAME))
-        return [journal.tag(frame) for frame in old.plan.frames_of(self.position, self.entry)]
+        if before.entry.kept:
+            return [""] * len(range(0, before.entry.size, FRAME))
+        frames = self._old.manifest.plan.frames_of(before.number, before.entry)
+        return [self._old.journal.tag(frame) for frame in frames]
 
 
-def _paired(
-    old: ManifestFile, digests: FileDigests, new: ManifestFile
-) -> Iterator[tuple[int, Entry, _Match | None] | tuple[int, None, _Match]]:
-    """Number and entry of all in the new snapshot, and what of the old one had its path.
+def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
+    """Return the rule for which of the files that both scans saw alike can stay.
 
-    What the old one had at other paths comes between them, with nothing of the new.
+    A file that a delta keeps can stay. So can a small file that the delta does not keep, if its
+    times can be trusted: the agent reads it again, and its digest is compared. The blocks of a
+    large file are requested one by one.
+    """
+    holds = Steadiness(old.kind, old.created).holds
+    if new.base:
+        return lambda entry: entry.kept or (not is_large(entry) and holds(entry))
+    return holds
+
+
+def _paired(old: Recorded, new: ManifestFile) -> Iterator[tuple[int, Entry | None, _Before | None]]:
+    """Yield every entry of ``new`` with its number, and the entry of ``old`` at the same path.
+
+    Entries of ``old`` at other paths come in between, with None for the entry of ``new``.
     """
     known = (
-        _Match(position, *each) for position, each in enumerate(zip(old, digests, strict=True))
+        _Before(number, *each)
+        for number, each in enumerate(zip(old.manifest, old.digests, strict=True))
     )
     before = next(known, None)
     for number, entry in enumerate(new):
-        if before is not None and before.entry.path == entry.path:
-            yield number, entry, before
-            before = next(known, None)
-            continue
-        key = sort_key(entry.path)
-        while before is not None and sort_key(before.entry.path) < key:
-            yield number, None, before
-            before = next(known, None)
+        if before is not None and before.entry.path != entry.path:
+            key = sort_key(entry.path)
+            while before is not None and sort_key(before.entry.path) < key:
+                yield number, None, before
+                before = next(known, None)
         if before is not None and before.entry.path == entry.path:
             yield number, entry, before
             before = next(known, None)
         else:
             yield number, entry, None
     while before is not None:
-        yield len(new.plan), None, before
+        yield new.plan.entries, None, before
         before = next(known, None)
-
-
-def drop_files(*paths: str) -> None:
-    """Remove records of an earlier snapshot; missing ones are fine."""
-    for path in paths:
-        if os.path.exists(path):
-            os.unlink(path)

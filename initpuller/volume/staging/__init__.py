@@ -1,1 +1,1 @@
-"""The staging folder: frames unpacked, large files assembled, attributes set."""
+"""The staging folder: unpacks frames, assembles large files and sets attributes."""

@@ -1,4 +1,4 @@
-"""Content and attributes of one entry: given, and looked at again."""
+"""The content and attributes of one entry: set, and read back."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ZEROS = bytes(_STRIDE)
 
 
 def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) -> None:
-    """Write ``content`` at ``offset``; of a sparse file, leave out the runs of zeros.
+    """Write ``content`` at ``offset``; leave out runs of zeros if the file is sparse.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: the file cannot be written.
     """
     if not sparse:
         write_all(fd, content, offset)
@@ -45,16 +45,16 @@ def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) ->
 
 
 def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> None:
-    """Give owner, xattrs, mode and times: in this order, since each undoes a later one.
+    """Set owner, xattrs, mode and times, in this order: each may change those that follow.
 
     Args:
         fd: the file or folder.
-        entry: what it shall be.
-        ownership: whose it shall be.
-        mode: the entry's own, or what it has for now.
+        entry: its attributes.
+        ownership: its owner.
+        mode: the entry's own mode, or the one that it has until everything is done.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: an attribute cannot be set.
     """
     uid, gid = ownership.of(entry)
     info = os.fstat(fd)
@@ -66,14 +66,14 @@ def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> No
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
-def settle(fd: int, entry: Entry, ownership: Ownership, mode: int) -> list[str]:
-    """Give a file or folder its attributes, and look whether it has them: not all volumes can.
+def apply_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> list[str]:
+    """Set the attributes of a file or folder and read them back: a volume may not keep them.
 
     Returns:
-        One line for each that it has not: see :func:`differences`.
+        One line for each attribute that differs, see :func:`differences`.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: an attribute cannot be set or read.
     """
     set_attributes(fd, entry, ownership, mode)
     found = list(differences(entry, os.fstat(fd), ownership, mode))
@@ -85,13 +85,13 @@ def settle(fd: int, entry: Entry, ownership: Ownership, mode: int) -> list[str]:
 def differences(
     entry: Entry, have: os.stat_result, ownership: Ownership, mode: int
 ) -> Iterator[str]:
-    """One line for each attribute that is not as it should be.
+    """Yield one line for each attribute that differs.
 
     Args:
-        entry: what it shall be.
-        have: what it is.
-        ownership: whose it shall be.
-        mode: the mode that it shall have for now.
+        entry: the attributes that the path should have.
+        have: the attributes that it has.
+        ownership: the owner that it should have.
+        mode: the mode that it should have until everything is done.
     """
     want = entry.kind
     kind = _KINDS.get(stat.S_IFMT(have.st_mode))
@@ -120,10 +120,10 @@ def differences(
 
 
 def read_xattrs(fd: int) -> dict[str, bytes]:
-    """The ``user.`` xattrs of a file or folder.
+    """Return the ``user.`` xattrs of a file or folder.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: they cannot be read.
     """
     try:
         names = os.listxattr(fd)
@@ -135,10 +135,10 @@ def read_xattrs(fd: int) -> dict[str, bytes]:
 
 
 def drop_other_xattrs(fd: int, entry: Entry) -> None:
-    """Remove the ``user.`` xattrs that something of an earlier snapshot had and ``entry`` has not.
+    """Remove the ``user.`` xattrs that ``entry`` does not have: an earlier snapshot had them.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: an xattr cannot be read or removed.
     """
     for name in read_xattrs(fd):
         if name not in entry.xattrs:
@@ -149,7 +149,7 @@ def write_all(fd: int, content: memoryview, offset: int) -> None:
     """Write all of ``content`` at ``offset``.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: the file cannot be written.
     """
     done = 0
     while done < len(content):

@@ -1,4 +1,4 @@
-"""Blocks of large files that an earlier snapshot has brought: read, kept, or changed in places."""
+"""Blocks of large files that an earlier snapshot put there: read, kept, or changed in places."""
 
 from __future__ import annotations
 
@@ -26,102 +26,120 @@ _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came of a frame."""
+    """The result of one frame."""
 
     digest: str
     """The frame's own."""
     late: list[tuple[int, Entry]]
     """Entries with their numbers that can be finished only when all frames are there: hard links,
-    large files, and folders into which something may still come."""
+    large files, and folders that may still get entries."""
     differences: list[str]
-    """One line for each attribute that did not hold, see
+    """One line for each attribute that the volume did not keep, see
     :func:`initpuller.volume.staging.attributes.differences`."""
     is_held: bool = False
-    """It was there as it is, and only its digest was asked."""
+    """The volume had the block already; only its digest was compared."""
 
 
-def read_block(staging: int, frame: Frame, entry: Entry) -> bytes:
-    """What is on the volume in the place of ``frame``; it may be shorter.
+@dataclass(frozen=True)
+class Block:
+    """One block of a large file."""
+
+    frame: Frame
+    entry: Entry
+    """The file."""
+
+    @property
+    def offset(self) -> int:
+        """Where in the file it begins."""
+        return self.frame.block * FRAME
+
+    @property
+    def length(self) -> int:
+        """How many bytes it has."""
+        return block_length(self.frame, self.entry)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The pieces of a block that have changed."""
+
+    where: Sequence[tuple[int, int]]
+    """Offset in the block and length of each piece."""
+    changed: Buffer
+    """All pieces in a row."""
+    tag: str
+    """The hexadecimal digest of the digest of the block that results."""
+
+
+def read_block(staging: int, block: Block) -> bytes:
+    """Return the content of a block on the volume; it may be shorter than the block.
 
     Args:
         staging: descriptor of the staging folder.
-        frame: which block.
-        entry: of which file.
+        block: the block.
 
     Raises:
-        StorageError: as the filesystem says.
+        StorageError: the file cannot be read.
     """
     try:
         with DirStack(staging) as folders:
-            fd = open_block(folders, entry, _UPDATE)
+            fd = open_large_file(folders, block.entry, _UPDATE)
             try:
-                return os.pread(fd, block_length(frame, entry), frame.block * FRAME)
+                return os.pread(fd, block.length, block.offset)
             finally:
                 os.close(fd)
     except OSError as error:
-        raise storage_error(error, printable(entry.path)) from error
+        raise storage_error(error, printable(block.entry.path)) from error
 
 
-def keep_block(staging: int, frame: Frame, entry: Entry, tag: str) -> Unpacked:
-    """Leave a block as it is; with the first one, the file gets its length.
+def keep_block(staging: int, block: Block, tag: str) -> Unpacked:
+    """Leave a block as it is. With the first block, the file gets its length.
 
     Args:
         staging: descriptor of the staging folder.
-        frame: which block.
-        entry: of which file.
-        tag: the digest that it has, on both sides.
+        block: the block.
+        tag: its digest, on both sides.
 
     Raises:
-        StorageError: as the filesystem says.
+        StorageError: the file cannot be written.
     """
-    if frame.block == 0:
-        _update(staging, entry, [])
-    return _unpacked(frame, entry, tag, is_held=True)
+    if block.frame.block == 0:
+        _update(staging, block.entry, [])
+    return _unpacked(block, tag, is_held=True)
 
 
-def patch_block(
-    staging: int,
-    frame: Frame,
-    entry: Entry,
-    old: bytes,
-    where: Sequence[tuple[int, int]],
-    changed: Buffer,
-    tag: str,
-) -> Unpacked:
+def patch_block(staging: int, block: Block, old: bytes, patch: Patch) -> Unpacked:
     """Write the pieces of a block that have changed.
 
     Args:
         staging: descriptor of the staging folder.
-        frame: which block.
-        entry: of which file.
-        old: what :func:`read_block` gave.
-        where: offset in the block and length of each piece.
-        changed: all of them in a row.
-        tag: the hexadecimal digest of the digest of the block as it shall be.
+        block: the block.
+        old: its content on the volume, from :func:`read_block`.
+        patch: the pieces.
 
     Raises:
-        FrameDamaged: it would not be that; nothing was written.
-        StorageError: as the filesystem says.
+        FrameDamaged: the result would have another digest; nothing was written.
+        StorageError: the file cannot be written.
     """
-    new, view = bytearray(block_length(frame, entry)), memoryview(changed)
+    new, view = bytearray(block.length), memoryview(patch.changed)
     new[: len(old)] = old
     pieces, position = [], 0
-    for offset, length in where:
+    for offset, length in patch.where:
         piece = view[position : position + length]
         new[offset : offset + length] = piece
-        pieces.append((frame.block * FRAME + offset, piece))
+        pieces.append((block.offset + offset, piece))
         position += length
-    if sha256_of_all([sha256(new)]).hex() != tag:
+    if sha256_of_all([sha256(new)]).hex() != patch.tag:
         raise FrameDamaged("a block with its changes does not have the digest announced for it")
-    _update(staging, entry, pieces)
-    return _unpacked(frame, entry, tag)
+    _update(staging, block.entry, pieces)
+    return _unpacked(block, patch.tag)
 
 
-def open_block(folders: DirStack, entry: Entry, flags: int) -> int:
-    """The file ``entry``, to be written into.
+def open_large_file(folders: DirStack, entry: Entry, flags: int) -> int:
+    """Open the file ``entry``, to write into it.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: the file cannot be opened.
     """
     folder, name = folders.parent(entry.path)
     try:
@@ -134,7 +152,7 @@ def open_block(folders: DirStack, entry: Entry, flags: int) -> int:
 def _update(staging: int, entry: Entry, pieces: Sequence[tuple[int, memoryview]]) -> None:
     try:
         with DirStack(staging) as folders:
-            fd = open_block(folders, entry, _UPDATE)
+            fd = open_large_file(folders, entry, _UPDATE)
             try:
                 os.ftruncate(fd, entry.size)
                 for offset, piece in pieces:
@@ -145,6 +163,6 @@ def _update(staging: int, entry: Entry, pieces: Sequence[tuple[int, memoryview]]
         raise storage_error(error, printable(entry.path)) from error
 
 
-def _unpacked(frame: Frame, entry: Entry, tag: str, *, is_held: bool = False) -> Unpacked:
-    late = [(frame.first, entry)] if frame.block == 0 else []
+def _unpacked(block: Block, tag: str, *, is_held: bool = False) -> Unpacked:
+    late = [(block.frame.first, block.entry)] if block.frame.block == 0 else []
     return Unpacked(tag, late, [], is_held)

@@ -1,16 +1,22 @@
-"""The last look at staging: folders are finished, and what no frame of this run has settled.
+"""The last check of staging: folders get their attributes, and everything else is compared.
 
-Entries come last first, so a folder comes after all that is in it: its time can be set, and nobody
-touches it any more. What is looked at once, by name, costs a third of a walk of its own.
+Entries come last first, so a folder comes after everything in it: its time can be set, because
+nothing touches the folder after that. One stat of each name takes a third of the time of a walk.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from initpuller.volume.staging.attributes import differences, drop_other_xattrs, read_xattrs, settle
+from initpuller.volume.staging.attributes import (
+    apply_attributes,
+    differences,
+    drop_other_xattrs,
+    read_xattrs,
+)
 from shared.errors import printable, storage_error
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
@@ -25,56 +31,61 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OWNER = 0o700
 
 
-def conform(
-    staging: int, entries: Iterable[Entry], ownership: Ownership, *, are_all: bool, are_new: bool
+class Extent(Enum):
+    """Which entries of staging still need a check."""
+
+    NEW = auto()
+    """Those that no frame could finish: this run made everything, and checked the rest then."""
+    CHANGES = auto()
+    """Those that differ from what this process finished a moment before."""
+    ALL = auto()
+    """Every entry, because an earlier run made some of them. Nothing else may be in staging."""
+
+
+def finish_attributes(
+    staging: int, entries: Iterable[Entry], ownership: Ownership, extent: Extent
 ) -> list[str]:
-    """Finish the folders; one line for each entry that is missing, too many, or not as it should.
+    """Set the attributes of folders, and compare all other entries.
 
     Args:
-        staging: descriptor of the staging folder, in which the tree is.
-        entries: what is to be looked at, children before their parents.
-        ownership: whose it shall be. Without privileges, folders stay open for us.
-        are_all: nothing else may be in staging. Else all others were looked at as they were made.
-        are_new: no folder of an earlier snapshot is among them.
+        staging: descriptor of the staging folder.
+        entries: the entries to check, children before their parents.
+        ownership: the owners to set. Without privileges, folders stay open for the owner.
+        extent: which entries these are.
+
+    Returns:
+        One line for each entry that is missing, does not belong here, or differs.
 
     Raises:
-        StorageError: as the filesystem says.
+        StorageError: an entry cannot be read or changed.
     """
     with DirStack(staging) as folders, DirStack(staging, create=True) as mended:
-        return list(
-            _ConformingPass(folders, mended, ownership, are_new=are_new).differences(
-                entries, are_all=are_all
-            )
-        )
+        check = _FinalCheck((folders, mended), ownership, extent)
+        return list(check.differences(entries))
 
 
-class _ConformingPass:
+class _FinalCheck:
     def __init__(
-        self,
-        folders: DirStack,
-        mended: DirStack,
-        ownership: Ownership,
-        *,
-        are_new: bool,
+        self, stacks: tuple[DirStack, DirStack], ownership: Ownership, extent: Extent
     ) -> None:
-        self._are_new = are_new
-        self._folders = folders
-        self._mended = mended
+        self._folders, self._mended = stacks
         self._ownership = ownership
+        self._extent = extent
         self._also = 0 if ownership.privileged else _OWNER
         self._children: dict[bytes, set[bytes]] = {}
-        """The names in each folder whose own turn is still to come."""
+        """The names that were seen in each folder whose own turn is still to come."""
         self._names: dict[tuple[int, int], bytes] = {}
-        """Of files with several names, by device and inode: the first of them."""
+        """The first name of each file with several names, by device and inode."""
 
-    def differences(self, entries: Iterable[Entry], *, are_all: bool) -> Iterator[str]:
+    def differences(self, entries: Iterable[Entry]) -> Iterator[str]:
+        are_all = self._extent is Extent.ALL
         for entry in entries:
             above, _, name = entry.path.rpartition(b"/")
             if are_all:
                 self._children.setdefault(above, set()).add(name)
             try:
                 if entry.kind is Kind.DIRECTORY:
-                    yield from self._folder(entry, are_all=are_all)
+                    yield from self._folder(entry)
                 else:
                     yield from self._other(entry)
             except FileNotFoundError:
@@ -84,16 +95,16 @@ class _ConformingPass:
         if are_all:
             yield from self._strangers(self._folders.folder(b""), b"")
 
-    def _folder(self, entry: Entry, *, are_all: bool) -> Iterator[str]:
+    def _folder(self, entry: Entry) -> Iterator[str]:
         try:
             fd = self._folders.folder(entry.path)
         except OSError:  # gone, closed or replaced since it was made
             fd = self._mended.folder(entry.path)
-        if are_all:
+        if self._extent is Extent.ALL:
             yield from self._strangers(fd, entry.path)
-        if not self._are_new:
+        if self._extent is not Extent.NEW:
             drop_other_xattrs(fd, entry)
-        yield from settle(fd, entry, self._ownership, entry.mode | self._also)
+        yield from apply_attributes(fd, entry, self._ownership, entry.mode | self._also)
 
     def _other(self, entry: Entry) -> Iterator[str]:
         try:
@@ -118,7 +129,7 @@ class _ConformingPass:
             yield f"{printable(entry.path)}: is the same file as {printable(self._names[inode])}"
 
     def _strangers(self, fd: int, path: bytes) -> Iterator[str]:
-        """What is in the folder ``fd`` and not in the manifest."""
+        """Yield a line for each name in the folder ``fd`` that the manifest does not have."""
         found = set(map(os.fsencode, os.listdir(fd)))
         for name in sorted(found - self._children.pop(path, set())):
             stranger = path + b"/" + name if path else name
@@ -126,7 +137,7 @@ class _ConformingPass:
 
 
 def _xattrs_of(folder: int, name: bytes) -> dict[str, bytes] | None:
-    """The ``user.`` xattrs of a file; None if it may not be read."""
+    """Return the ``user.`` xattrs of a file; None if it may not be read."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
     except PermissionError:

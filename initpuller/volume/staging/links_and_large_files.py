@@ -1,6 +1,6 @@
-"""When all frames are on the volume: links, and the attributes of large files.
+"""Links and the attributes of large files, once all frames are on the volume.
 
-Everything here can be done again after a kill at any point.
+Everything here can be repeated after a kill at any point.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from initpuller.volume.ownership import Ownership
-    from initpuller.volume.records.journal import Journal
-    from shared.frames.file_digests import FileDigests
-    from shared.frames.manifest_file import ManifestFile
+    from initpuller.volume.reuse.recorded import Recorded
     from shared.tree.manifest import Entry
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,41 +33,33 @@ class Finisher:
 
     Args:
         staging: descriptor of the staging folder.
-        manifest: what the tree shall be.
-        ownership: whose it shall be.
-        journal: which frames an earlier run has brought.
-        digests: where digests of files that are read back go.
+        recorded: the snapshot in it, the frames that earlier runs put there, and the digests of
+            its files. Digests of files that are read back are stored there.
+        ownership: the owners to set.
     """
 
-    def __init__(
-        self,
-        staging: int,
-        manifest: ManifestFile,
-        ownership: Ownership,
-        journal: Journal,
-        digests: FileDigests,
-    ) -> None:
+    def __init__(self, staging: int, recorded: Recorded, ownership: Ownership) -> None:
         self._staging = staging
-        self._manifest = manifest
+        self._manifest = recorded.manifest
         self._ownership = ownership
-        self._journal = journal
-        self._digests = digests
+        self._journal = recorded.journal
+        self._digests = recorded.digests
         self._lost: set[bytes] = set()
 
     def files_and_links(self, entries: Iterable[tuple[int, Entry]], *, all_files: bool) -> None:
-        """Attributes of large files, symlinks, hard links; and the digests of what is read back.
+        """Make links, set the attributes of large files, and store digests of files read back.
 
-        Read back are large files, since their pieces came in any order, and all that an earlier
-        run has brought: what happened to the volume since then is not known. Small files of this
-        run were hashed while they were written. What is lost has no digest, so it is fetched again.
+        Large files are read back, because their blocks came in any order. So is every file of an
+        earlier run, because the volume may have changed since then. Small files of this run were
+        hashed while they were written. A missing file gets no digest, so it is fetched again.
 
         Args:
-            entries: those that are to be looked at, with their numbers.
-            all_files: give attributes to small files again too, since the owner changed.
+            entries: the entries to finish, with their numbers.
+            all_files: set the attributes of small files again, because the owner changed.
 
         Raises:
-            StorageError: as the filesystem says.
-            IllegalLink: a hard link to what is not there.
+            StorageError: an entry cannot be read or written.
+            IllegalLink: a hard link to a path that is not there.
         """
         self._lost.clear()
         with DirStack(self._staging, create=True) as folders, DirStack(self._staging) as others:
@@ -85,10 +75,10 @@ class Finisher:
                     raise storage_error(error, printable(entry.path)) from error
 
     def close_folders(self) -> None:
-        """Give the folders that had to stay open their own modes, but not the library's itself.
+        """Set the modes of folders that had to stay open, except for the library's own folder.
 
         Raises:
-            StorageError: as the filesystem says.
+            StorageError: a mode cannot be set.
         """
         if self._ownership.privileged:
             return

@@ -1,30 +1,31 @@
-"""One pull's work on the volume: begun, gone on with, or taken over from an earlier snapshot."""
+"""The staging folder of one pull: started, resumed, or moved on from an earlier snapshot."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+import shutil
+from typing import TYPE_CHECKING
 
 from initpuller.volume.names import remove
-from initpuller.volume.records.journal import Journal, count_done
+from initpuller.volume.records.journal import count_done
+from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.state import State, load_state, save_state
-from initpuller.volume.reuse.changes import Delta
-from initpuller.volume.reuse.cleanup import forget_lost, prune
-from initpuller.volume.reuse.matching import drop_files
-from initpuller.volume.reuse.renames import Moves
-from initpuller.volume.reuse.transition import take_over
-from initpuller.volume.staging.final_attributes import conform
+from initpuller.volume.reuse.changes import remove_gone
+from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune
+from initpuller.volume.reuse.recorded import open_records
+from initpuller.volume.reuse.transition import remove_records, write_records
+from initpuller.volume.staging.final_attributes import Extent, finish_attributes
 from initpuller.volume.staging.links_and_large_files import Finisher
 from initpuller.volume.timestamps import timestamp
 from shared.durable import syncfs
 from shared.errors import ManifestSumsWrong, storage_error
-from shared.frames.file_digests import FileDigests
 from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
-    from initpuller.volume.fidelity import AttributePolicy, Fidelity
-    from initpuller.volume.ownership import Ownership
+    from initpuller.volume.fidelity import AttributePolicy
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.reuse.changes import Changes
+    from initpuller.volume.reuse.recorded import Listing
     from initpuller.volume.staging.blocks import Unpacked
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
@@ -32,80 +33,64 @@ if TYPE_CHECKING:
 
 
 class Staging:
-    """The library being assembled, and the records of how far it is.
+    """The library being assembled, and the records of how much of it is there.
 
-    Made by :func:`begin`. Its methods block: call them from a worker thread.
+    Create it with :func:`begin`. Its methods block: call them from a worker thread.
+
+    Args:
+        layout: the volume.
+        state: its record of this pull.
+        listing: the snapshot to assemble.
+        policy: the attributes that its entries get.
+        changes: everything that differs from what is in staging; None: that is unknown.
+
+    Raises:
+        OSError: the folder or a record cannot be opened.
     """
 
     def __init__(
         self,
         layout: Layout,
         state: State,
-        manifest: ManifestFile,
+        listing: Listing,
         policy: AttributePolicy,
-        delta: Delta | None,
+        changes: Changes | None,
     ) -> None:
-        name = manifest.name
         self.layout = layout
         self.state = state
-        self.manifest = manifest
+        self.manifest = listing.manifest
         self.policy = policy
         is_new = not os.path.lexists(layout.staging)
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        self.journal = Journal(layout.journal(name), len(manifest.plan))
-        self._delta = delta
-        self.is_small_delta = delta is not None
-        """A little is brought onto what this same process has just brought."""
-        self._is_fresh = is_new and not self.journal.has_earlier_frames
-        self.digests = FileDigests(layout.digests(name), manifest.plan.entries)
-        self.finisher = Finisher(self.fd, manifest, policy.ownership, self.journal, self.digests)
+        recorded = open_records(layout, listing)
+        self.journal, self.digests = recorded.journal, recorded.digests
+        self._changes = changes
+        self.is_small_delta = changes is not None
+        """Only a few entries differ from what this process has just finished."""
+        self._is_new = is_new and not self.journal.has_earlier_frames
+        self.finisher = Finisher(self.fd, recorded, policy.ownership)
 
-    @classmethod
-    def resume(
-        cls,
-        layout: Layout,
-        state: State,
-        manifest: ManifestFile,
-        policy: AttributePolicy,
-        delta: Delta | None,
-        moves: Moves,
-    ) -> Self:
-        """Go on with what ``state`` describes; remove what an earlier snapshot left.
-
-        Args:
-            layout: the volume.
-            state: what it says.
-            manifest: what shall be there.
-            policy: which attributes it gets.
-            delta: all that is not as it shall be, where that is known.
-            moves: what was renamed, as far as that is known.
+    def clear(self) -> None:
+        """Remove from staging what does not belong to the snapshot; safe to repeat.
 
         Raises:
-            StorageError: as the filesystem says.
+            OSError: an entry cannot be read or removed.
         """
-        try:
-            staging = cls(layout, state, manifest, policy, delta)
-            if state.prune:
-                staging._prune(moves)
-                syncfs(staging.fd)
-                state.prune = False
-                save_state(layout, state)
-            forget_lost(staging.fd, manifest, staging.journal)
-        except OSError as error:
-            raise storage_error(error, layout.staging) from error
-        return staging
-
-    def _prune(self, moves: Moves) -> None:
-        moves.set_aside(self.fd, self.layout.moving)
-        if self._delta is not None:
-            self._delta.remove_gone(self.fd)
-        elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
-            prune(self.fd, self.manifest, self.journal)
-        moves.put_in_place(self.fd, self.layout.moving)
+        if self.state.prune:
+            # An earlier release put files there to rename them.
+            shutil.rmtree(self.layout.moving, ignore_errors=True)
+            if self._changes is not None:
+                remove_gone(self.fd, self._changes)
+            elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
+                prune(self.fd, self.manifest, self.journal)
+            syncfs(self.fd)
+            self.state.prune = False
+            save_state(self.layout, self.state)
+        discard_lost_blocks(self.fd, self.manifest, self.journal)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the folder and the journal."""
         self.journal.close()
         os.close(self.fd)
 
@@ -113,7 +98,7 @@ class Staging:
         """Make unpacked frames durable, then journal them with their digests.
 
         Raises:
-            StorageError: as the filesystem says; none of them counts then.
+            StorageError: the volume reports a failed write; none of the frames is journaled.
         """
         try:
             syncfs(self.fd)
@@ -122,35 +107,30 @@ class Staging:
             raise storage_error(error, self.layout.staging) from error
 
     def finish(self, frames: list[Unpacked]) -> list[str]:
-        """Links, attributes of folders and large files; safe to do again.
-
-        If all is of this run, what its frames have settled needs no other look; nor does what this
-        process has settled before, and no delta changes.
+        """Make links, and set the attributes of folders and large files; safe to repeat.
 
         Args:
-            frames: what came of those of this run, in order.
+            frames: the results of the frames of this run, in order.
 
         Returns:
-            What is not as it should be, one line each.
+            One line for each entry that is not as it should be.
 
         Raises:
-            StorageError: as the filesystem says.
+            StorageError: an entry cannot be read or written.
         """
-        are_all, changed = False, [each for frame in frames for each in frame.late]
-        if self._delta is not None:
-            changed = self._delta.changed()
-        elif not self._is_fresh:
-            are_all = True
-        numbered = enumerate(self.manifest) if are_all else changed
-        backwards = (
-            reversed(self.manifest) if are_all else (entry for _, entry in reversed(changed))
-        )
+        extent, late = Extent.ALL, [each for frame in frames for each in frame.late]
+        if self._changes is not None:
+            extent, late = Extent.CHANGES, self._changes.changed
+        elif self._is_new:
+            extent = Extent.NEW
+        are_all = extent is Extent.ALL
+        numbered = enumerate(self.manifest) if are_all else late
+        backwards = reversed(self.manifest) if are_all else (entry for _, entry in reversed(late))
         kept, ownership = self.policy.fidelity.kept, self.policy.ownership
         self.finisher.files_and_links(
             ((number, kept(entry)) for number, entry in numbered), all_files=self.state.reown
         )
-        backwards = map(kept, backwards)
-        found = conform(self.fd, backwards, ownership, are_all=are_all, are_new=self._is_fresh)
+        found = finish_attributes(self.fd, map(kept, backwards), ownership, extent)
         try:
             syncfs(self.fd)
         except OSError as error:
@@ -158,7 +138,7 @@ class Staging:
         return found + [line for frame in frames for line in frame.differences]
 
     def regular_file(self, name: str) -> str | None:
-        """The path of the file ``name`` below staging; None if it is none, or behind a symlink."""
+        """Return the path of the file ``name`` in staging; None if a symlink leads to it."""
         path, top = os.path.join(self.layout.staging, name), os.path.realpath(self.layout.staging)
         is_plain = os.path.realpath(path) == os.path.join(top, name) and os.path.isfile(path)
         return path if is_plain else None
@@ -167,24 +147,24 @@ class Staging:
         """Have the next run remove what does not belong here, and set all attributes again.
 
         Raises:
-            StorageError: as the filesystem says.
+            StorageError: the state cannot be written.
         """
         self.state.prune = self.state.reown = True
         save_state(self.layout, self.state)
 
     def forget(self, entries: list[tuple[int, Entry]]) -> None:
-        """Have no later snapshot take these files over, which are in no frame of this one.
+        """Have the next snapshot fetch these files again, although no frame of this one has them.
 
         Raises:
-            OSError: as the filesystem says.
+            OSError: the digests cannot be written.
         """
         self.digests.put([(number, None) for number, _ in entries])
 
     def redo(self, entries: list[tuple[int, Entry]]) -> None:
-        """Remove these files, and journal their frames as not there.
+        """Remove these files, and journal their frames as missing.
 
         Raises:
-            StorageError: as the filesystem says.
+            StorageError: the journal cannot be written, or a file cannot be removed.
         """
         plan = self.manifest.plan
         frames = sorted({frame for each in entries for frame in plan.frames_of(*each)})
@@ -199,7 +179,7 @@ class Staging:
 
 
 def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
-    """Refuse a manifest that does not add up to what was announced with it.
+    """Refuse a manifest whose sums are not those that were announced with it.
 
     Raises:
         ManifestSumsWrong: entries, files, bytes or frames differ.
@@ -216,74 +196,93 @@ def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
 def begin(
     layout: Layout,
     state: State | None,
-    snapshot: Snapshot,
-    manifest: ManifestFile,
+    wanted: Listing,
     policy: AttributePolicy,
     done: ManifestFile | None = None,
 ) -> Staging:
-    """Staging for ``snapshot``: new, gone on with, or taken over from the one in ``state``.
+    """Return the staging of a snapshot: new, resumed, or moved on from the one in ``state``.
 
     Args:
         layout: the volume.
-        state: what it says, if it says something of this library.
-        snapshot: what shall be there.
-        manifest: all of it.
-        policy: which attributes it gets.
-        done: what this process has just finished, if anything: staging is exactly so.
+        state: its record of a pull of this library, if there is one.
+        wanted: the snapshot to assemble.
+        policy: the attributes that its entries get.
+        done: the manifest of what this process has just finished; staging is exactly that.
 
     Raises:
-        StorageError: as the filesystem says.
+        SnapshotGone: the snapshot is a delta, and keeps a file that is not on the volume.
+        StorageError: the volume cannot be read or written.
     """
-    delta, moves, ownership = None, Moves(), policy.ownership
-    found, is_next = Delta(), False
+    snapshot, changes = wanted.snapshot, None
+    earlier = state.snapshot if state is not None else None
+    try:
+        if earlier is None:
+            # Records without a state: somebody moved it away to start over.
+            drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
+        elif earlier.id != snapshot.id:
+            finished = done if done is not None and done.name == earlier.id else None
+            found = write_records(layout, earlier, wanted, finished)
+            changes = found if finished is not None and snapshot.base else None
+        following = _following(layout, state, snapshot, policy)
+        save_state(layout, following)
+        if earlier is not None and earlier.id != snapshot.id:
+            remove_records(layout, earlier.id)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
+    try:
+        staging = Staging(
+            layout, following, wanted, policy, changes if not following.reown else None
+        )
+        staging.clear()
+    except OSError as error:
+        raise storage_error(error, layout.staging) from error
+    return staging
+
+
+def _following(
+    layout: Layout, state: State | None, snapshot: Snapshot, policy: AttributePolicy
+) -> State:
+    """Return the state in which ``snapshot`` is assembled, after ``state``."""
+    owner = str(policy.ownership)
     if state is None:
-        # Records without a state: someone moved it away to begin anew.
-        drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
-        anew = os.path.lexists(layout.staged(snapshot.library.name))
-        state = State("transferring", snapshot, str(ownership), timestamp(), prune=anew)
+        is_left = os.path.lexists(layout.staged(snapshot.library.name))
+        state = State("transferring", snapshot, owner, timestamp(), prune=is_left)
     elif state.snapshot.id == snapshot.id:
-        _another_run(state, ownership)
+        state.phase, state.receipt = "transferring", None
+        state.runs += 1
+        state.reown = state.reown or state.owner != owner
+        state.owner = owner
     else:
-        if done is not None and done.name != state.snapshot.id:
-            done = None
-        try:
-            state = take_over(layout, state, snapshot, manifest, ownership, found, moves, done)
-        except OSError as error:
-            raise storage_error(error, layout.folder) from error
-        is_next = done is not None and bool(snapshot.base)
+        state = State(
+            "transferring",
+            snapshot,
+            owner,
+            state.started,
+            state.runs + 1,
+            reown=state.reown or state.owner != owner,
+            prune=True,
+            cutover=state.cutover,
+            failure=state.failure,
+            fidelity=state.fidelity,
+        )
     if policy.is_probed:
-        _keep_by(state, policy.fidelity)
-    if is_next and not state.reown and found.is_small:
-        delta = found
-    save_state(layout, state)
-    return Staging.resume(layout, state, manifest, policy, delta, moves)
-
-
-def _keep_by(state: State, fidelity: Fidelity) -> None:
-    """Have all attributes set again if what is in staging was given others."""
-    if state.fidelity is not None and state.fidelity != fidelity:
-        state.reown = True
-    state.fidelity = fidelity
-
-
-def _another_run(state: State, ownership: Ownership) -> None:
-    state.phase = "transferring"
-    state.receipt = None
-    state.runs += 1
-    state.reown = state.reown or state.owner != str(ownership)
-    state.owner = str(ownership)
+        # All attributes are set again if those in staging were set for a volume that keeps others.
+        if state.fidelity is not None and state.fidelity != policy.fidelity:
+            state.reown = True
+        state.fidelity = policy.fidelity
+    return state
 
 
 def delta_base(layout: Layout) -> str:
-    """The snapshot that a delta can be based on: what it keeps is in staging. Or nothing.
+    """Return the name of the snapshot that a delta can be based on; empty if there is none.
 
-    That is the one which is complete there, if Plex ran for it. Of a delta that is not complete, or
-    was made with Plex stopped, it is that one's own base: whatever is kept since then was kept by
-    it, too.
+    It is the snapshot in staging, if that is complete there and Plex ran during its scan. If it is
+    a delta that is incomplete, or for which Plex was stopped, it is that delta's own base: whatever
+    the next delta keeps was kept by this one, too.
 
     Raises:
         StorageError: the state cannot be read.
-        OSError: as the filesystem says.
+        OSError: the journal cannot be read.
     """
     state = load_state(layout)
     if state is None or not os.path.isdir(layout.staged(state.snapshot.library.name)):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from initpuller.volume.names import make_symlink, remove
-from initpuller.volume.staging.attributes import differences, settle, write_content
-from initpuller.volume.staging.blocks import WHILE_ASSEMBLED, Unpacked, open_block
+from initpuller.volume.staging.attributes import apply_attributes, differences, write_content
+from initpuller.volume.staging.blocks import WHILE_ASSEMBLED, Unpacked, open_large_file
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, printable, storage_error
 from shared.frames.plan import Frame, Member, is_large, members
@@ -27,44 +28,51 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 
 
-def unpack_frame(
-    staging: int,
-    frame: Frame,
-    entries: Sequence[Entry],
-    tar: Buffer,
-    tag: str,
-    policy: AttributePolicy,
-    digests: FileDigests,
-) -> Unpacked:
-    """Verify and write what ``tar`` holds, or the piece of a file; all but :attr:`Unpacked.late`.
+@dataclass(frozen=True)
+class Destination:
+    """Where the frames of one snapshot are unpacked."""
 
-    A file that an interrupted run left is replaced, never written into, but for the pieces of a
-    large one.
+    staging: int
+    """Descriptor of the staging folder."""
+    policy: AttributePolicy
+    """The attributes that entries get."""
+    digests: FileDigests
+    """The digests of unpacked files are stored here."""
 
-    Args:
-        staging: descriptor of the staging folder.
-        frame: which frame.
-        entries: the manifest's entries that it touches.
-        tar: its tar bytes, of its planned size.
-        tag: the hexadecimal digest of the digests of the pieces of files in it.
-        policy: which attributes the entries get.
-        digests: where the digests of the files go.
+
+@dataclass(frozen=True)
+class FetchedFrame:
+    """A frame that has arrived, not yet verified."""
+
+    frame: Frame
+    entries: Sequence[Entry]
+    """The manifest's entries that are in it, in order."""
+    tar: Buffer
+    """Its tar bytes, of its planned size."""
+    tag: str
+    """The hexadecimal digest of the digests of the pieces of files in it."""
+
+
+def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
+    """Verify a frame, and write all of its entries but those in :attr:`Unpacked.late`.
+
+    A small file that an interrupted run left is replaced, never written into.
 
     Raises:
         FrameDamaged: the pieces have other digests; nothing was written.
-        StorageError: as the filesystem says.
+        StorageError: an entry cannot be written.
     """
-    view = memoryview(tar)
-    inside = list(members(frame, entries))
+    view, entries = memoryview(fetched.tar), fetched.entries
+    inside = list(members(fetched.frame, entries))
     pieces = [view[each.content : each.content + each.length] for each in inside]
     sums = [
         sha256(piece) if each.entry.kind is Kind.FILE else None
         for each, piece in zip(inside, pieces, strict=True)
     ]
-    if sha256_of_all(filter(None, sums)).hex() != tag:
+    if sha256_of_all(filter(None, sums)).hex() != fetched.tag:
         raise FrameDamaged("a frame's files do not have the digest announced for them")
-    with DirStack(staging, create=True) as folders:
-        unpacking = _Unpacking(folders, policy)
+    with DirStack(into.staging, create=True) as folders:
+        unpacking = _Unpacking(folders, into.policy)
         for member, piece in zip(inside, pieces, strict=True):
             try:
                 unpacking.add(member, piece)
@@ -72,14 +80,14 @@ def unpack_frame(
                 raise storage_error(error, printable(member.entry.path)) from error
     if not is_large(entries[0]):
         try:
-            digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
+            into.digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
         except OSError as error:
             raise storage_error(error, "the digests beside staging") from error
-    return Unpacked(tag, unpacking.late(), unpacking.differences)
+    return Unpacked(fetched.tag, unpacking.late(), unpacking.differences)
 
 
 class _Unpacking:
-    """Members of one frame, in order, on their way into staging."""
+    """Writes the members of one frame into staging, in order."""
 
     def __init__(self, folders: DirStack, policy: AttributePolicy) -> None:
         self.differences: list[str] = []
@@ -88,10 +96,10 @@ class _Unpacking:
         self._kept = policy.fidelity.kept
         self._also = 0 if policy.ownership.privileged else _OWNER
         self._within: list[Member] = []
-        """The folders of this frame that the last member is in."""
+        """The folders of this frame that contain the last member."""
         self._late: list[Member] = []
         self._changes_late: set[bytes] = set()
-        """Folders into which a hard link will come."""
+        """Folders that will get a hard link."""
 
     def add(self, member: Member, piece: memoryview) -> None:
         entry = self._kept(member.entry)
@@ -116,17 +124,18 @@ class _Unpacking:
                 self._late.append(member)
 
     def late(self) -> list[tuple[int, Entry]]:
-        """See :attr:`Unpacked.late`: also the folders that the next frame may go on with."""
+        """Return :attr:`Unpacked.late`: also the folders that the next frame may continue."""
         return sorted((each.number, each.entry) for each in self._late + self._within)
 
     def _leave(self, member: Member) -> None:
-        """Nothing more comes into a folder: nobody touches it from here on."""
+        """Finish a folder that gets no more entries, unless a hard link comes into it later."""
         entry = self._kept(member.entry)
         if entry.path in self._changes_late:
             self._late.append(member)
             return
         fd = self._folders.folder(entry.path)
-        self.differences += settle(fd, entry, self._ownership, entry.mode | self._also)
+        mode = entry.mode | self._also
+        self.differences += apply_attributes(fd, entry, self._ownership, mode)
 
 
 def _write_file(
@@ -142,15 +151,15 @@ def _write_file(
         if entry.data is not None:
             os.ftruncate(fd, entry.size)
         write_content(fd, content, 0, sparse=entry.data is not None)
-        return settle(fd, entry, ownership, entry.mode)
+        return apply_attributes(fd, entry, ownership, entry.mode)
     finally:
         os.close(fd)
 
 
 def _write_piece(folders: DirStack, member: Member, content: memoryview) -> None:
-    """Pieces come in any order, so each makes the file if it is missing."""
+    """Write one block of a large file. Blocks come in any order, so each may create the file."""
     entry = member.entry
-    fd = open_block(folders, entry, _CREATE)
+    fd = open_large_file(folders, entry, _CREATE)
     try:
         os.ftruncate(fd, entry.size)
         write_content(fd, content, member.offset, sparse=entry.data is not None)

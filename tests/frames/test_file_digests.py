@@ -1,0 +1,42 @@
+"""The file of digests: what is copied into it from another snapshot's is where it belongs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.frames import file_digests
+from shared.frames.file_digests import FileDigests
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def _digest(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def test_runs_are_copied_to_their_new_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs longer than a batch too; what no run covers stays unknown."""
+    monkeypatch.setattr(file_digests, "_BATCH", 3)
+    old = FileDigests(str(tmp_path / "old"), 20)
+    old.put((number, _digest(number + 1)) for number in range(20))
+    new = FileDigests(str(tmp_path / "new"), 20)
+
+    new.copy(old, [(0, 1, 1), (4, 2, 11), (19, 19, 1)])
+
+    expected: list[bytes | None] = [None] * 20
+    expected[1], expected[19] = _digest(1), _digest(20)
+    expected[2:13] = [_digest(number + 1) for number in range(4, 15)]
+    assert list(new) == expected
+    assert (tmp_path / "new").stat().st_size == 20 * 32
+
+
+def test_unknown_digests_stay_unknown(tmp_path: Path) -> None:
+    """A copy of an empty file knows nothing."""
+    old, new = (FileDigests(str(tmp_path / name), 5) for name in ("old", "new"))
+    new.copy(old, [(0, 0, 5)])
+    assert list(new) == [None] * 5

@@ -1,0 +1,92 @@
+"""The two sides of a transfer in one process: scans of a real library, and a volume, no network.
+
+Scans and frames are the agent's own, staging is the puller's own. A test that needs no HTTP, no
+retries and no processes takes milliseconds with this.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.frames.builder import build_frame
+from agent.snapshots.store import SnapshotStore
+from agent.source.library import CurrentLibrary
+from initpuller.volume.fidelity import AttributePolicy
+from initpuller.volume.ownership import choose_ownership
+from initpuller.volume.records.layout import Layout
+from initpuller.volume.reuse.recorded import Listing, Recorded
+from initpuller.volume.staging.staging import begin
+from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
+from shared.frames.manifest_file import read_manifest
+
+if TYPE_CHECKING:
+    from initpuller.volume.staging.blocks import Unpacked
+    from initpuller.volume.staging.staging import Staging
+    from shared.wire.protocol import Kind
+
+
+class TwoSides:
+    """An agent's snapshots of ``library``, and a volume.
+
+    Args:
+        place: an empty folder, for the state of both.
+        library: the library.
+    """
+
+    def __init__(self, place: Path, library: Path) -> None:
+        self.library = library
+        self.layout = Layout(str(place / "volume"))
+        self.policy = AttributePolicy(choose_ownership(None))
+        os.makedirs(self.layout.folder)
+        state = str(place / "state")
+        os.mkdir(state)
+        self._store = SnapshotStore(state, CurrentLibrary(str(library), str, state))
+
+    @property
+    def staged(self) -> Path:
+        """The library in staging."""
+        return Path(self.layout.staged(self.library.name))
+
+    def scan(self, kind: Kind = "cold", base: str = "") -> Listing:
+        """Scan the library, and put the manifest on the volume."""
+        about = self._store.scan((), kind, base)
+        path = self.layout.manifest(about.id)
+        shutil.copyfile(self._store.open(about.id).manifest.path, path)
+        root = os.fsencode(about.library.name)
+        return Listing(about, read_manifest(path, about.id, root, kind))
+
+    def fetch(self, listing: Listing, number: int) -> FetchedFrame:
+        """Return a frame as it arrives."""
+        frame = listing.manifest.plan[number]
+        built = build_frame(self._store.open(listing.snapshot.id), number)
+        entries = listing.manifest.entries(frame.first, frame.count)
+        return FetchedFrame(frame, entries, built.tar, built.tag.hex())
+
+    def begin(self, listing: Listing, before: Staging | None = None) -> Staging:
+        """Return the staging of a snapshot, moved on from ``before``, which is closed."""
+        if before is None:
+            return begin(self.layout, None, listing, self.policy)
+        before.close()
+        return begin(self.layout, before.state, listing, self.policy, before.manifest)
+
+    def fill(self, staging: Staging, listing: Listing) -> list[Unpacked]:
+        """Unpack and journal all missing frames; return their results."""
+        into = Destination(staging.fd, staging.policy, staging.digests)
+        missing = list(staging.journal.missing())
+        unpacked = [unpack_frame(into, self.fetch(listing, number)) for number in missing]
+        staging.commit([(n, each.digest) for n, each in zip(missing, unpacked, strict=True)])
+        return unpacked
+
+    def bring(self, listing: Listing, before: Staging | None = None) -> Staging:
+        """Assemble a snapshot completely; nothing may differ."""
+        staging = self.begin(listing, before)
+        assert staging.finish(self.fill(staging, listing)) == []
+        return staging
+
+
+def recorded(staging: Staging) -> Recorded:
+    """Return the snapshot in ``staging`` with its records."""
+    return Recorded(staging.state.snapshot, staging.manifest, staging.journal, staging.digests)

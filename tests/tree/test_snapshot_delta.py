@@ -1,0 +1,243 @@
+"""A delta has the entries of a whole scan, and keeps those that are as its base saw them."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.snapshots import store, whole_tree
+from agent.snapshots.delta import Marker
+from agent.snapshots.store import SnapshotStore
+from agent.source.library import CurrentLibrary
+from shared.tree.racy import Steadiness
+from shared.tree.walk import TreeWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.source.snapshot_files import SnapshotFiles
+    from shared.tree.manifest import Entry
+    from shared.wire.protocol import Kind
+
+LATER = "2100-01-01T00:00:00.000+00:00"
+"""A base that began then finds every file old enough."""
+
+
+@pytest.fixture(autouse=True)
+def _trusted_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every filesystem counts as one whose times show each change."""
+    monkeypatch.setattr(store, "write_back", lambda path: {os.stat(path).st_dev})
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Folders with files, a database, links of both kinds, and a FIFO, which is no content."""
+    library = tmp_path / "Library"
+    content = random.Random(6)  # noqa: S311 - reproducible
+    for folder in ("a", "b/below", "c"):
+        (library / folder).mkdir(parents=True)
+        for number in range(3):
+            (library / folder / f"{number}").write_bytes(content.randbytes(3000))
+    (library / "a" / "hard").hardlink_to(library / "a" / "0")
+    (library / "b" / "link").symlink_to("below")
+    (library / "c" / "x.db").write_bytes(b"database")
+    os.mkfifo(library / "c" / "fifo")
+    return library
+
+
+class Scans:
+    """Scans of one library."""
+
+    def __init__(self, state: Path, library: Path) -> None:
+        state.mkdir()
+        self.store = SnapshotStore(str(state), CurrentLibrary(str(library), str, str(state)))
+
+    def scan(self, kind: Kind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
+        """Scan the library."""
+        return self.store.open(self.store.scan(exclude, kind, base).id)
+
+    def delta(self, base: SnapshotFiles, *exclude: str) -> dict[str, Entry]:
+        """Return the entries of a delta, by path; they must be those of a whole scan."""
+        delta = self.scan("cold", base.about.id, *exclude)
+        whole = self.scan("cold", "", *exclude)
+        unmarked = [msgspec.structs.replace(entry, kept=False) for entry in delta.manifest]
+        assert unmarked == list(whole.manifest)
+        assert delta.about.skipped == whole.about.skipped
+        assert delta.about.excluded == whole.about.excluded
+        return {os.fsdecode(entry.path): entry for entry in delta.manifest}
+
+
+@pytest.fixture
+def scans(tmp_path: Path, library: Path) -> Scans:
+    """Scans of the library."""
+    return Scans(tmp_path / "state", library)
+
+
+def sent(entries: dict[str, Entry]) -> set[str]:
+    """The paths that are not kept."""
+    return {path for path, entry in entries.items() if not entry.kept}
+
+
+def test_everything_is_as_it_was(scans: Scans) -> None:
+    """Every entry is kept."""
+    assert sent(scans.delta(scans.scan())) == set()
+
+
+def test_digests_of_kept_files_are_known(scans: Scans) -> None:
+    """Nothing that is kept has to be read again for its digest."""
+    base = scans.scan()
+    whole_tree.complete_digests(base)
+    delta = scans.scan("cold", base.about.id)
+    assert list(delta.digests) == list(base.digests)
+    assert any(delta.digests)
+
+
+@pytest.mark.parametrize("what", ["content", "content, same times", "mode", "time", "xattr"])
+def test_changed_file_is_sent(scans: Scans, library: Path, what: str) -> None:
+    """The file is sent, and nothing else: its folder has not changed."""
+    base, file = scans.scan(), library / "b" / "below" / "1"
+    info = file.stat()
+    if what == "mode":
+        file.chmod(0o600)
+    elif what == "time":
+        os.utime(file, ns=(1, 1))
+    elif what == "xattr":
+        os.setxattr(file, "user.x", b"y")
+    else:
+        with file.open("r+b") as opened:
+            opened.write(b"new")
+        if what == "content, same times":
+            os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert sent(scans.delta(base)) == {"Library/b/below/1"}
+
+
+def test_renamed_folder_is_sent(scans: Scans, library: Path) -> None:
+    """With everything below it, and the folder that contains it."""
+    base = scans.scan()
+    (library / "b" / "below").rename(library / "b" / "other")
+    found = sent(scans.delta(base))
+    assert {"Library/b", "Library/b/other", "Library/b/other/0"} <= found
+    assert not any(path.startswith(("Library/a", "Library/c")) for path in found)
+
+
+def test_names_come_and_go(scans: Scans, library: Path) -> None:
+    """A folder that has got or lost a name is listed again."""
+    base = scans.scan()
+    (library / "a" / "00").write_bytes(b"new")
+    (library / "c" / "2").unlink()
+    entries = scans.delta(base)
+    assert sent(entries) == {"Library/a", "Library/a/00", "Library/c"}
+    assert "Library/c/2" not in entries
+
+
+def test_file_becomes_a_folder(scans: Scans, library: Path) -> None:
+    """The folder is sent with everything in it."""
+    base = scans.scan()
+    (library / "a" / "1").unlink()
+    (library / "a" / "1").mkdir()
+    (library / "a" / "1" / "below").write_bytes(b"new")
+    assert sent(scans.delta(base)) == {"Library/a", "Library/a/1", "Library/a/1/below"}
+
+
+def test_what_is_left_out_is_reported_again(scans: Scans) -> None:
+    """A FIFO, and a name that a pattern excludes: the delta reports both, as a whole scan does."""
+    base = scans.scan("cold", "", "2")
+    assert sent(scans.delta(base, "2")) == set()
+
+
+def test_other_patterns_than_the_base(scans: Scans) -> None:
+    """Folders are listed again: names that the base left out are entries now."""
+    base = scans.scan("cold", "", "2")
+    assert {"Library/a/2", "Library/c/2"} <= sent(scans.delta(base))
+
+
+def marked(base: SnapshotFiles, library: Path, steadiness: Steadiness) -> set[str]:
+    """Return the paths that a walk sends, if ``steadiness`` decides which times to trust."""
+    marker = Marker(base, (), steadiness, zip(base.manifest, base.digests, strict=True))
+    folder = os.open(library.parent, os.O_RDONLY)
+    try:
+        walk = TreeWalk(folder, os.fsencode(library.name), memory=marker)
+        return {os.fsdecode(entry.path) for entry in walk.entries() if not entry.kept}
+    finally:
+        os.close(folder)
+
+
+def test_databases_of_a_live_base_are_sent(scans: Scans, library: Path) -> None:
+    """SQLite writes through memory maps, so a database's times say nothing; all else is kept."""
+    base = scans.scan("live")
+    assert marked(base, library, Steadiness("live", LATER)) == {"Library/c/x.db"}
+
+
+def test_young_files_of_a_live_base_are_sent(scans: Scans, library: Path) -> None:
+    """A write right after the scan could have left the ctime as it is."""
+    base = scans.scan("live")
+    found = marked(base, library, Steadiness("live", base.about.created))
+    assert found == {os.fsdecode(entry.path) for entry in base.manifest}
+
+
+def test_disk_whose_times_are_not_trusted(
+    scans: Scans, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing on it is kept."""
+    monkeypatch.setattr(store, "write_back", lambda _: set())
+    base = scans.scan()
+    found = marked(base, library, Steadiness("cold", LATER))
+    assert found == {os.fsdecode(entry.path) for entry in base.manifest}
+
+
+def _replace(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(os.urandom(3000))
+
+
+def _swap(path: Path) -> None:
+    other, once = path.with_name("0"), path.with_name("once")
+    if other != path and other.exists():
+        path.rename(once)
+        other.rename(path)
+        once.rename(other)
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    _replace,
+    _swap,
+    os.unlink,
+    lambda path: path.rename(path.with_name("zz")),
+    lambda path: path.with_name("00").write_bytes(b"new"),
+    lambda path: path.with_name(path.name + "-new").hardlink_to(path),
+    lambda path: shutil.rmtree(path.parent),
+]
+FILES = ["a/1", "b/below/0", "b/below/2", "c/1"]
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from(FILES), st.sampled_from(CHANGES), max_size=4))
+def test_any_changes(
+    tmp_path_factory: pytest.TempPathFactory,
+    library: Path,
+    changes: dict[str, Callable[[Path], object]],
+) -> None:
+    """The entries are those of a whole scan, and a kept file has the content that it had."""
+    place = tmp_path_factory.mktemp("any")
+    copy = place / "Library"
+    shutil.copytree(library, copy, symlinks=True, ignore=lambda *_: {"fifo"})
+    scans = Scans(place / "state", copy)
+    base = scans.scan()
+    before = {path: (copy / path).read_bytes() for path in FILES}
+    for name, change in changes.items():
+        if (copy / name).exists():
+            change(copy / name)
+    entries = scans.delta(base)
+    for path, content in before.items():
+        entry = entries.get(f"Library/{path}")
+        if entry is not None and entry.kept:
+            assert (copy / path).read_bytes() == content
+    shutil.rmtree(place)
