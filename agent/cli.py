@@ -1,4 +1,4 @@
-"""``plexodus-agent``: the command line."""
+"""The command line of ``plexodus-agent``."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GLANCE = 0.5
-"""Seconds between two looks for new lines, or for Plex."""
+"""Seconds between two checks for new lines, or for Plex."""
 _SETTLE_SECONDS = 75.0
-"""For Plex to be seen running after an undo: systemd gives an ExecStopPost 90 (TimeoutStopSec)."""
+"""Longest wait until Plex runs after an undo; systemd allows an ExecStopPost 90 s."""
 _CONFIG = click.option(
     "--config",
     envvar="PLEXODUS_CONFIG",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help=f"The settings. Default: {DEFAULT_FILE}, if it is there.",
+    help=f"File with the settings. Default: {DEFAULT_FILE}, if it exists.",
 )
 
 
 def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
-    """An option that goes before the setting of the same name."""
+    """Return an option that overrides the setting of the same name."""
     variable = f"PLEXODUS_{name.upper()}"
     return click.option(f"--{name}", envvar=variable, metavar=metavar, help=text)
 
@@ -61,15 +61,15 @@ def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
 _LIBRARY = _setting(
     "library",
     "DIR",
-    "The folder Library or Plex Media Server, or any other; its last name is kept. Default: where"
-    " Plex has it.",
+    "Folder to move: Library, Plex Media Server, or any other. Its last name stays. Default: the"
+    " folder that Plex uses.",
 )
-_STATE = _setting("state", "DIR", "Where certificate, token hash and snapshots are kept.")
+_STATE = _setting("state", "DIR", "Folder for certificate, token hash and snapshots.")
 
 
 def _kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
-        raise click.BadParameter("a name in Kubernetes has lower case letters, digits, - and .")
+        raise click.BadParameter("a Kubernetes name has only lower-case letters, digits, - and .")
     return value
 
 
@@ -84,8 +84,8 @@ def cli() -> None:
       plexodus-agent pair  --state ./state --address 192.0.2.10:8443
       plexodus-agent serve --state ./state --listen 0.0.0.0:8443 --library ./Library
 
-    Options go before the environment (PLEXODUS_STATE for --state), which goes before the settings
-    in /etc/plexodus/agent.toml. Exit codes: docs/exit-codes.md.
+    Options override the environment (PLEXODUS_STATE for --state), which overrides the settings in
+    /etc/plexodus/agent.toml. Exit codes: docs/exit-codes.md.
     """
 
 
@@ -93,7 +93,7 @@ def cli() -> None:
 @_CONFIG
 @_STATE
 @_setting(
-    "address", "HOST:PORT", "Where the puller will find this agent. Default: this machine's own."
+    "address", "HOST:PORT", "Address of this agent for the puller. Default: this machine's address."
 )
 @click.option(
     "--output",
@@ -101,7 +101,7 @@ def cli() -> None:
     type=click.Choice(list(OUTPUTS)),
     default="string",
     show_default=True,
-    help="The bare string, a Secret to commit sealed or apply, or a command to paste.",
+    help="Format: the bare string, the manifest of a Secret, or a command to paste.",
 )
 @click.option(
     "--name",
@@ -109,12 +109,12 @@ def cli() -> None:
     default="plexodus-pairing",
     show_default=True,
     callback=_kubernetes_name,
-    help="Of the Secret.",
+    help="Name of the Kubernetes Secret.",
 )
 def pair(
     *, config: str | None, state: str | None, address: str | None, output: str, name: str
 ) -> None:
-    """Make a new token and print the pairing string, and nothing else.
+    """Create a new token and print the pairing string, and nothing else.
 
     The old token stops working at once; a running agent needs no restart. The string is a secret.
 
@@ -139,12 +139,12 @@ def pair(
 @_CONFIG
 @_STATE
 @_LIBRARY
-@_setting("listen", "HOST:PORT", "Where to listen. Default: 0.0.0.0:8443.")
-@_setting("rate", "RATE", "The most that is sent, such as 50MiB/s or 400Mbit/s.")
+@_setting("listen", "HOST:PORT", "Address to listen at. Default: 0.0.0.0:8443.")
+@_setting("rate", "RATE", "Limit of the sending rate, such as 50MiB/s or 400Mbit/s.")
 def serve(*, config: str | None, **given: str | None) -> None:
-    """Serve the library over HTTPS until stopped. The library is only ever read.
+    """Serve the library over HTTPS until stopped. The agent only reads the library.
 
-    SIGHUP reads the settings again; unit, listen and state need a restart.
+    SIGHUP reads the settings again. Changes of unit, listen and state need a restart.
 
     \b
     Example:
@@ -157,8 +157,8 @@ def serve(*, config: str | None, **given: str | None) -> None:
 @cli.command()
 @_CONFIG
 @_STATE
-@click.option("--follow", envvar="PLEXODUS_FOLLOW", is_flag=True, help="Wait for more.")
-@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON lines.")
+@click.option("--follow", envvar="PLEXODUS_FOLLOW", is_flag=True, help="Wait for new lines.")
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON lines.")
 def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -> None:
     """Show the migration log: what was found, each pass, what was published, each failure.
 
@@ -184,9 +184,9 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
 @cli.command()
 @_CONFIG
 @_STATE
-@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
 def status(*, config: str | None, state: str | None, as_json: bool) -> None:
-    """Show where the move stands, what Plex does, the lease, and what 'undo' would do.
+    """Show the state of the move, what Plex does, the lease, and what 'undo' would do.
 
     \b
     Example:
@@ -207,13 +207,13 @@ def status(*, config: str | None, state: str | None, as_json: bool) -> None:
     "--unless-committed",
     envvar="PLEXODUS_UNLESS_COMMITTED",
     is_flag=True,
-    help="Leave a move that is complete as it is: what the service does when it has ended.",
+    help="Do not undo a complete move. The service uses this option when it ends.",
 )
 def undo(*, config: str | None, state: str | None, unless_committed: bool) -> None:
-    """Start Plex on this machine again: the way back, before the move is complete and after.
+    """Undo the move and start Plex on this machine again, before or after the move is complete.
 
-    What Plex has done in the cluster since then stays there. Stop it there first: two servers with
-    one identity confuse every client.
+    Stop Plex in the cluster first: two servers with one identity confuse every client. Changes
+    that Plex has made in the cluster stay there.
 
     \b
     Example:
@@ -225,14 +225,14 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     except ConfigurationError as error:
         if not unless_committed:
             raise
-        click.echo(f"Without the settings: {error}", err=True)
+        click.echo(f"The settings are ignored: {error}", err=True)
         state = state or state_path_left()
         settings = Settings(state=state) if state else Settings()
         recorded = Commands([], CutoverRecord(settings.state).load().starting)
     is_root = os.geteuid() == 0
     try:
         had_block = is_root and not unless_committed and lift_start_blocks()
-        # A command that the record has could be anyone's who may write there: not for root.
+        # Root must not run a command from the record: any user who may write there could set it.
         (become_owner if recorded else write_as_owner)(settings.state)
         why = "the agent has ended" if unless_committed else "asked for on the command line"
         control = make_cutover(settings, plex=recorded)
@@ -246,23 +246,23 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     if standing.phase == "undoing":
         raise CutoverRefused(
             f"Plex was not seen running within {_SETTLE_SECONDS:.0f} s",
-            hint="Find out why it does not start. The agent, if it runs, retries until Plex runs.",
+            hint="Find out why Plex does not start. A running agent retries until Plex runs.",
         )
     if standing.phase == "committed":
         click.echo("The library has moved: Plex stays stopped here.")
         return
     if had_block:  # the record may have been purged since
         plex_service(settings.unit, settings.stop_command, settings.start_command).start()
-    click.echo(f"Nothing keeps Plex from running here: {standing.why or 'there was no cutover'}.")
+    click.echo(f"Plex may run on this machine: {standing.why or 'there was no cutover'}.")
 
 
 @cli.command(hidden=True)
 @_CONFIG
 @_STATE
 def keep_stopped(*, config: str | None, state: str | None) -> None:
-    """Keep a Plex that has moved from starting; the package's removal runs this.
+    """Prevent a Plex that has moved from starting; the package's removal runs this.
 
-    The fence goes with the package. A drop-in in /etc/systemd/system takes its place.
+    The fence is removed with the package. A drop-in in /etc/systemd/system replaces it.
 
     \b
     Example:
@@ -271,7 +271,7 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     try:
         settings = load_settings(config, {"state": state})
     except ConfigurationError as error:
-        click.echo(f"Without the settings: {error}", err=True)
+        click.echo(f"The settings are ignored: {error}", err=True)
         settings = Settings(state=state) if state else Settings()
     try:
         paths = keep_moved_plex_stopped(settings)
@@ -290,16 +290,16 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     type=click.Choice([each.value for each in DatabaseCheck]),
     default=DatabaseCheck.FULL.value,
     show_default=True,
-    help="How much of Plex's databases to check. quick does not compare indexes with their tables;"
-    " skip leaves the check out.",
+    help="How much of Plex's databases is checked. quick does not compare indexes with their"
+    " tables; skip leaves the check out.",
 )
-@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
 def preflight(
     *, config: str | None, library: str | None, database_check: str, as_json: bool
 ) -> None:
-    """Look at Plex and its library as before a move. Nothing is stopped, nothing is written.
+    """Check Plex and its library before a move. Nothing is stopped, nothing is written.
 
-    Exits 12 if something must be mended first.
+    Exits 12 if you must fix something first.
 
     \b
     Example:
@@ -311,4 +311,4 @@ def preflight(
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:
-        raise PreflightRefused(f"not fit to be moved: {', '.join(failed)}", path=source.about.path)
+        raise PreflightRefused(f"failed checks: {', '.join(failed)}", path=source.about.path)

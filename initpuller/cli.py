@@ -1,4 +1,4 @@
-"""``plexodus-puller``: the command line."""
+"""The command line of ``plexodus-puller``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared import __version__
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="plexodus-puller")
 def cli() -> None:
-    """Bring a Plex Media Server library from its agent onto a volume.
+    """Move a Plex Media Server library from its agent to a volume.
 
     \b
     Examples:
@@ -19,8 +19,8 @@ def cli() -> None:
       plexodus-puller status --target /config
       plexodus-puller verify --target /config
 
-    Every option can be given as an environment variable: --target as PLEXODUS_TARGET. The pairing
-    string itself can be given as PLEXODUS_PAIRING. Exit codes: docs/exit-codes.md.
+    Every option can be set in the environment, --target as PLEXODUS_TARGET. The pairing string
+    itself can be set as PLEXODUS_PAIRING. Exit codes: docs/exit-codes.md.
     """
 
 

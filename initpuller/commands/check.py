@@ -1,4 +1,4 @@
-"""``plexodus-puller check``."""
+"""The command ``plexodus-puller check``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from initpuller.commands.options import AS_JSON, PLEX_URL, TARGET
 @PLEX_URL
 @AS_JSON
 def check(*, target: str, plex_url: str, as_json: bool) -> None:
-    """Ask the Plex that runs on this volume whether it is the one that was moved, with all it had.
+    """Compare the Plex that runs on this volume with the one that was moved.
 
-    Compares identity, version, and the items of each library with the receipt. Exits 13 if it is
-    another server or has lost a library.
+    Compares identity, version, and the items of each library section with the receipt. Exits 13 if
+    it is another server or has lost a section.
 
     \b
     Example:

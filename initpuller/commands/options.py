@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, with what they accept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Globs(click.ParamType[str]):
-    """Patterns; in the environment one a line, since names have blanks."""
+    """Patterns. In the environment: one on each line, because names may contain blanks."""
 
     name = "glob"
     envvar_list_splitter = "\n"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what JSON cannot carry; ``?`` and ``*`` match the bytes of other names."""
+        """Return ``value``; fail if it is not UTF-8, because the request to the agent is JSON."""
         try:
             value.encode()
         except UnicodeError:
@@ -35,24 +35,26 @@ TARGET = click.option(
     required=True,
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="The volume. The library appears in it under its own name; a folder Plex Media Server"
-    " appears in Library/Application Support.",
+    help="Folder where the volume is mounted. The library appears in it under its own name; a"
+    " folder Plex Media Server appears in Library/Application Support.",
 )
 
-AS_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="As JSON.")
+AS_JSON = click.option(
+    "--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON."
+)
 
 DATABASE_CHECK = click.option(
     "--database-check",
     envvar="PLEXODUS_DATABASE_CHECK",
     type=click.Choice([each.value for each in DatabaseCheck]),
-    help="How much of Plex's databases to check. quick does not compare indexes with their tables;"
-    " skip leaves the check out. A full check can take hours on a database of 70 GB or more."
-    " Default: full; quick for a library that is already on the volume and not ours.",
+    help="How much of Plex's databases is checked. quick does not compare indexes with their"
+    " tables; skip leaves the check out. A full check can take hours on a database of 70 GB or"
+    " more. Default: full; quick for a library that is already on the volume and not ours.",
 )
 
 
 def database_checks(chosen: str | None) -> tuple[DatabaseCheck, DatabaseCheck]:
-    """Return how much is checked of the source's databases, and of those already on the volume.
+    """Return the check for the source's databases, and the one for those already on the volume.
 
     Args:
         chosen: the value of :data:`DATABASE_CHECK`, if one was given.
@@ -68,7 +70,7 @@ PLEX_URL = click.option(
     metavar="URL",
     default="http://127.0.0.1:32400",
     show_default=True,
-    help="Where the Plex listens that runs on this volume: in a pod, at the same address.",
+    help="Address of the Plex that runs on this volume. In a pod, it is the default.",
 )
 
 
@@ -81,7 +83,7 @@ def _mappings(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., 
         multiple=True,
         type=Globs(),
         hidden=hidden,
-        help="Media that was below OLD on the VM is below NEW here; can be repeated.",
+        help="Media path below OLD on the VM is below NEW here. Repeat it for several paths.",
     )
 
 
@@ -92,7 +94,8 @@ def _applies(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., N
         envvar="PLEXODUS_APPLY_PATHS",
         is_flag=True,
         hidden=hidden,
-        help="Once Plex runs, have its libraries look where --map says: as 'paths --apply' does.",
+        help="When Plex runs, change the folders of its library sections as --map says, like"
+        " 'paths --apply'.",
     )
 
 
@@ -101,35 +104,36 @@ APPLY_PATHS = _applies(hidden=False)
 
 
 def told_to_watch(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` what :func:`check_mappings` takes, which ``watch`` beside it will be told.
+    """Add the hidden options ``mappings`` and ``applies`` to ``command``.
 
-    A sidecar that cannot start keeps Plex from starting: it is to be said before Plex is stopped.
+    They are for ``watch`` in the same pod. A sidecar that cannot start prevents Plex from starting,
+    so ``pull`` checks them before Plex is stopped.
     """
     return _mappings(hidden=True)(_applies(hidden=True)(command))
 
 
 def check_mappings(mappings: Iterable[str], *, applies: bool) -> None:
-    """Refuse what :data:`MAP` and :data:`APPLY_PATHS` cannot mean.
+    """Check the values of :data:`MAP` and :data:`APPLY_PATHS`.
 
     Raises:
-        ConfigurationError: a mapping is none, or there is none to be applied.
+        ConfigurationError: a mapping is invalid, or there is none to apply.
     """
     from initpuller.plex.paths import parse_mapping
 
     parsed = [parse_mapping(each) for each in mappings]
     if applies and not parsed:
-        raise ConfigurationError("--apply-paths needs --map", hint="Say what was where.")
+        raise ConfigurationError("--apply-paths needs --map", hint="Add --map OLD=NEW.")
 
 
 def version_gated(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options ``plex_version`` and ``version_policy``."""
+    """Add the options ``plex_version`` and ``version_policy`` to ``command``."""
     version = click.option(
         "--plex-version",
         envvar="PLEXODUS_PLEX_VERSION",
         metavar="VERSION",
         default="",
-        help="Of the Plex that will run in the pod: the tag of its image. Default: what the pod's"
-        " own spec says, where the service account may read it.",
+        help="Version of the Plex that will run in the pod: the tag of its image. Default: the tag"
+        " in the pod's own spec, if the service account may read it.",
     )
     policy = click.option(
         "--version-policy",
@@ -137,6 +141,6 @@ def version_gated(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice([each.value for each in VersionPolicy]),
         default=VersionPolicy.REFUSE.value,
         show_default=True,
-        help="What a pod with an older Plex than the source's means.",
+        help="What happens if the pod's Plex is older than the source's.",
     )
     return version(policy(command))

@@ -1,4 +1,4 @@
-"""The options that say which agent, and who we are; the string itself may be in the environment."""
+"""The options for the pairing with an agent and for the puller's own certificate."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _log = structlog.get_logger("puller")
 
 
 def paired(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options ``pairing_file``, ``client_certificate``, ``client_key``."""
+    """Add ``pairing_file``, ``client_certificate`` and ``client_key`` to ``command``."""
     options = (
         click.option(
             "--pairing-file",
             envvar="PLEXODUS_PAIRING_FILE",
             metavar="FILE",
             type=click.Path(dir_okay=False),
-            help="File with the string that 'plexodus-agent pair' printed.",
+            help="File with the output of 'plexodus-agent pair'. Default: the string in"
+            " PLEXODUS_PAIRING.",
         ),
         click.option(
             "--client-certificate",
@@ -35,7 +36,7 @@ def paired(command: Callable[..., None]) -> Callable[..., None]:
             metavar="FILE",
             default="",
             type=click.Path(dir_okay=False),
-            help="Our own certificate (PEM), for an agent that lets in only those of its CA.",
+            help="The puller's certificate (PEM), for an agent with client_ca. Default: none.",
         ),
         click.option(
             "--client-key",
@@ -43,7 +44,7 @@ def paired(command: Callable[..., None]) -> Callable[..., None]:
             metavar="FILE",
             default="",
             type=click.Path(dir_okay=False),
-            help="Its key (PEM), unless it is in the same file.",
+            help="Private key (PEM) of --client-certificate. Default: the key in the same file.",
         ),
     )
     for option in reversed(options):
@@ -52,22 +53,22 @@ def paired(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def chosen_pairing(path: str | None, certificate: str, key: str) -> Pairing:
-    """The pairing in the file ``path`` or in the environment, with our own certificate.
+    """Return the pairing in the file ``path`` or the environment, with the puller's certificate.
 
     Raises:
-        ConfigurationError: there is none, there are two, or it cannot be used.
+        ConfigurationError: there is none, there are two, or it is invalid.
     """
     return replace(parse_pairing(_pairing_text(path)), certificate=certificate, key=key)
 
 
 def pairing_if_usable(path: str | None, certificate: str, key: str) -> Pairing | None:
-    """The same; None if there is none that can be used, and a warning if one was meant to be."""
+    """Return the pairing, or None if there is none; log a warning if the given one is invalid."""
     if path is None and PAIRING_VARIABLE not in os.environ:
         return None
     try:
         return chosen_pairing(path, certificate, key)
     except ConfigurationError as error:
-        _log.warning("the VM is not told", reason=str(error))
+        _log.warning("cannot report to the agent", reason=str(error))
         return None
 
 
@@ -76,11 +77,13 @@ def _pairing_text(path: str | None) -> str:
     if path is None:
         if text is None:
             raise ConfigurationError(
-                "no pairing", hint=f"Give --pairing-file, or the string in {PAIRING_VARIABLE}."
+                "no pairing", hint=f"Set --pairing-file, or put the string into {PAIRING_VARIABLE}."
             )
         return text
     if text is not None:
-        raise ConfigurationError(f"both --pairing-file and {PAIRING_VARIABLE} are given")
+        raise ConfigurationError(
+            f"both --pairing-file and {PAIRING_VARIABLE} are set", hint="Remove one of them."
+        )
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()

@@ -1,4 +1,4 @@
-"""``plexodus-puller paths``."""
+"""The command ``plexodus-puller paths``."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     "is_applied",
     envvar="PLEXODUS_APPLY",
     is_flag=True,
-    help="Have the running Plex look where the media is now: library by library, new folders first,"
-    " a scan, then without the old ones, with automatic emptying of trash off meanwhile.",
+    help="Change the folders in the running Plex, one library section after the other: add the new"
+    " folders, scan, remove the old folders. Emptying of trash is off meanwhile.",
 )
 @PLEX_URL
 @AS_JSON
 def paths(
     *, target: str, mappings: tuple[str, ...], is_applied: bool, plex_url: str, as_json: bool
 ) -> None:
-    """Tell where Plex' libraries look for media, whether it is here, and what to change.
+    """Show where Plex's library sections have their media, whether it is here, and what to change.
 
-    Run it where the media is mounted as in Plex' container. The database is only read. Exits 12 if
-    a media file is not where it is looked for; then nothing is applied.
+    Run it where the media is mounted as in Plex's container. The database is only read. Exits 12 if
+    a media file is missing; then nothing is applied.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def paths(
     click.echo(msgspec.json.encode(sections).decode() if as_json else as_text(sections))
     incomplete = [section.name for section in sections if section.missing]
     if incomplete:
-        raise PreflightRefused(f"media is missing of: {', '.join(incomplete)}", path=library)
+        raise PreflightRefused(f"media files are missing in: {', '.join(incomplete)}", path=library)
     if is_applied:
         _apply(target, plex_url, sections)
 

@@ -1,4 +1,4 @@
-"""``plexodus-puller preflight``."""
+"""The command ``plexodus-puller preflight``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def preflight(
 ) -> None:
     """Check both sides before a move. Nothing is stopped, and nothing stays on the volume.
 
-    A throw-away folder in .plexodus shows what the volume can do. Exits 12 if something must be
-    mended first.
+    A temporary folder in .plexodus shows what the volume can do. Exits 12 if you must fix something
+    first.
 
     \b
     Example:
@@ -65,11 +65,11 @@ def preflight(
         found = look_at_both(options)
     except OSError as error:
         raise ConfigurationError(
-            f"the target cannot be looked at ({error.strerror})", path=target
+            f"the target cannot be read ({error.strerror})", path=target
         ) from error
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     else:
         click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
     if found.failed:
-        raise PreflightRefused(f"not fit to be moved: {', '.join(found.failed)}", path=target)
+        raise PreflightRefused(f"failed checks: {', '.join(found.failed)}", path=target)

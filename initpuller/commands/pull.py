@@ -1,4 +1,4 @@
-"""``plexodus-puller pull``."""
+"""The command ``plexodus-puller pull``."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ _MAX_JOBS = 16
     metavar="GLOB",
     multiple=True,
     type=Globs(),
-    help="Leave this out; can be repeated. In the environment: one a line.",
+    help="Leave out names or paths that match GLOB. Repeat it for several globs. In the"
+    " environment: one on each line.",
 )
 @click.option(
     "--exclude-regenerable",
     envvar="PLEXODUS_EXCLUDE_REGENERABLE",
     is_flag=True,
-    help="Leave out what Plex makes again: Cache, Codecs, Crash Reports, Diagnostics, Drivers,"
-    " Logs, Updates, dated copies of the databases.",
+    help="Leave out what Plex creates again: Cache, Codecs, Crash Reports, Diagnostics, Drivers,"
+    " Logs, Updates, and dated copies of the databases.",
 )
 @click.option(
     "--jobs",
@@ -60,7 +61,7 @@ _MAX_JOBS = 16
     default=2,
     show_default=True,
     type=click.IntRange(1, _MAX_JOBS),
-    help="Processes that fetch and unpack; each has a frame of 4 MiB in hand and asks for another.",
+    help="Number of processes. Each unpacks one frame of 4 MiB and requests the next.",
 )
 @click.option(
     "--on-existing",
@@ -68,7 +69,7 @@ _MAX_JOBS = 16
     default=OnExisting.SKIP.value,
     show_default=True,
     type=click.Choice([each.value for each in OnExisting]),
-    help="What to do about a library that is there already and not ours.",
+    help="What happens if the volume has a library that plexodus did not put there.",
 )
 @click.option(
     "--set-preference",
@@ -77,8 +78,8 @@ _MAX_JOBS = 16
     metavar="NAME=VALUE",
     multiple=True,
     type=Globs(),
-    help="Change this in the volume's Preferences.xml before Plex starts on it; can be repeated."
-    " autoEmptyTrash=0 keeps a first scan without media from deleting anything.",
+    help="Set a preference in the volume's Preferences.xml before Plex starts. Repeat it for"
+    " several. With autoEmptyTrash=0, a first scan without media deletes nothing.",
 )
 @click.option(
     "--until",
@@ -86,29 +87,29 @@ _MAX_JOBS = 16
     type=click.Choice(["done", "ready"]),
     default="done",
     show_default=True,
-    help="ready: bring what can be brought while Plex runs, and publish nothing; a later pull has"
-    " little left to bring.",
+    help="ready: transfer what is possible while Plex runs, and publish nothing. A later pull"
+    " transfers only the changes.",
 )
 @click.option(
     "--rehearse",
     envvar="PLEXODUS_REHEARSE",
     is_flag=True,
-    help="Bring a consistent copy while Plex runs, and leave it running: to try the new server. A"
-    " later pull without this goes on from it.",
+    help="Publish a consistent copy for trying the new server. Plex on the VM keeps running. A"
+    " later pull without --rehearse reuses the copy.",
 )
 @click.option(
     "--listen",
     envvar="PLEXODUS_LISTEN",
     metavar="ADDRESS:PORT",
-    help="Where /healthz, /readyz, /progress and /metrics are answered. Default: nowhere.",
+    help="Address for /healthz, /readyz, /progress and /metrics. Default: none.",
 )
 @click.option(
     "--status-configmap",
     envvar="PLEXODUS_STATUS_CONFIGMAP",
     metavar="NAME",
     default="",
-    help="In a cluster: the ConfigMap, of the pod's own namespace, that shows where the pull"
-    " stands.",
+    help="In a cluster: name of a ConfigMap in the pod's namespace. The pull writes its state to"
+    " it. Default: none.",
 )
 @click.option(
     "--downtime",
@@ -117,8 +118,8 @@ _MAX_JOBS = 16
     type=click.FloatRange(0, 86_400),
     default=30.0,
     show_default=True,
-    help="Bring what has changed while Plex runs, pass after pass, until it would be down for no"
-    " longer than this, or the passes get no shorter.",
+    help="Repeat live passes until one takes less than this time in seconds, or until they get no"
+    " shorter. Then stop Plex for about that time.",
 )
 @click.option(
     "--max-downtime",
@@ -127,14 +128,15 @@ _MAX_JOBS = 16
     type=click.FloatRange(1, 7 * 86_400),
     default=3600.0,
     show_default=True,
-    help="Have Plex started again, and exit with 17, if it was stopped for this long.",
+    help="Longest time in seconds that Plex may be stopped. After that, Plex is started on the VM"
+    " and pull exits with 17.",
 )
 @click.option(
     "--retry-failed",
     envvar="PLEXODUS_RETRY_FAILED",
     is_flag=True,
-    help="Have Plex stopped although the last pull failed after that, and nothing has changed that"
-    " the puller can see.",
+    help="Stop Plex although the last pull failed with Plex stopped and the puller sees no change,"
+    " or although the agent makes a pause between stops.",
 )
 @told_to_watch
 @version_gated
@@ -143,7 +145,7 @@ _MAX_JOBS = 16
     "--no-cutover",
     envvar="PLEXODUS_NO_CUTOVER",
     is_flag=True,
-    help="Leave Plex on the VM as it is: you have stopped it, or there is none.",
+    help="Do not stop Plex: you have stopped it yourself, or are not moving Plex.",
 )
 def pull(
     *,
@@ -171,11 +173,11 @@ def pull(
     mappings: tuple[str, ...],
     applies: bool,
 ) -> None:
-    """Bring the library, verified, in one rename; go on where an earlier run ended.
+    """Move the library to the volume; resume where an earlier run ended.
 
-    Most is brought while Plex runs. Then the agent stops it, the rest is brought, and Plex stays
-    stopped on the VM; if anything fails before that, it is started again. Exits 0 when the library
-    is there, and at once when it was there.
+    Most of it moves while Plex runs. Then the agent stops Plex, and the changes move. Everything is
+    verified before the library appears in one rename, and Plex stays stopped on the VM. If anything
+    fails before that, the agent starts Plex again. Exits 0 when the library is there.
 
     \b
     Examples:
@@ -197,7 +199,7 @@ def pull(
     from shared.wire.pairing import parse_address
 
     if rehearse and until == "ready":
-        raise click.UsageError("--rehearse publishes a copy, --until ready nothing: give one.")
+        raise click.UsageError("--rehearse and --until ready exclude each other: remove one.")
     if max_downtime < downtime:
         raise click.UsageError("--max-downtime is less than --downtime: raise it.")
     progress = PullProgress()
@@ -231,7 +233,7 @@ def pull(
 
 
 async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:
-    """Run the pull; SIGTERM and SIGINT end it with its journal in order."""
+    """Run the pull; on SIGTERM and SIGINT, end it with a complete journal."""
     import asyncio
 
     from initpuller.pull import recipe
@@ -242,4 +244,4 @@ async def _until_signalled(options: PullOptions, progress: PullProgress) -> None
     try:
         await task
     except asyncio.CancelledError:
-        raise Interrupted("stopped by a signal", hint="The next run goes on from here.") from None
+        raise Interrupted("stopped by a signal", hint="Run pull again to resume.") from None

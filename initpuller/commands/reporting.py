@@ -1,4 +1,4 @@
-"""A pull, while everybody who wants to know can look."""
+"""Progress of a pull: to the cluster, and on a port."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reported(progress: PullProgress, configmap: str) -> Iterator[None]:
-    """Inside, ``progress`` shows in the cluster; what goes wrong inside, too.
+    """Report ``progress``, and a failure of the block, to the cluster.
 
     Args:
-        progress: of the pull inside.
-        configmap: see :class:`ClusterReport`.
+        progress: progress of the pull in the block.
+        configmap: name of the ConfigMap; see :class:`ClusterReport`.
     """
     with ClusterReport(progress, configmap):
         try:
@@ -34,10 +34,10 @@ def reported(progress: PullProgress, configmap: str) -> Iterator[None]:
 
 
 def probes(progress: PullProgress, listen: tuple[str, int]) -> Probes:
-    """What shows ``progress`` on a port.
+    """Return a server that shows ``progress`` at the address ``listen``.
 
     Raises:
-        ConfigurationError: it cannot listen there.
+        ConfigurationError: the server cannot listen there.
     """
     return Probes(
         listen,

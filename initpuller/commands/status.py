@@ -1,4 +1,4 @@
-"""``plexodus-puller status``."""
+"""The command ``plexodus-puller status``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from initpuller.commands.options import AS_JSON, TARGET
 @TARGET
 @AS_JSON
 def status(*, target: str, as_json: bool) -> None:
-    """Tell where the pull onto this volume stands.
+    """Show the state of the pull to this volume.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``plexodus-puller verify``."""
+"""The command ``plexodus-puller verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from initpuller.commands.options import TARGET
 def verify(*, target: str) -> None:
     """Read every file on the volume again and compare it with the receipt's digests.
 
-    What Plex itself has changed since is reported too. The same by hand:
+    Files that Plex has changed since are reported too. To do the same by hand:
     cd TARGET && sha256sum -c .plexodus/SHA256SUMS
 
     \b

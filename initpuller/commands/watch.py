@@ -1,4 +1,4 @@
-"""``plexodus-puller watch``."""
+"""The command ``plexodus-puller watch``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from initpuller.commands.pairing import paired, pairing_if_usable
     metavar="ADDRESS:PORT",
     default="[::]:8444",
     show_default=True,
-    help="Where /healthz, /readyz, /progress and /metrics are answered.",
+    help="Address for /healthz, /readyz, /progress and /metrics.",
 )
 @click.option(
     "--interval",
@@ -31,7 +31,7 @@ from initpuller.commands.pairing import paired, pairing_if_usable
     type=click.FloatRange(0.1, 3600),
     default=5.0,
     show_default=True,
-    help="Between two questions whether Plex is up.",
+    help="Time in seconds between two checks whether Plex is up.",
 )
 def watch(
     *,
@@ -45,11 +45,10 @@ def watch(
     listen: str,
     interval: float,
 ) -> None:
-    """Wait beside Plex until it has started on the moved library, look whether all is there.
+    """Wait until Plex has started on the moved library, then compare it with the source.
 
-    Then tells the agent's log 'migrated', answers probes, and idles until it is stopped. Without a
-    pairing that can be used nobody is told. A database migration may take long: that is said, and
-    waited for.
+    Then write 'migrated' to the agent's log, answer probes, and idle until stopped. Without a valid
+    pairing, nothing is written to the agent's log. If Plex migrates its database, wait and log it.
 
     \b
     Example:
