@@ -22,14 +22,14 @@ def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-        settle(temporary, path)
+        replace_durably(temporary, path)
     except OSError:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
 
 
-def settle(temporary: str, path: str) -> None:
+def replace_durably(temporary: str, path: str) -> None:
     """Make the finished file ``temporary`` durable and give it its final name.
 
     Raises:

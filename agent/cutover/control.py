@@ -31,13 +31,13 @@ from agent.cutover.state import (
     held,
     in_phase,
     is_to_be_undone,
-    timestamp,
     why_undone,
 )
 from agent.cutover.stop_history import StopHistory, check_repeated
 from agent.plex.service import CommandFailed, Sight
 from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone
 from shared.program.exit_codes import ExitCode
+from shared.timestamps import timestamp
 from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:

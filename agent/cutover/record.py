@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from agent.cutover.state import Cutover
 from shared.durable import fsync_folder, write_durably
 from shared.errors import StorageError
+from shared.file_lock import locked_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,16 +171,12 @@ class CutoverRecord:
         Raises:
             OSError: there can be no lock.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(self._lock, flags, 0o600)
-        except FileNotFoundError:  # the state folder is gone: Plex is started all the same
-            fd = os.open(os.path.join(self._witness, "cutover.lock"), flags, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked_file(self._lock))
+            except FileNotFoundError:  # the state folder is gone: Plex is started all the same
+                stack.enter_context(locked_file(os.path.join(self._witness, "cutover.lock")))
             yield
-        finally:
-            os.close(fd)
 
 
 def _is_usable(folder: str) -> bool:

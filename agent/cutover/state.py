@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent.cutover.stop_history import StopHistory
 from shared.errors import CutoverEnded, CutoverRefused
+from shared.timestamps import timestamp
 from shared.wire.protocol import CutoverPhase, CutoverStanding
 
 if TYPE_CHECKING:
@@ -174,8 +174,3 @@ def about(cutover: Cutover, now: float, agent: str = "") -> CutoverStanding:
         pause=cutover.history.pause(now),
         agent=agent,
     )
-
-
-def timestamp() -> str:
-    """Now: RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -12,7 +12,6 @@ it, and names of others are shown with their control characters escaped.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ import msgspec
 import structlog
 
 from shared.errors import printable
+from shared.file_lock import locked_file
 from shared.program.logs import without_secrets
 
 TEXT, LINES = "migration.log", "migration.jsonl"
@@ -85,17 +85,13 @@ class MigrationLog:
 
 
 def _append(path: str, line: bytes) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, _MODE)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # what 'plexodus-agent undo' is writing is not torn
+    # The lock keeps a line whole that 'plexodus-agent undo' writes at the same time.
+    with locked_file(path, _MODE, appends=True) as fd:
         _cut_torn(fd)
         left = memoryview(line)
         while left:
             left = left[os.write(fd, left) :]
         os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
 def _cut_torn(fd: int) -> None:

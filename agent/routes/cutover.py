@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 from aiohttp import web
 
-from agent.server.bodies import read_body
+from agent.server.bodies import json_response, read_body
 from agent.server.interim_responses import patiently
 from shared.wire import protocol
 
@@ -66,13 +65,15 @@ class CutoverEndpoints:
 
     async def describe(self, _request: web.Request) -> web.Response:
         """Where it stands."""
-        return _json(await asyncio.to_thread(self._control.standing))
+        return json_response(await asyncio.to_thread(self._control.standing))
 
     async def begin(self, request: web.Request) -> web.Response:
         """Plex has stopped when the answer comes."""
         wanted = await read_body(request, protocol.CutoverRequest)
         location = protocol.cutover_path(wanted.id)
-        return _json(await patiently(request, self._stop(wanted)), 201, {"Location": location})
+        return json_response(
+            await patiently(request, self._stop(wanted)), 201, {"Location": location}
+        )
 
     async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
         """Wait for the end of an earlier undo, and stop Plex."""
@@ -89,13 +90,15 @@ class CutoverEndpoints:
 
     async def renew(self, request: web.Request) -> web.Response:
         """The lease holds for its whole time again."""
-        return _json(await asyncio.to_thread(self._control.renew, request.match_info["cutover"]))
+        return json_response(
+            await asyncio.to_thread(self._control.renew, request.match_info["cutover"])
+        )
 
     async def commit(self, request: web.Request) -> web.Response:
         """Plex stays stopped, whatever happens."""
         wanted = await read_body(request, protocol.CommitRequest)
         name = request.match_info["cutover"]
-        return _json(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
+        return json_response(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
 
     async def undo(self, request: web.Request) -> web.Response:
         """Start Plex again, if it ran before; the phase is idle once it was seen running."""
@@ -104,11 +107,4 @@ class CutoverEndpoints:
             failure = (await read_body(request, protocol.UndoRequest)).failure
         why = "the puller gave up" if failure is None else f"the pull failed: {failure.what}"
         undo = asyncio.to_thread(self._control.undo, request.match_info["cutover"], why, failure)
-        return _json(await patiently(request, undo))
-
-
-def _json(
-    standing: CutoverStanding, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    body = msgspec.json.encode(standing)
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        return json_response(await patiently(request, undo))

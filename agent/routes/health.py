@@ -6,9 +6,9 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
+from agent.server.bodies import json_response
 from agent.server.problems import problem
 from agent.source.library import why_unreadable
 from shared.errors import PlexodusError
@@ -25,7 +25,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
     """Alive; and ready: library readable, state folder writable."""
 
     async def healthz(_request: web.Request) -> web.Response:
-        return _well(protocol.Health("ok"))
+        return json_response(protocol.Health("ok"))
 
     looked: list[tuple[float, str | None]] = []
     looking = asyncio.Lock()
@@ -38,13 +38,9 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
         reason = looked[0][1]
         if reason is not None:
             return problem(503, reason)
-        return _well(protocol.Health("ready"))
+        return json_response(protocol.Health("ready"))
 
     return [web.get(protocol.HEALTHZ, healthz), web.get(protocol.READYZ, readyz)]
-
-
-def _well(body: protocol.Health) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _why_not_ready(state: str, library: CurrentLibrary) -> str | None:

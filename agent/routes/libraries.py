@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
 from aiohttp import web
 
+from agent.server.bodies import json_response
 from agent.server.interim_responses import patiently
 from agent.server.problems import problem
 from agent.source.activity import Phase
@@ -64,13 +64,9 @@ class LibraryEndpoints:
         except ValueError:
             choices = ", ".join(each.value for each in DatabaseCheck)
             return problem(400, f"{protocol.DATABASE_CHECK} must be one of {choices}")
-        return _json(await patiently(request, self._look(lambda: look(depth))))
+        return json_response(await patiently(request, self._look(lambda: look(depth))))
 
     async def _look(self, look: Callable[[], protocol.ServerReport]) -> protocol.ServerReport:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.INSPECTING):
                 return await asyncio.to_thread(look)
-
-
-def _json(report: protocol.ServerReport) -> web.Response:
-    return web.Response(body=msgspec.json.encode(report), content_type="application/json")

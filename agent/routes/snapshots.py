@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import hdrs, web
 
-from agent.server.bodies import read_body
+from agent.server.bodies import json_response, read_body
 from agent.server.file_response import send_file
 from agent.server.interim_responses import patiently
 from agent.snapshots import whole_tree
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from agent.snapshots.scan_queue import Scans
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
     from agent.source.activity import Activity
-    from shared.wire.protocol import Snapshot
 
 
 class SnapshotEndpoints:
@@ -67,12 +65,12 @@ class SnapshotEndpoints:
         scan = self._scans.scan(exclude, wanted.kind, wanted.base, placed=wanted.placed)
         about = await patiently(request, scan)
         location = protocol.snapshot_path(about.id)
-        return _json(about, status=201, headers={"Location": location})
+        return json_response(about, status=201, headers={"Location": location})
 
     async def describe(self, request: web.Request) -> web.Response:
         """The snapshot as it was answered when it was made."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return _json(snapshot.about)
+        return json_response(snapshot.about)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """All entries: JSONL, zstd."""
@@ -111,12 +109,3 @@ class SnapshotEndpoints:
         async with self._one_at_a_time:
             with self._activity.phase(phase):
                 await asyncio.to_thread(work, snapshot)
-
-
-def _json(body: Snapshot, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        headers=headers,
-    )

@@ -1,9 +1,9 @@
-"""The JSON body of a request, within its limits of size and time."""
+"""JSON bodies: of a request, within its limits of size and time, and of a response."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -12,15 +12,18 @@ from aiohttp.http import HttpProcessingError
 from agent.server.connections import connection_of
 from shared.errors import printable
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 T = TypeVar("T")
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """The body as a ``kind``.
+    """Return the body of ``request``, decoded as a ``kind``.
 
     Raises:
-        HTTPRequestTimeout: it takes too long.
-        HTTPBadRequest: it is none.
+        HTTPRequestTimeout: the body takes too long.
+        HTTPBadRequest: the body is not a ``kind``.
         ConnectionResetError: the client has gone.
     """
     connection = connection_of(request)
@@ -38,3 +41,15 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     except (msgspec.MsgspecError, UnicodeError) as error:
         reason = printable(f"the request's body cannot be used ({error})")
         raise web.HTTPBadRequest(reason=reason) from error
+
+
+def json_response(
+    body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return ``body`` as a JSON response."""
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers=headers,
+    )

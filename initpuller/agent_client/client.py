@@ -21,7 +21,7 @@ from initpuller.agent_client.pace import Pace
 from initpuller.agent_client.trust import tls_context
 from shared import errors
 from shared.digest import is_hex
-from shared.durable import settle
+from shared.durable import replace_durably
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class AgentClient:
             async with aiofiles.open(temporary, "wb") as file:
                 async for part in self._parts(response, most, errors.ManifestTooLarge):
                     await file.write(part)
-            await asyncio.to_thread(settle, temporary, path)
+            await asyncio.to_thread(replace_durably, temporary, path)
         except aiohttp.ClientError:
             raise
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What the puller tells the agent's log, from a process that has no event loop."""
+"""Events for the agent's migration log, from a process that has no event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import structlog
 from initpuller.agent_client import error_responses
 from initpuller.agent_client.address import base_url, request_headers
 from initpuller.agent_client.connection import PinnedConnection
-from shared.errors import PlexodusError, Temporary
+from initpuller.agent_client.retry import Attempts
+from shared.errors import PlexodusError
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 _IDLE_SECONDS = 30.0
 _PAUSES = (1.0, 5.0, 30.0, 120.0)
-"""Seconds between the tries."""
+"""Seconds before each retry: the VM may be restarting."""
 
 
 class Teller:
-    """Tells the agent one event after the other, in a thread of its own: the VM may be off by now.
+    """Sends events to the agent, in order and in a thread: the VM may be switched off by now.
 
     Args:
-        pairing: of the agent.
-        stopping: once it is set, nothing is tried again.
+        pairing: the agent's.
+        stopping: once it is set, nothing is retried.
     """
 
     def __init__(self, pairing: Pairing, stopping: threading.Event) -> None:
@@ -40,32 +41,32 @@ class Teller:
         threading.Thread(target=self._run, daemon=True).start()
 
     def tell(self, event: protocol.PullerEvent) -> None:
-        """Have it told."""
+        """Send ``event`` as soon as those before it are sent, or given up."""
         self._events.put(event)
 
     def _run(self) -> NoReturn:
         while True:
             event = self._events.get()
-            reason = self._try(event)
+            reason = self._send(event)
             if reason:
                 _log.warning("the agent could not be told", what=event.event, reason=reason)
 
-    def _try(self, event: protocol.PullerEvent) -> str:
-        """Why it could not be told; empty if it was."""
-        for pause in (*_PAUSES, None):
+    def _send(self, event: protocol.PullerEvent) -> str:
+        """Return why ``event`` could not be sent; empty if it was."""
+        attempts = Attempts(f"event {event.event}", _PAUSES)
+        while True:
             try:
                 tell(self._pairing, event)
             except PlexodusError as error:
-                is_over = pause is None or not isinstance(error, Temporary)
-                if is_over or self._stopping.wait(pause):
+                pause = attempts.pause_after(error)
+                if pause is None or self._stopping.wait(pause):
                     return str(error)
             else:
                 return ""
-        return ""
 
 
 def tell(pairing: Pairing, event: protocol.PullerEvent) -> None:
-    """Have the agent write ``event`` into its log.
+    """Send ``event`` to the agent, which writes it into its migration log.
 
     Raises:
         AgentUnreachable, AuthenticationError, ProtocolViolation.

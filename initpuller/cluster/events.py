@@ -27,6 +27,7 @@ from initpuller.cluster.api import (
 )
 from initpuller.cluster.background import aside
 from shared.checks import duration, size
+from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -140,7 +141,11 @@ class ClusterReport:
             await asyncio.sleep(_GLANCE)
 
     async def _goes_on(self, error: ClusterError) -> bool:
-        """Wait, if the pull is not over; whether there is time, and reason, for another try."""
+        """Wait, and return whether to repeat what the API refused.
+
+        This is not the retry policy for the agent: nothing waits for these reports, so they are
+        repeated at one pace for as long as the pull takes, and then for :data:`_LAST_SECONDS`.
+        """
         await asyncio.to_thread(self._is_over.wait, _PAUSE)
         if self._is_over.is_set() and (error.is_final or not error.status):
             return False
@@ -161,8 +166,7 @@ class ClusterReport:
     def _status(self) -> dict[str, str]:
         found = msgspec.to_builtins(self._progress.standing())
         data = {key: "" if value is None else str(value) for key, value in found.items()}
-        updated = datetime.now(UTC).isoformat(timespec="seconds")
-        return data | {"pod": own_name(), "updated": updated}
+        return data | {"pod": own_name(), "updated": timestamp()}
 
     def _say_once(self, reason: str) -> None:
         if not self._is_said:

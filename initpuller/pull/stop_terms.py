@@ -14,10 +14,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
-from initpuller.volume.timestamps import timestamp
 from shared import __version__, errors
 from shared.checks import duration
 from shared.program.exit_codes import exit_code_for
+from shared.timestamps import timestamp
 from shared.tree.member_path import STATE_FOLDER
 from shared.wire.protocol import StopFailure
 

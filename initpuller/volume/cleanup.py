@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.records.layout import RECORD_PREFIXES
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.timestamps import compact_timestamp
 from shared.durable import fsync_folder
 from shared.errors import TargetConflict
+from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout

@@ -21,11 +21,11 @@ from initpuller.report.metrics import phase_metrics
 from initpuller.report.probes import Probes
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.target import open_layout
-from initpuller.volume.timestamps import timestamp
 from shared.checks import Check, Outcome
 from shared.durable import write_durably
 from shared.errors import PlexUnreachable, printable
 from shared.program.exit_codes import ExitCode
+from shared.timestamps import timestamp
 from shared.wire.protocol import MAX_ABOUT, PullerEvent
 
 if TYPE_CHECKING:

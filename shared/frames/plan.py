@@ -39,7 +39,6 @@ class Frame:
     """Which :data:`FRAME`-sized piece of its one large file; 0 also for packed frames."""
     size: int
     """Tar bytes."""
-    is_last: bool
 
 
 class Member(NamedTuple):
@@ -117,20 +116,17 @@ class FramePlan:
         """
         if not 0 <= number < self._frames:
             raise IndexError(number)
-        is_last = number == self._frames - 1
         run = bisect_right(self._start, number) - 1
         first, file, size = self._first[run], self._file[run], self._head[run]
         block = number - self._start[run]
         if file:
             content = padded(min(FRAME, file - block * FRAME))
             size = content + (size if block == 0 else 0)
-        if is_last:
-            return Frame(
-                number, first, self.entries - first, block, size + len(END_OF_ARCHIVE), is_last
-            )
+        if number == self._frames - 1:
+            return Frame(number, first, self.entries - first, block, size + len(END_OF_ARCHIVE))
         is_end_of_run = self._start[run + 1] == number + 1 if run + 1 < len(self._start) else False
         after = self._first[run + 1] if is_end_of_run else first
-        return Frame(number, first, max(1, after - first), block, size, is_last)
+        return Frame(number, first, max(1, after - first), block, size)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in order."""
@@ -184,14 +180,6 @@ class FramePlan:
 def _count(size: int) -> int:
     """Return how many frames a large file of ``size`` bytes has."""
     return (size + FRAME - 1) // FRAME
-
-
-def plan(entries: Iterable[Entry]) -> FramePlan:
-    """The frames of ``entries``, which are in manifest order."""
-    frames = FramePlan()
-    for entry in entries:
-        frames.add(entry)
-    return frames
 
 
 def members(frame: Frame, entries: Iterable[Entry]) -> Iterator[Member]:

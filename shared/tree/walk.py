@@ -20,6 +20,7 @@ from shared.tree.dir_stack import DirStack
 from shared.tree.excludes import matcher
 from shared.tree.manifest import Entry, Kind
 from shared.tree.member_path import check_name
+from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,21 +260,11 @@ class TreeWalk:
         self.seen.unreadable.append(f"{printable(path)} ({reason})")
 
     def _xattrs(self, fd: int, path: bytes) -> dict[str, bytes]:
-        """The ``user.`` xattrs: of the namespaces, the one that is content."""
-        try:
-            names = os.listxattr(fd)
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                return {}
-            raise
-        found = {}
-        for key in names:
-            if not key.startswith("user."):
-                continue
-            if not key.isprintable():
-                self.seen.skipped.append(f"{printable(path)} (xattr {printable(key)})")
-                continue
-            found[key] = os.getxattr(fd, key)
+        """Return the ``user.`` xattrs; note those whose names cannot be moved."""
+        found = read_xattrs(fd)
+        for key in [each for each in found if not each.isprintable()]:
+            del found[key]
+            self.seen.skipped.append(f"{printable(path)} (xattr {printable(key)})")
         return found
 
 

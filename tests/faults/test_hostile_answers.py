@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from rig.frameplan import plan
 from rig.hostileagent import (
     HostileAgent,
     Reply,
@@ -30,7 +31,7 @@ from initpuller.pull.passes import Passes
 from initpuller.report.progress import PullProgress
 from initpuller.volume.records.target import open_layout
 from shared import errors
-from shared.frames.plan import FRAME, plan
+from shared.frames.plan import FRAME
 from shared.tree.manifest import format_line
 from shared.wire import protocol
 from shared.wire.protocol import CutoverStanding

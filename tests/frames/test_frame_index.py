@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rig.frameplan import plan
 from rig.hostileagent import entry, folder
 
 from agent.frames import index as frame_index
@@ -16,7 +17,7 @@ from agent.frames.encoder import fingerprint
 from agent.frames.index import FrameIndex, Stretch
 from shared.digest import sha256
 from shared.frames.codec import Encoding
-from shared.frames.plan import FRAME, plan
+from shared.frames.plan import FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

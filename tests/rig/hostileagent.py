@@ -24,10 +24,11 @@ from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
+from rig.frameplan import plan
 from rig.volume import everything
 from shared import errors
 from shared.frames.codec import Encoding
-from shared.frames.plan import members, plan
+from shared.frames.plan import members
 from shared.frames.sha256sums import format_sum
 from shared.frames.tar_layout import header
 from shared.program.exit_codes import ExitCode, exit_code_for

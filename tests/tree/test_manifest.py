@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig.frameplan import plan
 from rig.hostileagent import entry, folder, hardlink, symlink
 
 from shared.errors import (
@@ -23,7 +24,6 @@ from shared.errors import (
     ParentNotDirectory,
 )
 from shared.frames.manifest_file import PIECE, read_manifest, write_manifest
-from shared.frames.plan import plan
 from shared.tree.manifest import MAX_LINE, MAX_TIME, Entry, Kind, checked, format_line, parse_line
 from shared.tree.member_path import sort_key
 

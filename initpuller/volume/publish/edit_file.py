@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from initpuller.volume.staging.attributes import read_xattrs
 from shared.digest import sha256
-from shared.durable import settle
+from shared.durable import replace_durably
 from shared.errors import IntegrityError, storage_error
 from shared.frames.sha256sums import format_sum, parse_sum, read_line
+from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def _replace(path: str, temporary: str, change: Callable[[bytes], bytes]) -> Non
         os.utime(new.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
     folder = os.path.dirname(path)
     info = os.stat(folder)
-    settle(temporary, path)
+    replace_durably(temporary, path)
     os.utime(folder, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
@@ -71,4 +71,4 @@ def _replace_sum(sums: str, temporary: str, wanted: bytes) -> None:
         while line := read_line(old):
             found = parse_sum(line.removesuffix(b"\n"))
             new.write(wanted if found is not None and found[1] == name else line)
-    settle(temporary, sums)
+    replace_durably(temporary, sums)

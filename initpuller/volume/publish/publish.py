@@ -20,11 +20,11 @@ from initpuller.volume.fidelity import losses
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.records.receipt import Receipt, save_receipt
 from initpuller.volume.records.state import Phase, State, save_state
-from initpuller.volume.timestamps import compact_timestamp, timestamp
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error
 from shared.frames.file_digests import hash_descriptor
+from shared.timestamps import compact_timestamp, timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from shared.frames.manifest_file import ManifestFile
     from shared.plex.sqlite_check import DatabaseCheck
 
-_OWNER = 0o700
-
 
 def wrong_sums(
     manifest: ManifestFile, digests: FileDigests, sums_path: str

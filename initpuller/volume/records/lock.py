@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
 from shared.errors import StorageError, VolumeLocked, storage_error
+from shared.file_lock import LockRefused, locked_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """Hold the volume for this process alone; the lock ends with the process, however it ends.
+    """Keep other pullers off the volume until the block ends, or this process does.
 
     Raises:
         VolumeLocked: another puller holds it.
@@ -27,25 +27,24 @@ def locked(layout: Layout) -> Iterator[None]:
     path = layout.lock
     try:
         os.makedirs(layout.folder, mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = stack.enter_context(locked_file(path, waits=False))
         except BlockingIOError:
             raise VolumeLocked(
                 "another puller is at work on this volume",
                 path=layout.target,
                 hint="Let it finish, or stop it; then run again.",
             ) from None
-        except OSError as error:
+        except LockRefused as error:
             raise _lock_refused(error, layout) from error
-        if not _is_at(path, fd):  # a preflight that made it has removed it
+        except OSError as error:
+            raise storage_error(error, layout.folder) from error
+        if not _is_at(path, fd):  # a preflight created the file, and has removed it since
             raise VolumeLocked("a preflight is at work on this volume", path=layout.target)
         yield
-    finally:
-        os.close(fd)
 
 
 def _is_at(path: str, fd: int) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
 from shared.errors import printable
 from shared.tree.manifest import Kind
+from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,21 +117,6 @@ def differences(
         yield f"{path}: belongs to {have.st_uid}:{have.st_gid}, not to {owner[0]}:{owner[1]}"
     if have.st_mtime_ns != entry.mtime_ns:
         yield f"{path}: has the time {have.st_mtime_ns}, not {entry.mtime_ns}"
-
-
-def read_xattrs(fd: int) -> dict[str, bytes]:
-    """Return the ``user.`` xattrs of a file or folder.
-
-    Raises:
-        OSError: they cannot be read.
-    """
-    try:
-        names = os.listxattr(fd)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return {}
-        raise
-    return {name: os.getxattr(fd, name) for name in names if name.startswith("user.")}
 
 
 def drop_other_xattrs(fd: int, entry: Entry) -> None:

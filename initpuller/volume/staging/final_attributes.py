@@ -15,11 +15,11 @@ from initpuller.volume.staging.attributes import (
     apply_attributes,
     differences,
     drop_other_xattrs,
-    read_xattrs,
 )
 from shared.errors import printable, storage_error
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
+from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

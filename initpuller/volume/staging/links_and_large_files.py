@@ -10,12 +10,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.names import is_file, make_hardlink, make_symlink
-from initpuller.volume.staging.attributes import drop_other_xattrs, read_xattrs, set_attributes
+from initpuller.volume.staging.attributes import drop_other_xattrs, set_attributes
 from shared.errors import printable, storage_error
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
+from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,9 +16,9 @@ from initpuller.volume.reuse.recorded import open_records
 from initpuller.volume.reuse.transition import remove_records, write_records
 from initpuller.volume.staging.final_attributes import Extent, finish_attributes
 from initpuller.volume.staging.links_and_large_files import Finisher
-from initpuller.volume.timestamps import timestamp
 from shared.durable import syncfs
 from shared.errors import ManifestSumsWrong, storage_error
+from shared.timestamps import timestamp
 from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:

@@ -1,0 +1,47 @@
+"""Advisory locks on files (flock(2)): they end with the process that holds them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class LockRefused(OSError):
+    """The filesystem cannot lock files."""
+
+
+@contextmanager
+def locked_file(
+    path: str, mode: int = 0o600, *, waits: bool = True, appends: bool = False
+) -> Iterator[int]:
+    """Open ``path`` and hold its lock until the block ends; yield the descriptor.
+
+    Args:
+        path: the file, which is created where it is missing.
+        mode: the mode of a new file.
+        waits: whether to wait while another process or thread holds the lock.
+        appends: whether each write goes to the end of the file.
+
+    Raises:
+        BlockingIOError: another process or thread holds the lock, and ``waits`` is false.
+        LockRefused: the filesystem cannot lock files.
+        OSError: the file cannot be opened.
+    """
+    fd = os.open(path, _FLAGS | (os.O_APPEND if appends else 0), mode)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise LockRefused(error.errno, error.strerror, path) from error
+        yield fd
+    finally:
+        os.close(fd)
