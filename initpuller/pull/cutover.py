@@ -21,7 +21,7 @@ import structlog
 
 from initpuller.pull.stop_terms import StopTerms
 from initpuller.volume.publish.unpublish import unpublish
-from initpuller.volume.records.state import load_state, save_state
+from initpuller.volume.records.transitions import committed, name_cutover, remember_failure
 from shared.checks import duration
 from shared.errors import (
     AgentUnreachable,
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from initpuller.agent_client.retry import Retrier
-    from initpuller.volume.records.layout import Layout
-    from initpuller.volume.records.state import State
+    from initpuller.volume.records.pull_record import PullRecord
     from shared.wire.protocol import CutoverPhase, CutoverStanding, StopFailure
 
 _log = structlog.get_logger("puller")
@@ -79,7 +78,7 @@ class Cutover:
     """The cutovers of one run, one after the other.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         wire: the agent.
         retrier: how to try again.
         terms: on which Plex is stopped.
@@ -87,13 +86,13 @@ class Cutover:
 
     def __init__(
         self,
-        layout: Layout,
+        record: PullRecord,
         wire: CutoverWire,
         retrier: Retrier,
         terms: StopTerms = StopTerms(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self._terms = terms
-        self._layout = layout
+        self._record = record
         self._wire = wire
         self._retrier = retrier
         self._is_in_doubt = False
@@ -114,7 +113,7 @@ class Cutover:
             CutoverRefused: this library has moved already, or Plex does not start.
             PlexodusError: the agent cannot be asked.
         """
-        state = load_state(self._layout)
+        state = self._record.state
         standing = await self._retrier.run("where the cutover stands", self._wire.standing)
         if standing.phase == "committed":
             raise CutoverRefused(
@@ -138,7 +137,7 @@ class Cutover:
         if terms.circumstances:
             circumstances = terms.circumstances | {"agent": standing.agent}
             terms = replace(terms, circumstances=circumstances)
-        state = load_state(self._layout)
+        state = self._record.state
         retry = terms.check(standing, None if state is None else state.failure)
         self._terms = replace(terms, retry_failed=retry)
 
@@ -158,7 +157,7 @@ class Cutover:
         if standing.phase in ("committing", "committed"):
             raise CutoverRefused(
                 "this library has moved, and Plex on the VM stays stopped",
-                path=self._layout.staging,
+                path=self._record.layout.staging,
                 hint="Run pull without --rehearse and --until: it publishes what is here.",
             )
         await self._undo_unless_over(standing)
@@ -177,7 +176,7 @@ class Cutover:
             CutoverRefused: Plex does not start; the agent tries again.
             PlexodusError: the agent does not accept the request.
         """
-        state = load_state(self._layout)
+        state = self._record.state
         if state is None or not state.cutover or state.phase == "publishing":
             return
         name = state.cutover
@@ -188,21 +187,19 @@ class Cutover:
         except AgentUnreachable as error:
             _log.warning("Plex starts when the lease expires", reason=str(error))
 
-    async def is_committed(self, state: State) -> bool:
-        """Return whether exactly the cutover of ``state`` is committed, as of a moment ago.
-
-        Args:
-            state: of the volume, which says ``publishing``.
+    async def is_committed(self) -> bool:
+        """Return whether exactly the cutover that the volume names is committed, by a fresh answer.
 
         Raises:
             AgentUnreachable: it cannot be asked, or takes too long to answer.
             PlexodusError: it does not accept the request.
         """
+        name = self._record.current.cutover
         for _ in range(_ASKS):
             if self._is_fresh():
                 return True
             standing = await self._retrier.run("whether it is still committed", self._standing)
-            if (standing.id, standing.phase) != (state.cutover, "committed"):
+            if (standing.id, standing.phase) != (name, "committed"):
                 return False
         if self._is_fresh():
             return True
@@ -264,16 +261,16 @@ class Cutover:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def commit(self, state: State) -> None:
-        """Have the agent keep Plex stopped for good; the volume says ``publishing`` then.
+    async def commit(self) -> None:
+        """Have the agent keep Plex stopped for good; record ``publishing`` then.
 
-        Args:
-            state: of the volume, which says ``committing``.
+        The volume's record must say ``committing``.
 
         Raises:
             CutoverEnded: Plex runs, or has run: what is on the volume is out of date.
             AgentUnreachable: nobody knows whether it has committed; the next run asks again.
         """
+        state = self._record.current
         name, snapshot = state.cutover, state.snapshot.id
         self._is_in_doubt = True
 
@@ -287,28 +284,19 @@ class Cutover:
             _expect(await self._retrier.run("the commit", ask), name, "committed")
         except (CutoverEnded, CutoverRefused, SnapshotGone):
             self._is_in_doubt = False
-            unpublish(self._layout, state)
+            unpublish(self._record)
             raise
-        state.phase, state.failure = "publishing", None
-        save_state(self._layout, state)
+        self._record.apply(committed)
         _log.info("committed: Plex stays stopped on the VM")
 
     def _named(self) -> str:
-        """A new cutover's name, durable before the agent hears of it."""
-        state = load_state(self._layout)
-        if state is None:
-            raise ProtocolViolation("nothing was brought that a cutover could end")
-        state.cutover = secrets.token_hex(16)
-        save_state(self._layout, state)
-        return state.cutover
+        """Return a new cutover's name, which is durable before the agent hears of it."""
+        return self._record.apply(name_cutover, secrets.token_hex(16)).cutover
 
     def _remember(self, failure: StopFailure) -> None:
-        """Write it down on the volume; where that takes nothing, the agent has it."""
+        """Record a failure on the volume; if the volume is full, the agent alone has it."""
         with suppress(PlexodusError):
-            state = load_state(self._layout)
-            if state is not None:
-                state.failure = failure
-                save_state(self._layout, state)
+            self._record.apply(remember_failure, failure)
 
     @asynccontextmanager
     async def _renewed(self, name: str, every: float) -> AsyncIterator[None]:

@@ -19,7 +19,6 @@ from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.fitness.fit import VolumeFit
 from initpuller.volume.inspect import look, name_taken
 from initpuller.volume.publish.rehearsal import is_to_be_taken_back, take_back
-from initpuller.volume.records.state import load_state
 from initpuller.volume.reuse.recorded import Listing
 from initpuller.volume.space import check_room_for_delta, check_space
 from initpuller.volume.staging import staging
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
     from initpuller.pull.options import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.volume.fitness.needs import Needs
-    from initpuller.volume.records.layout import Layout
-    from initpuller.volume.records.state import State
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker
     from shared.frames.manifest_file import ManifestFile
@@ -55,7 +53,7 @@ class Passes:
     """The passes of one run.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         options: what the user wants.
         client: the agent.
         workers: who bring frames.
@@ -64,7 +62,7 @@ class Passes:
 
     def __init__(
         self,
-        layout: Layout,
+        record: PullRecord,
         options: PullOptions,
         client: AgentClient,
         workers: list[Worker],
@@ -74,13 +72,13 @@ class Passes:
         """Of the source's Plex."""
         self.databases: dict[str, str] = {}
         """What the agent's check of each of the source's databases found."""
-        self._layout = layout
+        self._record, self._layout = record, record.layout
         self._options = options
         self._client = client
         self._workers = workers
         self._progress = progress
         self._is_looked_at = self._is_plex = self._are_links_told = False
-        self._fit = VolumeFit(layout, options.ownership)
+        self._fit = VolumeFit(record.layout, options.ownership)
         self._done: ManifestFile | None = None
         """What was finished last, if nothing was wrong with what is on the volume."""
         self._look: SourceLook
@@ -135,7 +133,7 @@ class Passes:
             PlexodusError: whatever else keeps a pull from beginning.
         """
         layout, options = self._layout, self._options
-        base = await asyncio.to_thread(staging.delta_base, layout) if is_delta else ""
+        base = await asyncio.to_thread(staging.delta_base, self._record) if is_delta else ""
         self._progress.phase("scanning")
         request = SnapshotRequest(kind, options.exclude, base, placed=layout.places_server)
         look_first = asyncio.ensure_future(self._preflight())
@@ -152,13 +150,13 @@ class Passes:
             raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
         if snapshot.skipped:
             _log.warning("not library content, left out", paths=snapshot.skipped)
-        if await asyncio.to_thread(is_to_be_taken_back, layout, rehearse=options.rehearse):
+        if await asyncio.to_thread(is_to_be_taken_back, self._record, rehearse=options.rehearse):
             _, contents, _ = await self._manifest(snapshot)
             self._refuse_useless(name, contents)
             await asyncio.to_thread(self._take_back_rehearsal, snapshot)
         action = await asyncio.to_thread(
             look,
-            layout,
+            self._record,
             options.on_existing,
             name,
             rehearse=options.rehearse,
@@ -169,16 +167,22 @@ class Passes:
         if action is Action.SKIP:
             self._progress.skipped()
             return None
-        state = await asyncio.to_thread(_own_state, layout, snapshot, options.on_existing)
+        await asyncio.to_thread(
+            cleanup.refuse_foreign,
+            self._record,
+            snapshot,
+            sets_aside=options.on_existing is OnExisting.SET_ASIDE,
+        )
         manifest, contents, needs = await self._manifest(snapshot)
         self._refuse_useless(snapshot.library.name, contents)
         most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
         self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)
         self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
+        state = self._record.state
         earlier = state.fidelity if state is not None else None
         policy = await asyncio.to_thread(self._fit.policy, needs, manifest, earlier)
         work = await asyncio.to_thread(
-            staging.begin, layout, state, Listing(snapshot, manifest), policy, self._done
+            staging.begin, self._record, Listing(snapshot, manifest), policy, self._done
         )
         self._done = None
         return work
@@ -203,11 +207,11 @@ class Passes:
         self._are_links_told = True
 
     def _take_back_rehearsal(self, snapshot: Snapshot) -> None:
-        """Have a rehearsal in staging again, now that neither side refuses this pull."""
-        state, options = load_state(self._layout), self._options
-        if state is not None and options.on_existing is not OnExisting.SET_ASIDE:
-            cleanup.refuse_foreign(self._layout, state, snapshot, told=False)
-        take_back(self._layout, rehearse=options.rehearse)
+        """Return a rehearsal to staging, now that neither side refuses this pull."""
+        options = self._options
+        if options.on_existing is not OnExisting.SET_ASIDE:
+            cleanup.refuse_foreign(self._record, snapshot, sets_aside=False)
+        take_back(self._record, rehearse=options.rehearse)
 
     async def is_unchanged(self, snapshot: str) -> bool:
         """Return whether the library on the VM is still as a snapshot with Plex stopped says.
@@ -311,16 +315,3 @@ class Passes:
             take(entry)
 
         return contents, needs, see
-
-
-def _own_state(layout: Layout, snapshot: Snapshot, on_existing: OnExisting) -> State | None:
-    """The state to go on from, if it is of this library."""
-    state = load_state(layout)
-    if state is None:
-        return None
-    told = on_existing is OnExisting.SET_ASIDE
-    try:
-        foreign = cleanup.refuse_foreign(layout, state, snapshot, told=told)
-    except OSError as error:
-        raise errors.storage_error(error, layout.folder) from error
-    return None if foreign else state

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.volume.publish.unpublish import unpublish
-from initpuller.volume.records.state import save_state
+from initpuller.volume.records.transitions import presumed_committed
 from shared.errors import AgentUnreachable, CutoverEnded
 
 if TYPE_CHECKING:
     from initpuller.pull.cutover import Cutover
     from initpuller.pull.options import PullOptions
     from initpuller.pull.passes import Passes
-    from initpuller.volume.records.layout import Layout
-    from initpuller.volume.records.state import State
+    from initpuller.volume.records.pull_record import PullRecord
 
 _log = structlog.get_logger("puller")
 
@@ -29,25 +28,24 @@ class PendingPublication:
     """Decides what becomes of what an earlier run had verified.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         options: what the user wants.
         passes: who asks the agent about a snapshot.
         cutover: who asks the agent about a cutover.
     """
 
     def __init__(
-        self, layout: Layout, options: PullOptions, passes: Passes, cutover: Cutover
+        self, record: PullRecord, options: PullOptions, passes: Passes, cutover: Cutover
     ) -> None:
-        self._layout = layout
+        self._record = record
         self._options = options
         self._passes = passes
         self._cutover = cutover
 
-    async def is_due(self, state: State) -> bool:
-        """Return whether what is staged is to be published; if not, it only counts as brought.
+    async def is_due(self) -> bool:
+        """Return whether what is staged is to be published; if not, it counts as transferred only.
 
-        Args:
-            state: of the volume, which says ``committing`` or ``publishing``; it is changed.
+        The volume's record must say ``committing`` or ``publishing``.
 
         Raises:
             AgentUnreachable: nobody knows; nothing is published.
@@ -55,39 +53,40 @@ class PendingPublication:
             CutoverRefused: it was committed, and this run must not end the move.
             PlexodusError: the agent does not accept the request.
         """
-        options = self._options
+        options, state = self._options, self._record.current
         if options.rehearse or options.until_ready:
             if state.cutover:
                 await self._cutover.withdraw(state.cutover)
             is_due = False
         elif state.phase == "committing":
-            is_due = await self._is_committed_now(state)
+            is_due = await self._is_committed_now()
         elif state.cutover:
-            is_due = await self._is_committed_still(state)
+            is_due = await self._is_committed_still()
         else:
             is_due = options.is_vouched and await self._passes.is_unchanged(state.snapshot.id)
         if not is_due:
-            _log.warning("what was verified is out of date, resuming", path=self._layout.staging)
-            await asyncio.to_thread(unpublish, self._layout, state)
+            _log.warning(
+                "what was verified is out of date, resuming", path=self._record.layout.staging
+            )
+            await asyncio.to_thread(unpublish, self._record)
         return is_due
 
-    async def _is_committed_now(self, state: State) -> bool:
+    async def _is_committed_now(self) -> bool:
         try:
-            await self._cutover.commit(state)
+            await self._cutover.commit()
         except AgentUnreachable as error:
             self._take_the_users_word(error)
-            state.phase = "publishing"
-            save_state(self._layout, state)
+            self._record.apply(presumed_committed)
         return True
 
-    async def _is_committed_still(self, state: State) -> bool:
+    async def _is_committed_still(self) -> bool:
         try:
-            is_committed = await self._cutover.is_committed(state)
+            is_committed = await self._cutover.is_committed()
         except AgentUnreachable as error:
             self._take_the_users_word(error)
             return True
         if not is_committed and self._options.is_vouched:
-            await asyncio.to_thread(unpublish, self._layout, state)
+            await asyncio.to_thread(unpublish, self._record)
             raise CutoverEnded(
                 "the agent says that this move was undone, so nothing was published: what is staged"
                 " is out of date",

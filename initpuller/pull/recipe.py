@@ -26,7 +26,7 @@ from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.reclaim import Discarded, make_room, require_room
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.lock import locked
-from initpuller.volume.records.state import load_state
+from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
 from initpuller.workers.pool import Workers
 from shared import errors
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from initpuller.pull.options import PullOptions
     from initpuller.report.progress import PullProgress
     from initpuller.volume.records.receipt import Receipt
-    from initpuller.volume.records.state import Phase, State
+    from initpuller.volume.records.state import Phase
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker
     from shared.wire.protocol import Kind
@@ -86,11 +86,12 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
     layout = open_layout(options.target)
     with ExitStack() as stack:
         await _lock(layout, stack)
+        record = PullRecord(layout)
         workers = stack.enter_context(Workers(options.jobs))
-        await asyncio.to_thread(make_room, layout)
+        await asyncio.to_thread(make_room, record)
         action = await asyncio.to_thread(
             look,
-            layout,
+            record,
             options.on_existing,
             rehearse=options.rehearse,
             depth=options.existing_check,
@@ -99,16 +100,16 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
             progress.skipped()
         if action is Action.NOTHING or action is Action.SKIP:
             return
-        concluded = await asyncio.to_thread(_conclude, layout, action, options.on_existing)
+        concluded = await asyncio.to_thread(_conclude, record, action, options.on_existing)
         if concluded is not None:
             _reach_the_end(layout, concluded, progress)
             return
         try:
             with progress:
-                await _pull(layout, options, workers, progress)
+                await _pull(record, options, workers, progress)
         except errors.NoSpace:
             # So that others can write. What is complete goes only if the next run needs its room.
-            await asyncio.to_thread(make_room, layout, Discarded.INCOMPLETE)
+            await asyncio.to_thread(make_room, record, Discarded.INCOMPLETE)
             raise
 
 
@@ -133,17 +134,18 @@ async def _lock(layout: Layout, stack: ExitStack) -> None:
 
 
 async def _pull(
-    layout: Layout, options: PullOptions, workers: list[Worker], progress: PullProgress
+    record: PullRecord, options: PullOptions, workers: list[Worker], progress: PullProgress
 ) -> None:
     # aiohttp takes longer to import than all else that a run needs which finds everything done.
     from initpuller.agent_client.client import AgentClient  # noqa: PLC0415
     from initpuller.agent_client.cutover import CutoverClient  # noqa: PLC0415
 
     async with AgentClient(options.pairing, options.idle) as client:
-        passes = Passes(layout, options, client, workers, progress)
+        layout = record.layout
+        passes = Passes(record, options, client, workers, progress)
         terms = await asyncio.to_thread(_stop_terms, options, layout.target)
-        cutover = Cutover(layout, CutoverClient(client), options.retrier, terms)
-        move = Move(layout, options, passes, cutover, progress, client.tell)
+        cutover = Cutover(record, CutoverClient(client), options.retrier, terms)
+        move = Move(record, options, passes, cutover, progress, client.tell)
         try:
             published = await move.until_over()
         except errors.AgentUnreachable:
@@ -165,7 +167,7 @@ async def _pull(
 class Move:
     """One run, from the first look at the agent to the receipt."""
 
-    layout: Layout
+    record: PullRecord
     options: PullOptions
     passes: Passes
     cutover: Cutover
@@ -205,26 +207,26 @@ class Move:
             TargetConflict: something that is not ours took the library's name during the move.
             PlexodusError: the volume cannot be read, or Plex does not start.
         """
-        options, layout = self.options, self.layout
+        options, layout = self.options, self.record.layout
         action = await asyncio.to_thread(
-            look, layout, options.on_existing, rehearse=options.rehearse
+            look, self.record, options.on_existing, rehearse=options.rehearse
         )
         if action not in (Action.REFUSE_TAKEN, Action.BEGIN_ANEW):
             return
-        state = load_state(layout)
+        state = self.record.state
         await self.cutover.release()
         if action is Action.BEGIN_ANEW:
-            await asyncio.to_thread(_drop, layout)
+            await asyncio.to_thread(_drop, self.record)
             return
         name = state.snapshot.library.name if state is not None else USUAL_NAME
         raise name_taken(layout.library(name))
 
     async def _round(self, *, is_delta: bool) -> Receipt | None:
-        state = load_state(self.layout)
+        state = self.record.state
         if state is not None and state.receipt is not None and not state.receipt.rehearsal:
-            pending = PendingPublication(self.layout, self.options, self.passes, self.cutover)
-            if await pending.is_due(state):
-                return await self._publish(state, state.receipt)
+            pending = PendingPublication(self.record, self.options, self.passes, self.cutover)
+            if await pending.is_due():
+                return await self._publish()
         if self.options.until_ready:
             await self.passes.live(is_delta=is_delta)
             self.progress.phase("ready")
@@ -252,16 +254,14 @@ class Move:
         try:
             await self.passes.bring(work)
             self.progress.phase("publishing")
-            version = self.passes.version
-            work.state.databases = self.passes.databases
-            receipt = await asyncio.to_thread(_prepare, work, phase, self.options, version)
+            await asyncio.to_thread(_prepare, work, phase, self.options, self.passes)
         finally:
             work.close()
         if is_stopped:
-            await self._commit(work.state)
-        return await self._publish(work.state, receipt)
+            await self._commit()
+        return await self._publish()
 
-    async def _commit(self, state: State) -> None:
+    async def _commit(self) -> None:
         """Have Plex stay stopped for good, unless the library's name has been taken.
 
         Raises:
@@ -270,21 +270,21 @@ class Move:
             CutoverEnded: Plex runs, or has run, on the VM.
             PlexodusError: nobody knows; the next run asks.
         """
-        name, on_existing = state.snapshot.library.name, self.options.on_existing
-        action = await asyncio.to_thread(look, self.layout, on_existing, name)
+        name, on_existing = self.record.current.snapshot.library.name, self.options.on_existing
+        action = await asyncio.to_thread(look, self.record, on_existing, name)
         if action is Action.REFUSE_TAKEN:
-            raise name_taken(self.layout.library(name))
-        await asyncio.to_thread(require_room, self.layout)
-        await self.cutover.commit(state)
-        if not await self.cutover.is_committed(state):
-            await asyncio.to_thread(unpublish, self.layout, state)
+            raise name_taken(self.record.layout.library(name))
+        await asyncio.to_thread(require_room, self.record.layout)
+        await self.cutover.commit()
+        if not await self.cutover.is_committed():
+            await asyncio.to_thread(unpublish, self.record)
             raise errors.CutoverEnded("the move was undone on the VM right after the commit")
         self.progress.reached("Committed", "Plex stays stopped on the VM")
 
-    async def _publish(self, state: State, receipt: Receipt) -> Receipt:
-        await asyncio.to_thread(publish.displace, self.layout, state, self.options.on_existing)
-        await asyncio.to_thread(publish.publish, self.layout, state, receipt)
-        _reach_the_end(self.layout, receipt, self.progress)
+    async def _publish(self) -> Receipt:
+        await asyncio.to_thread(publish.displace, self.record, self.options.on_existing)
+        receipt = await asyncio.to_thread(publish.publish, self.record)
+        _reach_the_end(self.record.layout, receipt, self.progress)
         return receipt
 
 
@@ -295,30 +295,30 @@ def _stop_terms(options: PullOptions, volume: str) -> StopTerms:
     return StopTerms(options.max_downtime, options.retry_failed, known, volume)
 
 
-def _conclude(layout: Layout, action: Action, on_existing: OnExisting) -> Receipt | None:
+def _conclude(record: PullRecord, action: Action, on_existing: OnExisting) -> Receipt | None:
     """Publish a rehearsal that is verified: it is a copy of a moment ago, whenever that was."""
-    state = load_state(layout)
+    state = record.state
     if state is None or state.receipt is None or not state.receipt.rehearsal:
         return None
     if action not in (Action.PUBLISH, Action.WRITE_RECEIPT):
         return None
-    publish.displace(layout, state, on_existing)
-    publish.publish(layout, state, state.receipt)
-    return state.receipt
+    publish.displace(record, on_existing)
+    return publish.publish(record)
 
 
-def _prepare(work: Staging, phase: Phase, options: PullOptions, version: str | None) -> Receipt:
-    """Change what the user wants changed, and write down what has come."""
+def _prepare(work: Staging, phase: Phase, options: PullOptions, passes: Passes) -> None:
+    """Set the preferences that the user wants, and record what is about to be published."""
     name, preferences = work.state.snapshot.library.name, options.preferences
     if preferences:
         amend(work, preferences_name(name), lambda content: with_preferences(content, preferences))
     facts, server = None, server_folder(name)
     needed = (PREFERENCES, os.path.join(DATABASE_FOLDER, DATABASES[0]))
     if server and all(work.regular_file(os.path.join(server, each)) for each in needed):
-        facts = read_facts(os.path.join(work.layout.staging, server), version)
-    told = options.on_existing is OnExisting.SET_ASIDE
-    displace = told or is_out_of_the_way(work.layout, name)
-    return publish.prepare(work, phase, preferences, facts, displace=displace)
+        facts = read_facts(os.path.join(work.layout.staging, server), passes.version)
+    is_wanted = options.on_existing is OnExisting.SET_ASIDE
+    displace = is_wanted or is_out_of_the_way(work.layout, name)
+    observed = publish.Observations(preferences, passes.databases, facts)
+    publish.prepare(work, phase, observed, displace=displace)
 
 
 def _reach_the_end(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
@@ -338,11 +338,11 @@ def _reach_the_end(layout: Layout, receipt: Receipt, progress: PullProgress) -> 
     progress.done()
 
 
-def _drop(layout: Layout) -> None:
+def _drop(record: PullRecord) -> None:
     try:
-        cleanup.drop_work(layout)
+        cleanup.drop_work(record)
     except OSError as error:
-        raise errors.storage_error(error, layout.folder) from error
+        raise errors.storage_error(error, record.layout.folder) from error
 
 
 def _sweep(layout: Layout, receipt: Receipt) -> None:
@@ -351,6 +351,6 @@ def _sweep(layout: Layout, receipt: Receipt) -> None:
         return
     try:
         with locked(layout):
-            cleanup.remove_leftovers(layout, receipt)
+            cleanup.remove_leftovers(PullRecord(layout), receipt)
     except (errors.PlexodusError, OSError) as error:  # the library is whole all the same
         _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

@@ -1,4 +1,4 @@
-"""What a pull leaves beside the library, and when it goes."""
+"""What a pull leaves beside the library, and when it is removed."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING
 from initpuller.volume.records.layout import RECORD_PREFIXES
 from initpuller.volume.records.record_file import drop_files
 from shared.durable import fsync_folder
-from shared.errors import TargetConflict
+from shared.errors import TargetConflict, storage_error
 from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.receipt import Receipt
-    from initpuller.volume.records.state import State
     from shared.wire.protocol import Snapshot
 
 
-def drop_work(layout: Layout) -> None:
-    """Forget a pull whose staging is gone. The state goes last: until then this is done again.
+def drop_work(record: PullRecord) -> None:
+    """Forget a pull whose staging is gone.
+
+    Its record is removed last: after a kill before that, the next run does this again.
 
     Raises:
         OSError: as the filesystem says.
     """
-    drop_records(layout)
-    fsync_folder(layout.folder)
-    drop_files(layout.state)
+    drop_records(record.layout)
+    fsync_folder(record.layout.folder)
+    record.drop()
 
 
 def drop_records(layout: Layout, kept: str = "") -> None:
-    """Remove what there is of any snapshot, half-written and taken over ones too.
+    """Remove the files of every snapshot, also half-written ones.
 
     Args:
         layout: the volume.
@@ -45,17 +47,25 @@ def drop_records(layout: Layout, kept: str = "") -> None:
     drop_files(*(each.path for each in records if not kept or not each.name.endswith(kept)))
 
 
-def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bool) -> bool:
-    """Whether staging is of another library and has now been set aside, since we were told to.
+def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) -> None:
+    """Refuse a staging folder of another library, or set it aside and drop its record.
+
+    Args:
+        record: of the volume.
+        snapshot: of the library that is to be moved.
+        sets_aside: whether the user wants what is in the way set aside.
 
     Raises:
-        TargetConflict: it is of another library, and we were not told.
-        OSError: as the filesystem says.
+        TargetConflict: staging is of another library, and is not to be set aside.
+        StorageError: the volume cannot be read, or does not take the change.
     """
+    layout, state = record.layout, record.state
+    if state is None:
+        return
     theirs, ours = state.snapshot.library, snapshot.library
     if (theirs.id, theirs.name) == (ours.id, ours.name):
-        return False
-    if not told:
+        return
+    if not sets_aside:
         raise TargetConflict(
             f"staging holds another library, {theirs.host}:{theirs.path}, "
             f"not {ours.host}:{ours.path}",
@@ -64,28 +74,33 @@ def refuse_foreign(layout: Layout, state: State, snapshot: Snapshot, *, told: bo
             "--on-existing set-aside.",
         )
     aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
-    if os.path.isdir(layout.staging):
-        os.rename(layout.staging, aside)
-    drop_work(layout)
-    return True
+    try:
+        if os.path.isdir(layout.staging):
+            os.rename(layout.staging, aside)
+        drop_work(record)
+    except OSError as error:
+        raise storage_error(error, layout.folder) from error
 
 
-def remove_leftovers(layout: Layout, receipt: Receipt) -> None:
-    """After the receipt: what only the pull itself needed. From a rehearsal a pull goes on.
+def remove_leftovers(record: PullRecord, receipt: Receipt) -> None:
+    """Remove what only the pull itself needed, once the receipt is written.
+
+    The records of a rehearsal stay, because a later pull resumes from them.
 
     Raises:
         OSError: as the filesystem says.
     """
+    layout = record.layout
     shutil.rmtree(layout.staging, ignore_errors=True)
     _hand_over(layout, receipt.library.name)
     if receipt.rehearsal:
         drop_records(layout, receipt.snapshot)
     else:
-        drop_work(layout)
+        drop_work(record)
 
 
 def _hand_over(layout: Layout, name: str) -> None:
-    """Records belong to whom the library belongs: a sidecar that runs as Plex does adds to them."""
+    """Give the records the library's owner: a sidecar that runs as Plex does adds to them."""
     owner = os.lstat(layout.library(name))
     with os.scandir(layout.folder) as found:
         files = [each.path for each in found if each.is_file(follow_symlinks=False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -12,10 +13,12 @@ from initpuller.volume.foreign_library import check_wholeness, is_skeleton
 from initpuller.volume.publish.rehearsal import is_to_be_taken_back
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.receipt import Receipt, load_receipt
-from initpuller.volume.records.state import load_state
 from shared.checks import some
 from shared.errors import TargetConflict, storage_error
 from shared.plex.sqlite_check import DatabaseCheck
+
+if TYPE_CHECKING:
+    from initpuller.volume.records.pull_record import PullRecord
 
 _log = structlog.get_logger("puller")
 
@@ -49,7 +52,7 @@ def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
 
 
 def look(
-    layout: Layout,
+    record: PullRecord,
     on_existing: OnExisting,
     name: str | None = None,
     *,
@@ -59,7 +62,7 @@ def look(
     """Return what a run is to do with this volume.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         on_existing: what the user wants done about a library that is not ours.
         name: the library's name, once the agent has told it.
         rehearse: the user wants a rehearsal.
@@ -69,7 +72,8 @@ def look(
         TargetConflict: nothing may be done.
         StorageError: a record cannot be read.
     """
-    receipt, state = load_receipt(layout), load_state(layout)
+    layout, state = record.layout, record.state
+    receipt = load_receipt(layout)
     if receipt is not None:
         name = receipt.library.name
     elif state is not None and name is None:
@@ -84,7 +88,7 @@ def look(
         staged=os.path.isdir(layout.staged(name)),
         displaces=planned is not None and planned.set_aside is not None,
         names_cutover=state is not None and bool(state.cutover),
-        returns=is_to_be_taken_back(layout, rehearse=rehearse),
+        returns=is_to_be_taken_back(record, rehearse=rehearse),
     )
     action = decide(found, on_existing)
     if found.library and action in _DISPLACING and is_mount_point(final):

@@ -19,7 +19,6 @@ from initpuller.volume.cleanup import drop_records
 from initpuller.volume.names import remove
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.records.state import load_state
 from shared.errors import NoSpace, storage_error
 from shared.frames.manifest_file import read_manifest
 from shared.frames.plan import is_large
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.state import State
     from shared.frames.manifest_file import ManifestFile
 
@@ -54,20 +54,20 @@ class Discarded(Enum):
     ALL = "all of it"
 
 
-def make_room(layout: Layout, last: Discarded = Discarded.ALL) -> None:
+def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
     """Discard enough of staging for records to be written, if the volume is full.
 
     Nothing is discarded that is verified. If the volume is full of something else, it stays full:
     whoever writes next says so.
 
     Args:
-        layout: the volume, whose lock this process holds.
+        record: of the volume, whose lock this process holds.
         last: what may be discarded at most.
 
     Raises:
         StorageError: a record cannot be read, or the filesystem refuses.
     """
-    state = load_state(layout)
+    layout, state = record.layout, record.state
     try:
         _drop_half_written(layout)
         if state is not None and state.phase != "transferring":

@@ -110,7 +110,7 @@ def test_only_what_was_tried_is_brought_again(
 STEPS = {
     "published": "initpuller.volume.publish.publish.seal",
     "renamed back": "initpuller.volume.publish.rehearsal.drop_files",
-    "forgotten": "initpuller.volume.publish.rehearsal.save_state",
+    "forgotten": "initpuller.volume.publish.rehearsal.taken_back",
 }
 
 

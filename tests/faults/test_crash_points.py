@@ -25,7 +25,7 @@ from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pu
 from initpuller.__main__ import main
 from initpuller.pull import pending, transfer
 from initpuller.volume.publish import publish, unpublish
-from initpuller.volume.records import journal, receipt, record_file, state
+from initpuller.volume.records import journal, pull_record, receipt, record_file
 from initpuller.volume.reuse import matching
 from initpuller.volume.staging import links_and_large_files, staging
 from initpuller.workers.child import FrameWorker
@@ -206,10 +206,10 @@ class Killer:
             links_and_large_files,
             journal,
             publish,
+            pull_record,
             receipt,
             record_file,
             staging,
-            state,
             unpublish,
         ):
             for name in ("syncfs", "rename_noreplace", "save_state", "save_receipt"):

@@ -29,6 +29,7 @@ from initpuller.agent_client.client import AgentClient
 from initpuller.agent_client.frames import FrameConnection, Held
 from initpuller.pull.passes import Passes
 from initpuller.report.progress import PullProgress
+from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
 from shared import errors
 from shared.frames.plan import FRAME
@@ -234,7 +235,7 @@ async def test_digests_are_not_asked_for_before_the_manifest_is_checked(tmp_path
         async with AgentClient(agent.pairing, 10) as client:
             layout = open_layout(wanted.target)
             os.makedirs(layout.folder, exist_ok=True)
-            passes = Passes(layout, wanted, client, [], PullProgress())
+            passes = Passes(PullRecord(layout), wanted, client, [], PullProgress())
             with pytest.raises(errors.ManifestMalformed):
                 await passes.begin("cold", is_delta=False, is_stopped=True)
             await passes.close()

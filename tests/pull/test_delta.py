@@ -169,7 +169,8 @@ def test_volume_has_lost_what_is_kept(ready: Agent, target: Path, library: Path)
 @pytest.mark.parametrize(
     "place",
     [
-        "staging.staging.save_state",
+        "staging.staging.next_snapshot",
+        "staging.staging.prune_done",
         "staging.staging.prune",
         "staging.links_and_large_files.make_symlink",
     ],

@@ -17,6 +17,7 @@ from agent.source.library import CurrentLibrary
 from initpuller.volume.fidelity import AttributePolicy
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.records.layout import Layout
+from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.reuse.recorded import Listing, Recorded
 from initpuller.volume.staging.staging import begin
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
@@ -68,9 +69,11 @@ class TwoSides:
     def begin(self, listing: Listing, before: Staging | None = None) -> Staging:
         """Return the staging of a snapshot, moved on from ``before``, which is closed."""
         if before is None:
-            return begin(self.layout, None, listing, self.policy)
+            record = PullRecord(self.layout)
+            record.drop()
+            return begin(record, listing, self.policy)
         before.close()
-        return begin(self.layout, before.state, listing, self.policy, before.manifest)
+        return begin(before.record, listing, self.policy, before.manifest)
 
     def fill(self, staging: Staging, listing: Listing) -> list[Unpacked]:
         """Unpack and journal all missing frames; return their results."""

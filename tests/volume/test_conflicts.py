@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.receipt import Receipt
-    from initpuller.volume.records.state import State
 
 COMMIT = "initpuller.volume.staging.staging.Staging.commit"
 FINISH = "initpuller.volume.staging.staging.Staging.finish"
@@ -271,9 +270,9 @@ def test_library_appears_while_a_pull_is_under_way(target: Path, ours: Agent) ->
     """Exit 14, what appeared is untouched, what was brought is kept and published when told."""
     real = publish.publish
 
-    def appear(layout: Layout, state: State, receipt: Receipt) -> None:
+    def appear(record: PullRecord) -> Receipt:
         _folder(target / "Library")
-        real(layout, state, receipt)
+        return real(record)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(publish, "publish", appear)

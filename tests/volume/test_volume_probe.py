@@ -16,6 +16,7 @@ from rig.volume import RECEIPT_FILES, grow_tiny, left_of_pull, pull, run_puller
 
 from initpuller.volume.publish.rehearsal import take_back
 from initpuller.volume.records.journal import count_done
+from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.state import load_state
 from initpuller.volume.records.target import open_layout
 from shared.program.exit_codes import ExitCode
@@ -134,7 +135,7 @@ def test_times_out_of_the_volumes_range(
         rehearsed = pull(target, agent, "--rehearse")
         assert rehearsed.code == ExitCode.OK, rehearsed.text
         layout = open_layout(str(target))
-        take_back(layout, rehearse=False)
+        take_back(PullRecord(layout), rehearse=False)
         state = load_state(layout)
         assert state is not None
         frames = state.snapshot.frames

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,7 +20,7 @@ from initpuller.volume.decision import OnExisting
 from initpuller.volume.fidelity import losses
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.records.receipt import Receipt, save_receipt
-from initpuller.volume.records.state import Phase, State, save_state
+from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error
@@ -28,6 +29,8 @@ from shared.timestamps import compact_timestamp, timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
+    from initpuller.volume.records.state import Phase
     from initpuller.volume.staging.staging import Staging
     from shared.plex.library import ServerFacts
 
@@ -35,25 +38,26 @@ _log = structlog.get_logger("puller")
 _OWNER, _MODE = 0o700, 0o7777
 
 
-def prepare(
-    staging: Staging,
-    phase: Phase,
-    preferences: dict[str, str],
-    plex: ServerFacts | None,
-    *,
-    displace: bool,
-) -> Receipt:
-    """Step 1: write down what is about to be published.
+@dataclass(frozen=True)
+class Observations:
+    """What the receipt says beside the snapshot."""
+
+    preferences: dict[str, str] = field(default_factory=dict)
+    """Plex's preferences that were set in the volume's copy."""
+    databases: dict[str, str] = field(default_factory=dict)
+    """What the agent's check of each of the source's databases found."""
+    plex: ServerFacts | None = None
+    """What the server was, if it is Plex."""
+
+
+def prepare(staging: Staging, phase: Phase, observed: Observations, *, displace: bool) -> None:
+    """Step 1: record the receipt that is about to be valid.
 
     Args:
         staging: finished and verified.
-        phase: what the state shall say.
-        preferences: those of Plex that were set in it.
-        plex: what the server was.
+        phase: that comes next: ``committing`` in a cutover, or else ``publishing``.
+        observed: what the receipt says beside the snapshot.
         displace: set aside what has the library's name, if something has.
-
-    Returns:
-        The receipt, not yet valid.
 
     Raises:
         StorageError: as the filesystem says.
@@ -62,11 +66,10 @@ def prepare(
     name = state.snapshot.id
     try:
         staging.finisher.close_folders()
-        state.top_mode = staging.manifest.entries(0, 1)[0].mode
         library = state.snapshot.library
         displaces = displace and os.path.lexists(layout.library(library.name))
         aside = _aside(library.name) if displaces else None
-        state.receipt = Receipt(
+        receipt = Receipt(
             format=1,
             plexodus=__version__,
             library=library,
@@ -84,59 +87,56 @@ def prepare(
             started=state.started,
             verified=timestamp(),
             runs=state.runs,
-            preferences=preferences,
-            databases=state.databases,
-            plex=plex,
+            preferences=observed.preferences,
+            databases=observed.databases,
+            plex=observed.plex,
             rehearsal=state.snapshot.kind == "rehearsal",
             set_aside=aside,
             losses=losses(staging.manifest, staging.policy),
         )
-        state.phase = phase
-        if phase == "publishing":
-            state.cutover = ""  # an earlier run's: nothing was stopped for what is published now
-        save_state(layout, state)
+        top_mode = staging.manifest.entries(0, 1)[0].mode
     except OSError as error:
         raise storage_error(error, layout.folder) from error
-    return state.receipt
+    staging.record.apply(prepared, phase, receipt, top_mode)
 
 
-def displace(layout: Layout, state: State, on_existing: OnExisting) -> None:
-    """Have what has taken the library's name since step 1 set aside in step 2.
+def displace(record: PullRecord, on_existing: OnExisting) -> None:
+    """Plan that step 2 sets aside what has taken the library's name since step 1.
 
-    That is done if we are told to, or if it is only empty folders.
+    That is done if the user wants it, or if it is only empty folders.
 
     Raises:
         StorageError: as the filesystem says.
     """
-    if state.receipt is None:
-        return
+    layout, receipt = record.layout, record.planned
     is_wanted = on_existing is OnExisting.SET_ASIDE
-    if not is_wanted and not is_skeleton(layout.library(state.receipt.library.name)):
+    if not is_wanted and not is_skeleton(layout.library(receipt.library.name)):
         return
-    name, aside = state.receipt.library.name, state.receipt.set_aside
+    name, aside = receipt.library.name, receipt.set_aside
     is_due = aside is None or os.path.lexists(layout.library(aside))
     is_there = os.path.lexists(layout.library(name))
     if is_due and is_there and os.path.isdir(layout.staged(name)):
         if aside is not None:
             _log.warning("set aside already", path=layout.library(aside))
-        state.receipt.set_aside = _aside(name)
-        save_state(layout, state)
+        record.apply(set_aside_planned, _aside(name))
 
 
 def _aside(name: str) -> str:
     return f"{name}.set-aside-{compact_timestamp()}"
 
 
-def publish(layout: Layout, state: State, receipt: Receipt) -> None:
-    """Steps 2 to 5; a library that was renamed already only gets its receipt.
+def publish(record: PullRecord) -> Receipt:
+    """Take steps 2 to 5, and return the receipt; skip the rename if it was done before.
 
     Raises:
         TargetConflict: something took the library's name meanwhile.
         StorageError: as the filesystem says; what was there before is there again.
     """
-    if os.path.isdir(layout.staged(receipt.library.name)):
-        _rename(layout, receipt)
-    seal(layout, state, receipt)
+    receipt = record.planned
+    if os.path.isdir(record.layout.staged(receipt.library.name)):
+        _rename(record.layout, receipt)
+    seal(record, receipt)
+    return receipt
 
 
 def _rename(layout: Layout, receipt: Receipt) -> None:
@@ -165,24 +165,25 @@ def _rename(layout: Layout, receipt: Receipt) -> None:
         raise storage_error(error, final) from error
 
 
-def seal(layout: Layout, state: State, receipt: Receipt) -> None:
-    """Steps 4 and 5.
+def seal(record: PullRecord, receipt: Receipt) -> None:
+    """Take steps 4 and 5.
 
     Raises:
         StorageError: as the filesystem says.
     """
+    layout, top_mode = record.layout, record.current.top_mode
     try:
         final = layout.library(receipt.library.name)
-        if os.stat(final).st_mode & _MODE != state.top_mode:
-            os.chmod(final, state.top_mode)
+        if os.stat(final).st_mode & _MODE != top_mode:
+            os.chmod(final, top_mode)
         save_receipt(layout, receipt)
-        remove_leftovers(layout, receipt)
+        remove_leftovers(record, receipt)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:
-    """Durable with the receipt, which is in the same folder and comes later."""
+    """Rename manifest and digests; the receipt's fsync of their folder makes this durable."""
     for now, then in (
         (layout.manifest(snapshot), layout.receipt_manifest),
         (layout.sums(snapshot), layout.receipt_sums),
@@ -192,7 +193,7 @@ def _place_records(layout: Layout, snapshot: str) -> None:
 
 
 def open_top(staged: str) -> None:
-    """Without privileges, only a folder that we may write can be moved (rename(2), EACCES)."""
+    """Give the owner access: without privileges, only a writable folder can be renamed."""
     mode = os.stat(staged).st_mode & _MODE
     if mode & _OWNER != _OWNER:
         os.chmod(staged, mode | _OWNER)

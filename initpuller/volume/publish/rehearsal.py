@@ -1,4 +1,4 @@
-"""From a rehearsal back to a pull under way: what it has brought is gone on with."""
+"""The way back from a rehearsal to a pull under way, which resumes from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from initpuller.volume.publish.unpublish import return_to_staging
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.records.state import load_state, save_state
+from initpuller.volume.records.transitions import taken_back
 from shared.durable import fsync_folder
 from shared.errors import storage_error
 from shared.frames.file_digests import FileDigests
@@ -25,27 +25,29 @@ if TYPE_CHECKING:
 
     from initpuller.volume.fidelity import Fidelity
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.state import State
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
 
 
-def take_back(layout: Layout, *, rehearse: bool) -> None:
-    """If a rehearsal was published, or is about to be, have it in staging again.
+def take_back(record: PullRecord, *, rehearse: bool) -> None:
+    """Return a rehearsal to staging if it was published, or is about to be.
 
     A Plex that was tried on it has changed it: what looks changed is journalled as not there. The
-    receipt goes last; until then all of this is done again.
+    receipt is removed last: after a kill before that, the next run does this again.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         rehearse: the user wants a rehearsal: then this is only done where it was begun.
 
     Raises:
         StorageError: a record cannot be read, or the volume does not take it.
     """
-    if not is_to_be_taken_back(layout, rehearse=rehearse):
+    if not is_to_be_taken_back(record, rehearse=rehearse):
         return
-    receipt, state = load_receipt(layout), load_state(layout)
+    layout, state = record.layout, record.state
+    receipt = load_receipt(layout)
     planned = receipt or (state.receipt if state is not None else None)
     if planned is None:
         return
@@ -54,25 +56,25 @@ def take_back(layout: Layout, *, rehearse: bool) -> None:
         drop_files(layout.migrated, layout.trash)
         if state is not None:
             _forget_changed(layout, state)
-            state.phase, state.receipt, state.reown = "transferring", None, True
-            save_state(layout, state)
+            record.apply(taken_back)
         drop_files(layout.receipt)
         fsync_folder(layout.folder)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
 
 
-def is_to_be_taken_back(layout: Layout, *, rehearse: bool) -> bool:
+def is_to_be_taken_back(record: PullRecord, *, rehearse: bool) -> bool:
     """Return whether a rehearsal is there, or half taken back, that this run does not want there.
 
     Args:
-        layout: the volume.
+        record: of the volume.
         rehearse: the user wants a rehearsal.
 
     Raises:
         StorageError: a record cannot be read.
     """
-    receipt, state = load_receipt(layout), load_state(layout)
+    layout, state = record.layout, record.state
+    receipt = load_receipt(layout)
     planned = receipt or (state.receipt if state is not None else None)
     if planned is None or not planned.rehearsal:
         return False

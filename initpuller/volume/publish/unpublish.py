@@ -1,4 +1,4 @@
-"""From publication back to a pull under way: what is about to be published is out of date."""
+"""The way back from a publication that is out of date to a pull under way."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.publish.publish import open_top
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.records.state import save_state
+from initpuller.volume.records.transitions import unpublished
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import storage_error
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.receipt import Receipt
-    from initpuller.volume.records.state import State
 
 
-def unpublish(layout: Layout, state: State) -> None:
-    """Have what was verified count as brought, and not as the source any more.
+def unpublish(record: PullRecord) -> None:
+    """Have what was verified count as transferred only, because the source may have changed since.
 
-    A library that was renamed already goes back to staging, and what was set aside for it gets its
-    name back. The state is saved last: until then all of this is done again.
+    A library that was renamed already returns to staging, and what was set aside for it gets its
+    name back. The record is saved last: after a kill before that, the next run does this again.
 
     Args:
-        layout: the volume.
-        state: what it says: ``committing`` or ``publishing``.
+        record: of the volume, which says ``committing`` or ``publishing``.
 
     Raises:
         StorageError: as the filesystem says.
     """
+    layout, receipt = record.layout, record.current.receipt
     try:
-        if state.receipt is not None:
-            return_to_staging(layout, state.receipt)
-            _restore_displaced(layout, state.receipt)
+        if receipt is not None:
+            return_to_staging(layout, receipt)
+            _restore_displaced(layout, receipt)
         fsync_folder(layout.folder)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
-    state.phase, state.receipt = "transferring", None
-    save_state(layout, state)
+    record.apply(unpublished)
 
 
 def return_to_staging(layout: Layout, receipt: Receipt) -> None:

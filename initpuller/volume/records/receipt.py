@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
 
 
-class Receipt(msgspec.Struct, forbid_unknown_fields=True):
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was moved, from where, when, with which digests."""
 
     format: Literal[1]

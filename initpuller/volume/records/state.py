@@ -1,4 +1,8 @@
-"""The state of a pull under way: it decides what the next run does."""
+"""The record of a pull under way, ``state.json``: it decides what the next run does.
+
+The value is frozen. :mod:`~initpuller.volume.records.transitions` has every change of it, and
+:class:`~initpuller.volume.records.pull_record.PullRecord` is the only writer.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,8 @@ Phase: TypeAlias = Literal["transferring", "committing", "publishing"]
 """Transfer what is missing; ask the agent to keep Plex stopped for good; rename."""
 
 
-class State(msgspec.Struct, forbid_unknown_fields=True):
-    """Where a pull stands, written durably at each step."""
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The progress of a pull, durable before each step is taken."""
 
     phase: Phase
     snapshot: Snapshot
@@ -27,15 +31,15 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     started: str
     runs: int = 1
     reown: bool = False
-    """Files were unpacked for another owner than now wanted."""
+    """All attributes must be set again, because files were unpacked with others."""
     prune: bool = False
-    """Staging holds files of an earlier snapshot that are not wanted any more."""
+    """Staging holds files that do not belong to this snapshot."""
     cutover: str = ""
-    """What Plex on the VM was stopped by, if it was."""
+    """The cutover for which the agent stopped Plex last; empty if it never did."""
     databases: dict[str, str] = {}
     """As in the receipt."""
     failure: StopFailure | None = None
-    """While Plex was stopped for us, if a retry would meet it again."""
+    """A failure while Plex was stopped, if a retry would meet it again."""
     fidelity: Fidelity | None = None
     """What the volume keeps of times and extended attributes; None: it was never probed."""
     top_mode: int = 0o755
@@ -45,7 +49,7 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load_state(layout: Layout) -> State | None:
-    """The state of the pull that is under way, if one is.
+    """Return the record of the pull that is under way, if one is.
 
     Raises:
         StorageError: the file is there and cannot be read.
@@ -54,7 +58,7 @@ def load_state(layout: Layout) -> State | None:
 
 
 def save_state(layout: Layout, state: State) -> None:
-    """Make ``state`` durable.
+    """Make ``state`` durable; only :class:`PullRecord` calls this.
 
     Raises:
         StorageError: the volume does not take it.

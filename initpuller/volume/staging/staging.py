@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from initpuller.volume.names import remove
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.records.state import State, load_state, save_state
+from initpuller.volume.records.transitions import begin as first_record
+from initpuller.volume.records.transitions import (
+    distrust,
+    next_snapshot,
+    prune_done,
+    resume,
+)
 from initpuller.volume.reuse.changes import remove_gone
 from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune
 from initpuller.volume.reuse.recorded import open_records
@@ -23,7 +29,8 @@ from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
     from initpuller.volume.fidelity import AttributePolicy
-    from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
+    from initpuller.volume.records.state import State
     from initpuller.volume.reuse.changes import Changes
     from initpuller.volume.reuse.recorded import Listing
     from initpuller.volume.staging.blocks import Unpacked
@@ -38,8 +45,7 @@ class Staging:
     Create it with :func:`begin`. Its methods block: call them from a worker thread.
 
     Args:
-        layout: the volume.
-        state: its record of this pull.
+        record: of this pull, on the volume.
         listing: the snapshot to assemble.
         policy: the attributes that its entries get.
         changes: everything that differs from what is in staging; None: that is unknown.
@@ -50,14 +56,13 @@ class Staging:
 
     def __init__(
         self,
-        layout: Layout,
-        state: State,
+        record: PullRecord,
         listing: Listing,
         policy: AttributePolicy,
         changes: Changes | None,
     ) -> None:
-        self.layout = layout
-        self.state = state
+        self.record, self.layout = record, record.layout
+        layout = record.layout
         self.manifest = listing.manifest
         self.policy = policy
         is_new = not os.path.lexists(layout.staging)
@@ -70,6 +75,11 @@ class Staging:
         """Only a few entries differ from what this process has just finished."""
         self._is_new = is_new and not self.journal.has_earlier_frames
         self.finisher = Finisher(self.fd, recorded, policy.ownership)
+
+    @property
+    def state(self) -> State:
+        """The record of the pull, as it is now."""
+        return self.record.current
 
     def clear(self) -> None:
         """Remove from staging what does not belong to the snapshot; safe to repeat.
@@ -85,8 +95,7 @@ class Staging:
             elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
                 prune(self.fd, self.manifest, self.journal)
             syncfs(self.fd)
-            self.state.prune = False
-            save_state(self.layout, self.state)
+            self.record.apply(prune_done)
         discard_lost_blocks(self.fd, self.manifest, self.journal)
 
     def close(self) -> None:
@@ -149,8 +158,7 @@ class Staging:
         Raises:
             StorageError: the state cannot be written.
         """
-        self.state.prune = self.state.reown = True
-        save_state(self.layout, self.state)
+        self.record.apply(distrust)
 
     def forget(self, entries: list[tuple[int, Entry]]) -> None:
         """Have the next snapshot fetch these files again, although no frame of this one has them.
@@ -194,17 +202,15 @@ def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
 
 
 def begin(
-    layout: Layout,
-    state: State | None,
+    record: PullRecord,
     wanted: Listing,
     policy: AttributePolicy,
     done: ManifestFile | None = None,
 ) -> Staging:
-    """Return the staging of a snapshot: new, resumed, or moved on from the one in ``state``.
+    """Return the staging of a snapshot: new, resumed, or moved on from an earlier one.
 
     Args:
-        layout: the volume.
-        state: its record of a pull of this library, if there is one.
+        record: of the volume; if a pull is under way there, it is of this library.
         wanted: the snapshot to assemble.
         policy: the attributes that its entries get.
         done: the manifest of what this process has just finished; staging is exactly that.
@@ -213,67 +219,43 @@ def begin(
         SnapshotGone: the snapshot is a delta, and keeps a file that is not on the volume.
         StorageError: the volume cannot be read or written.
     """
+    layout, state = record.layout, record.state
     snapshot, changes = wanted.snapshot, None
     earlier = state.snapshot if state is not None else None
     try:
         if earlier is None:
-            # Records without a state: somebody moved it away to start over.
+            # Files of a snapshot without a record: somebody moved the record away to start over.
             drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
         elif earlier.id != snapshot.id:
             finished = done if done is not None and done.name == earlier.id else None
             found = write_records(layout, earlier, wanted, finished)
             changes = found if finished is not None and snapshot.base else None
-        following = _following(layout, state, snapshot, policy)
-        save_state(layout, following)
+        following = _record_run(record, snapshot, policy)
         if earlier is not None and earlier.id != snapshot.id:
             remove_records(layout, earlier.id)
     except OSError as error:
         raise storage_error(error, layout.folder) from error
     try:
-        staging = Staging(
-            layout, following, wanted, policy, changes if not following.reown else None
-        )
+        staging = Staging(record, wanted, policy, changes if not following.reown else None)
         staging.clear()
     except OSError as error:
         raise storage_error(error, layout.staging) from error
     return staging
 
 
-def _following(
-    layout: Layout, state: State | None, snapshot: Snapshot, policy: AttributePolicy
-) -> State:
-    """Return the state in which ``snapshot`` is assembled, after ``state``."""
-    owner = str(policy.ownership)
+def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy) -> State:
+    """Record that this run assembles ``snapshot``; return the new record."""
+    owner, state = str(policy.ownership), record.state
+    fidelity = policy.fidelity if policy.is_probed else None
     if state is None:
-        is_left = os.path.lexists(layout.staged(snapshot.library.name))
-        state = State("transferring", snapshot, owner, timestamp(), prune=is_left)
-    elif state.snapshot.id == snapshot.id:
-        state.phase, state.receipt = "transferring", None
-        state.runs += 1
-        state.reown = state.reown or state.owner != owner
-        state.owner = owner
-    else:
-        state = State(
-            "transferring",
-            snapshot,
-            owner,
-            state.started,
-            state.runs + 1,
-            reown=state.reown or state.owner != owner,
-            prune=True,
-            cutover=state.cutover,
-            failure=state.failure,
-            fidelity=state.fidelity,
-        )
-    if policy.is_probed:
-        # All attributes are set again if those in staging were set for a volume that keeps others.
-        if state.fidelity is not None and state.fidelity != policy.fidelity:
-            state.reown = True
-        state.fidelity = policy.fidelity
-    return state
+        is_left = os.path.lexists(record.layout.staged(snapshot.library.name))
+        return record.begin(first_record(snapshot, owner, timestamp(), fidelity, prune=is_left))
+    if state.snapshot.id == snapshot.id:
+        return record.apply(resume, owner, fidelity)
+    return record.apply(next_snapshot, snapshot, owner, fidelity)
 
 
-def delta_base(layout: Layout) -> str:
+def delta_base(record: PullRecord) -> str:
     """Return the name of the snapshot that a delta can be based on; empty if there is none.
 
     It is the snapshot in staging, if that is complete there and Plex ran during its scan. If it is
@@ -284,7 +266,7 @@ def delta_base(layout: Layout) -> str:
         StorageError: the state cannot be read.
         OSError: the journal cannot be read.
     """
-    state = load_state(layout)
+    layout, state = record.layout, record.state
     if state is None or not os.path.isdir(layout.staged(state.snapshot.library.name)):
         return ""
     about = state.snapshot

@@ -1,0 +1,110 @@
+"""The one writer of ``state.json``: the record of a pull under way, durable at each change."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
+
+from initpuller.volume.records.state import State, load_state, save_state
+from shared.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.receipt import Receipt
+
+P = ParamSpec("P")
+
+
+class PullRecord:
+    """The record on one volume, read from there once.
+
+    Whoever changes it holds the volume's lock.
+
+    Args:
+        layout: the volume.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._state: State | None = None
+        self._is_read = False
+
+    @property
+    def state(self) -> State | None:
+        """What the record says; None if no pull is under way.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        if not self._is_read:
+            self._state, self._is_read = load_state(self.layout), True
+        return self._state
+
+    @property
+    def current(self) -> State:
+        """What the record says.
+
+        Raises:
+            StorageError: there is none, or it cannot be read.
+        """
+        if self.state is None:
+            raise StorageError("no pull is under way on this volume", path=self.layout.state)
+        return self.state
+
+    @property
+    def planned(self) -> Receipt:
+        """The receipt that is about to be valid.
+
+        Raises:
+            StorageError: nothing is about to be published, or the record cannot be read.
+        """
+        receipt = self.current.receipt
+        if receipt is None:
+            raise StorageError("nothing is about to be published", path=self.layout.state)
+        return receipt
+
+    def begin(self, state: State) -> State:
+        """Make the first record of a pull durable, and return it.
+
+        Raises:
+            StorageError: the volume does not take it.
+        """
+        return self._save(state)
+
+    def apply(
+        self,
+        transition: Callable[Concatenate[State, P], State],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> State:
+        """Make a change durable, and return the new record.
+
+        Args:
+            transition: one of :mod:`initpuller.volume.records.transitions`.
+            *args: what it takes beside the record.
+            **kwargs: the same, by name.
+
+        Raises:
+            WrongPhase: the transition is not allowed now.
+            StorageError: the volume does not take the record, or there is none.
+        """
+        return self._save(transition(self.current, *args, **kwargs))
+
+    def drop(self) -> None:
+        """Remove the record: no pull is under way any more.
+
+        Raises:
+            OSError: as the filesystem says.
+        """
+        self._is_read = False
+        if os.path.lexists(self.layout.state):
+            os.unlink(self.layout.state)
+
+    def _save(self, state: State) -> State:
+        # If this fails, only the volume can say which of the two records it has.
+        self._is_read = False
+        save_state(self.layout, state)
+        self._state, self._is_read = state, True
+        return state

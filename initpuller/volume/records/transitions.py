@@ -1,0 +1,204 @@
+"""Every change of a pull's record, as pure functions: the table of docs/states.md, without I/O.
+
+::
+
+    none ──begin──► transferring ──prepared──► committing ──committed──► publishing ──► (receipt)
+                      │      ▲ └───────────────prepared─────────────────────▲  │
+                      └──────┘◄───────────── unpublished, taken_back ──────────┘
+                  resume, next_snapshot
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec
+
+from msgspec.structs import replace
+
+from initpuller.volume.records.state import Phase, State
+from shared.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from initpuller.volume.fidelity import Fidelity
+    from initpuller.volume.records.receipt import Receipt
+    from shared.wire.protocol import Snapshot, StopFailure
+
+P = ParamSpec("P")
+
+
+class Row(NamedTuple):
+    """The phases that a transition is allowed from, and the phases that it may lead to."""
+
+    before: tuple[Phase, ...]
+    after: tuple[Phase, ...]
+
+
+TABLE = {
+    "begin": Row((), ("transferring",)),
+    "resume": Row(("transferring",), ("transferring",)),
+    "next_snapshot": Row(("transferring",), ("transferring",)),
+    "prune_done": Row(("transferring",), ("transferring",)),
+    "distrust": Row(("transferring",), ("transferring",)),
+    "name_cutover": Row(("transferring",), ("transferring",)),
+    "remember_failure": Row(("transferring", "committing"), ("transferring", "committing")),
+    "prepared": Row(("transferring",), ("committing", "publishing")),
+    "committed": Row(("committing",), ("publishing",)),
+    "presumed_committed": Row(("committing",), ("publishing",)),
+    "set_aside_planned": Row(("publishing",), ("publishing",)),
+    "unpublished": Row(("committing", "publishing"), ("transferring",)),
+    "taken_back": Row(("transferring", "publishing"), ("transferring",)),
+}
+"""All transitions, by name; ``begin`` starts from no record."""
+
+
+class WrongPhase(StorageError):
+    """A transition was asked for in a phase that it is not allowed from."""
+
+
+def _listed(
+    change: Callable[Concatenate[State, P], State],
+) -> Callable[Concatenate[State, P], State]:
+    """Have a transition check the phase that it is called in."""
+    allowed = TABLE[change.__name__].before
+
+    @wraps(change)
+    def checked(state: State, /, *args: P.args, **kwargs: P.kwargs) -> State:
+        if state.phase not in allowed:
+            raise WrongPhase(
+                f"the record of the pull says '{state.phase}', which does not allow"
+                f" '{change.__name__}', only {' or '.join(allowed)} does",
+                hint="Report this as a bug, with the log. Run pull again to resume.",
+            )
+        return change(state, *args, **kwargs)
+
+    return checked
+
+
+def begin(
+    snapshot: Snapshot, owner: str, started: str, fidelity: Fidelity | None, *, prune: bool
+) -> State:
+    """Return the first record of a pull.
+
+    Args:
+        snapshot: what is to be transferred.
+        owner: ``keep``, or the ``UID:GID`` of all files.
+        started: now, RFC 3339.
+        fidelity: what a probe has shown that the volume keeps, if one was made.
+        prune: whether staging holds something of an earlier time.
+    """
+    return State("transferring", snapshot, owner, started, prune=prune, fidelity=fidelity)
+
+
+@_listed
+def resume(state: State, owner: str, fidelity: Fidelity | None) -> State:
+    """Return the record of another run for the same snapshot; arguments as for :func:`begin`."""
+    reown = state.reown or _sets_attributes_again(state, owner, fidelity)
+    kept = fidelity or state.fidelity
+    return replace(state, runs=state.runs + 1, reown=reown, owner=owner, fidelity=kept)
+
+
+@_listed
+def next_snapshot(state: State, snapshot: Snapshot, owner: str, fidelity: Fidelity | None) -> State:
+    """Return the record of a run for another snapshot of the same library.
+
+    Arguments are as for :func:`begin`. What the earlier snapshot left must be pruned.
+    """
+    return State(
+        "transferring",
+        snapshot,
+        owner,
+        state.started,
+        state.runs + 1,
+        reown=state.reown or _sets_attributes_again(state, owner, fidelity),
+        prune=True,
+        cutover=state.cutover,
+        failure=state.failure,
+        fidelity=fidelity or state.fidelity,
+    )
+
+
+def _sets_attributes_again(state: State, owner: str, fidelity: Fidelity | None) -> bool:
+    is_other_fidelity = fidelity and state.fidelity and state.fidelity != fidelity
+    return state.owner != owner or bool(is_other_fidelity)
+
+
+@_listed
+def prune_done(state: State) -> State:
+    """Return the record once staging holds nothing that does not belong to the snapshot."""
+    return replace(state, prune=False)
+
+
+@_listed
+def distrust(state: State) -> State:
+    """Return the record that has the next run prune staging and set all attributes again."""
+    return replace(state, prune=True, reown=True)
+
+
+@_listed
+def name_cutover(state: State, cutover: str) -> State:
+    """Return the record that names the cutover which the agent is about to hear of."""
+    return replace(state, cutover=cutover)
+
+
+@_listed
+def remember_failure(state: State, failure: StopFailure) -> State:
+    """Return the record with a failure for which Plex is not stopped again."""
+    return replace(state, failure=failure)
+
+
+@_listed
+def prepared(state: State, phase: Phase, receipt: Receipt, top_mode: int) -> State:
+    """Return the record of a library that is verified, and waits for its commit or rename.
+
+    Args:
+        state: the record.
+        phase: ``committing`` in a cutover, or else ``publishing``. The latter drops the name of an
+            earlier run's cutover: Plex was not stopped for what is published now.
+        receipt: the receipt that is about to be valid.
+        top_mode: the mode of the library's own folder.
+    """
+    cutover = state.cutover if phase == "committing" else ""
+    return replace(
+        state,
+        phase=phase,
+        receipt=receipt,
+        top_mode=top_mode,
+        cutover=cutover,
+        databases=receipt.databases,
+    )
+
+
+@_listed
+def committed(state: State) -> State:
+    """Return the record after the agent's answer that Plex stays stopped for good."""
+    return replace(state, phase="publishing", failure=None)
+
+
+@_listed
+def presumed_committed(state: State) -> State:
+    """Return the record after the user's word, in place of the agent's, that Plex is stopped."""
+    return replace(state, phase="publishing")
+
+
+@_listed
+def set_aside_planned(state: State, name: str) -> State:
+    """Return the record that says under which name an existing library will be set aside."""
+    receipt = None if state.receipt is None else replace(state.receipt, set_aside=name)
+    return replace(state, receipt=receipt)
+
+
+@_listed
+def unpublished(state: State) -> State:
+    """Return the record of a pull under way, after its publication turned out to be out of date."""
+    return replace(state, phase="transferring", receipt=None)
+
+
+@_listed
+def taken_back(state: State) -> State:
+    """Return the record of a pull under way that resumes from a rehearsal.
+
+    A Plex that ran on the rehearsal may have changed attributes, so all are set again.
+    """
+    return replace(state, phase="transferring", receipt=None, reown=True)
