@@ -8,7 +8,7 @@ UPGRADE := --upgrade
 # The lock files agree on the version of each package, so that any of them can be installed together.
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
-PROSE := docs/agent.md docs/cutover.md docs/exit-codes.md docs/plex-api.md docs/protocol.md docs/puller.md docs/runbook.md docs/states.md
+PROSE := *.md docs/*.md charts
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
