@@ -1,4 +1,7 @@
-"""The only writer of final names: a file is there whole, after a crash too, or not at all."""
+"""Durable writes: after a crash, a file is complete or absent.
+
+Only this module gives files their final names.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ _RENAME_NOREPLACE = 1
 def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write ``content`` beside ``path``, fsync it, rename it over ``path``, fsync the folder.
 
+    Args:
+        path: the final path.
+        content: the file's bytes.
+        mode: permission bits of a new file.
+
     Raises:
-        OSError: as the filesystem says; ``path`` is then what it was.
+        OSError: If a step fails. ``path`` is then unchanged.
     """
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
@@ -30,10 +38,10 @@ def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
 
 
 def replace_durably(temporary: str, path: str) -> None:
-    """Make the finished file ``temporary`` durable and give it its final name.
+    """Make the finished file ``temporary`` durable and rename it to ``path``.
 
     Raises:
-        OSError: as the filesystem says; ``path`` is then what it was.
+        OSError: If a step fails. ``path`` is then unchanged.
     """
     fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
     try:
@@ -54,10 +62,10 @@ def fsync_folder(path: str) -> None:
 
 
 def syncfs(fd: int) -> None:
-    """Make everything written to the filesystem of ``fd`` durable (syncfs(2)).
+    """Make everything that was written to the filesystem of ``fd`` durable (syncfs(2)).
 
     Raises:
-        OSError: a write that was accepted earlier has failed since.
+        OSError: If an earlier, accepted write has failed since.
     """
     if _libc.syncfs(fd) != 0:
         code = ctypes.get_errno()
@@ -65,13 +73,13 @@ def syncfs(fd: int) -> None:
 
 
 def rename_noreplace(source: str, target: str) -> None:
-    """Rename ``source`` to ``target`` in one step, never over something (renameat2(2)).
+    """Rename ``source`` to ``target`` atomically, without replacing anything (renameat2(2)).
 
-    Filesystems that do not know the flag (NFS) get a look before the rename instead.
+    On filesystems that do not support the flag (NFS), check that ``target`` is absent first.
 
     Raises:
-        FileExistsError: ``target`` is there.
-        OSError: as the filesystem says.
+        FileExistsError: If ``target`` exists.
+        OSError: If the rename fails.
     """
     done = _libc.renameat2(
         _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE

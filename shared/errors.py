@@ -1,15 +1,15 @@
-"""Every way in which a move can fail, as one tree.
+"""The errors of both programs, as one tree of exceptions.
 
 ::
 
     PlexodusError
-    ├── Temporary                     trying again may help: the retry loop looks at nothing else
-    │   ├── AgentUnreachable          refused, cut, stalled, or an answer of the 5xx kind
-    │   ├── PlexUnreachable           the pod's Plex does not answer (yet)
+    ├── Temporary                     a retry may help; only these errors are retried
+    │   ├── AgentUnreachable          connection refused, cut or stalled, or a 5xx response
+    │   ├── PlexUnreachable           the pod's Plex does not respond (yet)
     │   ├── SnapshotGone              the agent no longer has the snapshot: scan again
-    │   ├── CutoverEnded              Plex on the VM was started again: bring what it wrote since
-    │   └── FrameDamaged              a frame whose digest is wrong, the first time
-    └── Permanent                     trying again cannot help: tell the user and stop
+    │   ├── CutoverEnded              Plex was started on the VM: transfer its changes again
+    │   └── FrameDamaged              the digest of a frame is wrong, for the first time
+    └── Permanent                     a retry cannot help: report the error and stop
         ├── ConfigurationError
         ├── AuthenticationError
         ├── PreflightRefused
@@ -42,57 +42,57 @@ import os
 
 
 class PlexodusError(Exception):
-    """What happened, to which path, and what to do.
+    """A failure, with the path it concerns and advice for the user.
 
     Args:
-        what: one sentence without a full stop: what happened.
-        path: the path it happened to, as the user knows it; bytes are shown with escapes.
-        hint: what the user can do about it.
+        what: the failure, in one sentence without a full stop.
+        path: the path the failure concerns, as the user knows it; bytes are shown with escapes.
+        hint: advice on how to fix it.
     """
 
     def __init__(self, what: str, *, path: str | bytes | None = None, hint: str = "") -> None:
-        what = printable(what)  # some of it may be the agent's words
+        what = printable(what)  # may contain text that the agent sent
         super().__init__(what)
         self.what = what
         self.path = printable(path) if path is not None else None
         self.hint = "\n".join(map(printable, hint.split("\n")))
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return the message: failure, path and advice."""
         line = self.what if self.path is None else f"{self.what}: {self.path}"
         return f"{line}. {self.hint}" if self.hint else line
 
 
 class Temporary(PlexodusError):
-    """Trying again may help."""
+    """A failure that a retry may overcome."""
 
 
 class Permanent(PlexodusError):
-    """Trying again cannot help."""
+    """A failure that a retry cannot overcome."""
 
 
 class AgentUnreachable(Temporary):
-    """The agent cannot be reached, went away, stalled, or is in trouble of its own."""
+    """The agent cannot be reached, closed the connection, stalled, or failed internally."""
 
 
 class PlexUnreachable(Temporary):
-    """The Plex that runs on the volume does not answer (yet)."""
+    """The Plex that runs on the volume does not respond (yet)."""
 
 
 class SnapshotGone(Temporary):
-    """The agent does not know the snapshot any more (its state folder was emptied)."""
+    """The agent no longer has the snapshot, for example because its state folder was emptied."""
 
 
 class CutoverEnded(Temporary):
-    """The agent has started Plex again, or it was started: what was brought is out of date."""
+    """Plex was started on the VM during the cutover, so the transferred files are out of date."""
 
 
 class FrameDamaged(Temporary):
-    """A frame arrived whose bytes are not those the agent announced."""
+    """The bytes of a frame do not match the digest that the agent announced."""
 
 
 class ConfigurationError(Permanent):
-    """An option, variable, file or pairing string that cannot be used."""
+    """An option, variable, file or pairing string is invalid."""
 
 
 class AuthenticationError(Permanent):
@@ -100,139 +100,140 @@ class AuthenticationError(Permanent):
 
 
 class PreflightRefused(Permanent):
-    """A check made before anything was transferred says no."""
+    """A check failed before anything was transferred."""
 
 
 class SourceUnreadable(PreflightRefused):
-    """Entries of the library that the agent may not read.
+    """The agent cannot read some entries of the library.
 
     Args:
-        paths: every one of them.
+        paths: the paths of all such entries.
     """
 
     def __init__(self, paths: list[str]) -> None:
         listing = "".join(f"\n  {path}" for path in paths)
         super().__init__(
-            f"the agent cannot read {len(paths)} entries of the library, nothing was published",
-            hint=f"Give the agent's user read access, or leave them out with --exclude:{listing}",
+            f"the agent cannot read {len(paths)} entries of the library; nothing was published",
+            hint="Give the agent's user read access to these entries, or leave them out with"
+            f" --exclude:{listing}",
         )
         self.paths = paths
 
 
 class IntegrityError(Permanent):
-    """What arrived, or what lies on the volume, is not what it should be."""
+    """Transferred data, or data on the volume, differs from what was announced."""
 
 
 class FrameDamagedTwice(IntegrityError):
-    """The same frame arrived damaged two times in a row."""
+    """The same frame arrived damaged twice in a row."""
 
 
 class FrameTooLarge(IntegrityError):
-    """A frame that is, or decodes to, more than the manifest allows."""
+    """A frame is larger, encoded or decoded, than the manifest allows."""
 
 
 class FrameSizeWrong(IntegrityError):
-    """A frame that decodes to less than the manifest says."""
+    """A frame decodes to fewer bytes than the manifest declares."""
 
 
 class ManifestTooLarge(IntegrityError):
-    """A manifest of absurd length, in bytes, entries or in one line."""
+    """A manifest exceeds a limit on its bytes, its entries or one of its lines."""
 
 
 class ManifestMalformed(IntegrityError):
-    """A manifest, or a line of it, that cannot be read."""
+    """A manifest, or a line of it, cannot be parsed."""
 
 
 class ManifestDigestWrong(IntegrityError):
-    """A manifest whose digest is not the snapshot's name."""
+    """The digest of a manifest differs from the snapshot's name."""
 
 
 class ManifestSumsWrong(IntegrityError):
-    """A manifest whose entries, bytes or frames do not add up to what was announced."""
+    """The entries, bytes or frames of a manifest do not add up to the announced totals."""
 
 
 class IllegalPath(IntegrityError):
-    """A name that could lead out of the library: absolute, ``..``, NUL, too long."""
+    """A path could lead out of the library: it is absolute, too long, or contains ``..`` or NUL."""
 
 
 class IllegalLink(IntegrityError):
-    """A link target no filesystem can hold, or a hard link to something not in the manifest."""
+    """A link has a target that no filesystem can hold, or that is not in the manifest."""
 
 
 class EntriesOutOfOrder(IntegrityError):
-    """Entries that are not strictly sorted: a duplicate, or worse."""
+    """The entries of a manifest are not strictly sorted, or one is a duplicate."""
 
 
 class ParentNotDirectory(IntegrityError):
-    """An entry below something that is not a directory of the manifest."""
+    """The parent of an entry is not a directory of the manifest."""
 
 
 class ProtocolViolation(IntegrityError):
-    """An answer of the agent that the protocol does not allow."""
+    """The agent sent a response that the protocol does not allow."""
 
 
 class PlexRefused(IntegrityError):
-    """Plex did not do what it was asked, or is not the server that was moved."""
+    """Plex did not carry out a request, or is not the server that was moved."""
 
 
 class TreeDiffers(IntegrityError):
-    """The tree on the volume is not the one in the manifest, or not that of the receipt.
+    """The tree on the volume differs from the manifest, or from the receipt.
 
     Args:
-        differences: one line each, path first.
-        place: the tree that was looked at.
+        differences: one line for each difference, path first.
+        place: path of the tree that was compared.
     """
 
     def __init__(self, differences: list[str], place: str) -> None:
         listing = "".join(f"\n  {line}" for line in differences)
         super().__init__(
-            f"{len(differences)} differences between the tree and what it should be",
+            f"the library on the volume differs from its manifest in {len(differences)} places",
             path=place,
-            hint=f"They are:{listing}",
+            hint=f"The differences:{listing}",
         )
         self.differences = differences
 
 
 class TargetConflict(Permanent):
-    """The volume holds something that must not be touched or mixed with."""
+    """The volume holds data that must be neither changed nor mixed with the library."""
 
 
 class VolumeLocked(TargetConflict):
-    """Another puller works on this volume."""
+    """Another puller is using this volume."""
 
 
 class StorageError(Permanent):
-    """The volume, or the state folder, does not take what must be written."""
+    """A write to the volume or to the state folder failed."""
 
 
 class NoSpace(StorageError):
-    """The volume is full, or will be."""
+    """The volume is full, or too small for the library."""
 
 
 class VolumeUnsuitable(StorageError):
-    """The volume cannot keep what this library has: other names or links would fit."""
+    """The volume's filesystem does not support names, links or attributes that the library uses."""
 
 
 class AgentStorageError(StorageError):
-    """The agent's state folder does not take what must be written."""
+    """A write to the agent's state folder failed."""
 
 
 class SourceChanged(Permanent):
-    """The library changed under a cold snapshot."""
+    """The library changed after a cold snapshot was taken."""
 
 
 class CutoverRefused(Permanent):
-    """Plex cannot be stopped, or would not stay so, or somebody else has it stopped."""
+    """Plex cannot be stopped, would not stay stopped, or another puller has stopped it."""
 
 
 class RepeatedFailure(Permanent):
-    """A pull failed while Plex was stopped for it, and would fail again: Plex is left alone.
+    """An earlier pull failed while Plex was stopped, and would fail again, so Plex is not stopped.
 
     Args:
-        what: as for every error.
-        path: likewise.
-        hint: likewise.
-        code: the exit code of that failure, and of this one.
+        what: see :class:`PlexodusError`.
+        path: see :class:`PlexodusError`.
+        hint: see :class:`PlexodusError`.
+        code: the exit code of the earlier failure, and of this error.
     """
 
     def __init__(
@@ -243,11 +244,11 @@ class RepeatedFailure(Permanent):
 
 
 class Interrupted(Permanent):
-    """Stopped by a signal to us or to a worker process; the next run goes on from here."""
+    """A signal stopped the program or a worker process; the next run resumes."""
 
 
 def printable(path: str | bytes) -> str:
-    """``path`` fit for a message: control characters and undecodable bytes escaped."""
+    """Return ``path`` with control characters and undecodable bytes escaped, for a message."""
     text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
     if text.isprintable():
         return text
@@ -255,16 +256,16 @@ def printable(path: str | bytes) -> str:
 
 
 def storage_error(error: OSError, path: str | bytes) -> StorageError:
-    """The :class:`StorageError` for what the operating system said about ``path``."""
+    """Return the :class:`StorageError` that reports ``error`` about ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(
             f"no space left while writing ({reason})",
             path=path,
-            hint="Enlarge the volume and run again: what is there is kept.",
+            hint="Enlarge the volume and run again. The next run resumes with the data on it.",
         )
     return StorageError(
-        f"the filesystem refused ({reason})",
+        f"the filesystem reported an error ({reason})",
         path=path,
         hint="Check the volume's health, mount options and permissions, then run again.",
     )

@@ -1,8 +1,8 @@
-"""Opens files that somebody else may have replaced: regular ones, and nothing that blocks.
+"""Safe opening of files that another program may have replaced with something else.
 
-Opening a FIFO for reading waits for a writer, and opening a device may do anything. So a name is
-opened as a mere reference first (``O_PATH``, open(2)), looked at, and only then opened for reading:
-nothing can come in between.
+Opening a FIFO for reading waits for a writer, and opening a device may have side effects. So a path
+is first opened as a reference (``O_PATH``, open(2)) and checked. Only that same file is then opened
+for reading, so it cannot be exchanged in between.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 def open_regular(
     path: str | bytes, *, dir_fd: int | None = None, follow_symlinks: bool = False
 ) -> int:
-    """Return a descriptor to read the regular file at ``path``.
+    """Open the regular file at ``path`` for reading and return its descriptor.
 
     Args:
-        path: its name.
+        path: path of the file.
         dir_fd: descriptor of the folder that ``path`` is relative to.
-        follow_symlinks: whether the last name may be a symlink to one.
+        follow_symlinks: whether the last name may be a symlink to a regular file.
 
     Raises:
-        OSError: it cannot be opened, or is something else.
+        OSError: If the file cannot be opened, or is not a regular file.
     """
     flags = _REFERENCE if follow_symlinks else _REFERENCE | os.O_NOFOLLOW
     reference = os.open(path, flags, dir_fd=dir_fd)
@@ -38,10 +38,10 @@ def open_regular(
 
 
 def require_regular(path: str) -> None:
-    """Refuse what is at ``path`` if it is something else than a regular file, or a symlink to one.
+    """Raise an error unless ``path`` is missing, a regular file, or a symlink to one.
 
     Raises:
-        OSError: it is, or it cannot be looked at. A missing file is no error.
+        OSError: If ``path`` is something else, or cannot be examined.
     """
     try:
         _check(path, os.stat(path))

@@ -1,1 +1,1 @@
-"""Trees of files: the manifest, member paths, walks, and times that can be trusted."""
+"""Trees of files: the manifest, member paths, walks, and the reliability of timestamps."""

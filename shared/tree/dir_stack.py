@@ -1,8 +1,8 @@
-"""Opens the folders of a tree one name at a time, never through a symlink.
+"""Open folders of a tree, reached one name at a time and never through a symlink.
 
-Paths come sorted, so the folder of the next entry is mostly the one of the last, or near it: the
-descriptors on the way down are kept. Nothing that is renamed or linked meanwhile can lead outside
-(``O_NOFOLLOW`` at every step, as openat(2) has it).
+Paths arrive sorted, so the next entry is usually in the folder of the previous one, or near it. The
+descriptors on the way down therefore stay open. Every step uses ``O_NOFOLLOW`` (openat(2)), so a
+rename or symlink made meanwhile cannot lead out of the tree.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ _OWNER = 0o700
 
 
 class DirStack:
-    """Descriptors of the folders from a base down to the last one asked for.
+    """Descriptors of the folders from a base down to the last requested one.
 
     Args:
         base: a descriptor of the folder that paths are relative to; it is duplicated.
-        create: make folders that are missing, mode 0700, replace what is in their place, and
-            make folders writable for their owner. Only for a tree of our own making.
+        create: whether to create missing folders (mode 0700), to replace other entries in their
+            place, and to make folders writable for their owner. Only for staging, never for a
+            user's folders.
     """
 
     def __init__(self, base: int, *, create: bool = False) -> None:
@@ -36,7 +37,7 @@ class DirStack:
         self._create = create
 
     def __enter__(self) -> Self:
-        """The stack itself."""
+        """Return the stack itself."""
         return self
 
     def __exit__(
@@ -51,12 +52,12 @@ class DirStack:
         self._fds = []
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """A descriptor of the folder that ``path`` is in, and ``path``'s last name.
+        """Return a descriptor of the folder that contains ``path``, and the last name of ``path``.
 
         The descriptor is valid until the next call.
 
         Raises:
-            OSError: a folder on the way is missing or unreadable, or is no folder.
+            OSError: If a folder on the way is missing, unreadable, or not a folder.
         """
         above, _, last = path.rpartition(b"/")
         if above == self._path:
@@ -64,14 +65,14 @@ class DirStack:
         return self.folder(above), last
 
     def folder(self, path: bytes) -> int:
-        """A descriptor of the folder ``path`` itself, valid until the next call.
+        """Return a descriptor of the folder ``path`` itself, valid until the next call.
 
         Raises:
-            OSError: as for :meth:`parent`.
+            OSError: If a folder on the way is missing, unreadable, or not a folder.
         """
         if path == self._path:
             return self._fds[-1]
-        self._path = None  # until it is known that we got there
+        self._path = None  # if the descent fails, no path matches the open descriptors
         fd = self._descend(path.split(b"/") if path else [])
         self._path = path
         return fd
@@ -92,7 +93,10 @@ class DirStack:
         return self._fds[-1]
 
     def _make(self, name: bytes) -> int:
-        """Most folders that are asked for are new: making one comes before looking for it."""
+        """Create the folder ``name``, or open it if it exists.
+
+        Creation comes first, because most requested folders are new.
+        """
         above = self._fds[-1]
         try:
             os.mkdir(name, _OWNER, dir_fd=above)
@@ -106,12 +110,12 @@ class DirStack:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             os.unlink(name, dir_fd=above)
-        with contextlib.suppress(FileExistsError):  # another worker was first
+        with contextlib.suppress(FileExistsError):  # another worker created it
             os.mkdir(name, _OWNER, dir_fd=above)
         return self._open_writable(name)
 
     def _open_writable(self, name: bytes) -> int:
-        """Open ``name``, which an earlier run may have given its final, read-only mode."""
+        """Open the folder ``name``, even if an earlier run gave it its final, read-only mode."""
         above = self._fds[-1]
         try:
             fd = os.open(name, _FLAGS, dir_fd=above)

@@ -1,4 +1,4 @@
-"""What the user wants left out, by patterns."""
+"""Patterns of entries that the user leaves out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 def matcher(patterns: tuple[str, ...]) -> Callable[[bytes, bytes], object] | None:
-    """A test of whether a path, library name first, with its last name, is to be left out.
+    """Return a function that tells whether an entry is left out, or None without patterns.
 
-    None if none ever is.
+    The function takes the entry's path, library name first, and the entry's last name.
 
-    A pattern with a slash, be it the first letter, is matched against the whole path below the
-    library; one without, against every single name. Wildcards as in :mod:`fnmatch`: ``*`` crosses
-    slashes. What is below a folder that is left out is left out.
+    A pattern with a slash, even a leading one, is matched against the whole path below the library.
+    A pattern without a slash is matched against each single name. Wildcards are those of
+    :mod:`fnmatch`, so ``*`` also matches slashes. Everything below a folder that is left out is
+    left out, too.
     """
     whole = [p.strip("/") for p in patterns if "/" in p.rstrip("/")]
     names = [p.strip("/") for p in patterns if "/" not in p.rstrip("/")]

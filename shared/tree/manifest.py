@@ -1,7 +1,7 @@
-"""Entries and their lines: one JSON object a line, sorted, parents first (docs/protocol.md).
+"""Entries of a manifest and their lines: JSON objects, sorted, parents first (docs/protocol.md).
 
-Names that are UTF-8 travel as ``path`` and ``link``; all others, base64, as ``path_b64`` and
-``link_b64``. Inside, every name is bytes.
+Names in UTF-8 are sent as ``path`` and ``link``. All other names are sent in base64, as
+``path_b64`` and ``link_b64``. In memory, every name is bytes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MAX_LINE = 1024 * 1024
-"""Bytes of one line; xattrs are what makes one long."""
+"""Longest line, in bytes. Only xattrs make lines long."""
 MAX_ENTRIES = 50_000_000
-"""Entries of one library: a hundred times the largest one heard of."""
+"""Most entries of one library: a hundred times the largest known one."""
 
 MAX_TIME = 2**64 - 1
-"""Nanoseconds from 1970, either way: ext4's times end in 2446."""
+"""Nanoseconds before or after 1970. The times of ext4 end in 2446."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Id = Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)]
 
 
 class Kind(Enum):
-    """What an entry is. Everything else in a filesystem is not library content."""
+    """Type of an entry. Entries of any other type are not library content."""
 
     DIRECTORY = "dir"
     FILE = "file"
@@ -45,40 +45,40 @@ class Kind(Enum):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One path of the library as one scan saw it."""
+    """One path of the library with its attributes, as one scan found it."""
 
     path: bytes
-    """From the library's own name on, ``/`` between names."""
+    """Path that begins with the library's own name, with ``/`` between names."""
     kind: Kind
     mode: int
-    """Permission bits with setuid, setgid and sticky: 0 to 0o7777."""
+    """Permission bits including setuid, setgid and sticky: 0 to 0o7777."""
     uid: int
     gid: int
     mtime_ns: int
     ctime_ns: int
     inode: int
     size: int = 0
-    """Bytes of a file's content; 0 for all else."""
+    """Bytes of a file's content; 0 for every other type."""
     data: int | None = None
-    """Bytes of a sparse file that are not in holes; None: the file has no holes."""
+    """Bytes of a sparse file that are not in holes; None if the file has no holes."""
     link: bytes = b""
-    """A symlink's target; or the earlier path that a hard link is another name of."""
+    """Target of a symlink, or the earlier path of the file that a hard link names."""
     xattrs: dict[str, bytes] = {}
     kept: bool = False
-    """It is as in the snapshot that this one is a delta to: no frame has it."""
+    """Whether the entry is unchanged since the delta's base, and therefore in no frame."""
 
     def is_as_in(self, other: Entry) -> bool:
-        """Whether two scans saw the same, whatever they are deltas to.
+        """Return whether two scans found the same entry, regardless of their bases.
 
-        Space that is allocated and not yet written counts as a hole until somebody reads it
-        (lseek(2), SEEK_DATA), so :attr:`data` may differ where nothing changed.
+        Space that is allocated but not yet written counts as a hole until it is read (lseek(2),
+        SEEK_DATA). So :attr:`data` may differ although nothing changed.
         """
         return self.looks_like(other) and self.link == other.link and self.xattrs == other.xattrs
 
     def looks_like(self, other: Entry) -> bool:
-        """Whether two scans saw the same from outside: neither looked into it.
+        """Return whether two scans found the same attributes, without a comparison of contents.
 
-        Whatever sets a target, content or xattr sets the ctime, too (inode(7)).
+        Every change of a target, content or xattr also sets the ctime (inode(7)).
         """
         return (
             self.ctime_ns == other.ctime_ns
@@ -93,7 +93,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """An entry as it is written on the wire and on disk."""
+    """An entry in the form in which it is sent and stored."""
 
     kind: Kind
     mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)]
@@ -125,7 +125,7 @@ def _spell(name: bytes) -> tuple[str, bytes]:
 
 
 def format_line(entry: Entry) -> bytes:
-    """The line of ``entry``, with its newline."""
+    """Return the line of ``entry``, with its newline."""
     path, path_b64 = _spell(entry.path)
     link, link_b64 = _spell(entry.link)
     line = _Line(
@@ -149,26 +149,26 @@ def format_line(entry: Entry) -> bytes:
 
 
 def parse_line(text: bytes) -> Entry:
-    """The entry in one line, names not yet checked: that is :func:`checked`'s.
+    """Parse one line. The entry's names are not checked yet; see :func:`checked`.
 
     Raises:
-        ManifestTooLarge: the line is longer than :data:`MAX_LINE`.
-        ManifestMalformed: it is not an entry.
+        ManifestTooLarge: If the line is longer than :data:`MAX_LINE`.
+        ManifestMalformed: If the line does not describe an entry.
     """
     if len(text) > MAX_LINE:
-        raise ManifestTooLarge(f"a manifest line of more than {MAX_LINE} bytes")
+        raise ManifestTooLarge(f"the manifest has a line of more than {MAX_LINE} bytes")
     try:
         line = _decoder.decode(text)
         path = line.path.encode() or line.path_b64
         link = line.link.encode() or line.link_b64
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise ManifestMalformed(f"a manifest line that is no entry ({error})") from error
+        raise ManifestMalformed(f"a line of the manifest cannot be parsed ({error})") from error
     if abs(line.mtime_ns) > MAX_TIME:
-        raise ManifestMalformed("a time that no filesystem holds", path=path)
+        raise ManifestMalformed("an entry has a time that no filesystem can store", path=path)
     if line.kind is not Kind.FILE and (line.size or line.data is not None):
-        raise ManifestMalformed("a size on something that is not a file", path=path)
+        raise ManifestMalformed("an entry has a size but is not a file", path=path)
     if line.data is not None and line.data > line.size:
-        raise ManifestMalformed("a sparse file with more data than size", path=path)
+        raise ManifestMalformed("a sparse file has more data than its size", path=path)
     return Entry(
         path=path,
         kind=line.kind,
@@ -187,7 +187,7 @@ def parse_line(text: bytes) -> Entry:
 
 
 def leads_out(link: Entry, top: bytes) -> bool:
-    """Return whether a symlink's target, as it is spelled, is not below ``top``.
+    """Return whether a symlink's target, taken literally, is outside ``top``.
 
     Args:
         link: the symlink.
@@ -208,31 +208,35 @@ def leads_out(link: Entry, top: bytes) -> bool:
 
 
 def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
-    """Pass on ``entries`` of a library called ``root``, refusing what a hostile agent could send.
+    """Yield ``entries``, and raise an error for any entry that a hostile agent could have forged.
+
+    Args:
+        entries: the entries of a manifest, in its order.
+        root: name of the library.
 
     Raises:
-        IllegalPath: see :func:`shared.tree.member_path.check_path`.
-        IllegalLink: an impossible symlink target, or a hard link not to an earlier entry's path.
-        EntriesOutOfOrder: not strictly sorted, so also any duplicate.
-        ParentNotDirectory: below a file, a link, or nothing.
-        ManifestMalformed: an xattr outside ``user.``, a root that is no directory.
-        ManifestTooLarge: more than :data:`MAX_ENTRIES`.
+        IllegalPath: If a path is illegal; see :func:`shared.tree.member_path.check_path`.
+        IllegalLink: If a symlink has an impossible target, or a hard link names no earlier path.
+        EntriesOutOfOrder: If the entries are not strictly sorted, which includes duplicates.
+        ParentNotDirectory: If an entry is below a file, below a link, or has no parent.
+        ManifestMalformed: If an xattr is outside ``user.``, or the root is not a directory.
+        ManifestTooLarge: If there are more than :data:`MAX_ENTRIES` entries.
     """
     previous = b""
     folders: list[bytes] = []
     for number, entry in enumerate(entries):
         if number >= MAX_ENTRIES:
-            raise ManifestTooLarge(f"a manifest of more than {MAX_ENTRIES} entries")
+            raise ManifestTooLarge(f"the manifest has more than {MAX_ENTRIES} entries")
         path = entry.path
         parent, _, name = path.rpartition(b"/")
         is_below = bool(folders) and parent == folders[-1]
-        if is_below:  # what is above was checked with an entry of its own
+        if is_below:  # the parent was checked as an entry of its own
             member_path.check_name(name, path, depth=len(folders) + 1)
         else:
             member_path.check_path(path, root)
         key = member_path.sort_key(path)
         if number and key <= previous:
-            raise EntriesOutOfOrder("an entry twice or out of order", path=path)
+            raise EntriesOutOfOrder("a manifest entry is a duplicate or out of order", path=path)
         if not is_below:
             _climb(parent, folders, entry, is_root=number == 0)
         previous = key
@@ -244,11 +248,14 @@ def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
             _check_xattrs(entry)
         yield entry
     if not previous:
-        raise ManifestMalformed("a manifest without a single entry")
+        raise ManifestMalformed("the manifest has no entries")
 
 
 def _climb(parent: bytes, folders: list[bytes], entry: Entry, *, is_root: bool) -> None:
-    """Entries come depth first, so a parent is on the way up from the entry before."""
+    """Drop folders from the end of ``folders`` until the last one is ``parent``.
+
+    Entries are sorted depth first, so the parent is the previous entry or one of its ancestors.
+    """
     if is_root:
         if entry.kind is not Kind.DIRECTORY or parent:
             raise ManifestMalformed("the first entry is not the library folder", path=entry.path)
@@ -256,7 +263,7 @@ def _climb(parent: bytes, folders: list[bytes], entry: Entry, *, is_root: bool) 
     while folders and folders[-1] != parent:
         folders.pop()
     if not folders:
-        raise ParentNotDirectory("an entry below something that is no folder", path=entry.path)
+        raise ParentNotDirectory("the parent of an entry is not a folder", path=entry.path)
 
 
 def _check_link(entry: Entry, key: bytes, root: bytes) -> None:
@@ -265,12 +272,12 @@ def _check_link(entry: Entry, key: bytes, root: bytes) -> None:
     elif entry.kind is Kind.HARDLINK:
         member_path.check_path(entry.link, root)
         if member_path.sort_key(entry.link) >= key:
-            raise IllegalLink("a hard link to a later entry", path=entry.path)
+            raise IllegalLink("a hard link refers to a later entry", path=entry.path)
     elif entry.link:
-        raise IllegalLink("a link target on something that is no link", path=entry.path)
+        raise IllegalLink("an entry has a link target but is not a link", path=entry.path)
 
 
 def _check_xattrs(entry: Entry) -> None:
     for name in entry.xattrs:
         if not name.startswith("user.") or "\0" in name or len(name) > member_path.MAX_NAME:
-            raise ManifestMalformed("an xattr outside the user namespace", path=entry.path)
+            raise ManifestMalformed("an xattr is outside the user namespace", path=entry.path)

@@ -1,7 +1,7 @@
-"""Which names and link targets may be written: the one place that decides.
+"""The rules for names and link targets that may be written; no other module decides this.
 
 Paths are bytes, separated by ``/``, and begin with the library's own name: ``Library/a/b``.
-The check is lexical. :mod:`shared.tree.dir_stack` makes sure that no symlink moves what is checked.
+The checks are lexical. :mod:`shared.tree.dir_stack` makes sure that no symlink redirects a path.
 """
 
 from __future__ import annotations
@@ -9,84 +9,89 @@ from __future__ import annotations
 from shared.errors import IllegalLink, IllegalPath
 
 MAX_NAME = 255
-"""Bytes of one name (NAME_MAX of every filesystem in question)."""
+"""Longest name, in bytes (NAME_MAX of every filesystem that matters here)."""
 MAX_PATH = 16 * 1024
-"""Bytes of a whole path."""
+"""Longest path, in bytes."""
 MAX_DEPTH = 256
-"""Names in a path: one open directory descriptor each while a tree is walked."""
+"""Most names in a path. Each one is an open directory descriptor while a tree is walked."""
 MAX_LINK_TARGET = 4095
-"""Bytes of a symlink's target (PATH_MAX less its NUL)."""
+"""Longest target of a symlink, in bytes (PATH_MAX without its NUL)."""
 _NO_NAMES = frozenset((b"", b".", b".."))
 STATE_FOLDER = b".plexodus"
-"""The puller's own folder on the volume; no library may be called so."""
+"""The puller's own folder on the volume; no library may have this name."""
 
 
 def check_root_name(name: bytes) -> None:
-    """Refuse a library name that is not a single, plain name.
+    """Raise an error if ``name`` cannot be the name of a library.
 
     Raises:
-        IllegalPath: it is empty, a dot name, has a slash or NUL, or is the puller's own folder.
+        IllegalPath: If the name is empty, ``.``, ``..``, too long, contains a slash or NUL, or is
+            the name of the puller's own folder.
     """
     if b"/" in name or name == STATE_FOLDER:
-        raise IllegalPath("a library cannot have this name", path=name)
+        raise IllegalPath("the library cannot have this name", path=name)
     check_name(name, name, depth=1)
 
 
 def check_name(name: bytes, path: bytes, depth: int) -> None:
-    """Refuse what the last name adds to a path whose other names have been checked.
+    """Raise an error if the last name makes ``path`` illegal. Its other names are already checked.
 
     Args:
-        name: the last one.
-        path: the whole.
-        depth: how many names it has.
+        name: the last name of the path.
+        path: the whole path.
+        depth: number of names in the path.
 
     Raises:
-        IllegalPath: as for :func:`check_path`.
+        IllegalPath: If a rule of :func:`check_path` is broken.
     """
     if len(path) > MAX_PATH:
-        raise IllegalPath(f"a path of more than {MAX_PATH} bytes", path=path[:200])
+        raise IllegalPath(f"a path has more than {MAX_PATH} bytes", path=path[:200])
     if depth > MAX_DEPTH:
-        raise IllegalPath(f"a path of more than {MAX_DEPTH} levels", path=path[:200])
+        raise IllegalPath(f"a path has more than {MAX_DEPTH} levels", path=path[:200])
     if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
         raise _illegal(name, path)
 
 
 def check_path(path: bytes, root: bytes) -> None:
-    """Refuse a path that is not ``root`` or plainly below it.
+    """Raise an error unless ``path`` is ``root`` or a plain path below it.
 
     Raises:
-        IllegalPath: absolute, ``.`` or ``..`` or empty names, NUL, too long, or not below root.
+        IllegalPath: If the path is absolute, too long or outside ``root``, or has a name that is
+            empty, ``.``, ``..`` or contains NUL.
     """
     if len(path) > MAX_PATH:
-        raise IllegalPath(f"a path of more than {MAX_PATH} bytes", path=path[:200])
+        raise IllegalPath(f"a path has more than {MAX_PATH} bytes", path=path[:200])
     names = path.split(b"/")
     if len(names) > MAX_DEPTH:
-        raise IllegalPath(f"a path of more than {MAX_DEPTH} levels", path=path[:200])
+        raise IllegalPath(f"a path has more than {MAX_DEPTH} levels", path=path[:200])
     for name in names:
         if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
             raise _illegal(name, path)
     if names[0] != root:
-        raise IllegalPath("a path outside the library", path=path)
+        raise IllegalPath("a path is outside the library", path=path)
 
 
 def _illegal(name: bytes, path: bytes) -> IllegalPath:
     if name in _NO_NAMES:
-        return IllegalPath("a path with an empty, '.' or '..' name", path=path)
+        return IllegalPath("a path has an empty, '.' or '..' name", path=path)
     if len(name) > MAX_NAME:
-        return IllegalPath(f"a name of more than {MAX_NAME} bytes", path=path)
-    return IllegalPath("a path with a NUL byte", path=path)
+        return IllegalPath(f"a path has a name of more than {MAX_NAME} bytes", path=path)
+    return IllegalPath("a path has a NUL byte", path=path)
 
 
 def check_symlink_target(target: bytes, path: bytes) -> None:
-    """Refuse a target that no symlink can hold; where it points to is the library's business.
+    """Raise an error if no symlink can hold ``target``. The target may point anywhere.
 
     Raises:
-        IllegalLink: empty, too long, or with a NUL byte.
+        IllegalLink: If the target is empty, too long, or contains a NUL byte.
     """
     if not target or len(target) > MAX_LINK_TARGET or b"\0" in target:
-        raise IllegalLink("a symlink with an impossible target", path=path)
+        raise IllegalLink("a symlink has a target that no filesystem can hold", path=path)
 
 
 def sort_key(path: bytes) -> bytes:
-    """Orders paths name by name, parents first: NUL stands in for ``/`` and sorts below all."""
+    """Return a key that sorts paths name by name, parents first.
+
+    NUL replaces ``/``, because it sorts before every byte of a name.
+    """
     return path.replace(b"/", b"\0")

@@ -1,4 +1,4 @@
-"""Whether a change of a file after a scan would show in a later scan."""
+"""Decides whether a file's attributes prove that it has not changed since a scan."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from shared.wire.protocol import Kind as SnapshotKind
 
 _RACY_NS = 2 * 10**9
-"""A file whose ctime is so close to the scan may have changed after it and kept its ctime ("racy
+"""A file with a ctime this close to the scan may have changed afterwards without a new ctime ("racy
 git", git's Documentation/technical/racy-git)."""
 _WRITE_BYTES = 0x7FFFF000
-"""The most that one write(2) writes. It sets the ctime when it begins, and not when it ends."""
+"""Most bytes of one write(2). It sets the ctime when it begins, not when it ends."""
 _SLOWEST = 4 * 1024 * 1024
-"""Bytes a second of the slowest disk that such a write is given time for."""
+"""Assumed speed of the slowest disk, in bytes a second, for the duration of such a write."""
 _DATABASE = re.compile(rb".*\.db(-wal|-shm|-journal)?", re.DOTALL)
-"""SQLite writes into these through memory maps, too: the kernel sets their times when it likes."""
+"""SQLite also writes to these files through memory maps, so their times may change late."""
 
 
 class Steadiness:
-    """Of entries that two scans saw alike.
+    """Decides which entries with equal attributes in two scans are really unchanged.
 
     Args:
-        kind: of the first scan. After a cold one each file was looked at again once it was read.
-        created: when that began: RFC 3339, by the clock that also sets ctimes.
+        kind: kind of the first scan. In a cold one, each file is checked again after it was read.
+        created: start of the first scan in RFC 3339, from the clock that also sets ctimes.
 
     Raises:
-        ValueError: it is no time.
+        ValueError: If ``created`` is not a time.
     """
 
     def __init__(self, kind: SnapshotKind, created: str) -> None:
@@ -39,13 +39,14 @@ class Steadiness:
         began = datetime.fromisoformat(created).timestamp()
         self._racy_from = int(began * 1000) * 10**6 - _RACY_NS
         self._racy_large: set[bytes] = set()
-        """Files that are too young only because of their size."""
+        """Files whose ctime is old enough for a small file, but not for one of their size."""
 
     def holds(self, entry: Entry) -> bool:
-        """Whether ``entry`` has not changed in between, if both saw it so.
+        """Return whether ``entry``, found the same by both scans, is unchanged between them.
 
         Args:
-            entry: a hard link comes after what it is another name of, as in a manifest.
+            entry: an entry of the first scan. Call in the manifest's order, so that a file comes
+                before its hard links.
         """
         if self._is_cold:
             return True
@@ -60,14 +61,14 @@ class Steadiness:
 
 
 def _longest_write_ns(size: int) -> int:
-    """Return how long one write that overwrites a file of ``size`` bytes may take."""
+    """Return how long one write to a file of ``size`` bytes may take, in nanoseconds."""
     return min(size, _WRITE_BYTES) * 10**9 // _SLOWEST
 
 
 def is_of_database(entry: Entry) -> bool:
-    """Whether it is a database of SQLite, or what lies beside one, by its name.
+    """Return whether ``entry`` has the name of a SQLite database or of a file beside one.
 
-    A hard link is what it is another name of: both are brought, or neither.
+    A hard link is judged by the file that it names, so that both are transferred, or neither.
     """
     name = entry.link if entry.kind is Kind.HARDLINK else entry.path
     is_file = entry.kind in (Kind.FILE, Kind.HARDLINK)
