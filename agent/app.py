@@ -40,8 +40,9 @@ from agent.snapshots.client_snapshots import Handouts
 from agent.snapshots.scan_queue import Scans
 from agent.snapshots.store import SnapshotStore
 from agent.source.activity import Activity
-from agent.source_checks import look_at_server, preflight
+from agent.source_checks import check_for_preflight, check_for_pull
 from shared import __version__
+from shared.checks import DATABASE_CHECKS
 from shared.program.logs import LogLimit
 from shared.wire import protocol
 
@@ -137,8 +138,8 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
     log = MigrationLog(state)
-    everything = partial(_look_at_everything, library, settings)
-    server = partial(_look_and_tell, library, settings, log)
+    everything = partial(_check_for_preflight, library, settings)
+    server = partial(_check_for_pull, library, settings, log)
     app.add_routes(LibraryEndpoints(everything, server, activity).routes())
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
@@ -151,21 +152,21 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 
-def _look_at_everything(
+def _check_for_preflight(
     library: CurrentLibrary, settings: Settings, depth: DatabaseCheck
 ) -> protocol.LibraryReport:
-    """Look at the library as it is found now."""
-    return preflight(library.locate(), settings, depth)
+    """Find the library again, and check it for a preflight."""
+    return check_for_preflight(library.locate(), settings, depth)
 
 
-def _look_and_tell(
+def _check_for_pull(
     library: CurrentLibrary, settings: Settings, log: MigrationLog, depth: DatabaseCheck
 ) -> protocol.ServerReport:
-    """What a pull begins with: it goes into the migration log."""
-    report = look_at_server(library.locate(), settings, depth)
+    """Find the library again, check it for a pull, and write the results to the migration log."""
+    report = check_for_pull(library.locate(), settings, depth)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in report.checks:
-        if check.name.endswith("database"):
+        if check.id in DATABASE_CHECKS:
             log.write("database", f"{check.name.capitalize()}: {check.found}")
     return report
 

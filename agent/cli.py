@@ -28,7 +28,7 @@ from agent.server.credentials import make_pairing
 from agent.server.tls import is_pinned
 from agent.settings import DEFAULT_FILE, Settings, load_settings
 from agent.source.library import open_library
-from agent.source_checks import preflight as look
+from agent.source_checks import check_for_preflight
 from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
@@ -307,7 +307,7 @@ def preflight(
     """
     settings = load_settings(config, {"library": library})
     source = open_library(settings.library or find_library(settings.unit))
-    report = look(source, settings, DatabaseCheck(database_check))
+    report = check_for_preflight(source, settings, DatabaseCheck(database_check))
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:

@@ -163,6 +163,12 @@ PARAMETERS: Json = {
             "default": DatabaseCheck.FULL.value,
         },
     },
+    protocol.CHECK_IDS: {
+        "name": protocol.CHECK_IDS,
+        "in": "query",
+        "description": "Whether each check has its `id`. Pullers before 0.2 cannot read it.",
+        "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+    },
     "If-Range": _header("If-Range", "The range if this is still the `ETag`, else the whole."),
     "If-Match": _header("If-Match", "412 if none of these is the `ETag`.", any="*", no='"other"'),
     "If-None-Match": _header(

@@ -1,10 +1,11 @@
-"""``/v1/library``: what a preflight finds out about the source."""
+"""``/v1/library``: results of the checks of the source."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 from aiohttp import web
 
 from agent.server.bodies import json_response
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class LibraryEndpoints:
-    """Looks at the library for whoever asks, for one at a time.
+    """Checks the library, for one request at a time.
 
     Args:
-        everything: looks at all of it; blocks for as long as a scan, and as databases are large.
-        server: looks at all but the tree.
-        activity: is told meanwhile.
+        everything: runs all checks. Blocks as long as a scan and a check of the databases take.
+        server: runs the checks that need no walk of the tree.
+        activity: records that the library is being checked.
     """
 
     def __init__(
@@ -43,18 +44,18 @@ class LibraryEndpoints:
         self._one_at_a_time = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this file."""
         return [
             web.get(protocol.LIBRARY, self.library),
             web.get(protocol.LIBRARY_SERVER, self.server),
         ]
 
     async def library(self, request: web.Request) -> web.Response:
-        """The report, as the library is now."""
+        """Return the results of all checks."""
         return await self._report(request, self._everything)
 
     async def server(self, request: web.Request) -> web.Response:
-        """The same but for what a walk would find."""
+        """Return the results of the checks that need no walk of the tree."""
         return await self._report(request, self._server)
 
     async def _report(self, request: web.Request, look: Look) -> web.Response:
@@ -64,9 +65,21 @@ class LibraryEndpoints:
         except ValueError:
             choices = ", ".join(each.value for each in DatabaseCheck)
             return problem(400, f"{protocol.DATABASE_CHECK} must be one of {choices}")
-        return json_response(await patiently(request, self._look(lambda: look(depth))))
+        ids = request.query.get(protocol.CHECK_IDS, "false")
+        if ids not in ("true", "false"):
+            return problem(400, f"{protocol.CHECK_IDS} must be true or false")
+        report = await patiently(request, self._look(lambda: look(depth)))
+        return json_response(report if ids == "true" else _without_ids(report))
 
     async def _look(self, look: Callable[[], protocol.ServerReport]) -> protocol.ServerReport:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.INSPECTING):
                 return await asyncio.to_thread(look)
+
+
+def _without_ids(report: protocol.ServerReport) -> dict[str, object]:
+    """Return the report as pullers before 0.2 accept it."""
+    fields: dict[str, Any] = msgspec.to_builtins(report)
+    for check in fields["checks"]:
+        del check["id"]
+    return fields

@@ -44,7 +44,9 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
 
 
 def json_response(
-    body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+    body: msgspec.Struct | dict[str, object],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """Return ``body`` as a JSON response."""
     return web.Response(

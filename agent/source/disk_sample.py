@@ -1,4 +1,4 @@
-"""How long it may take to read the whole library, by reading a little of it."""
+"""Estimate the time to read a whole library by reading a sample of its files."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dataclasses import dataclass, field
 from shared.frames.plan import FRAME
 
 _SAMPLE = 256
-"""Small files that are read."""
+"""Small files to read."""
 _SECONDS = 1.0
-"""That each of the two parts may take."""
+"""Limit for the small files, and for the large file."""
 _PIECE = 1024 * 1024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
-class ReadSample:
-    """Which files to read: some small ones, each as likely as any other, and the largest."""
+class DiskSample:
+    """Files to read: small ones, each with the same probability, and the largest file."""
 
     small: int = 0
-    """How many files there are of a frame at the most."""
+    """Number of files that are no larger than a frame."""
     large_bytes: int = 0
-    """Bytes of all others."""
+    """Bytes of all larger files."""
     chosen: list[bytes] = field(default_factory=list)
     largest: tuple[int, bytes] = (0, b"")
 
     def offer(self, path: bytes, size: int) -> None:
-        """One more file of the library (Vitter 1985, algorithm R)."""
+        """Consider one more file of the library (Vitter 1985, algorithm R)."""
         if size > FRAME:
             self.large_bytes += size
             self.largest = max(self.largest, (size, path))
@@ -41,26 +41,26 @@ class ReadSample:
         elif (place := random.randrange(self.small)) < _SAMPLE:  # noqa: S311 - no secret
             self.chosen[place] = path
 
+    def read_seconds(self, base: int) -> float:
+        """Return the estimated seconds for reading all files, one after the other.
 
-def read_seconds(base: int, sample: ReadSample) -> float:
-    """Seconds that reading everything may take, one file after the other.
+        Skips files that are gone.
 
-    Args:
-        base: descriptor of the folder that the paths are relative to.
-        sample: what to read; what has gone meanwhile is passed over.
-    """
-    seconds = 0.0
-    if sample.chosen:
-        count, took = _read_small(base, sample.chosen)
-        seconds += took / count * sample.small
-    if sample.large_bytes:
-        size, took = _read_large(base, sample.largest[1])
-        seconds += took / max(size, 1) * sample.large_bytes
-    return seconds
+        Args:
+            base: descriptor of the folder that the paths are relative to.
+        """
+        seconds = 0.0
+        if self.chosen:
+            count, took = _read_small(base, self.chosen)
+            seconds += took / count * self.small
+        if self.large_bytes:
+            size, took = _read_large(base, self.largest[1])
+            seconds += took / max(size, 1) * self.large_bytes
+        return seconds
 
 
 def _read_small(base: int, paths: list[bytes]) -> tuple[int, float]:
-    """How many were read, in how many seconds."""
+    """Return how many files were read, and in how many seconds."""
     count, started = 0, time.monotonic()
     for path in paths:
         count += 1
@@ -77,7 +77,7 @@ def _read_small(base: int, paths: list[bytes]) -> tuple[int, float]:
 
 
 def _read_large(base: int, path: bytes) -> tuple[int, float]:
-    """How many bytes were read, in how many seconds."""
+    """Return how many bytes were read, and in how many seconds."""
     size, started = 0, time.monotonic()
     with suppress(OSError):
         fd = os.open(path, _READ, dir_fd=base)

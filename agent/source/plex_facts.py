@@ -1,4 +1,4 @@
-"""What of a Plex library a careful administrator looks at: databases, preferences, odd files."""
+"""Walk a library once, and return its counts, sizes and special entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.source.disk_sample import ReadSample
+from agent.source.disk_sample import DiskSample
 from shared.errors import printable
 from shared.plex.library import NEVER, REGENERABLE
 from shared.tree.excludes import matcher
@@ -15,55 +15,79 @@ from shared.tree.walk import TreeWalk
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
+    from shared.tree.manifest import Entry
+
+
+@dataclass(frozen=True)
+class TreeFacts:
+    """What one walk of the library found."""
+
+    entries: int
+    content_bytes: int
+    read_seconds: float
+    """Estimated time to read all files, from a sample."""
+    regenerable: dict[str, int]
+    """Bytes of each folder or file that ``--exclude-regenerable`` leaves out, by its name."""
+    links_out: list[str]
+    """Symlinks that lead out of the library, as ``path -> target``."""
+    unreadable: list[str]
+    left_out: list[str]
+    """Entries that never move: pid files, and entries without content, such as sockets."""
+
+
+def read_tree_facts(base: int, source: LibrarySource) -> TreeFacts:
+    """Return facts about every entry of the library. Reads the content of a few files only.
+
+    Args:
+        base: descriptor of the folder that the library is in.
+        source: the library.
+    """
+    top = source.top
+    tally = _Tally(top)
+    sample = DiskSample()
+    walk = TreeWalk(base, source.name, NEVER, top=top)
+    for entry in walk.entries():
+        tally.add(entry)
+        if entry.kind is Kind.FILE:
+            sample.offer(source.name + entry.path[len(top) :], entry.size)
+    return TreeFacts(
+        entries=tally.entries,
+        content_bytes=tally.content_bytes,
+        read_seconds=sample.read_seconds(base),
+        regenerable=tally.regenerable,
+        links_out=tally.links_out,
+        unreadable=walk.seen.unreadable,
+        left_out=[*walk.seen.skipped, *walk.seen.excluded],
+    )
 
 
 @dataclass
-class TreeFacts:
-    """One look at the whole library."""
+class _Tally:
+    """Counts that grow entry by entry."""
 
+    top: bytes
+    """Path of the library's own folder in the entries."""
     entries: int = 0
     content_bytes: int = 0
     regenerable: dict[str, int] = field(default_factory=dict)
-    """What ``--exclude-regenerable`` leaves out, below Plex' own folder, and its bytes."""
-    sample: ReadSample = field(default_factory=ReadSample)
-    """Some of the files."""
     links_out: list[str] = field(default_factory=list)
-    """``path -> target`` of symlinks that lead out of the library."""
-    unreadable: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """What never moves: pid files, with their bytes, and what is no content, such as sockets."""
+    _is_regenerable = staticmethod(matcher(REGENERABLE) or (lambda _path, _name: False))
+    _current: str = ""
+    """Name of the regenerable folder that the walk is in."""
+    _current_prefix: bytes = b""
 
-
-def look_at_tree(base: int, source: LibrarySource) -> TreeFacts:
-    """Walk the library once, reading no content.
-
-    Args:
-        base: descriptor of the folder that it is in.
-        source: the library.
-    """
-    facts = TreeFacts()
-    is_regenerable = matcher(REGENERABLE)
-    left_out = b""
-    top = source.top
-    walk = TreeWalk(base, source.name, NEVER, top=top)
-    for entry in walk.entries():
-        facts.entries += 1
-        if entry.kind is Kind.SYMLINK and leads_out(entry, top):
-            facts.links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
-        is_below = bool(left_out) and entry.path.startswith(left_out)
-        if (
-            not is_below
-            and is_regenerable is not None
-            and is_regenerable(entry.path, os.path.basename(entry.path))
-        ):
-            left_out, is_below = entry.path + b"/", True
-            facts.regenerable[printable(os.path.basename(entry.path))] = 0
-        if entry.kind is not Kind.FILE:
-            continue
-        facts.content_bytes += entry.size
-        facts.sample.offer(source.name + entry.path[len(top) :], entry.size)
-        if is_below:
-            facts.regenerable[printable(os.path.basename(left_out[:-1]))] += entry.size
-    facts.unreadable = walk.seen.unreadable
-    facts.left_out = [*walk.seen.skipped, *walk.seen.excluded]
-    return facts
+    def add(self, entry: Entry) -> None:
+        """Count one entry. A folder comes right before its content."""
+        self.entries += 1
+        if entry.kind is Kind.SYMLINK and leads_out(entry, self.top):
+            self.links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
+        is_inside = bool(self._current) and entry.path.startswith(self._current_prefix)
+        name = os.path.basename(entry.path)
+        if not is_inside and self._is_regenerable(entry.path, name):
+            self._current, self._current_prefix = printable(name), entry.path + b"/"
+            self.regenerable[self._current] = 0
+            is_inside = True
+        if entry.kind is Kind.FILE:
+            self.content_bytes += entry.size
+            if is_inside:
+                self.regenerable[self._current] += entry.size

@@ -17,6 +17,7 @@ import msgspec
 
 from initpuller.agent_client import error_responses
 from initpuller.agent_client.address import CONNECT_SECONDS, base_url, request_headers
+from initpuller.agent_client.check_ids import with_check_ids
 from initpuller.agent_client.pace import Pace
 from initpuller.agent_client.trust import tls_context
 from shared import errors
@@ -86,7 +87,8 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self.ask("GET", _checking(protocol.LIBRARY, depth), protocol.LibraryReport)
+        address = _checking(protocol.LIBRARY, depth)
+        return with_check_ids(await self.ask("GET", address, protocol.LibraryReport))
 
     async def server(self, depth: DatabaseCheck) -> ServerReport:
         """Have the agent look at what of the library need not be walked.
@@ -94,9 +96,8 @@ class AgentClient:
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
-        return await self.ask(
-            "GET", _checking(protocol.LIBRARY_SERVER, depth), protocol.ServerReport
-        )
+        address = _checking(protocol.LIBRARY_SERVER, depth)
+        return with_check_ids(await self.ask("GET", address, protocol.ServerReport))
 
     async def probe(self) -> float:
         """How many bytes a second come from the agent, measured for a second at most.
@@ -277,4 +278,4 @@ def _head_seconds(method: str, route: str) -> float:
 
 
 def _checking(route: str, depth: DatabaseCheck) -> str:
-    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}"
+    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}&{protocol.CHECK_IDS}=true"

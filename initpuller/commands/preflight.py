@@ -46,8 +46,7 @@ def preflight(
     import msgspec
 
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
-    from initpuller.pull.target_checks import PreflightOptions
-    from initpuller.pull.target_checks import preflight as look_at_both
+    from initpuller.pull.both_sides import PreflightOptions, check_both_sides
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused
@@ -62,14 +61,16 @@ def preflight(
         ownership=choose_ownership(plex_owner(os.environ)),
     )
     try:
-        found = look_at_both(options)
+        results = check_both_sides(options)
     except OSError as error:
         raise ConfigurationError(
-            f"the target cannot be read ({error.strerror})", path=target
+            f"the target cannot be read ({error.strerror})",
+            path=target,
+            hint="Mount the volume there, and make it readable for this user.",
         ) from error
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(msgspec.json.encode(results).decode())
     else:
-        click.echo(f"On the VM\n\n{page(found.source)}\n\nHere\n\n{page(found.target)}")
-    if found.failed:
-        raise PreflightRefused(f"failed checks: {', '.join(found.failed)}", path=target)
+        click.echo(f"On the VM\n\n{page(results.source)}\n\nHere\n\n{page(results.target)}")
+    if results.failed:
+        raise PreflightRefused(f"failed checks: {', '.join(results.failed)}", path=target)

@@ -1,16 +1,20 @@
-"""Whether the pod's Plex can run on the source's database."""
+"""Check whether the pod's Plex can run on the source's database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from shared.checks import Check, Outcome
+from shared.checks import CheckId
 from shared.plex.version import find_version
+
+if TYPE_CHECKING:
+    from shared.checks import Check
 
 
 class VersionPolicy(Enum):
-    """What it means that the pod's Plex is older than the source's."""
+    """What to do if the pod's Plex is older than the source's."""
 
     REFUSE = "refuse"
     WARN = "warn"
@@ -18,42 +22,39 @@ class VersionPolicy(Enum):
 
 @dataclass(frozen=True)
 class VersionGate:
-    """Which Plex the pod will run, and how strictly that is taken."""
+    """The Plex that the pod will run, and the policy for an older one."""
 
     plex_version: str = ""
-    """Of the pod's Plex, or its image's tag; empty if nobody said."""
+    """Version of the pod's Plex, or its image's tag; empty if it is not known."""
     policy: VersionPolicy = VersionPolicy.REFUSE
 
     def check(self, source: str | None) -> Check:
-        """The database's schema goes forward by itself, and never back.
+        """Return whether the pod's Plex is at least as new as the source's.
+
+        Plex migrates its database's schema forward, and never back.
 
         Args:
-            source: the version that the agent has found, if it has.
+            source: version of the source's Plex; None if the agent did not find it.
         """
-        title = "version"
         ours, theirs = find_version(self.plex_version), find_version(source or "")
         if theirs is None or ours is None:
             whose = "the source's" if theirs is None else "the pod's"
-            return Check(
-                title,
-                Outcome.WARNING,
+            return CheckId.VERSION.warning(
                 f"{whose} Plex version is not known",
                 "Give --plex-version or PLEXODUS_PLEX_VERSION, the tag of the image: it must not be"
                 " older than the source.",
             )
         if ours == theirs:
-            return Check(title, Outcome.PASS, f"{ours} on both sides")
+            return CheckId.VERSION.passed(f"{ours} on both sides")
         if ours > theirs:
-            return Check(
-                title,
-                Outcome.WARNING,
+            return CheckId.VERSION.warning(
                 f"the pod's {ours} is newer than the source's {theirs}",
                 "Plex will migrate its database at the first start: give it time, with no liveness"
                 f" probe; or begin with {theirs} and upgrade later.",
             )
-        return Check(
-            title,
-            Outcome.FAILURE if self.policy is VersionPolicy.REFUSE else Outcome.WARNING,
+        is_refused = self.policy is VersionPolicy.REFUSE
+        report = CheckId.VERSION.failure if is_refused else CheckId.VERSION.warning
+        return report(
             f"the pod's {ours} is older than the source's {theirs}",
             f"Use the image's tag {theirs} or a newer one: an older Plex cannot read the database.",
         )

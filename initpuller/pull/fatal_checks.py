@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from initpuller.pull.target_checks import check_filesystem, completed
-from initpuller.volume.filesystem import network_filesystem
-from shared.checks import CUTOVER_CHECK, LIBRARY_CHECK, Outcome
+from initpuller.pull.target_checks import Target, TargetFacts, completed, run_checks
+from shared.checks import DATABASE_CHECKS, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
-from shared.plex.library import ARTWORK_FOLDERS, library_name, server_folder
+from shared.plex.library import server_folder
 from shared.tree.excludes import matcher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from initpuller.agent_client.client import AgentClient
     from initpuller.pull.options import PullOptions
     from initpuller.volume.records.layout import Layout
     from shared.checks import Check
 
 _log = structlog.get_logger("puller")
+
+_ABOUT_FOLDERS = {CheckId.METADATA_FOLDER: "Metadata", CheckId.MEDIA_FOLDER: "Media"}
+"""Checks about one folder in Plex's own folder. They do not matter if the pull excludes it."""
+
+_NONE: frozenset[Outcome] = frozenset()
+_FROM_FAILURE = frozenset({Outcome.FAILURE})
+_FROM_WARNING = frozenset({Outcome.WARNING, Outcome.FAILURE})
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,13 @@ class CheckedSource:
     is_plex: bool
     """The library is Plex's own."""
     databases: dict[str, str]
-    """Result of the agent's check of each database, by the check's name."""
+    """Finding of the agent's check of each database, by the check's name."""
 
 
 async def check_for_pull(
     client: AgentClient, options: PullOptions, layout: Layout
 ) -> CheckedSource:
-    """Run the checks of a pull, log their warnings, and refuse the pull if a failure is fatal.
+    """Run the checks of a pull, log their warnings, and refuse the pull if a result is fatal.
 
     Raises:
         CutoverRefused: the only fatal result is that Plex cannot be stopped.
@@ -50,52 +58,80 @@ async def check_for_pull(
     report = await options.retrier.run(
         "the preflight", lambda: client.server(options.database_check)
     )
-    kind = await asyncio.to_thread(network_filesystem, layout.target)
     gate = await completed(options.gate)
-    checks = [*report.checks, gate.check(report.plex_version), check_filesystem(kind)]
-    for check in checks:
+    target = Target(layout, gate, options.ownership, options.existing_check)
+    facts = TargetFacts(target, report)
+    results = [*report.checks, *await asyncio.to_thread(run_checks, facts, When.PULL)]
+    for check in results:
         if check.outcome is Outcome.WARNING:
             _log.warning(check.found, check=check.name, hint=check.advice)
-    name = library_name(report.library.name, placed=layout.places_server)
-    failed = [check for check in checks if _is_fatal(check, options, name)]
-    if failed:
-        is_library_fit = all(check.name == CUTOVER_CHECK for check in failed)
-        refused = CutoverRefused if is_library_fit else PreflightRefused
-        raise refused(
-            "; ".join(f"{check.name}: {check.found}" for check in failed),
-            hint=" ".join(check.advice for check in failed),
-        )
+    excluded = excluded_checks(options.exclude, facts.name)
+    for check in results:
+        if check.id in excluded and check.outcome is Outcome.FAILURE:
+            _log.warning("folder excluded, check ignored", check=check.name, found=check.found)
+    _refuse(
+        [
+            check
+            for check in results
+            if check.outcome in fatal_outcomes(check.id, options) and check.id not in excluded
+        ]
+    )
+    outcomes = {check.id: check.outcome for check in report.checks}
     return CheckedSource(
         plex_version=report.plex_version,
-        is_plex=any(
-            check.name == LIBRARY_CHECK and check.outcome is Outcome.PASS for check in report.checks
-        ),
+        is_plex=outcomes.get(CheckId.LIBRARY) is Outcome.PASS,
         databases={
-            check.name: check.found for check in report.checks if check.name.endswith("database")
+            check.name: check.found for check in report.checks if check.id in DATABASE_CHECKS
         },
     )
 
 
-def _is_fatal(check: Check, options: PullOptions, name: str) -> bool:
-    """Return whether the result of a check ends a pull with these options.
+def fatal_outcomes(check: CheckId, options: PullOptions) -> frozenset[Outcome]:
+    """Return the outcomes of a check that end a pull with these options.
+
+    A failure is fatal and a warning is not, except for two checks. :data:`CheckId.CUTOVER` matters
+    to a pull that stops Plex. :data:`CheckId.LIBRARY` matters to a pull that Plex will start on.
+    """
+    if check is CheckId.CUTOVER:
+        stops_plex = options.cutover and not options.until_ready
+        return _FROM_WARNING if stops_plex and not options.retry_failed else _FROM_FAILURE
+    if check is CheckId.LIBRARY:
+        if options.cutover:
+            return _FROM_WARNING
+        return _FROM_FAILURE if options.rehearse else _NONE
+    return _FROM_FAILURE
+
+
+def excluded_checks(exclude: Sequence[str], name: str) -> frozenset[CheckId]:
+    """Return the checks about folders that the pull leaves out.
 
     Args:
-        check: the result.
-        options: what the user asked for.
+        exclude: the pull's patterns.
         name: the library's name on the volume.
     """
-    is_failure = check.outcome is Outcome.FAILURE
-    if check.outcome is Outcome.PASS:
-        return False
-    if check.name == CUTOVER_CHECK:
-        is_to_be_stopped = options.cutover and not options.until_ready
-        return is_failure or (is_to_be_stopped and not options.retry_failed)
-    if check.name == LIBRARY_CHECK:
-        return options.cutover or (options.rehearse and is_failure)
-    if check.name in ARTWORK_FOLDERS:
-        path = os.path.join(server_folder(name) or name, check.name)
-        is_excluded = matcher(tuple(options.exclude))
-        if is_excluded and is_excluded(os.fsencode(path), os.fsencode(check.name)):
-            _log.warning("left out, as told", check=check.name, found=check.found)
-            return False
-    return is_failure
+    is_excluded = matcher(tuple(exclude))
+    if is_excluded is None:
+        return frozenset()
+    server = server_folder(name) or name
+    return frozenset(
+        check
+        for check, folder in _ABOUT_FOLDERS.items()
+        if is_excluded(os.fsencode(os.path.join(server, folder)), os.fsencode(folder))
+    )
+
+
+def _refuse(failed: Sequence[Check]) -> None:
+    """Raise one error for all fatal results.
+
+    Raises:
+        CutoverRefused: the only fatal result is that Plex cannot be stopped.
+        PreflightRefused: another result is fatal.
+    """
+    if not failed:
+        return
+    is_only_cutover = all(check.id is CheckId.CUTOVER for check in failed)
+    refused = CutoverRefused if is_only_cutover else PreflightRefused
+    raise refused(
+        "; ".join(f"{check.name}: {check.found}" for check in failed),
+        hint=" ".join(check.advice for check in failed),
+    )

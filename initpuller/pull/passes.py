@@ -16,7 +16,7 @@ from initpuller.pull.source_queries import SourceLook
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.fitness.fit import VolumeFit
+from initpuller.volume.fitness.attribute_policy import VolumeFit
 from initpuller.volume.inspect import look, name_taken
 from initpuller.volume.publish.rehearsal import is_to_be_taken_back, take_back
 from initpuller.volume.reuse.recorded import Listing
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from initpuller.agent_client.client import AgentClient
     from initpuller.pull.options import PullOptions
     from initpuller.report.progress import PullProgress
-    from initpuller.volume.fitness.needs import Needs
+    from initpuller.volume.fitness.requirements import Needs
     from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker

@@ -1,11 +1,11 @@
-"""Whether a Plex that starts on the volume finds its files there, told by the manifest."""
+"""Check that a Plex that starts on the volume will find its files, from the manifest."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from shared.checks import Check, Outcome, some
+from shared.checks import CheckId, Outcome, some
 from shared.errors import PreflightRefused, printable
 from shared.plex.library import (
     SUPPORT_FOLDER,
@@ -18,15 +18,16 @@ from shared.tree.manifest import Kind, leads_out
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
+    from shared.checks import Check
     from shared.tree.manifest import Entry
 
 _LISTED = 5
 _FILES = (Kind.FILE, Kind.HARDLINK)
-"""What is a regular file on the volume."""
+"""Entries that are regular files on the volume."""
 
 
 class PlexContents:
-    """What of a snapshot's entries decides whether Plex finds its files.
+    """Entries of a snapshot that decide whether Plex finds its files.
 
     Args:
         name: the snapshot's library name.
@@ -41,12 +42,12 @@ class PlexContents:
         self._needed = frozenset(map(os.fsencode, needed_paths(name)))
         self._links: list[str] = []
         self.links_out = 0
-        """How many symlinks lead out of the library."""
+        """Number of symlinks that lead out of the library."""
         self.some_links_out: list[str] = []
-        """The first of them, as ``path -> target``."""
+        """The first few, as ``path -> target``."""
 
     def add(self, entry: Entry) -> None:
-        """Take the next entry into account."""
+        """Add the next entry of the manifest."""
         if entry.kind is Kind.SYMLINK:
             self._add_link(entry)
         elif entry.kind in _FILES:
@@ -62,17 +63,17 @@ class PlexContents:
                 self.some_links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
 
     def refuse_incomplete(self) -> None:
-        """Refuse a library without the files that Plex needs, before Plex is stopped for it.
+        """Refuse a library without the files that Plex needs, before Plex is stopped.
 
         Raises:
-            PreflightRefused: what Plex needs is not in the snapshot, or only as a symlink.
+            PreflightRefused: a file that Plex needs is missing, or is a symlink.
         """
         if self._links:
             raise PreflightRefused(
-                f"what Plex needs would not move: {some(self._links)}",
+                f"files that Plex needs would not move: {some(self._links)}",
                 hint="A pull moves a symlink as it is, so what it leads to would stay on the VM."
                 " Replace it by the folder or file itself, or by a bind mount (mount --bind), and"
-                " try again.",
+                " retry.",
             )
         if self._missing:
             missing = sorted(printable(path) for path in self._missing)
@@ -84,29 +85,29 @@ class PlexContents:
 
 
 def check_place(layout: Layout, name: str) -> Check:
-    """Return whether Plex's image looks for Plex's own folder where the library will put it.
+    """Return whether the library arrives where Plex's image looks for it.
 
     Args:
         layout: the volume.
-        name: under which the library arrives.
+        name: the library's name on the volume.
     """
-    title, final = "placement", layout.library(name)
+    final = layout.library(name)
     server = server_folder(final)
     if server is None:
         found = f"the library arrives as {final}, where no Plex looks for it"
-        return Check(title, Outcome.WARNING, found, "A pull with a cutover is refused.")
+        return CheckId.PLACEMENT.warning(found, "A pull with a cutover is refused.")
     if is_server_name(name) == layout.places_server:
         volume = layout.target.removesuffix(SUPPORT_FOLDER)
         found = f"the library would arrive as {final}, where no Plex looks for it"
-        return Check(title, Outcome.FAILURE, found, f"Give --target {volume}.")
-    return Check(title, Outcome.PASS, f"Plex's own folder arrives as {server}")
+        return CheckId.PLACEMENT.failure(found, f"Give --target {volume}.")
+    return CheckId.PLACEMENT.passed(f"Plex's own folder arrives as {server}")
 
 
 def refuse_misplaced(layout: Layout, name: str) -> None:
-    """Refuse a library that no Plex would find on the volume, before Plex is stopped for it.
+    """Refuse a library that no Plex would find on the volume, before Plex is stopped.
 
     Raises:
-        PreflightRefused: it would arrive where no Plex image looks.
+        PreflightRefused: the library would arrive where no Plex image looks.
     """
     place = check_place(layout, name)
     if place.outcome is not Outcome.PASS:

@@ -15,6 +15,9 @@ LIBRARY = "/v1/library"
 LIBRARY_SERVER = "/v1/library/server"
 DATABASE_CHECK = "database-check"
 """Query parameter of both: how thoroughly databases are checked (shared.plex.sqlite_check)."""
+CHECK_IDS = "check-ids"
+"""Query parameter of both: ``true`` adds ``id`` to each check. Pullers before 0.2 refuse a check
+with an unknown field, so the agent adds it on request only."""
 PROBE = "/v1/probe"
 LOG = "/v1/log"
 CUTOVER = "/v1/cutover"
@@ -118,7 +121,7 @@ class MediaFolder(msgspec.Struct, frozen=True):
 
 
 class ServerReport(msgspec.Struct, frozen=True):
-    """Answer to `GET /v1/library/server`: what is found without a look at the whole tree."""
+    """Answer to `GET /v1/library/server`: results of the checks that need no walk of the tree."""
 
     library: Library
     plex_version: str | None
@@ -127,12 +130,12 @@ class ServerReport(msgspec.Struct, frozen=True):
 
 
 class LibraryReport(ServerReport, frozen=True):
-    """Answer to `GET /v1/library`: what a preflight of the source has found."""
+    """Answer to `GET /v1/library`: results of all checks of the source, and the library's size."""
 
     entries: Count
     content_bytes: Count
     read_seconds: Seconds
-    """That reading all of it may take, by what a sample took."""
+    """Estimated time to read all of it, from a sample."""
 
 
 class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):

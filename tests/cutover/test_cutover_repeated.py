@@ -17,7 +17,7 @@ from rig.programs import Agent, Puller, program
 from agent.cutover.stop_history import StopHistory, check_repeated
 from initpuller.pull.stop_terms import StopTerms
 from shared import errors
-from shared.checks import CUTOVER_CHECK
+from shared.checks import CheckId
 from shared.errors import CutoverRefused
 from shared.wire.protocol import CUTOVER_REFUSED, CutoverRequest
 
@@ -190,8 +190,8 @@ def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommand
         assert done.code == 17, done.text
         assert "denied" in done.reason()
     assert plex.story.count("stop") == 1
-    report = json.loads(agent.get("/v1/library/server"))
-    (can_stop,) = [check for check in report["checks"] if check["name"] == CUTOVER_CHECK]
+    report = json.loads(agent.get("/v1/library/server?check-ids=true"))
+    (can_stop,) = [check for check in report["checks"] if check["id"] == CheckId.CUTOVER.value]
     assert can_stop["outcome"] == "warning"
     assert "denied" in can_stop["found"]
     stop.write_text(works)

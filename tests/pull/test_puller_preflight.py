@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,14 @@ from rig.volume import fingerprint
 
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.version_gate import VersionGate
-from initpuller.pull.target_checks import Volume, check_media, check_volume, predict
+from initpuller.pull.target_checks import check_media, predict
+from initpuller.pull.volume_checks import (
+    VolumeFacts,
+    check_existing,
+    check_filesystem,
+    check_inodes,
+    check_space,
+)
 from initpuller.volume.foreign_library import Wholeness
 from shared.checks import Check, Outcome
 from shared.wire.protocol import LIBRARY, LIBRARY_SERVER, Library, LibraryReport, MediaFolder
@@ -165,26 +173,35 @@ def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
     )
 
 
+NEEDED = report()
+EMPTY = VolumeFacts(None, None)
+
+
 @pytest.mark.parametrize(
-    ("volume", "name", "outcome"),
+    ("check", "outcome"),
     [
-        (Volume(2 * 10**9, 10**6, None, None), "space", PASS),
-        (Volume(10**9, 10**6, None, None), "space", FAILURE),
-        (Volume(2 * 10**9, 1000, None, None), "inodes", PASS),
-        (Volume(2 * 10**9, 999, None, None), "inodes", FAILURE),
-        (Volume(2 * 10**9, None, None, None), "inodes", PASS),
-        (Volume(2 * 10**9, None, None, None), "filesystem", PASS),
-        (Volume(2 * 10**9, None, "nfs4", None), "filesystem", WARNING),
-        (Volume(2 * 10**9, None, None, None), "target", PASS),
-        (Volume(2 * 10**9, None, None, Wholeness()), "target", WARNING),
-        (Volume(2 * 10**9, None, None, Wholeness(["x is empty"])), "target", FAILURE),
+        (check_space(NEEDED, 2 * 10**9), PASS),
+        (check_space(NEEDED, 10**9), FAILURE),
+        (check_space(NEEDED, None), WARNING),
+        (check_inodes(1000, 1000), PASS),
+        (check_inodes(1000, 999), FAILURE),
+        (check_inodes(1000, None), PASS),
+        (check_filesystem(None), PASS),
+        (check_filesystem("nfs4"), WARNING),
+        (check_existing("Library", EMPTY), PASS),
+        (check_existing("Library", replace(EMPTY, existing=Wholeness())), WARNING),
+        (check_existing("Library", replace(EMPTY, existing=Wholeness(["x is empty"]))), FAILURE),
+        (
+            check_existing("Library", replace(EMPTY, existing=Wholeness(), is_mounted=True)),
+            FAILURE,
+        ),
     ],
+    ids=lambda value: value.name if isinstance(value, Check) else None,
 )
-def test_volume_that_does_not_do(volume: Volume, name: str, outcome: Outcome) -> None:
-    """Too small, too few inodes, over the network, or not empty."""
-    checks = {check.name: check for check in check_volume(report(), volume)}
-    assert checks[name].outcome is outcome
-    assert bool(checks[name].advice) == (outcome is not PASS)
+def test_volume_that_does_not_do(check: Check, outcome: Outcome) -> None:
+    """A volume that is too small, has too few inodes, is remote or not empty is reported."""
+    assert check.outcome is outcome
+    assert bool(check.advice) == (outcome is not PASS)
 
 
 def test_media_that_the_pod_does_not_have() -> None:

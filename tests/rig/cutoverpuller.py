@@ -16,7 +16,7 @@ from agent.frames.encoder import encode
 from agent.snapshots import whole_tree
 from initpuller.agent_client.frames import Answer, Held
 from initpuller.workers.child import Assignment, FrameWorker
-from shared.checks import LIBRARY_CHECK, Check, Outcome
+from shared.checks import CheckId
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, storage_error
 from shared.frames.codec import Encoding
@@ -59,7 +59,7 @@ class DirectClient:
 
     async def server(self, *_: Any) -> ServerReport:  # noqa: ANN401 - as the real one takes them
         """Nothing is wrong with the server."""
-        checks = [Check(LIBRARY_CHECK, Outcome.PASS, "it is Plex's")]
+        checks = [CheckId.LIBRARY.passed("it is Plex's")]
         about = self.world.current.last.about
         return self.world.ask(lambda: ServerReport(about, "1.42.2", [], checks))
 

@@ -22,7 +22,7 @@ from rig.volume import fingerprint
 from agent.plex import server as plex_server
 from agent.settings import Settings
 from agent.source.library import open_library
-from agent.source_checks import preflight
+from agent.source_checks import SOURCE_CHECKS, check_for_preflight, check_for_pull
 from bench.plexlibrary import LibraryShape, make_library
 from shared.checks import Check, Outcome, page, size, some
 
@@ -50,7 +50,7 @@ def looked(server: Path) -> dict[str, Check]:
     library = server.parent.parent
     before = fingerprint(library)
     source = open_library(str(library))
-    checks = preflight(source, Settings()).checks
+    checks = check_for_preflight(source, Settings()).checks
     assert fingerprint(library) == before
     return {check.name: check for check in checks}
 
@@ -78,6 +78,16 @@ def test_sound_library_fails_nowhere(server: Path) -> None:
     odd = {name for name, check in found.items() if check.outcome is not PASS}
     assert odd == {"Plex version", "cutover"}
     assert len(found) == 16
+
+
+def test_each_result_has_the_identifier_of_its_check(server: Path) -> None:
+    """A preflight runs the whole registry; a pull runs all but the checks of the whole tree."""
+    source = open_library(str(server.parent.parent))
+    preflight = check_for_preflight(source, Settings())
+    registered = [check.id for check in SOURCE_CHECKS]
+    assert [check.id for check in preflight.checks] == registered
+    pull = check_for_pull(source, Settings())
+    assert [check.id for check in pull.checks] == registered[:-4]
 
 
 def garbage(path: Path) -> None:
@@ -225,7 +235,7 @@ def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
     """A folder that is not Plex' is not judged as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
-    checks = preflight(source, Settings()).checks
+    checks = check_for_preflight(source, Settings()).checks
     assert {check.name for check in checks} == {"library", "content", "readable", "symlinks"}
     assert {check.outcome for check in checks} == {PASS, WARNING}
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rig.hostileagent import entry, folder
 
 from initpuller.volume.fidelity import EXACT, Fidelity
+from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Abilities, Ability, judge, refuse
 from initpuller.volume.fitness.collisions import suspects
-from initpuller.volume.fitness.needs import Needs
-from initpuller.volume.fitness.suitability import ALWAYS_NEEDED, Abilities, Ability, judge, refuse
+from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.fitness.time_range import time_fidelity
 from shared.checks import Outcome
 from shared.errors import StorageError

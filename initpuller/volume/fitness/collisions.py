@@ -1,4 +1,4 @@
-"""Names of one folder that a volume without case, or with Unicode folding, may take for one."""
+"""Find names in one folder that a volume may treat as the same name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def suspects(entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes]]:
     """Yield pairs of paths that differ only in case, Unicode form, or a trailing dot or blank.
 
-    The volume decides whether they are one file: each filesystem folds by its own table.
+    Only the volume can say whether they are one file: each filesystem has its own table.
 
     Args:
-        entries: of a manifest, in order: what is in a folder comes right after it.
+        entries: of a manifest, in order, so that the content of a folder comes right after it.
     """
     folders: list[tuple[bytes, dict[str, bytes]]] = []
     for entry in entries:
@@ -34,10 +34,10 @@ def suspects(entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def folded(name: bytes) -> str:
-    """Return a form of ``name`` that is the same for all names that some filesystem takes for one.
+    """Return a form of ``name`` that is the same for all names that some filesystem treats as one.
 
-    It is as coarse as the coarsest: full case folding and canonical decomposition without the
-    characters that are not shown (ext4), and without trailing dots and blanks (FAT, SMB).
+    It combines the rules of all filesystems: full case folding and canonical decomposition without
+    invisible characters (ext4), and without trailing dots and spaces (FAT, SMB).
     """
     text = name.decode("utf-8", "surrogateescape")
     if not text.isascii():

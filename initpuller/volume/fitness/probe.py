@@ -1,8 +1,8 @@
-"""What a volume can do, found out on a throw-away folder beside what is moved.
+"""Probe what a volume can do, in a scratch folder on it.
 
-Everything that a manifest needs is tried with the calls that the move will use, and looked at
-again: many volumes accept a change and ignore it. The folder is removed afterwards; what a killed
-run left of it is removed by the next probe.
+The probe makes every call that the move of a manifest will make, and then reads the result, because
+many volumes accept a change and ignore it. It removes the folder afterwards. The next probe removes
+the folder of a killed run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from initpuller.volume.fidelity import Fidelity
-from initpuller.volume.fitness.suitability import Abilities, Ability
-from initpuller.volume.fitness.throwaway import FOLDER, MARKER, empty, throw_away
+from initpuller.volume.fitness.capabilities import Abilities, Ability
+from initpuller.volume.fitness.scratch_folder import FOLDER, MARKER, empty, scratch_folder
 from initpuller.volume.fitness.time_range import time_fidelity
 from shared.durable import rename_noreplace
 from shared.errors import printable
@@ -25,7 +25,7 @@ from shared.tree.dir_stack import DirStack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from initpuller.volume.fitness.needs import Needs
+    from initpuller.volume.fitness.requirements import Needs
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
 
@@ -40,18 +40,18 @@ _SHOWN = 80
 
 
 def probe(layout: Layout, needs: Needs, ownership: Ownership) -> Abilities:
-    """Try on the volume what a library needs of it. The caller holds the volume's lock.
+    """Try everything that a library needs of the volume. The caller holds the volume's lock.
 
     Args:
         layout: the volume.
-        needs: what is tried.
-        ownership: whose the files shall be.
+        needs: what to try.
+        ownership: the owner that files will get.
 
     Raises:
-        NoSpace: the volume is full, so nothing can be tried.
-        StorageError: nothing can be written.
+        NoSpace: the volume is full, so that nothing can be tried.
+        StorageError: the volume cannot be written.
     """
-    with throw_away(layout) as folder:
+    with scratch_folder(layout) as folder:
         trial = _Trial(folder, needs, ownership)
         trial.run()
         trial.try_rename(layout)
@@ -61,18 +61,18 @@ def probe(layout: Layout, needs: Needs, ownership: Ownership) -> Abilities:
 def colliding(
     layout: Layout, pairs: Iterable[tuple[bytes, bytes]], most: int = _LISTED
 ) -> list[tuple[str, str]]:
-    """Return the first of the pairs whose last names are one file on the volume.
+    """Return the first pairs whose last names are one file on the volume.
 
     Args:
         layout: the volume. The caller holds its lock.
-        pairs: two paths of the same folder each.
-        most: pairs that are returned.
+        pairs: each has two paths in the same folder.
+        most: number of pairs to return.
 
     Raises:
-        StorageError: nothing can be written.
+        StorageError: the volume cannot be written.
     """
     found: list[tuple[str, str]] = []
-    with throw_away(layout) as folder:
+    with scratch_folder(layout) as folder:
         for one, other in pairs:
             if _is_one_file(folder, one.rpartition(b"/")[2], other.rpartition(b"/")[2]):
                 found.append((printable(one), printable(other)))
@@ -82,12 +82,12 @@ def colliding(
 
 
 class _Trial:
-    """One thing after the other; what fails is in :attr:`shortfalls`.
+    """Trials of a volume. Failures are in :attr:`shortfalls`.
 
     Args:
         folder: descriptor of an empty folder on the volume.
-        needs: what is tried.
-        ownership: whose the files shall be.
+        needs: what to try.
+        ownership: the owner that files will get.
     """
 
     def __init__(self, folder: int, needs: Needs, ownership: Ownership) -> None:
@@ -101,7 +101,7 @@ class _Trial:
         self._number = 0
 
     def run(self) -> None:
-        """Try all but the rename."""
+        """Try everything except the rename."""
         for step in (
             self._owners_and_modes,
             self._times,
@@ -116,7 +116,7 @@ class _Trial:
         self.folds_names = any(_is_one_file(self._folder, *each) for each in _SPECIAL_NAMES)
 
     def try_rename(self, layout: Layout) -> None:
-        """Try the rename that will publish: a folder, to beside the library's final name."""
+        """Try the rename that publishes: a folder, to the place of the library."""
         name = b"published"
         os.mkdir(name, 0o700, dir_fd=self._folder)
         inside = os.open(name, FOLDER, dir_fd=self._folder)
@@ -135,7 +135,7 @@ class _Trial:
             )
 
     def _fails(self, ability: Ability, what: str, error: OSError | None = None) -> None:
-        """Take in that something did not work; a volume that is full says nothing about itself."""
+        """Record a failure. Raise instead if the volume is full, which hides what it can do."""
         if error is not None and error.errno in _FULL:
             raise error
         reason = f" ({os.strerror(error.errno)})" if error is not None and error.errno else ""
@@ -143,7 +143,7 @@ class _Trial:
 
     @contextmanager
     def _object(self, make: Callable[[bytes, int], int]) -> Iterator[tuple[int, bytes]]:
-        """Descriptor and name of something new."""
+        """Create a file or folder; yield its descriptor and name."""
         self._number += 1
         name = b"%d" % self._number
         fd = make(name, self._folder)
@@ -238,7 +238,7 @@ class _Trial:
             self._fails(Ability.TIMES, "setting the time of a symlink has no effect")
 
     def _xattrs(self) -> None:
-        """The largest first: what is not kept costs more than everything that is."""
+        """Try the largest set first: a set that is not kept is larger than all sets that are."""
         for cost, lengths in sorted(self._needs.xattrs.items(), reverse=True):
             if not self._keeps({name: bytes(length) for name, length in lengths.items()}):
                 limit = cost - 1 if self._keeps({"user.plexodus": b"x"}) else 0
@@ -337,7 +337,7 @@ def _owner(info: os.stat_result) -> tuple[int, int]:
 
 
 def _is_one_file(folder: int, one: bytes, other: bytes) -> bool:
-    """Return whether two names are one file; a name that is refused is not."""
+    """Return whether two names are one file. A name that is refused is not."""
     inside = _new_folder(b"pair", folder)
     try:
         os.close(os.open(one, _NEW, 0o600, dir_fd=inside))

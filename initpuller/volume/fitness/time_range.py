@@ -1,4 +1,4 @@
-"""Which times a volume keeps: how finely, from when, until when."""
+"""Find the resolution and the range of the times that a volume keeps."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FAR = MAX_TIME // _SECOND
 
 
 def time_fidelity(fd: int, needed_ns: Iterable[int]) -> Fidelity | None:
-    """Return which times the volume of a file keeps; None if it follows no rule that is known.
+    """Return which times the volume of a file keeps; None if it follows no known rule.
 
     Args:
-        fd: a file of ours, whose times are changed.
-        needed_ns: times that must be kept as the result says, in nanoseconds from 1970.
+        fd: a file whose times may be changed.
+        needed_ns: times that must be kept as the result says, in nanoseconds since 1970.
 
     Raises:
-        OSError: times cannot be set at all.
+        OSError: times cannot be set.
     """
     kept = [_set(fd, sample) for sample in _SAMPLES]
     for step in _STEPS:
@@ -45,9 +45,9 @@ def time_fidelity(fd: int, needed_ns: Iterable[int]) -> Fidelity | None:
 
 
 def _bound(fd: int, step: int, good: int, bad: int) -> int | None:
-    """Return the last time on the way from ``good`` to ``bad`` that is kept; None: all are.
+    """Return the last time from ``good`` towards ``bad`` that is kept; None if all are kept.
 
-    Both are in seconds from 1970, the result in nanoseconds.
+    Both are in seconds since 1970; the result is in nanoseconds.
     """
     if _keeps_second(fd, step, bad):
         return None

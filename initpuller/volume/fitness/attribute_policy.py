@@ -1,4 +1,4 @@
-"""Whether the volume can hold what a manifest lists: asked before anything of it is fetched."""
+"""Check that the volume can hold a manifest, and decide which attributes its entries get."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import structlog
 
 from initpuller.volume.fidelity import AttributePolicy
 from initpuller.volume.filesystem import mount_of
-from initpuller.volume.fitness.collisions import suspects
-from initpuller.volume.fitness.needs import Needs
-from initpuller.volume.fitness.probe import colliding, probe
-from initpuller.volume.fitness.suitability import (
+from initpuller.volume.fitness.capabilities import (
     clamps,
     collision,
     drops_xattrs,
@@ -19,6 +16,9 @@ from initpuller.volume.fitness.suitability import (
     losses,
     refuse,
 )
+from initpuller.volume.fitness.collisions import suspects
+from initpuller.volume.fitness.probe import colliding, probe
+from initpuller.volume.fitness.requirements import Needs
 from shared.checks import Outcome
 from shared.errors import NoSpace
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from initpuller.volume.fidelity import Fidelity
-    from initpuller.volume.fitness.suitability import Abilities
+    from initpuller.volume.fitness.capabilities import Abilities
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
     from shared.tree.manifest import Entry
@@ -35,11 +35,11 @@ _log = structlog.get_logger("puller")
 
 
 class VolumeFit:
-    """The probes of one run: one for its first manifest, more only if a later one needs more.
+    """The probes of one run: one for the first manifest, and another if a later one needs more.
 
     Args:
         layout: the volume. The caller holds its lock.
-        ownership: whose the files shall be.
+        ownership: the owner that files will get.
     """
 
     def __init__(self, layout: Layout, ownership: Ownership) -> None:
@@ -51,10 +51,10 @@ class VolumeFit:
         self._full: NoSpace | None = None
 
     def collect(self) -> tuple[Needs, Callable[[Entry], None]]:
-        """Return what earlier manifests of this run need, and what adds the entries of the next.
+        """Return the needs of this run's earlier manifests, and a function that adds an entry.
 
-        What a delta keeps was in an earlier manifest. It is added again only if that was not this
-        run's.
+        An entry that a delta keeps was in an earlier manifest. It is added only if this run has
+        not read that manifest.
         """
         if self._needs is None:
             needs = Needs()
@@ -73,10 +73,10 @@ class VolumeFit:
         """Return which attributes the entries of a manifest get on this volume.
 
         Args:
-            needs: of :meth:`collect`, after the whole manifest.
+            needs: from :meth:`collect`, after all entries were added.
             entries: the manifest.
-            earlier: what an earlier run found, for a volume that is too full to be probed. Without
-                it, :meth:`require` has to be called before anything is fetched.
+            earlier: the result of an earlier run, for a volume that is too full to be probed.
+                Without it, call :meth:`require` before anything is fetched.
 
         Raises:
             VolumeUnsuitable: the volume cannot hold the manifest; the message names the volume.
@@ -105,12 +105,12 @@ class VolumeFit:
         return self._policy(abilities.fidelity, needs)
 
     def require(self, policy: AttributePolicy) -> None:
-        """Raise what has kept the volume from being probed.
+        """Raise the error of a volume that was too full to be probed.
 
-        How much room is missing is known by now, and was reported if it is much.
+        Call it after the check of the free space, which reports how much is missing.
 
         Raises:
-            NoSpace: the volume was too full for it.
+            NoSpace: the volume was too full.
         """
         if not policy.is_probed and self._full is not None:
             raise self._full

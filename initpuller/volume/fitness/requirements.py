@@ -1,4 +1,4 @@
-"""What a manifest asks of a volume: collected entry by entry, bounded, and tried by the probe."""
+"""Collect what a manifest requires of a volume: examples for the probe, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from shared.tree.manifest import Entry
 
 _MOST = 256
-"""Owners, and sets of extended attributes, that are tried; a library has a handful."""
+"""Owners, and sets of extended attributes, to try; a library has a handful."""
 _ODD = re.compile(rb'[\x00-\x1f\x7f<>:"|?*\\]|[ .]\Z')
-"""In a name: what some filesystems refuse or change (SMB, FAT, NTFS)."""
+"""Characters in a name that some filesystems refuse or change (SMB, FAT, NTFS)."""
 _FILE, _FOLDER = 0o600, 0o700
 
 
@@ -31,9 +31,9 @@ class Needs:
     earliest_ns: int = 0
     latest_ns: int = 0
     xattrs: dict[int, dict[str, int]] = field(default_factory=dict)
-    """Names and lengths of an entry's extended attributes, by what they cost."""
+    """Names and lengths of an entry's extended attributes, by their cost in bytes."""
     link: bytes = b""
-    """The longest target of a symlink; empty: there is none."""
+    """The longest target of a symlink; empty if there is none."""
     has_hard_links: bool = False
     has_holes: bool = False
     largest: int = 0
@@ -43,11 +43,11 @@ class Needs:
     path: bytes = b""
     """The longest path."""
     odd_names: dict[str, bytes] = field(default_factory=dict)
-    """A name for each thing about names that not every filesystem takes."""
+    """An example for each property of names that some filesystems refuse."""
 
     @classmethod
     def generic(cls) -> Self:
-        """Return what a library of Plex may need, for a preflight: there is no manifest yet."""
+        """Return what a library of Plex may need, for a preflight, which has no manifest."""
         needs = cls(
             file_modes={0o600, 0o640, 0o644, 0o755},
             folder_modes={0o700, 0o755, 0o2775},
@@ -64,11 +64,11 @@ class Needs:
         return needs
 
     def copy(self) -> Self:
-        """Return a copy to go on with: what is collected does not change the original."""
+        """Return a copy that can grow without changing the original."""
         return copy.deepcopy(self)
 
     def take(self, entry: Entry) -> None:
-        """Add what one entry needs."""
+        """Add the needs of one entry."""
         kind, path, time = entry.kind, entry.path, entry.mtime_ns
         if kind is Kind.FILE:
             self.file_modes.add(entry.mode)

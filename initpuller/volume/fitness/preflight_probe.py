@@ -1,4 +1,4 @@
-"""The probe of a volume for a preflight: there is no manifest yet, and a pull may be at work."""
+"""Probe a volume for a preflight: there is no manifest yet, and a pull may be running."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
-from initpuller.volume.fitness.needs import Needs
+from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Ability, judge, losses
 from initpuller.volume.fitness.probe import probe
-from initpuller.volume.fitness.suitability import ALWAYS_NEEDED, Ability, judge, losses
+from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.records.lock import locked
-from shared.checks import Check, Outcome
+from shared.checks import CheckId
 from shared.errors import NoSpace, StorageError, VolumeLocked
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
+    from shared.checks import Check
 
-_NAME = "volume"
 
+def probe_for_preflight(layout: Layout, ownership: Ownership) -> list[Check]:
+    """Return the abilities of the volume that a library of Plex may need.
 
-def probed(layout: Layout, ownership: Ownership) -> list[Check]:
-    """Return what the volume can and cannot do of what a library of Plex may need.
-
-    Only a throw-away folder is written. If the puller's own folder was not there, it is removed,
-    too. A volume that is mounted read-only, or that a pull is at work on, is not probed.
+    Writes only a scratch folder, and removes the puller's own folder if that was not there before.
+    Does not probe a volume that is mounted read-only, or that a pull is writing to.
 
     Args:
         layout: the volume.
-        ownership: whose the files shall be.
+        ownership: the owner that files will get.
     """
     volume, is_new = mount_of(layout.target), not os.path.lexists(layout.folder)
     try:
@@ -41,35 +40,36 @@ def probed(layout: Layout, ownership: Ownership) -> list[Check]:
                 if is_new:
                     _remove_folder(layout)
     except VolumeLocked:
-        return [
-            Check(_NAME, Outcome.PASS, "not probed: a pull is at work on it, and has probed it")
-        ]
+        found = "not probed: a pull is at work on it, and has probed it"
+        return [CheckId.VOLUME.passed(found)]
     except NoSpace as error:
-        return [Check(_NAME, Outcome.FAILURE, f"{volume}: {error.what}", error.hint)]
+        return [CheckId.VOLUME.failure(f"{volume}: {error.what}", error.hint)]
     except StorageError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
-            advice = (
-                "Mount it read-write for this preflight to probe it. A pull has to write to it."
-            )
-            found = f"not probed: {volume} is mounted read-only"
-            return [Check(_NAME, Outcome.WARNING, found, advice)]
-        return [Check(_NAME, Outcome.FAILURE, f"{volume}: {error.what}", error.hint)]
+            return [
+                CheckId.VOLUME.warning(
+                    f"not probed: {volume} is mounted read-only",
+                    "Mount it read-write for this preflight to probe it. A pull has to write to"
+                    " it.",
+                )
+            ]
+        return [CheckId.VOLUME.failure(f"{volume}: {error.what}", error.hint)]
 
 
 def _checks(layout: Layout, ownership: Ownership, volume: str) -> list[Check]:
     needs = Needs.generic()
     abilities = probe(layout, needs, ownership)
-    owner = {Ability.OWNER} if ownership.fixed else set()  # else it depends on the source
+    owner = {Ability.OWNER} if ownership.fixed else set()  # otherwise the source decides
     checks = judge(abilities, volume, ALWAYS_NEEDED | owner)
     checks += losses(abilities.fidelity, needs, volume)
     if abilities.folds_names:
         found = f"on the volume at {volume}, names that differ only in case or Unicode form are one"
         advice = "A pull is refused if the library has such names. Use ext4 or XFS to be sure."
-        checks.append(Check("volume: case", Outcome.WARNING, found, advice))
+        checks.append(CheckId.VOLUME_CASE.warning(found, advice))
     if checks:
         return checks
     found = f"{volume} keeps owners, modes, times, links and names, and can rename and lock"
-    return [Check(_NAME, Outcome.PASS, found)]
+    return [CheckId.VOLUME.passed(found)]
 
 
 def _remove_folder(layout: Layout) -> None:

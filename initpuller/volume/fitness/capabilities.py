@@ -1,4 +1,4 @@
-"""What the probe of a volume has found, and what it means for a move: pure judgment, no I/O."""
+"""Turn the results of a probe into checks: what the volume cannot do, and whether that matters."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shared.checks import Check, Outcome
+from shared.checks import CheckId, Outcome
 from shared.errors import VolumeUnsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
     from initpuller.volume.fidelity import Fidelity
-    from initpuller.volume.fitness.needs import Needs
+    from initpuller.volume.fitness.requirements import Needs
+    from shared.checks import Check
 
 _SECOND = 10**9
 _UNITS = ((_SECOND, "s"), (10**6, "ms"), (10**3, "\u00b5s"), (1, "ns"))
 
 
 class Ability(Enum):
-    """What a volume may be unable to do."""
+    """Something that a volume may be unable to do. The value is its check."""
 
-    OWNER = "owner"
-    MODE = "mode"
-    TIMES = "times"
-    HARD_LINKS = "hard links"
-    SYMLINKS = "symlinks"
-    HOLES = "sparse files"
-    FILE_SIZE = "file size"
-    NAMES = "names"
-    PATHS = "paths"
-    LOCKS = "locks"
-    RENAME = "rename"
+    OWNER = CheckId.VOLUME_OWNER
+    MODE = CheckId.VOLUME_MODE
+    TIMES = CheckId.VOLUME_TIMES
+    HARD_LINKS = CheckId.VOLUME_HARD_LINKS
+    SYMLINKS = CheckId.VOLUME_SYMLINKS
+    HOLES = CheckId.VOLUME_HOLES
+    FILE_SIZE = CheckId.VOLUME_FILE_SIZE
+    NAMES = CheckId.VOLUME_NAMES
+    PATHS = CheckId.VOLUME_PATHS
+    LOCKS = CheckId.VOLUME_LOCKS
+    RENAME = CheckId.VOLUME_RENAME
 
 
 _ADVICE = {
@@ -61,62 +62,58 @@ _ONLY_WARNS = {Ability.HOLES}
 ALWAYS_NEEDED = frozenset(
     (Ability.MODE, Ability.TIMES, Ability.SYMLINKS, Ability.LOCKS, Ability.RENAME)
 )
-"""What every library of Plex needs, whatever is in its manifest."""
+"""Abilities that every library of Plex needs, whatever is in its manifest."""
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """What the probe found."""
+    """Results of a probe."""
 
     fidelity: Fidelity
-    """What the volume keeps of times and extended attributes."""
+    """How exactly the volume keeps times and extended attributes."""
     shortfalls: dict[Ability, str]
-    """What it cannot do of what was tried, with what came of it."""
+    """What failed, with a description of the failure."""
     folds_names: bool = False
-    """Two names that differ, in case or in their Unicode form, can be one file."""
+    """Two names that differ in case or in Unicode form can be one file."""
 
 
 def judge(
     abilities: Abilities, volume: str, needed: Container[Ability] = frozenset(Ability)
 ) -> list[Check]:
-    """Return one check for each thing that the volume cannot do.
+    """Return a check for each ability that the volume lacks.
 
     Args:
-        abilities: what the probe found.
-        volume: its mount point and type, for people.
-        needed: what is a failure if the volume cannot do it; the rest is a warning. A manifest
-            needs all that was tried for it.
+        abilities: results of the probe.
+        volume: its mount point and type, for the message.
+        needed: abilities whose lack is a failure; the lack of others is a warning. A manifest
+            needs all that the probe tried for it.
     """
     found = []
     for ability, what in abilities.shortfalls.items():
         is_failure = ability in needed and ability not in _ONLY_WARNS
-        outcome = Outcome.FAILURE if is_failure else Outcome.WARNING
-        name = f"volume: {ability.value}"
-        found.append(Check(name, outcome, f"on the volume at {volume}, {what}", _ADVICE[ability]))
+        report = ability.value.failure if is_failure else ability.value.warning
+        found.append(report(f"on the volume at {volume}, {what}", _ADVICE[ability]))
     return found
 
 
 def losses(fidelity: Fidelity, needs: Needs, volume: str) -> list[Check]:
-    """Return a warning for each attribute that the volume keeps less exactly than it is needed."""
+    """Return a warning for each attribute that the volume keeps less exactly than needed."""
     found = []
     if fidelity.time_step_ns > 1:
         what = f"times are rounded down to a multiple of {_step(fidelity.time_step_ns)}"
-        found.append((Ability.TIMES.value, what))
+        found.append((CheckId.VOLUME_TIMES, what))
     if clamps(fidelity, needs):
         what = "some times are out of range and become the nearest possible time"
-        found.append((Ability.TIMES.value, what))
+        found.append((CheckId.VOLUME_TIMES, what))
     if drops_xattrs(fidelity, needs):
-        found.append(("xattrs", f"{_kept_xattrs(fidelity)} (Plex needs none)"))
+        found.append((CheckId.VOLUME_XATTRS, f"{_kept_xattrs(fidelity)} (Plex needs none)"))
     advice = "The receipt lists it. If you need it exactly, use another volume, such as ext4 with"
     advice += " 256-byte inodes."
-    return [
-        Check(f"volume: {name}", Outcome.WARNING, f"on the volume at {volume}, {what}", advice)
-        for name, what in found
-    ]
+    return [check.warning(f"on the volume at {volume}, {what}", advice) for check, what in found]
 
 
 def clamps(fidelity: Fidelity, needs: Needs) -> bool:
-    """Return whether a time of the manifest is outside of what the volume can hold."""
+    """Return whether a time of the manifest is out of the volume's range."""
     too_early = fidelity.earliest_ns is not None and needs.earliest_ns < fidelity.earliest_ns
     too_late = fidelity.latest_ns is not None and needs.latest_ns > fidelity.latest_ns
     return too_early or too_late
@@ -133,12 +130,10 @@ def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
 
     Args:
         pairs: paths in the library, at least one pair.
-        volume: its mount point and type, for people.
+        volume: its mount point and type, for the message.
     """
     listing = "; ".join(f"{one} and {other}" for one, other in pairs)
-    return Check(
-        "volume: case",
-        Outcome.FAILURE,
+    return CheckId.VOLUME_CASE.failure(
         f"on the volume at {volume}, some names are one and the same file: {listing}",
         "Use a volume that distinguishes case, rename one of them on the VM, or leave one out"
         " with --exclude.",
@@ -146,7 +141,7 @@ def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
 
 
 def refuse(checks: Iterable[Check]) -> None:
-    """Raise what keeps a library from being moved onto this volume.
+    """Refuse the volume if at least one check is a failure.
 
     Raises:
         VolumeUnsuitable: at least one check is a failure.

@@ -1,4 +1,4 @@
-"""Whether the library is the right folder, and whether what Plex needs of it is really in it."""
+"""Checks that the library is the right folder, and that Plex's files are really in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shared.checks import LIBRARY_CHECK, Check, Outcome, some
+from shared.checks import CheckId, some
 from shared.plex.library import (
     ARTWORK_FOLDERS,
     DATABASE_FOLDER,
@@ -21,41 +21,42 @@ from shared.plex.sqlite_query import DatabaseError, query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PASS, _WARNING, _FAILURE = Outcome.PASS, Outcome.WARNING, Outcome.FAILURE
+    from shared.checks import Check
+
 _SUPPORT, _SERVER, _LIBRARY = "Application Support", "Plex Media Server", "Library"
 _ITEMS = "SELECT count(*) FROM metadata_items WHERE metadata_type IN ({})"
-_TYPES = {"Metadata": "1, 2, 8, 9", "Media": "1, 2"}
-"""Of the items that have files in each folder: films 1, shows 2, artists 8, albums 9."""
-_ITEMS_A_FILE = {"Metadata": 100, "Media": 0}
-"""So many items with only one file are too many; 0: however many, one file is enough. Preview
-thumbnails can be switched off, and then ``Media`` has few files."""
+_ARTWORK = {
+    CheckId.METADATA_FOLDER: ("Metadata", "1, 2, 8, 9", 100),
+    CheckId.MEDIA_FOLDER: ("Media", "1, 2", 0),
+}
+"""A folder's name, the types of the items that have files in it, and the items per file that are
+too many. Types: films 1, shows 2, artists 8, albums 9. 0 items: one file is always enough, because
+preview thumbnails can be switched off, and then ``Media`` has few files."""
 _REPLACE = (
     "A pull moves a symlink as it is, so what it leads to would stay here. Stop Plex, replace the"
-    " symlink by {}, start Plex and try again."
+    " symlink by {}, start Plex and retry."
 )
 _FOLDER_ITSELF = "the folder itself, or by a bind mount of it (mount --bind)"
 
 
 def check_library(path: str) -> Check:
-    """Return whether the folder at ``path`` is what has to be moved for Plex to be found."""
+    """Return whether the folder at ``path`` is the one to move so that Plex finds its files."""
     server = server_folder(path)
     if server is not None and os.path.isdir(server):
-        return Check(LIBRARY_CHECK, _PASS, f"Plex's own folder is {server}")
+        return CheckId.LIBRARY.passed(f"Plex's own folder is {server}")
     better = _better(path)
     if better is None:
-        return Check(
-            LIBRARY_CHECK,
-            _WARNING,
+        return CheckId.LIBRARY.warning(
             f"there is no Plex Media Server in {path}",
             "A pull with a cutover is refused. Give the folder called Library with --library, or"
             " move any other folder with pull --no-cutover.",
         )
     found = f"{path} is not the folder to move: Plex would not find it in the pod"
-    return Check(LIBRARY_CHECK, _FAILURE, found, better)
+    return CheckId.LIBRARY.failure(found, better)
 
 
 def _better(path: str) -> str | None:
-    """Return what to do if Plex's folder is near ``path``; None if it is not."""
+    """Return advice that names Plex's folder if it is near ``path``; otherwise None."""
     above, name = os.path.split(path)
     for below in (os.path.join(_LIBRARY, _SUPPORT), _SUPPORT, ""):
         server = os.path.join(path, below, _SERVER)
@@ -74,54 +75,64 @@ def _better(path: str) -> str | None:
 
 
 def check_links(path: str) -> Check:
-    """Return whether a symlink stands where Plex's files have to be in the library at ``path``.
+    """Return whether a symlink is in the place of a file or folder that Plex needs.
 
-    ``Metadata`` and ``Media`` have a check of their own, :func:`check_artwork`.
+    ``Metadata`` and ``Media`` have checks of their own.
+
+    Args:
+        path: the library.
     """
-    title = "Plex's folders"
     artwork = tuple(os.path.join(server_folder(path) or path, each) for each in ARTWORK_FOLDERS)
     needed = [each for each in needed_paths(path) if each not in artwork]
     links = [each for each in needed if os.path.islink(each)]
     if not links:
-        return Check(title, _PASS, "no symlink stands in their place")
+        return CheckId.PLEX_FOLDERS.passed("no symlink stands in their place")
     is_folder = any(os.path.isdir(each) for each in links)
-    replaced = _FOLDER_ITSELF if is_folder else "the file itself"
-    return Check(title, _FAILURE, some([_shown(each) for each in links]), _REPLACE.format(replaced))
+    replacement = _FOLDER_ITSELF if is_folder else "the file itself"
+    found = some([_shown(each) for each in links])
+    return CheckId.PLEX_FOLDERS.failure(found, _REPLACE.format(replacement))
 
 
-def check_artwork(server: str) -> list[Check]:
-    """Return for ``Metadata`` and ``Media`` whether they have what the database leads to expect.
+def check_metadata(server: str) -> Check:
+    """Return whether ``Metadata`` has the files that the database's items need.
 
     Args:
         server: Plex's own folder.
     """
-    return [_artwork(server, name) for name in ARTWORK_FOLDERS]
+    return _check_artwork(CheckId.METADATA_FOLDER, server)
 
 
-def _artwork(server: str, name: str) -> Check:
+def check_media(server: str) -> Check:
+    """Return whether ``Media`` has the files that the database's items need.
+
+    Args:
+        server: Plex's own folder.
+    """
+    return _check_artwork(CheckId.MEDIA_FOLDER, server)
+
+
+def _check_artwork(check: CheckId, server: str) -> Check:
+    name, types, items_per_file = _ARTWORK[check]
     folder = os.path.join(server, name)
     links = [folder] if os.path.islink(folder) else list(_linked_folders(folder))
     without = f" To move without it, leave it out: pull --exclude {name}."
     if links:
         advice = _REPLACE.format(_FOLDER_ITSELF) + without
-        return Check(name, _FAILURE, some([_shown(each) for each in links]), advice)
-    items = _count_items(server, _TYPES[name])
-    each = _ITEMS_A_FILE[name]
-    enough = max(1, items // each) if each else 1
+        return check.failure(some([_shown(each) for each in links]), advice)
+    items = _count_items(server, types)
+    enough = max(1, items // items_per_file) if items_per_file else 1
     files = _count_files(folder, enough)
     if not items or files >= enough:
-        return Check(name, _PASS, f"has files for the {items} items of the database")
-    return Check(
-        name,
-        _FAILURE,
+        return check.passed(f"has files for the {items} items of the database")
+    return check.failure(
         f"{folder} has {files or 'no'} files, but the database has {items} items",
-        f"Is it on another disk, or another volume of Plex's container? Mount it there, for example"
-        f" with mount --bind, and try again.{without}",
+        "Is it on another disk, or another volume of Plex's container? Mount it there, for example"
+        f" with mount --bind, and retry.{without}",
     )
 
 
 def _linked_folders(folder: str) -> Iterator[str]:
-    """Yield the symlinks right in ``folder`` that lead to a folder elsewhere."""
+    """Yield the symlinks directly in ``folder`` that lead to a folder elsewhere."""
     top = os.path.realpath(folder) + os.sep
     with suppress(OSError), os.scandir(folder) as found:
         for each in found:
@@ -131,7 +142,7 @@ def _linked_folders(folder: str) -> Iterator[str]:
 
 
 def _count_items(server: str, types: str) -> int:
-    """Return how many items of these types there are; 0 if the database cannot tell."""
+    """Return the number of items of these types; 0 if the database cannot be read."""
     path = os.path.join(server, DATABASE_FOLDER, DATABASES[0])
     with suppress(DatabaseError, OSError):
         [[[count]]] = query(path, [_ITEMS.format(types)])
@@ -140,7 +151,7 @@ def _count_items(server: str, types: str) -> int:
 
 
 def _count_files(folder: str, most: int) -> int:
-    """Return how many files are in and below ``folder``; counting ends at ``most``."""
+    """Return the number of files in and below ``folder``. Stops counting at ``most``."""
     count = 0
     for above, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""The throw-away folder of a probe: made, removed, and what a killed run left of it, too."""
+"""Create and remove the scratch folder of a probe, also after a killed run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MARKER = "probe"
-"""The one file in the folder that is renamed to beside the library, as publication will do."""
+"""The one file in the folder that the probe renames to the library's place, as publication does."""
 
 
 @contextmanager
-def throw_away(layout: Layout) -> Iterator[int]:
-    """Make an empty folder where files will be assembled, and remove it at the end.
+def scratch_folder(layout: Layout) -> Iterator[int]:
+    """Create an empty folder where files will be assembled, and remove it at the end.
 
     Args:
         layout: the volume. The caller holds its lock.
 
     Yields:
-        Its descriptor.
+        The folder's descriptor.
 
     Raises:
-        StorageError: it cannot be made, or something in it failed with an OSError.
+        StorageError: the folder cannot be created, or an OSError happened in the block.
     """
     try:
         _remove_published(layout)
@@ -55,10 +55,10 @@ def throw_away(layout: Layout) -> Iterator[int]:
 
 
 def _remove_published(layout: Layout) -> None:
-    """Remove what the trial of the rename has left beside the library.
+    """Remove the folder that the trial rename has put beside the library.
 
     Raises:
-        StorageError: something else has its name.
+        StorageError: something else has the folder's name.
     """
     path = layout.published_probe
     try:
@@ -87,13 +87,13 @@ def _remove_tree(path: str) -> None:
 
 
 def empty(folder: int) -> None:
-    """Remove everything in a folder, also what was closed for its owner.
+    """Remove everything in a folder, including folders that their owner may not enter.
 
     Args:
-        folder: its descriptor.
+        folder: the folder's descriptor.
 
     Raises:
-        OSError: as the filesystem says.
+        OSError: the filesystem refuses.
     """
     for name in os.listdir(folder):
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

@@ -1,0 +1,1 @@
+"""Checks of the source. ``agent/source_checks.py`` registers them."""

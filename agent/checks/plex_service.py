@@ -1,0 +1,64 @@
+"""Checks of the Plex that runs on the VM: its version, and whether the agent can stop it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agent.cutover.record import CutoverRecord, Fence
+from agent.cutover.stop_history import StopHistory
+from agent.plex.server import is_running
+from agent.plex.service import plex_service
+from shared.checks import CheckId
+from shared.errors import CutoverRefused, StorageError
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+    from shared.checks import Check
+    from shared.plex.version import PlexVersion
+
+
+def check_version(version: PlexVersion | None) -> Check:
+    """Return the version of the source's Plex, for the choice of the pod's image."""
+    if version is None:
+        return CheckId.SOURCE_VERSION.warning(
+            "neither the server, nor its package, nor its log tells it",
+            "Make sure that the pod's image is not older: the database's schema only goes forward.",
+        )
+    advice = f"Run the same in the pod (image tag {version}), or a newer one; never an older one."
+    return CheckId.SOURCE_VERSION.passed(str(version), advice)
+
+
+def check_running() -> Check:
+    """Return whether Plex runs. Both answers are fine."""
+    if is_running():
+        return CheckId.PLEX_RUNNING.passed("it runs: a pull has it stopped at the end")
+    return CheckId.PLEX_RUNNING.passed("nothing listens on its port")
+
+
+def check_cutover(settings: Settings) -> Check:
+    """Return whether the agent can stop Plex and keep it stopped.
+
+    A problem is a warning here, because a pull without a cutover does not need it.
+    """
+    plex = plex_service(settings.unit, settings.stop_command, settings.start_command)
+    try:
+        plex.check_fence(Fence(settings.state).path)
+    except CutoverRefused as error:
+        found = str(error.what if error.path is None else f"{error.what}: {error.path}")
+        return CheckId.CUTOVER.warning(found, error.hint)
+    return _check_last_stop(settings.state)
+
+
+def _check_last_stop(state: str) -> Check:
+    """Return the result of the last stop: only a real stop shows whether a command works."""
+    history = StopHistory()
+    with suppress(StorageError):  # the start of a cutover reports it
+        history = CutoverRecord(state).load().history
+    if not history.is_stop_refused or history.failure is None:
+        return CheckId.CUTOVER.passed("Plex can be stopped, and stays so")
+    failure = history.failure
+    return CheckId.CUTOVER.warning(
+        f"the last stop was refused ({failure.at}): {failure.what}",
+        f"{failure.hint} Then restart the agent, or add --retry-failed to pull.".strip(),
+    )
