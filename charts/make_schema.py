@@ -1,8 +1,8 @@
-"""Writes a chart's ``values.schema.json`` from its ``values.yaml``: types, comments, ``@schema``.
+"""Write a chart's ``values.schema.json`` from its ``values.yaml``: types, comments, ``@schema``.
 
-Every object is closed, so that a mistyped value is refused and not ignored. A comment above a value
-is its description; a line of it that begins with ``@schema`` is YAML that goes before what is
-derived. What a list's items are is in ``<name>.schema.yaml`` beside it, as ``#/$defs/<name>``.
+Every object is closed, so helm refuses a mistyped value instead of ignoring it. A comment above a
+value is its description. A line of it that begins with ``@schema`` is YAML that overrides the
+derived schema. The items of a list are defined in ``<name>.schema.yaml``, as ``#/$defs/<name>``.
 
 Usage: python charts/make_schema.py CHART
 """
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def schema(chart: Path) -> dict[str, Any]:
-    """JSON Schema (draft 7, which helm checks against) of the values in ``chart``."""
+    """Return the JSON Schema (draft 7, for helm) of the values in ``chart``."""
     text = (chart / "values.yaml").read_text()
     node = yaml.compose(text)
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": f"{chart.name} values"}
@@ -71,7 +71,7 @@ def _derived(node: yaml.Node, lines: list[str], comment: str) -> dict[str, Any]:
 
 
 def _above(lines: list[str], line: int) -> str:
-    """The comment that ends right above a line."""
+    """Return the comment that ends right above a line."""
     comment: list[str] = []
     while line > 0 and (found := re.fullmatch(r"\s*# ?(.*)", lines[line - 1])):
         comment.insert(0, found[1])

@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What of the labels stays the same from version to version. */}}
+{{/* Labels that stay the same from version to version. */}}
 {{- define "plexodus.selectorLabels" -}}
 app.kubernetes.io/name: plexodus
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What belongs to one migration: a list of the root and the migration goes in. A Job's name adds 13 characters. */}}
+{{/* Name of the objects of one migration. Takes a list of the root and the migration. A Job's name adds 13 characters. */}}
 {{- define "plexodus.migration" -}}
 {{- printf "%s-%s" (index . 0).Release.Name (index . 1).name | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
@@ -41,7 +41,7 @@ plexodus.io/migration: {{ (index . 1).name }}
 {{- $pairing.existingSecret | default (printf "%s-pairing" (include "plexodus.migration" .)) -}}
 {{- end -}}
 
-{{/* Fails where two migrations would have the same objects. */}}
+{{/* Fails if two migrations would have the same objects. */}}
 {{- define "plexodus.checkNames" -}}
 {{- $names := list -}}
 {{- range .Values.migrations -}}
