@@ -17,6 +17,7 @@
         ├── IntegrityError
         │   ├── FrameDamagedTwice, FrameTooLarge, FrameSizeWrong
         │   ├── ManifestTooLarge, ManifestMalformed, ManifestDigestWrong, ManifestSumsWrong
+        │   ├── OmittedListTooLarge, OmittedListMalformed, OmittedListWrong
         │   ├── IllegalPath, IllegalLink, EntriesOutOfOrder, ParentNotDirectory
         │   ├── ProtocolViolation
         │   ├── PlexRefused
@@ -150,6 +151,18 @@ class ManifestDigestWrong(IntegrityError):
 
 class ManifestSumsWrong(IntegrityError):
     """The entries, bytes or frames of a manifest do not add up to the announced totals."""
+
+
+class OmittedListTooLarge(IntegrityError):
+    """A list of omitted entries of absurd length, in bytes, records or in one line."""
+
+
+class OmittedListMalformed(IntegrityError):
+    """A list of omitted entries, or a line of it, that cannot be read."""
+
+
+class OmittedListWrong(IntegrityError):
+    """A list of omitted entries whose digest or counts are not those of the snapshot."""
 
 
 class IllegalPath(IntegrityError):

@@ -100,6 +100,12 @@ def paths() -> Json:
             _partial({protocol.MANIFEST_TYPE: {}}, ("ETag", "Accept-Ranges")) | _failures(*_NAMED),
             *_PARTIAL,
         ),
+        protocol.omitted_path(_SNAPSHOT): _get(
+            "omitted",
+            "What the scan left out, as lines of JSON, zstd",
+            _partial({protocol.MANIFEST_TYPE: {}}, ("ETag", "Accept-Ranges")) | _failures(*_NAMED),
+            *_PARTIAL,
+        ),
         protocol.frame_path(_SNAPSHOT, "{number}", _SUFFIX): _get(
             "frame", "One frame", _frame(), "If-None-Match", protocol.HELD_PIECES
         ),

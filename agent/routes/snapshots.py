@@ -54,6 +54,7 @@ class SnapshotEndpoints:
             web.post(protocol.SNAPSHOTS, self.create),
             web.get(protocol.snapshot_path(name), self.describe),
             web.get(protocol.manifest_path(name), self.manifest),
+            web.get(protocol.omitted_path(name), self.omitted),
             web.get(protocol.sums_path(name), self.sums),
             web.post(protocol.check_path(name), self.check),
         ]
@@ -77,6 +78,13 @@ class SnapshotEndpoints:
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         return await send_file(
             request, snapshot.manifest.path, protocol.MANIFEST_TYPE, self._outflow
+        )
+
+    async def omitted(self, request: web.Request) -> web.StreamResponse:
+        """Answer with all that the scan left out: JSONL, zstd."""
+        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        return await send_file(
+            request, snapshot.omitted_path, protocol.MANIFEST_TYPE, self._outflow
         )
 
     async def sums(self, request: web.Request) -> web.StreamResponse:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.errors import printable
 from shared.tree.member_path import sort_key
+from shared.tree.omitted import Omitted, Reason
+from shared.tree.omitted_file import read_omitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,6 +19,28 @@ if TYPE_CHECKING:
     from shared.tree.racy import Steadiness
 
 _BATCH = 4096
+
+
+class _Folders:
+    """A set of folders in a megabyte, however many they are (a Bloom filter with one hash).
+
+    A folder that was added is always found. Of a million folders in it, one in nine others is found
+    too: it is listed, which costs time and changes nothing.
+    """
+
+    _BITS = 8 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._bits = bytearray(self._BITS // 8)
+
+    def add(self, path: bytes) -> None:
+        """Add a folder."""
+        number = hash(path) % self._BITS
+        self._bits[number >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, path: bytes) -> bool:
+        number = hash(path) % self._BITS
+        return bool(self._bits[number >> 3] >> (number & 7) & 1)
 
 
 class Marker:
@@ -44,11 +67,20 @@ class Marker:
         self._telling = base.telling
         self._known = known
         self._before, self._digest = next(self._known)
-        left_out = [each.rpartition(" (")[0] for each in (*about.excluded, *about.skipped)]
-        self._not_all_of = {path.rpartition("/")[0] for path in left_out}
-        """Folders with names that are no entries: these are listed, so that they are told again."""
-        self._tells_names = list(exclude) == about.exclude and about.kind != "rehearsal"
-        """Of a rehearsal, what was beside databases is left out without a word."""
+        self._incomplete = _Folders()
+        """Folders with names that are not entries: they are listed, to report these names again."""
+        self._xattrs: Iterator[Omitted] = iter(())
+        """Records of xattrs that the base left out, from the next one on that can be asked for."""
+        self._knows_names = list(exclude) == about.exclude and about.kind != "rehearsal"
+        """A rehearsal leaves out what is beside databases, without a record."""
+        if about.omitted is None:  # an older release made the base: each folder is listed
+            self._knows_names = False
+        else:
+            for record in read_omitted(base.omitted_path):
+                if record.reason is not Reason.XATTR:
+                    self._incomplete.add(record.path.rpartition(b"/")[0])
+            self._xattrs = _xattrs(base.omitted_path)
+        self._next_xattr = next(self._xattrs, None)
 
     def recall(self, outside: Entry, device: int) -> Entry | None:
         """Return the entry, marked, if it looks as in the base and cannot have changed unseen.
@@ -65,14 +97,28 @@ class Marker:
         return None
 
     def names(self, folder: Entry) -> Iterator[bytes] | None:
-        """What the base had in ``folder``: making, removing and renaming set its times (inode(7)).
+        """Return what the base had in ``folder``: creating, removing and renaming set its times.
+
+        Source: inode(7).
 
         Args:
             folder: as :meth:`recall` gave it.
         """
-        if not self._tells_names or printable(folder.path) in self._not_all_of:
+        if not self._knows_names or folder.path in self._incomplete:
             return None
         return self._names_in(folder.path)
+
+    def omitted(self, entry: Entry) -> Iterator[Omitted]:
+        """Yield the base's records of xattrs of ``entry``, which nobody looks into again.
+
+        Args:
+            entry: as :meth:`recall` gave it; these come in manifest order.
+        """
+        key = sort_key(entry.path)
+        while self._next_xattr is not None and self._next_xattr.key[0] <= key:
+            if self._next_xattr.path == entry.path:
+                yield self._next_xattr
+            self._next_xattr = next(self._xattrs, None)
 
     def _names_in(self, folder: bytes) -> Iterator[bytes]:
         above, last = folder + b"/", folder
@@ -115,3 +161,8 @@ class Marker:
         if after is not None:
             self._before, self._digest = after
         return after is not None
+
+
+def _xattrs(path: str) -> Iterator[Omitted]:
+    """Yield the records of xattrs in a list of omitted entries."""
+    return (record for record in read_omitted(path) if record.reason is Reason.XATTR)

@@ -3,6 +3,7 @@
 ::
 
     STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
+    STATE/snapshots/<id>/omitted-<digest>     what is served as the list of what was left out
     STATE/snapshots/<id>/snapshot.json        what is answered about it
     STATE/snapshots/<id>/origin.json          where the library was, and which times of it tell all
     STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -27,22 +28,23 @@ from agent.frames.index import FrameIndex
 from agent.snapshots.delta import Marker
 from agent.source.database_copies import copy_databases, drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
-from agent.source.snapshot_files import Origin, SnapshotFiles
+from agent.source.snapshot_files import Origin, SnapshotFiles, omitted_path
 from agent.source.writeback import write_back
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
 from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_manifest, write_manifest
+from shared.tree.omitted_file import OmittedWriter
 from shared.tree.racy import Steadiness
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import TreeWalk, WalkOptions
 from shared.wire.protocol import Snapshot
 
 if TYPE_CHECKING:
     from agent.source.library import CurrentLibrary
     from shared.frames.codec import Encoding
     from shared.frames.manifest_file import ManifestFile
-    from shared.wire.protocol import Kind
+    from shared.wire.protocol import Kind, OmittedList
 
 _KEEP = 4
 """Snapshots kept on disk; those that were used longest ago go when a new one comes."""
@@ -130,10 +132,9 @@ class SnapshotStore:
         os.mkdir(draft, 0o700)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            folder, is_live = stack.enter_context(source.opened()), kind != "cold"
-            walk = TreeWalk(
-                folder, source.name, exclude, top=source.top, live=is_live, memory=marker
-            )
+            folder, options = stack.enter_context(source.opened()), _options(exclude, kind)
+            listed = stack.enter_context(OmittedWriter(os.path.join(draft, "omitted")))
+            walk = TreeWalk(source.tree(folder), options, marker, listed.add)
             self._drop_copies()
             entries = walk.entries()
             if kind == "rehearsal":
@@ -144,8 +145,10 @@ class SnapshotStore:
                 _manifest(draft), os.fsencode(source.about.name), entries, kind
             )
             source.check_place()  # something may have been mounted meanwhile
-            if walk.seen.unreadable:
-                raise SourceUnreadable(walk.seen.unreadable)
+            if walk.unreadable:
+                raise SourceUnreadable(walk.unreadable)
+            omitted = listed.finish()
+            os.rename(os.path.join(draft, "omitted"), omitted_path(draft, omitted))
             about = Snapshot(
                 id=manifest.name,
                 kind=kind,
@@ -157,12 +160,11 @@ class SnapshotStore:
                 frames=len(manifest.plan),
                 manifest_bytes=os.path.getsize(manifest.path),
                 exclude=list(exclude),
-                skipped=walk.seen.skipped,
-                excluded=walk.seen.excluded,
                 base=base,
+                omitted=omitted,
             )
             write_durably(_origin(draft), msgspec.json.encode(origin))
-            write_durably(os.path.join(draft, "snapshot.json"), msgspec.json.encode(about))
+            write_durably(_about(draft), msgspec.json.encode(about))
             self._keep(draft, origin, about, manifest)
             self._scanned = source.place
         return about
@@ -235,8 +237,7 @@ class SnapshotStore:
         if not is_hex(name):
             raise gone
         try:
-            with open(os.path.join(folder, "snapshot.json"), "rb") as file:
-                about = msgspec.json.decode(file.read(), type=Snapshot)
+            about = _read_about(folder)
         except FileNotFoundError:
             raise gone from None
         root = os.fsencode(about.library.name)
@@ -297,6 +298,8 @@ class SnapshotStore:
                     os.utime(final)
                     keep_copies(draft, final)
                     self._look_at_copies(about.id)
+                    if about.omitted is not None:
+                        self._renew_omitted(draft, final, about.omitted)
                     return
                 self._drop(about.id)
             os.rename(draft, final)
@@ -305,6 +308,25 @@ class SnapshotStore:
             self._hold(OpenSnapshot(final, origin, about, manifest))
             for old in self._by_use()[:-_KEEP]:
                 self._drop(old)
+
+    def _renew_omitted(self, draft: str, final: str, omitted: OmittedList) -> None:
+        """Give the list of a scan to the snapshot in ``final``, which has the same entries.
+
+        What is left out may have changed where no entry has, and an older release kept no list.
+        """
+        about = _read_about(final)
+        before = about.omitted
+        os.rename(omitted_path(draft, omitted), omitted_path(final, omitted))
+        if before == omitted:
+            return
+        about.omitted = omitted
+        write_durably(_about(final), msgspec.json.encode(about))
+        if before is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(omitted_path(final, before))
+        used = self._in_use.get(about.id)
+        if used is not None:
+            used.about.omitted = omitted
 
     def _by_use(self) -> list[str]:
         """Names of all snapshots, the one used last at the end."""
@@ -323,6 +345,19 @@ def _moved(now: Place) -> SnapshotGone:
         "the library is in another folder or on another disk than when it was scanned, scan again",
         path=now.path,
     )
+
+
+def _options(exclude: tuple[str, ...], kind: Kind) -> WalkOptions:
+    return WalkOptions(exclude, live=kind != "cold")
+
+
+def _about(folder: str) -> str:
+    return os.path.join(folder, "snapshot.json")
+
+
+def _read_about(folder: str) -> Snapshot:
+    with open(_about(folder), "rb") as file:
+        return msgspec.json.decode(file.read(), type=Snapshot)
 
 
 def _origin(folder: str) -> str:

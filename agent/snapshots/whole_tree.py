@@ -14,7 +14,7 @@ from shared.frames.sha256sums import format_sum
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
 from shared.tree.racy import Steadiness
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,14 +85,14 @@ def check_unchanged(snapshot: SnapshotFiles) -> None:
     # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
     memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
     with source.opened() as base:
-        walk = TreeWalk(base, source.name, exclude, top=source.top, inside=False, memory=memory)
+        walk = TreeWalk(source.tree(base), WalkOptions(exclude, inside=False), memory)
         for seen, then in zip_longest(walk.entries(), ours):
             known = then[0] if then is not None else None
             if seen is None or known is None or not _is_same(seen, known):
                 either = [entry for entry in (seen, known) if entry is not None]
                 raise changed(min(either, key=lambda entry: sort_key(entry.path)))
-    if walk.seen.unreadable:
-        raise SourceUnreadable(walk.seen.unreadable)
+    if walk.unreadable:
+        raise SourceUnreadable(walk.unreadable)
 
 
 def _is_same(seen: Entry, known: Entry) -> bool:

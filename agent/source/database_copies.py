@@ -22,7 +22,7 @@ from shared.plex.sqlite_check import is_database
 from shared.plex.sqlite_query import DatabaseError, back_up
 from shared.regular_file import open_regular
 from shared.tree.manifest import Kind
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,7 +107,7 @@ def copy_databases(
         OSError: the state folder does not take them.
     """
     os.mkdir(_place(folder), 0o700)
-    walk = TreeWalk(base, source.name, exclude, top=source.top, inside=False, live=True)
+    walk = TreeWalk(source.tree(base), WalkOptions(exclude, inside=False, live=True))
     sizes = {
         entry.path: entry.size
         for entry in walk.entries()

@@ -21,6 +21,7 @@ from shared.errors import ConfigurationError, IllegalPath, SnapshotGone, SourceU
 from shared.plex.library import SUPPORT_FOLDER, library_name
 from shared.tree.dir_stack import DirStack
 from shared.tree.member_path import check_root_name
+from shared.tree.walk import Tree
 from shared.wire.protocol import Library
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ class LibrarySource:
         """
         name = library_name(self.about.name, placed=True)
         return LibrarySource(msgspec.structs.replace(self.about, name=name), self.place)
+
+    def tree(self, base: int) -> Tree:
+        """Return what a walk of the library takes.
+
+        Args:
+            base: descriptor of the folder that the library is in, see :meth:`opened`.
+        """
+        return Tree(base, self.name, self.top)
 
     @contextmanager
     def folders(self) -> Iterator[SourceFolders]:

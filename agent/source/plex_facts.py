@@ -11,7 +11,7 @@ from shared.errors import printable
 from shared.plex.library import NEVER, REGENERABLE
 from shared.tree.excludes import matcher
 from shared.tree.manifest import Kind, leads_out
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
     from agent.source.library import LibrarySource
@@ -45,7 +45,10 @@ def read_tree_facts(base: int, source: LibrarySource) -> TreeFacts:
     top = source.top
     tally = _Tally(top)
     sample = DiskSample()
-    walk = TreeWalk(base, source.name, NEVER, top=top)
+    left_out: list[str] = []
+    walk = TreeWalk(
+        source.tree(base), WalkOptions(NEVER), omit=lambda record: left_out.append(str(record))
+    )
     for entry in walk.entries():
         tally.add(entry)
         if entry.kind is Kind.FILE:
@@ -56,8 +59,8 @@ def read_tree_facts(base: int, source: LibrarySource) -> TreeFacts:
         read_seconds=sample.read_seconds(base),
         regenerable=tally.regenerable,
         links_out=tally.links_out,
-        unreadable=walk.seen.unreadable,
-        left_out=[*walk.seen.skipped, *walk.seen.excluded],
+        unreadable=walk.unreadable,
+        left_out=left_out,
     )
 
 

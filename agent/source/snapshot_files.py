@@ -9,11 +9,12 @@ import msgspec
 
 from agent.source.database_copies import DatabaseCopies
 from agent.source.library import LibrarySource, Place
+from shared.errors import SnapshotGone
 from shared.frames.file_digests import FileDigests
 
 if TYPE_CHECKING:
     from shared.frames.manifest_file import ManifestFile
-    from shared.wire.protocol import Snapshot
+    from shared.wire.protocol import OmittedList, Snapshot
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -22,6 +23,14 @@ class Origin(msgspec.Struct, frozen=True):
     place: Place
     telling: list[int] = []
     """Devices that were written back first: see :mod:`agent.source.writeback`."""
+
+
+def omitted_path(folder: str, omitted: OmittedList) -> str:
+    """Return the name of the file ``omitted`` in the folder of its snapshot.
+
+    The same snapshot can be made again with another list, so the name has the list's digest.
+    """
+    return os.path.join(folder, f"omitted-{omitted.sha256}")
 
 
 class SnapshotFiles:
@@ -49,3 +58,14 @@ class SnapshotFiles:
         large files that were read, unchanged since the scan, for their digests."""
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Read instead of the databases."""
+
+    @property
+    def omitted_path(self) -> str:
+        """The file that lists what the scan left out.
+
+        Raises:
+            SnapshotGone: an older release made this snapshot, and there is no such file.
+        """
+        if self.about.omitted is None:
+            raise SnapshotGone("this snapshot lists nothing that was left out, scan again")
+        return omitted_path(self.folder, self.about.omitted)

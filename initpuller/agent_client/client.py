@@ -120,7 +120,7 @@ class AgentClient:
 
         Raises:
             AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
-            SnapshotGone, ProtocolViolation, ManifestTooLarge.
+            SnapshotGone, ProtocolViolation, ManifestTooLarge, OmittedListTooLarge.
         """
         body = msgspec.json.encode(request)
         async with self._request(
@@ -133,6 +133,16 @@ class AgentClient:
             raise errors.ProtocolViolation("a snapshot whose name is no digest")
         if snapshot.manifest_bytes > _MAX_MANIFEST:
             raise errors.ManifestTooLarge(f"a manifest of {snapshot.manifest_bytes} bytes")
+        if snapshot.omitted is None:
+            raise errors.ProtocolViolation(
+                "the agent does not say what the snapshot leaves out",
+                hint="Install the same release on both sides.",
+            )
+        if snapshot.omitted.bytes > _MAX_MANIFEST:
+            raise errors.OmittedListTooLarge(
+                f"the agent's list of omitted entries has {snapshot.omitted.bytes} bytes; the limit"
+                f" is {_MAX_MANIFEST}"
+            )
         return snapshot
 
     async def manifest(self, snapshot: Snapshot, path: str) -> None:
@@ -143,7 +153,18 @@ class AgentClient:
         """
         route = protocol.manifest_path(snapshot.id)
         async with self._request("GET", route, error_responses.OK) as response:
-            await self._save(response, path, snapshot.manifest_bytes)
+            await self._save(response, path, snapshot.manifest_bytes, errors.ManifestTooLarge)
+
+    async def omitted(self, snapshot: Snapshot, path: str) -> None:
+        """Save the list of what the snapshot leaves out, as it is sent, in the file ``path``.
+
+        Raises:
+            AgentUnreachable, AuthenticationError, SnapshotGone, OmittedListTooLarge, StorageError.
+        """
+        most = snapshot.omitted.bytes if snapshot.omitted is not None else 0
+        route = protocol.omitted_path(snapshot.id)
+        async with self._request("GET", route, error_responses.OK) as response:
+            await self._save(response, path, most, errors.OmittedListTooLarge)
 
     async def sums(self, snapshot: Snapshot, path: str, most: int) -> None:
         """Save ``SHA256SUMS``, of at most ``most`` bytes, in the file ``path``.
@@ -154,7 +175,7 @@ class AgentClient:
         """
         route = protocol.sums_path(snapshot.id)
         async with self._request("GET", route, error_responses.OK) as response:
-            await self._save(response, path, most)
+            await self._save(response, path, most, errors.ManifestTooLarge)
 
     async def check(self, snapshot: str) -> None:
         """Have the agent look whether the library is still as it was scanned.
@@ -223,12 +244,18 @@ class AgentClient:
         """Return the whole body, refused as soon as it is over ``most`` bytes."""
         return b"".join([part async for part in self._parts(response, most, errors.FrameTooLarge)])
 
-    async def _save(self, response: aiohttp.ClientResponse, path: str, most: int) -> None:
+    async def _save(
+        self,
+        response: aiohttp.ClientResponse,
+        path: str,
+        most: int,
+        too_large: type[errors.IntegrityError],
+    ) -> None:
         """Write the whole body into a file; what was there is replaced only at the end."""
         temporary = f"{path}.new"
         try:
             async with aiofiles.open(temporary, "wb") as file:
-                async for part in self._parts(response, most, errors.ManifestTooLarge):
+                async for part in self._parts(response, most, too_large):
                     await file.write(part)
             await asyncio.to_thread(replace_durably, temporary, path)
         except aiohttp.ClientError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.pull.fatal_checks import check_for_pull
+from initpuller.pull.omitted_entries import save_omitted
 from initpuller.pull.placement import PlexContents, refuse_misplaced
 from initpuller.pull.source_queries import SourceLook
 from initpuller.pull.transfer import Assembly
@@ -148,8 +149,6 @@ class Passes:
         check_root_name(os.fsencode(name))
         if (snapshot.kind, snapshot.base) != (kind, base):
             raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
-        if snapshot.skipped:
-            _log.warning("not library content, left out", paths=snapshot.skipped)
         if await asyncio.to_thread(is_to_be_taken_back, self._record, rehearse=options.rehearse):
             _, contents, _ = await self._manifest(snapshot)
             self._refuse_useless(name, contents)
@@ -174,6 +173,7 @@ class Passes:
             sets_aside=options.on_existing is OnExisting.SET_ASIDE,
         )
         manifest, contents, needs = await self._manifest(snapshot)
+        await save_omitted(self._client, options.retrier, layout, snapshot)
         self._refuse_useless(snapshot.library.name, contents)
         most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
         self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)

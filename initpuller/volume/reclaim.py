@@ -37,8 +37,8 @@ _log = structlog.get_logger("puller")
 
 _LEAST = 256 * 1024
 """Bytes for state, receipt and the growth of a journal."""
-_FILES = 6
-"""Records that a run makes: manifest, journal, digests, list of digests, state, one beside."""
+_FILES = 7
+"""Records that a run makes: manifest, journal, digests, two lists, state, one beside."""
 _HALF_WRITTEN = ".new"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -117,7 +117,8 @@ def _records_bytes(layout: Layout, state: State | None) -> int:
     if state is None:
         return 0
     name = state.snapshot.id
-    paths = (layout.manifest(name), layout.journal(name), layout.digests(name))
+    files = layout.manifest, layout.journal, layout.digests, layout.omitted
+    paths = [path(name) for path in files]
     return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
 

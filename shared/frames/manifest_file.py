@@ -1,8 +1,8 @@
 """A manifest at rest and on the wire: zstd frames of whole lines, read piece by piece.
 
-The pieces are small, so that any entry can be had without reading the manifest, and a reader
-never holds more than one piece. Concatenated zstd frames are one zstd file (RFC 8878 section 3),
-so ``zstd -dc manifest.jsonl.zst | sha256sum`` gives the snapshot's name.
+The pieces are small, so any entry can be read without reading the whole manifest. The form of the
+file is that of :mod:`shared.tree.line_file`: ``zstd -dc manifest.jsonl.zst | sha256sum`` prints the
+snapshot's name.
 """
 
 from __future__ import annotations
@@ -15,24 +15,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import zstandard
-
 from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLarge
 from shared.frames.plan import FramePlan
-from shared.tree.manifest import MAX_LINE, Entry, checked, format_line, parse_line
+from shared.tree.line_file import PIECE, LineFormat, compressor, read_pieces, unpack
+from shared.tree.manifest import Entry, checked, format_line, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from shared.wire.protocol import Kind as SnapshotKind
 
-PIECE = 256 * 1024
-"""Bytes of lines after which a piece is closed."""
-MAX_PIECE = PIECE + MAX_LINE
-"""Bytes of lines in the largest piece there can be."""
-_LEVEL = 1
-"""Of zstd: 3 made it a tenth smaller, and took three times as long."""
-_BLOCK_HEADER, _CHECKSUM, _RLE = 3, 4, 1
+_FORM = LineFormat("manifest", ManifestMalformed, ManifestTooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ class ManifestFile:
         start, end = self._offset[piece : piece + 2]
         with open(self.path, "rb") as file:
             packed = os.pread(file.fileno(), end - start, start)
-        return list(map(parse_line, _unpack(packed, self.path).splitlines()))
+        return list(map(parse_line, unpack(packed, self.path, _FORM).splitlines()))
 
 
 def read_entries(path: str, location: Location) -> list[Entry]:
@@ -130,7 +123,8 @@ def read_entries(path: str, location: Location) -> list[Entry]:
     lines: list[bytes] = []
     with open(path, "rb") as file:
         for start, end in pairwise(location.offsets):
-            lines += _unpack(os.pread(file.fileno(), end - start, start), path).splitlines()
+            packed = os.pread(file.fileno(), end - start, start)
+            lines += unpack(packed, path, _FORM).splitlines()
     return list(map(parse_line, lines[location.skip : location.skip + location.count]))
 
 
@@ -144,11 +138,11 @@ def write_manifest(
         ManifestTooLarge: more frames than anybody takes.
     """
     manifest = ManifestFile(path, root, kind)
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    zstd = compressor()
     with open(path, "xb") as file:
         for first, text in _batches(manifest.plan, entries):
             manifest.begin_piece(file.tell(), first, text)
-            file.write(compressor.compress(text))
+            file.write(zstd.compress(text))
         manifest.close(file.tell())
         file.flush()
         os.fsync(file.fileno())
@@ -204,54 +198,10 @@ def read_manifest(
 
 def _parsed(manifest: ManifestFile) -> Iterator[Entry]:
     number = 0
-    for offset, text in _pieces(manifest.path):
+    for offset, text in read_pieces(manifest.path, _FORM):
         if not text.endswith(b"\n"):
             raise ManifestMalformed("a manifest piece that ends within a line", path=manifest.path)
         manifest.begin_piece(offset, number, text)
         for line in text.splitlines():
             number += 1
             yield parse_line(line)
-
-
-def _pieces(path: str) -> Iterator[tuple[int, bytes]]:
-    """Offset in the file and lines of each zstd frame, never more than one in memory."""
-    with open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        offset = 0
-        while offset < end:
-            packed = os.pread(file.fileno(), MAX_PIECE, offset)
-            length = _frame_length(packed, path)
-            yield offset, _unpack(packed[:length], path)
-            offset += length
-
-
-def _unpack(packed: bytes, path: str) -> bytes:
-    try:
-        return zstandard.ZstdDecompressor().decompress(packed)
-    except zstandard.ZstdError as error:
-        raise ManifestMalformed(f"a damaged manifest ({error})", path=path) from error
-
-
-def _frame_length(packed: bytes, path: str) -> int:
-    """Bytes of the zstd frame at the start of ``packed``, by its headers alone.
-
-    A bomb is refused by what it declares: the decoder gives out no more than that
-    (RFC 8878 sections 3.1.1.1 and 3.1.1.2).
-    """
-    try:
-        parameters = zstandard.get_frame_parameters(packed)
-        position = zstandard.frame_header_size(packed)
-    except zstandard.ZstdError as error:
-        raise ManifestMalformed(f"a manifest that is no zstd ({error})", path=path) from error
-    if parameters.content_size > MAX_PIECE:
-        raise ManifestTooLarge(f"a manifest piece of more than {MAX_PIECE} bytes", path=path)
-    if parameters.content_size == 0:
-        raise ManifestMalformed("an empty manifest piece", path=path)
-    is_last = False
-    while not is_last:
-        block = int.from_bytes(packed[position : position + _BLOCK_HEADER], "little")
-        is_last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-        position += _BLOCK_HEADER + (1 if kind == _RLE else size)
-        if position > len(packed):
-            raise ManifestMalformed("a manifest that ends early", path=path)
-    return position + (_CHECKSUM if parameters.has_checksum else 0)

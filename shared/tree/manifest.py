@@ -117,7 +117,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def _spell(name: bytes) -> tuple[str, bytes]:
+def spell(name: bytes) -> tuple[str, bytes]:
+    """Return ``name`` as text and nothing, or nothing and ``name`` if it is not UTF-8."""
     try:
         return name.decode(), b""
     except UnicodeDecodeError:
@@ -126,8 +127,8 @@ def _spell(name: bytes) -> tuple[str, bytes]:
 
 def format_line(entry: Entry) -> bytes:
     """Return the line of ``entry``, with its newline."""
-    path, path_b64 = _spell(entry.path)
-    link, link_b64 = _spell(entry.link)
+    path, path_b64 = spell(entry.path)
+    link, link_b64 = spell(entry.link)
     line = _Line(
         kind=entry.kind,
         mode=entry.mode,

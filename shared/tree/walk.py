@@ -1,8 +1,8 @@
-"""Looks at a tree as it is: entries in manifest order, and what is not library content.
+"""Walk of a tree: its entries in manifest order, and records of what is left out.
 
-Both sides look with this: the agent at the library, the puller at what an earlier run left.
-Files are opened: that proves that they can be read, and their xattrs and holes are asked of the
-descriptor, which measured a third of the way through ``/proc/self/fd``.
+Both sides use it: the agent for the library, the puller for what an earlier run left. Files are
+opened. That proves that they can be read, and asking the descriptor for xattrs and holes took a
+third of the time that ``/proc/self/fd`` took.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -20,10 +20,11 @@ from shared.tree.dir_stack import DirStack
 from shared.tree.excludes import matcher
 from shared.tree.manifest import Entry, Kind
 from shared.tree.member_path import check_name
+from shared.tree.omitted import Omitted, Reason
 from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,23 +35,37 @@ _NOT_OPEN = -1
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 _SECTOR = 512
 _SPECIAL = {
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: Reason.FIFO,
+    stat.S_IFSOCK: Reason.SOCKET,
+    stat.S_IFCHR: Reason.CHARACTER_DEVICE,
+    stat.S_IFBLK: Reason.BLOCK_DEVICE,
 }
 
 
-@dataclass
-class Sightings:
-    """What a walk saw and did not make an entry of."""
+@dataclass(frozen=True)
+class Tree:
+    """Which tree is walked, and where its paths begin."""
 
-    skipped: list[str] = field(default_factory=list)
-    """FIFOs, sockets, devices, and xattrs with undecodable names: ``path (what)``."""
-    excluded: list[str] = field(default_factory=list)
-    """``path (size bytes)`` of what an exclude pattern matched; of a folder, only the folder."""
-    unreadable: list[str] = field(default_factory=list)
-    """``path (reason)`` of what should be content and cannot be read."""
+    base: int
+    """Descriptor of the folder that the tree is in."""
+    name: bytes
+    """The tree's name in that folder, which must not be a symlink."""
+    top: bytes = b""
+    """The path that the tree has in the entries, if it is not ``name``. The folders that this puts
+    above the tree are entries too, with the attributes of the tree's own folder."""
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How a tree is walked."""
+
+    exclude: tuple[str, ...] = ()
+    """Patterns of what is left out, see :mod:`shared.tree.excludes`."""
+    inside: bool = True
+    """Look into entries. Without it they have no targets, holes and xattrs, and files are not
+    opened, which takes half the time."""
+    live: bool = False
+    """Whatever disappears during the walk counts as never having been there."""
 
 
 @dataclass
@@ -80,50 +95,47 @@ class Memory(Protocol):
         """
 
     def names(self, folder: Entry) -> Iterator[bytes] | None:
-        """What is in a folder that was recalled, if no other name can be: nobody lists it.
+        """Return the names in a recalled folder, if there can be no other name: it is not listed.
 
         What is below a name is asked about before the next name is.
         """
 
+    def omitted(self, entry: Entry) -> Iterator[Omitted]:
+        """Yield what the earlier walk left out of a recalled entry itself: its xattrs."""
+
 
 class TreeWalk:
-    """One look at the tree ``name`` in the folder ``base``.
+    """One walk of a tree.
 
     Args:
-        base: descriptor of the folder that the tree is in.
-        name: the tree's name in that folder, which must not be a symlink.
-        exclude: patterns, see :mod:`shared.tree.excludes`.
-        top: the path that the tree has in the entries, if it is not ``name``. The folders that this
-            puts above the tree are entries too, with the attributes of the tree's own folder.
-        inside: look into entries; without it they have no targets, holes and xattrs, and files
-            are not opened, which takes half the time.
-        live: what goes away while it is looked at was never there.
+        tree: which one.
+        options: how.
         memory: of an earlier walk.
+        omit: called with each record of what is left out, in the order of the records. Without it
+            sizes of excluded folders are not added up.
     """
 
     def __init__(
         self,
-        base: int,
-        name: bytes,
-        exclude: tuple[str, ...] = (),
-        *,
-        top: bytes = b"",
-        inside: bool = True,
-        live: bool = False,
+        tree: Tree,
+        options: WalkOptions = WalkOptions(),
         memory: Memory | None = None,
+        omit: Callable[[Omitted], None] | None = None,
     ) -> None:
-        self.seen = Sightings()
+        self.unreadable: list[str] = []
+        """``path (reason)`` of what should be content and cannot be read."""
         self._memory = memory
-        self._base = base
-        self._name = name
-        self._top = top or name
-        self._excluded = matcher(exclude)
-        self._inside = inside
-        self._live = live
+        self._omit = omit
+        self._base = tree.base
+        self._name = tree.name
+        self._top = tree.top or tree.name
+        self._excluded = matcher(options.exclude)
+        self._inside = options.inside
+        self._live = options.live
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, sorted, parents first; none if the tree itself cannot be entered."""
+        """Yield each entry, sorted, parents first; none if the tree itself cannot be entered."""
         yield from self._folders_above()
         above, slash, _ = self._top.rpartition(b"/")
         stack = [_Level(self._base, above + slash, iter([self._name]))]
@@ -162,7 +174,7 @@ class TreeWalk:
         try:
             top = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
         except OSError:
-            return  # the look at the tree itself says why
+            return  # the walk of the tree itself says why
         for count in range(1, len(names) + 1):
             outside = _entry(b"/".join(names[:count]), Kind.DIRECTORY, top)
             yield self._known(outside, top) or outside
@@ -174,12 +186,12 @@ class TreeWalk:
     def _look(
         self, level: _Level, name: bytes, path: bytes, *, is_top: bool
     ) -> os.stat_result | None:
-        """What is called so; None if it is left out."""
+        """Return the status of what has this name; None if it is left out."""
         if level.fd == _NOT_OPEN:
             return os.stat(self._in_base(path), dir_fd=self._base, follow_symlinks=False)
         if self._excluded is not None and not is_top and self._excluded(path, name):
-            size = _size(level.fd, name) if self._inside else 0
-            self.seen.excluded.append(f"{printable(path)} ({size} bytes)")
+            if self._omit is not None:
+                self._omit(Omitted(path, Reason.EXCLUDED, _size(level.fd, name)))
             return None
         check_name(name, path, depth=path.count(b"/") + 1)
         return os.stat(name, dir_fd=level.fd, follow_symlinks=False)
@@ -187,7 +199,7 @@ class TreeWalk:
     def _enter(
         self, level: _Level, name: bytes, path: bytes, info: os.stat_result
     ) -> tuple[Entry, _Level]:
-        """The folder's entry, and what is below it."""
+        """Return the folder's entry, and what is below it."""
         outside = _entry(path, Kind.DIRECTORY, info)
         known, above = self._known(outside, info), path + b"/"
         if known is not None and self._memory is not None and len(path) < _LONGEST:
@@ -206,7 +218,14 @@ class TreeWalk:
         return known or outside, below
 
     def _known(self, outside: Entry, info: os.stat_result) -> Entry | None:
-        return self._memory.recall(outside, info.st_dev) if self._memory is not None else None
+        """Return the entry that an earlier walk made, if it still holds."""
+        if self._memory is None:
+            return None
+        known = self._memory.recall(outside, info.st_dev)
+        if known is not None and self._omit is not None:
+            for record in self._memory.omitted(known):
+                self._omit(record)
+        return known
 
     def _open(self, level: _Level, name: bytes, path: bytes, flags: int) -> int:
         if level.fd != _NOT_OPEN:
@@ -222,10 +241,11 @@ class TreeWalk:
     def _no_folder(
         self, level: _Level, name: bytes, path: bytes, info: os.stat_result
     ) -> Entry | None:
-        """The entry of what is no folder; None if it is no content."""
+        """Return the entry of what is no folder; None if it is no content."""
         kind = stat.S_IFMT(info.st_mode)
         if kind in _SPECIAL:
-            self.seen.skipped.append(f"{printable(path)} ({_SPECIAL[kind]})")
+            if self._omit is not None:
+                self._omit(Omitted(path, _SPECIAL[kind]))
             return None
         if info.st_nlink > 1:
             first = self._links.setdefault((info.st_dev, info.st_ino), path)
@@ -257,19 +277,20 @@ class TreeWalk:
         return outside if is_plain else msgspec.structs.replace(outside, data=data, xattrs=xattrs)
 
     def _unreadable(self, path: bytes, reason: str) -> None:
-        self.seen.unreadable.append(f"{printable(path)} ({reason})")
+        self.unreadable.append(f"{printable(path)} ({reason})")
 
     def _xattrs(self, fd: int, path: bytes) -> dict[str, bytes]:
-        """Return the ``user.`` xattrs; note those whose names cannot be moved."""
+        """Return the ``user.`` xattrs; leave out those whose names nothing can print."""
         found = read_xattrs(fd)
-        for key in [each for each in found if not each.isprintable()]:
+        for key in sorted((each for each in found if not each.isprintable()), key=os.fsencode):
             del found[key]
-            self.seen.skipped.append(f"{printable(path)} (xattr {printable(key)})")
+            if self._omit is not None:
+                self._omit(Omitted(path, Reason.XATTR, xattr=os.fsencode(key)))
         return found
 
 
 def _listed(folder: int) -> Iterator[bytes]:
-    """Its names, read when the first of them is asked for: after its entry has been used."""
+    """Yield its names, read when the first of them is asked for: after its entry has been used."""
     yield from sorted(map(os.fsencode, os.listdir(folder)))
 
 
@@ -289,7 +310,7 @@ def _entry(path: bytes, kind: Kind, info: os.stat_result, *, link: bytes = b"") 
 
 
 def _data_bytes(file: int, size: int) -> int | None:
-    """Bytes outside holes, or None where there is none (a compressing filesystem)."""
+    """Return the bytes outside holes; None if there is no hole (a compressing filesystem)."""
     total = position = 0
     while position < size:
         try:
@@ -302,20 +323,34 @@ def _data_bytes(file: int, size: int) -> int | None:
 
 
 def _size(base: int, name: bytes) -> int:
-    """Bytes of content in ``name`` and all below it, as far as it can be looked at."""
-    size, paths = 0, [name]
-    while paths:
-        path = paths.pop()
+    """Return the bytes of content in ``name`` and all below it, as far as it can be looked at."""
+    try:
+        info = os.stat(name, dir_fd=base, follow_symlinks=False)
+    except OSError:
+        return 0
+    if not stat.S_ISDIR(info.st_mode):
+        return info.st_size
+    size, folders = 0, [name]
+    while folders:
+        path = folders.pop()
         try:
-            info = os.stat(path, dir_fd=base, follow_symlinks=False)
-            if not stat.S_ISDIR(info.st_mode):
-                size += info.st_size
-                continue
             folder = os.open(path, _FOLDER, dir_fd=base)
         except OSError:
             continue
         try:
-            paths += [path + b"/" + os.fsencode(each) for each in os.listdir(folder)]
+            with os.scandir(folder) as found:  # a list of a million names would be in memory
+                for each in found:
+                    if each.is_dir(follow_symlinks=False):
+                        folders.append(path + b"/" + os.fsencode(each.name))
+                    else:
+                        size += _own_size(each)
         finally:
             os.close(folder)
     return size
+
+
+def _own_size(found: os.DirEntry[str]) -> int:
+    try:
+        return found.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0

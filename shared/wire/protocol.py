@@ -28,6 +28,7 @@ OPENAPI = "/openapi.json"
 PROBLEM_TYPE = "application/problem+json"
 LOG_LINES_TYPE = "application/jsonl"
 MANIFEST_TYPE = "application/zstd"
+"""Of a manifest, and of the list of omitted entries: lines of JSON, zstd."""
 PREFER, PROCESSING = "Prefer", "processing"
 """The request field and its value (RFC 7240) that ask for ``102`` while an answer takes long."""
 HELD_PIECES, CHANGED_PIECES = "Plexodus-Held-Pieces", "Plexodus-Changed-Pieces"
@@ -89,6 +90,19 @@ class Library(msgspec.Struct):
     path: str
 
 
+class OmittedList(msgspec.Struct, frozen=True):
+    """How many entries a scan left out, and which file lists them, one record for each."""
+
+    excluded: Count
+    """Records of what the patterns of `exclude` matched."""
+    skipped: Count
+    """Records of what is not library content: FIFOs, sockets, devices, unusable xattrs."""
+    bytes: Count
+    """Bytes of the file as it is sent."""
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """Digest of the file as it is sent, hexadecimal."""
+
+
 class Snapshot(msgspec.Struct):
     """Answer to `POST /v1/snapshots` and `GET /v1/snapshots/{id}`."""
 
@@ -105,11 +119,10 @@ class Snapshot(msgspec.Struct):
     manifest_bytes: Count
     """Bytes of the manifest as it is sent."""
     exclude: list[str]
-    skipped: list[str]
-    """What is not library content: FIFOs, sockets, devices."""
-    excluded: list[str]
     base: str = ""
     """The snapshot that it is a delta to; empty: to none."""
+    omitted: OmittedList | None = None
+    """What the scan left out. None: an older release made this snapshot, and kept no such list."""
 
 
 class MediaFolder(msgspec.Struct, frozen=True):
@@ -242,6 +255,11 @@ def snapshot_path(snapshot: str) -> str:
 def manifest_path(snapshot: str) -> str:
     """The route of its manifest."""
     return f"{SNAPSHOTS}/{snapshot}/manifest"
+
+
+def omitted_path(snapshot: str) -> str:
+    """The route of the list of what it leaves out."""
+    return f"{SNAPSHOTS}/{snapshot}/omitted"
 
 
 def frame_path(snapshot: str, number: int | str, suffix: str) -> str:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 from rig.deltas import LARGE, RACY, finish, frames
+from rig.oracle import omitted
 from rig.volume import FRAME, cut_at, pull, run_puller
 
 from bench.plexlibrary import LibraryShape, make_library
@@ -134,8 +135,9 @@ def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: 
 
 
 def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
-    """The receipt of a delta names what never arrives as a whole copy's does."""
+    """A delta lists what was left out as a whole copy does, also of files that it keeps."""
     os.mkfifo(library / "folder1" / "below" / "pipe")
+    os.setxattr(library / "folder2" / "below" / "07", "user.two\nlines", b"")
     (library / "folder4" / "below" / "plex.pid").write_bytes(b"1234")
     time.sleep(RACY)
     assert pull(target, agent, "--until", "ready").code == 0
@@ -143,9 +145,26 @@ def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, lib
     done = pull(target, agent)
     assert done.code == 0, done.text
     assert frames(agent) == (0, 0)
-    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
-    assert receipt["skipped"] == ["Library/folder1/below/pipe (FIFO)"]
-    assert receipt["excluded"] == ["Library/folder4/below/plex.pid (4 bytes)"]
+    assert omitted(target) == {
+        "Library/folder1/below/pipe": "fifo",
+        "Library/folder2/below/07": "xattr",
+        "Library/folder4/below/plex.pid": 4,
+    }
+
+
+def test_left_out_entries_change_between_two_scans_of_the_same_library(
+    agent: Agent, target: Path, library: Path
+) -> None:
+    """The entries are the same, so is the snapshot: the list of what was left out is the newest."""
+    options = "--exclude", "folder4/below/*.tmp"
+    excluded = library / "folder4" / "below" / "a.tmp"
+    excluded.write_bytes(b"1")
+    time.sleep(RACY)
+    with cut_at("initpuller.volume.staging.staging.Staging.commit", 2):
+        pull(target, agent, *options)
+    excluded.write_bytes(b"12345")
+    assert pull(target, agent, *options).code == 0
+    assert omitted(target) == {"Library/folder4/below/a.tmp": 5}
 
 
 def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> None:

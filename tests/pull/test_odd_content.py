@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig import oddtree
-from rig.oracle import rsync_differences, sums_hold
+from rig.oracle import omitted, rsync_differences, sums_hold
 from rig.programs import Agent, Finished, Puller, running
 from rig.waiting import wait_until
 
@@ -103,13 +103,12 @@ def test_holes_stay_holes(odd: OddSource) -> None:
 
 
 def test_fifos_sockets_and_devices_are_left_out_and_listed(odd: OddSource) -> None:
-    """They are named in a warning and in the receipt, and nothing of theirs has arrived."""
-    receipt = json.loads((odd.puller.target / ".plexodus" / "receipt.json").read_text())
-
-    assert sorted(receipt["skipped"]) == odd.skipped
+    """A warning has examples, the list beside the receipt has all, and none of them arrives."""
+    assert sorted(omitted(odd.puller.target)) == [line.rpartition(" (")[0] for line in odd.skipped]
     assert len(odd.skipped) >= 2
-    warned = [line["paths"] for line in odd.done.log if "left out" in line.get("event", "")]
-    assert [sorted(paths) for paths in warned] == [odd.skipped]
+    (warned,) = [line for line in odd.done.log if "left out" in line.get("event", "")]
+    assert warned["count"] == len(odd.skipped)
+    assert sorted(warned["examples"]) == odd.skipped
     assert os.listdir(odd.arrived / "specials") == ["file"]
 
 
@@ -192,8 +191,7 @@ def test_excluded_paths_stay_away(odd: OddSource, tmp_path: Path) -> None:
     tops = {b"names", b"sparse", b"paths/deep", b"sizes/empty folder", b"hard links/here"}
     tops |= {b"sizes/1024"}
     assert {path for path in left if os.path.dirname(path) not in left} == tops
-    receipt = json.loads((tmp_path / ".plexodus" / "receipt.json").read_text())
-    named = {path.removeprefix("Library/").rpartition(" (")[0] for path in receipt["excluded"]}
+    named = {path.removeprefix("Library/") for path in omitted(tmp_path)}
     assert {os.fsencode(path) for path in named} == tops
     link = arrived / "hard links"
     assert (link / "also large").lstat().st_ino == (link / "there" / "also large").lstat().st_ino

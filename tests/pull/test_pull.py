@@ -43,4 +43,4 @@ def test_nothing_but_receipt_is_left(puller: Puller) -> None:
     assert puller.pull().code == 0
 
     left = {path.name for path in (puller.target / ".plexodus").iterdir()}
-    assert left == {"lock", "receipt.json", "manifest.jsonl.zst", "SHA256SUMS"}
+    assert left == {"lock", "receipt.json", "manifest.jsonl.zst", "omitted.jsonl.zst", "SHA256SUMS"}

@@ -78,6 +78,15 @@ class DirectClient:
 
         self._put(path, self.world.ask(asked))
 
+    async def omitted(self, snapshot: Snapshot, path: str) -> None:
+        """Save the list of what was left out."""
+
+        def asked() -> bytes:
+            """As the agent answers."""
+            return Path(self.world.store.open(snapshot.id).omitted_path).read_bytes()
+
+        self._put(path, self.world.ask(asked))
+
     async def sums(self, snapshot: Snapshot, path: str, _most: int) -> None:
         """Bring all digests."""
 

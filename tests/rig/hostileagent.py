@@ -33,6 +33,7 @@ from shared.frames.sha256sums import format_sum
 from shared.frames.tar_layout import header
 from shared.program.exit_codes import ExitCode, exit_code_for
 from shared.tree.manifest import Entry, Kind, format_line
+from shared.tree.omitted import Omitted, Reason, format_omitted
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Offer:
     scan: list[Reply]
     """Instead of that answer, unless empty."""
     manifest: list[Reply]
+    omitted: list[Reply]
     frames: list[list[Reply]]
     sums: list[Reply]
     check: list[Reply]
@@ -129,6 +131,19 @@ class Offer:
         self.snapshot["manifest_bytes"] = len(manifest)
         if name is not None:
             self.snapshot["id"] = name
+
+    def omit(self, *records: Omitted, packed_list: bytes | None = None) -> None:
+        """Serve a list of ``records``, or whatever list, and announce it as it is."""
+        if packed_list is None:
+            packed_list = packed(b"".join(map(format_omitted, records)))
+        excluded = sum(record.reason is Reason.EXCLUDED for record in records)
+        self.omitted = [Reply(packed_list)]
+        self.snapshot["omitted"] = {
+            "excluded": excluded,
+            "skipped": len(records) - excluded,
+            "bytes": len(packed_list),
+            "sha256": hashlib.sha256(packed_list).hexdigest(),
+        }
 
 
 def frame_tags(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[str]:
@@ -168,11 +183,10 @@ def offer_lines(lines: bytes) -> Offer:
         "content_bytes": 0,
         "frames": 0,
         "exclude": [],
-        "skipped": [],
-        "excluded": [],
     }
-    offer = Offer(snapshot, [], [], [], [Reply()], [Reply(status=204)], [Reply(SOUND)])
+    offer = Offer(snapshot, [], [], [], [], [Reply()], [Reply(status=204)], [Reply(SOUND)])
     offer.announce(packed(lines))
+    offer.omit()
     return offer
 
 
@@ -233,7 +247,12 @@ class HostileAgent:
             return offer.scan or [Reply(msgspec.json.encode(offer.snapshot), 201)]
         if "/frames/" in request.path:
             return offer.frames[int(last.partition(".")[0])]
-        known = {"manifest": offer.manifest, "SHA256SUMS": offer.sums, "check": offer.check}
+        known = {
+            "manifest": offer.manifest,
+            "omitted": offer.omitted,
+            "SHA256SUMS": offer.sums,
+            "check": offer.check,
+        }
         return known.get(last, [Reply(status=404)])
 
 

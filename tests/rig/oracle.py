@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,3 +37,28 @@ def sums_hold(target: Path) -> bool:
         capture_output=True,
     )
     return done.returncode == 0
+
+
+def omitted(target: Path) -> dict[str, str | int]:
+    """Return what the list beside the receipt says was left out, read by zstd and json alone.
+
+    By path: the bytes of what was excluded; the reason why anything else was left out. The counts
+    and the digest are compared with those of the receipt.
+    """
+    path = target / ".plexodus" / "omitted.jsonl.zst"
+    done = subprocess.run(["zstd", "-dc", path], check=True, capture_output=True)
+    found: dict[str, str | int] = {}
+    for line in done.stdout.splitlines():
+        record: dict[str, Any] = json.loads(line)
+        name = record.get("path") or base64.b64decode(record["path_b64"]).decode("utf-8", "replace")
+        is_excluded = record["reason"] == "excluded"
+        found[name] = record.get("size", 0) if is_excluded else record["reason"]
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    excluded = sum(isinstance(value, int) for value in found.values())
+    assert receipt["omitted"] == {
+        "excluded": excluded,
+        "skipped": len(found) - excluded,
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    return found

@@ -207,5 +207,5 @@ def left_of_pull(target: Path) -> set[str]:
     return {path.name for path in (target / ".plexodus").iterdir()}
 
 
-RECEIPT_FILES = {"lock", "receipt.json", "manifest.jsonl.zst", "SHA256SUMS"}
+RECEIPT_FILES = {"lock", "receipt.json", "manifest.jsonl.zst", "omitted.jsonl.zst", "SHA256SUMS"}
 """All that is in the puller's own folder when a pull is done."""

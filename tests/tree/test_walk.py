@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from shared.tree.manifest import Entry, Kind
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import Tree, TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def walk(tree: Path, *, inside: bool = True) -> tuple[list[Entry], list[str]]:
+def walked(tree: Path, *, inside: bool = True) -> tuple[list[Entry], list[str]]:
     """All entries of ``tree``, and what could not be read."""
     base = os.open(tree.parent, os.O_RDONLY)
     try:
-        look = TreeWalk(base, os.fsencode(tree.name), inside=inside)
-        return list(look.entries()), look.seen.unreadable
+        walk = TreeWalk(Tree(base, os.fsencode(tree.name)), WalkOptions(inside=inside))
+        return list(walk.entries()), walk.unreadable
     finally:
         os.close(base)
 
@@ -33,7 +33,7 @@ def test_library_that_is_no_folder_any_more(tmp_path: Path, kind: str) -> None:
         tree.write_bytes(b"")
     elif kind == "symlink":
         tree.symlink_to(tmp_path)
-    entries, unreadable = walk(tree)
+    entries, unreadable = walked(tree)
     assert entries == []
     assert [line.partition(" ")[0] for line in unreadable] == ["Library"]
 
@@ -44,7 +44,7 @@ def test_seen_from_outside(library: Path) -> None:
     with sparse.open("wb") as file:
         file.truncate(1 << 20)
     os.setxattr(library / "large", "user.x", b"y")
-    inside, outside = walk(library)[0], walk(library, inside=False)[0]
+    inside, outside = walked(library)[0], walked(library, inside=False)[0]
 
     def from_outside(entry: Entry) -> Entry:
         link = b"" if entry.kind is Kind.SYMLINK else entry.link

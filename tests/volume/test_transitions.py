@@ -18,7 +18,7 @@ from initpuller.volume.records.receipt import Receipt
 from initpuller.volume.records.state import Phase, State, load_state
 from initpuller.volume.records.transitions import TABLE, WrongPhase
 from shared.errors import StorageError
-from shared.wire.protocol import Library, Snapshot, StopFailure
+from shared.wire.protocol import Library, OmittedList, Snapshot, StopFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ OTHER = _filled(Snapshot, id="b" * 64, kind="live", library=LIBRARY)
 RECEIPT = _filled(Receipt, format=1, library=LIBRARY, databases={"a database": "sound"})
 FAILURE = _filled(StopFailure, what="the volume is full")
 ARGUMENTS: dict[str, tuple[object, ...]] = {
-    "resume": ("1:1", None),
+    "resume": (SNAPSHOT, "1:1", None),
     "next_snapshot": (OTHER, "1:1", None),
     "name_cutover": ("c" * 32,),
     "remember_failure": (FAILURE,),
@@ -165,12 +165,22 @@ def test_other_owner_or_fidelity_has_all_attributes_set_again() -> None:
     state = _state(fidelity=Fidelity())
     coarse = Fidelity(time_step_ns=1000)
 
-    assert not transitions.resume(state, "keep", Fidelity()).reown
-    assert not transitions.resume(state, "keep", None).reown
-    assert transitions.resume(state, "1:1", None).reown
-    assert transitions.resume(state, "keep", coarse).reown
+    assert not transitions.resume(state, SNAPSHOT, "keep", Fidelity()).reown
+    assert not transitions.resume(state, SNAPSHOT, "keep", None).reown
+    assert transitions.resume(state, SNAPSHOT, "1:1", None).reown
+    assert transitions.resume(state, SNAPSHOT, "keep", coarse).reown
     assert transitions.next_snapshot(state, OTHER, "keep", coarse).fidelity == coarse
     assert transitions.next_snapshot(state, OTHER, "keep", None).fidelity == Fidelity()
+
+
+def test_resumed_run_lists_what_the_new_scan_left_out() -> None:
+    """The same entries keep the time of their first scan, which decides what can be trusted."""
+    newest = OmittedList(1, 0, 30, "d" * 64)
+    again = msgspec.structs.replace(SNAPSHOT, created="later", omitted=newest)
+
+    after = transitions.resume(_state(), again, "keep", None)
+
+    assert after.snapshot == msgspec.structs.replace(SNAPSHOT, omitted=newest)
 
 
 def test_a_new_snapshot_keeps_what_is_about_the_move() -> None:

@@ -81,8 +81,7 @@ def prepare(staging: Staging, phase: Phase, observed: Observations, *, displace:
             content_bytes=state.snapshot.content_bytes,
             owner=state.owner,
             exclude=state.snapshot.exclude,
-            excluded=state.snapshot.excluded,
-            skipped=state.snapshot.skipped,
+            omitted=state.snapshot.omitted,
             scanned=state.snapshot.created,
             started=state.started,
             verified=timestamp(),
@@ -187,6 +186,7 @@ def _place_records(layout: Layout, snapshot: str) -> None:
     for now, then in (
         (layout.manifest(snapshot), layout.receipt_manifest),
         (layout.sums(snapshot), layout.receipt_sums),
+        (layout.omitted(snapshot), layout.receipt_omitted),
     ):
         if os.path.lexists(now):
             os.rename(now, then)

@@ -55,7 +55,7 @@ def return_to_staging(layout: Layout, receipt: Receipt) -> None:
         fsync_folder(layout.staging)
     if os.path.exists(layout.receipt_manifest):
         os.rename(layout.receipt_manifest, layout.manifest(receipt.snapshot))
-    drop_files(layout.receipt_sums)
+    drop_files(layout.receipt_sums, layout.receipt_omitted)
 
 
 def _restore_displaced(layout: Layout, receipt: Receipt) -> None:

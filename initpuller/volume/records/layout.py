@@ -10,7 +10,7 @@ from shared.tree.member_path import STATE_FOLDER
 
 USUAL_NAME = "Library"
 """What Plex calls its library: looked for before the agent has told the name."""
-RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-", "amended-")
+RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-", "omitted-", "amended-")
 """How the names of the files begin that belong to one snapshot and one pull."""
 
 
@@ -76,6 +76,11 @@ class Layout:
         return os.path.join(self.folder, "SHA256SUMS")
 
     @property
+    def receipt_omitted(self) -> str:
+        """What was left out of the move."""
+        return os.path.join(self.folder, "omitted.jsonl.zst")
+
+    @property
     def trash(self) -> str:
         """While Plex' libraries move to other folders: its emptying of trash was on."""
         return os.path.join(self.folder, "trash-was-on")
@@ -100,6 +105,10 @@ class Layout:
     def sums(self, snapshot: str) -> str:
         """The agent's own list of digests."""
         return os.path.join(self.folder, f"sums-{snapshot}")
+
+    def omitted(self, snapshot: str) -> str:
+        """The agent's list of what it left out."""
+        return os.path.join(self.folder, f"omitted-{snapshot}")
 
     def amended(self, snapshot: str) -> str:
         """What is about to take the place of a file of it."""

@@ -9,7 +9,7 @@ import msgspec
 from initpuller.volume.fidelity import Losses
 from initpuller.volume.records.record_file import load_record, save_record
 from shared.plex.library import ServerFacts
-from shared.wire.protocol import Library
+from shared.wire.protocol import Library, OmittedList
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -34,9 +34,6 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     owner: str
     """``keep``, or the ``UID:GID`` that everything was given."""
     exclude: list[str]
-    excluded: list[str]
-    skipped: list[str]
-    """What is no library content and was left out: FIFOs, sockets, devices."""
     scanned: str
     started: str
     verified: str
@@ -54,6 +51,13 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where what had the library's name before has gone."""
     losses: Losses | None = None
     """Which attributes of the source the volume cannot keep; None: it keeps all."""
+    omitted: OmittedList | None = None
+    """What was left out: counts, and the digest of ``omitted.jsonl.zst`` beside the receipt. None:
+    an older release began this receipt, and lists all of it here, in the next two fields."""
+    excluded: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Older releases: ``path (size bytes)`` of what ``exclude`` matched."""
+    skipped: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Older releases: ``path (what)`` of what is not library content."""
 
 
 def load_receipt(layout: Layout) -> Receipt | None:

@@ -92,11 +92,17 @@ def begin(
 
 
 @_listed
-def resume(state: State, owner: str, fidelity: Fidelity | None) -> State:
-    """Return the record of another run for the same snapshot; arguments as for :func:`begin`."""
+def resume(state: State, snapshot: Snapshot, owner: str, fidelity: Fidelity | None) -> State:
+    """Return the record of another run for the same snapshot; arguments as for :func:`begin`.
+
+    A new scan has found the same entries; what it left out may have changed.
+    """
+    about = replace(state.snapshot, omitted=snapshot.omitted)
     reown = state.reown or _sets_attributes_again(state, owner, fidelity)
     kept = fidelity or state.fidelity
-    return replace(state, runs=state.runs + 1, reown=reown, owner=owner, fidelity=kept)
+    return replace(
+        state, snapshot=about, runs=state.runs + 1, reown=reown, owner=owner, fidelity=kept
+    )
 
 
 @_listed

@@ -11,7 +11,7 @@ from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import Tree, TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
     """
     if os.geteuid():
         _reopen_folders(staging)
-    walk = TreeWalk(staging, manifest.root, inside=False)
+    walk = TreeWalk(Tree(staging, manifest.root), WalkOptions(inside=False))
     unwanted = list(_unwanted(walk.entries(), manifest, journal))
     with DirStack(staging, create=True) as folders:
         for path in reversed(unwanted):

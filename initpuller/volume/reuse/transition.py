@@ -66,4 +66,5 @@ def remove_records(layout: Layout, snapshot: str) -> None:
         layout.journal(snapshot),
         layout.digests(snapshot),
         layout.sums(snapshot),
+        layout.omitted(snapshot),
     )

@@ -251,7 +251,7 @@ def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy)
         is_left = os.path.lexists(record.layout.staged(snapshot.library.name))
         return record.begin(first_record(snapshot, owner, timestamp(), fidelity, prune=is_left))
     if state.snapshot.id == snapshot.id:
-        return record.apply(resume, owner, fidelity)
+        return record.apply(resume, snapshot, owner, fidelity)
     return record.apply(next_snapshot, snapshot, owner, fidelity)
 
 
