@@ -76,10 +76,14 @@ class Marker:
         if about.omitted is None:  # an older release made the base: each folder is listed
             self._knows_names = False
         else:
+            has_xattrs = False
             for record in read_omitted(base.omitted_path):
-                if record.reason is not Reason.XATTR:
+                if record.reason is Reason.XATTR:
+                    has_xattrs = True
+                else:
                     self._incomplete.add(record.path.rpartition(b"/")[0])
-            self._xattrs = _xattrs(base.omitted_path)
+            if has_xattrs:
+                self._xattrs = _xattrs(base.omitted_path)
         self._next_xattr = next(self._xattrs, None)
 
     def recall(self, outside: Entry, device: int) -> Entry | None:

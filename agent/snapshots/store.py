@@ -267,9 +267,12 @@ class SnapshotStore:
         """Return what marks the entries of a scan of ``source`` that are as in a base.
 
         Raises:
-            SnapshotGone: there is no such base, or it is of another folder or other disks.
+            SnapshotGone: there is no such base, it is of another folder or other disks, or an older
+                release made it and did not list what it left out.
         """
         base = self.open(name)
+        if base.about.omitted is None:
+            raise SnapshotGone("an older release of the agent made the base, scan again")
         if base.source.place != source.place:
             raise _moved(source.place)
         steadiness = Steadiness(base.about.kind, base.about.created)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,12 +18,13 @@ from agent.snapshots import store, whole_tree
 from agent.snapshots.delta import Marker
 from agent.snapshots.store import SnapshotStore
 from agent.source.library import CurrentLibrary
+from shared.errors import SnapshotGone
+from shared.tree.omitted_file import read_omitted
 from shared.tree.racy import Steadiness
-from shared.tree.walk import TreeWalk
+from shared.tree.walk import Tree, TreeWalk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from agent.source.snapshot_files import SnapshotFiles
     from shared.tree.manifest import Entry
@@ -39,7 +42,7 @@ def _trusted_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Folders with files, a database, links of both kinds, and a FIFO, which is no content."""
+    """Folders with files, a database, links of both kinds, a FIFO, an xattr with an odd name."""
     library = tmp_path / "Library"
     content = random.Random(6)  # noqa: S311 - reproducible
     for folder in ("a", "b/below", "c"):
@@ -50,6 +53,7 @@ def library(tmp_path: Path) -> Path:
     (library / "b" / "link").symlink_to("below")
     (library / "c" / "x.db").write_bytes(b"database")
     os.mkfifo(library / "c" / "fifo")
+    os.setxattr(library / "b" / "below" / "0", "user.two\nlines", b"")
     return library
 
 
@@ -57,7 +61,7 @@ class Scans:
     """Scans of one library."""
 
     def __init__(self, state: Path, library: Path) -> None:
-        state.mkdir()
+        state.mkdir(exist_ok=True)
         self.store = SnapshotStore(str(state), CurrentLibrary(str(library), str, str(state)))
 
     def scan(self, kind: Kind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
@@ -70,8 +74,8 @@ class Scans:
         whole = self.scan("cold", "", *exclude)
         unmarked = [msgspec.structs.replace(entry, kept=False) for entry in delta.manifest]
         assert unmarked == list(whole.manifest)
-        assert delta.about.skipped == whole.about.skipped
-        assert delta.about.excluded == whole.about.excluded
+        assert delta.about.omitted is not None
+        assert delta.about.omitted == whole.about.omitted
         return {os.fsdecode(entry.path): entry for entry in delta.manifest}
 
 
@@ -153,6 +157,40 @@ def test_what_is_left_out_is_reported_again(scans: Scans) -> None:
     assert sent(scans.delta(base, "2")) == set()
 
 
+def test_base_of_an_older_release(tmp_path: Path, library: Path) -> None:
+    """There is no file of what it left out: it is no base, until the next scan makes its list."""
+    base = Scans(tmp_path / "state", library).scan("cold", "", "2")
+    path = Path(base.folder, "snapshot.json")
+    about = json.loads(path.read_text())
+    del about["omitted"]
+    about |= {"skipped": ["Library/c/fifo (FIFO)"], "excluded": ["Library/a/2 (3000 bytes)"]}
+    path.write_text(json.dumps(about))
+    Path(base.omitted_path).unlink()
+
+    scans = Scans(tmp_path / "state", library)
+    base = scans.store.open(base.about.id)
+    whole_tree.check_unchanged(base)
+    with pytest.raises(SnapshotGone):
+        scans.scan("cold", base.about.id, "2")
+    scans.scan("cold", "", "2")
+    assert len(list(read_omitted(base.omitted_path))) == 5
+    assert sent(scans.delta(base, "2")) == set()
+
+
+def test_excluded_file_grows(scans: Scans, library: Path) -> None:
+    """The next scan has the same entries, so it is the same snapshot; the list is the new one."""
+    before = scans.scan("cold", "", "2")
+    listed = {str(record) for record in read_omitted(before.omitted_path)}
+    with (library / "a" / "2").open("ab") as file:
+        file.write(b"more")
+    after = scans.scan("cold", "", "2")
+    assert after.about.id == before.about.id
+    assert after.about.created == before.about.created  # the times that are trusted do not change
+    found = {str(record) for record in read_omitted(after.omitted_path)}
+    assert found - listed == {"Library/a/2 (3004 bytes)"}
+    assert len([name for name in os.listdir(after.folder) if name.startswith("omitted-")]) == 1
+
+
 def test_other_patterns_than_the_base(scans: Scans) -> None:
     """Folders are listed again: names that the base left out are entries now."""
     base = scans.scan("cold", "", "2")
@@ -164,7 +202,7 @@ def marked(base: SnapshotFiles, library: Path, steadiness: Steadiness) -> set[st
     marker = Marker(base, (), steadiness, zip(base.manifest, base.digests, strict=True))
     folder = os.open(library.parent, os.O_RDONLY)
     try:
-        walk = TreeWalk(folder, os.fsencode(library.name), memory=marker)
+        walk = TreeWalk(Tree(folder, os.fsencode(library.name)), memory=marker)
         return {os.fsdecode(entry.path) for entry in walk.entries() if not entry.kept}
     finally:
         os.close(folder)
