@@ -24,7 +24,6 @@ from shared.errors import (
     ParentNotDirectory,
 )
 from shared.frames.manifest_file import read_manifest, write_manifest
-from shared.frames.plan import plan
 from shared.tree.line_file import PIECE
 from shared.tree.manifest import MAX_LINE, MAX_TIME, Entry, Kind, checked, format_line, parse_line
 from shared.tree.member_path import sort_key
