@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from agent.cutover.context import CutoverContext, CutoverLimits
 from agent.cutover.control import CutoverControl
 from agent.frames.cache import FrameCache
 from agent.host.migration_log import MigrationLog
@@ -76,25 +77,25 @@ def make_cutover(
     has_cold: Callable[[str], bool] = lambda _: False,
     plex: PlexService | None = None,
 ) -> CutoverControl:
-    """What takes the steps of a cutover, in the service and on the command line.
+    """Return what takes the steps of a cutover, in the service and on the command line.
 
     Args:
         settings: the agent's.
-        library: returns the folder that is moved; where none begins, it does not matter.
-        has_cold: whether there is a cold snapshot of this name; where none ends, likewise.
-        plex: where it is not what the settings say.
+        library: returns the folder that is moved; only needed where a cutover can begin.
+        has_cold: returns whether a cold snapshot exists; only needed where one can be committed.
+        plex: the service to use instead of the one in the settings.
     """
-    control = CutoverControl(
+    return CutoverControl(
         settings.state,
         plex or plex_service(settings.unit, settings.stop_command, settings.start_command),
-        MigrationLog(settings.state).write,
-        settings.lease_seconds,
-        settings.stop_seconds,
-        lambda: logs_of_databases(library()),
-        has_cold,
+        CutoverLimits(settings.lease_seconds, settings.stop_seconds),
+        CutoverContext(
+            tell=MigrationLog(settings.state).write,
+            logs_of_databases=lambda: logs_of_databases(library()),
+            has_cold=has_cold,
+            agent=_about_agent(settings),
+        ),
     )
-    control.agent = _about_agent(settings)
-    return control
 
 
 def _about_agent(settings: Settings) -> str:

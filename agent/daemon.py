@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -94,7 +95,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     tasks = [
         asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
         asyncio.create_task(_tend(parts.cutover)),
-        asyncio.create_task(_reload(reload, load, settings, parts, connections, notifier)),
+        asyncio.create_task(_Reload(load, settings, parts, connections, notifier).run(reload)),
     ]
     await stop.wait()
     _log.info("stopping")
@@ -136,32 +137,45 @@ async def _leave(cutover: CutoverControl) -> None:
         _log.error("the cutover is not undone: the next start does it", reason=reason)
 
 
-async def _reload(
-    asked: asyncio.Event,
-    load: Callable[[], Settings],
-    settings: Settings,
-    parts: Parts,
-    connections: Connections,
-    notifier: Notifier,
-) -> NoReturn:
-    """Whenever it is asked for, take over what can be changed, or say why not."""
-    while True:
-        await asked.wait()
-        asked.clear()
-        notifier.reloading()
-        try:
-            new = load()
-            # the state folder stays the one that is in use
-            connections.tls = server_tls(msgspec.structs.replace(new, state=settings.state))
-        except PlexodusError as error:
-            _log.error("settings not taken over", reason=str(error))
-        else:
-            connections.limits = new.limits
-            parts.outflow.rate = new.bytes_per_second
-            parts.library.configured = new.library
-            fixed = [name for name in _FIXED if getattr(new, name) != getattr(settings, name)]
-            _log.info("settings taken over", need_restart=fixed)
-        notifier.ready()
+@dataclass(frozen=True)
+class _Reload:
+    """Applies changed settings to the running service."""
+
+    load: Callable[[], Settings]
+    started_with: Settings
+    parts: Parts
+    connections: Connections
+    notifier: Notifier
+
+    async def run(self, asked: asyncio.Event) -> NoReturn:
+        """Read the settings again whenever ``asked`` is set."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            self.notifier.reloading()
+            try:
+                new = self.load()
+                self._apply(new)
+            except PlexodusError as error:
+                _log.error("settings not applied", reason=str(error))
+            else:
+                old = self.started_with
+                fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
+                _log.info("settings applied", need_restart=fixed)
+            self.notifier.ready()
+
+    def _apply(self, new: Settings) -> None:
+        """Use the settings that need no restart.
+
+        Raises:
+            ConfigurationError: the certificate cannot be used; nothing has changed then.
+        """
+        # The state folder stays the one that is in use.
+        state = self.started_with.state
+        self.connections.tls = server_tls(msgspec.structs.replace(new, state=state))
+        self.connections.limits = new.limits
+        self.parts.outflow.rate = new.bytes_per_second
+        self.parts.library.configured = new.library
 
 
 def _started(cutover: CutoverControl, state: str) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.cutover.plex_restart import PlexRestart
-from agent.cutover.record import CutoverRecord, Fence, boottime
+from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.state import (
     Cutover,
     about,
@@ -41,8 +41,9 @@ from shared.timestamps import timestamp
 from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from agent.cutover.context import CutoverContext, CutoverLimits
     from agent.plex.service import PlexService
     from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding
 
@@ -60,39 +61,22 @@ class CutoverControl:
 
     Args:
         state: the agent's state folder.
-        plex: what is stopped and started.
-        tell: adds an event to the migration log.
-        lease_seconds: how long Plex stays stopped for a puller that is silent.
-        stop_seconds: how long Plex may take to stop.
-        logs_of_databases: the ``-wal`` files that there are, which a clean stop removes.
-        has_cold: whether there is a cold snapshot of this name.
-        clock: :func:`boottime`.
+        plex: the service that is stopped and started.
+        limits: how long the steps may take.
+        context: the rest of the agent.
     """
 
     def __init__(
-        self,
-        state: str,
-        plex: PlexService,
-        tell: Callable[[str, str], None],
-        lease_seconds: float,
-        stop_seconds: float,
-        logs_of_databases: Callable[[], list[str]],
-        has_cold: Callable[[str], bool],
-        clock: Callable[[], float] = boottime,
+        self, state: str, plex: PlexService, limits: CutoverLimits, context: CutoverContext
     ) -> None:
         self._record = CutoverRecord(state)
         self.fence = Fence(state)
         self._plex = plex
-        self._tell = tell
-        self._lease_seconds = lease_seconds
-        self._stop_seconds = stop_seconds
-        self._logs_of_databases = logs_of_databases
-        self._has_cold = has_cold
+        self._limits = limits
+        self._context = context
+        self._tell, self._clock = context.tell, context.clock
         self._ending = threading.Event()
-        self._clock = clock
-        self.agent = ""
-        """Its version and settings, as pullers are told."""
-        self._restart = PlexRestart(plex, stop_seconds, clock)
+        self._restart = PlexRestart(plex, limits.stop_seconds, context.clock)
 
     def standing(self) -> CutoverStanding:
         """Where it stands; nothing is waited for.
@@ -129,7 +113,7 @@ class CutoverControl:
                 bound = self._clock() + cutover.max_seconds
                 cutover = msgspec.structs.replace(cutover, bound=bound)
             cutover = self._granted(cutover, "stopped", run=self._plex.run())
-            logs = self._logs_of_databases()
+            logs = self._context.logs_of_databases()
             left = f"not cleanly: {', '.join(logs)} moves, too" if logs else "no -wal"
             self._tell("stopped", f"Plex is stopped: no process, no open port, {left}")
             return self._about(cutover)
@@ -157,7 +141,7 @@ class CutoverControl:
             cutover = held(now, name, self._clock(), ("stopped", "committed"))
             if cutover.phase == "committed":
                 return self._about(cutover)
-            if not self._has_cold(snapshot):
+            if not self._context.has_cold(snapshot):
                 raise SnapshotGone("there is no cold snapshot of this name to commit")
             self._prove(cutover)
             cutover = self._record.save(in_phase(cutover, "committing", snapshot=snapshot))
@@ -254,7 +238,7 @@ class CutoverControl:
                 self.fence.put_up(now.puller)
             if now.phase == "committed" and self._plex.is_running():
                 self._tell("fence", "Plex runs though its library has moved: it is stopped again")
-                self._plex.stop(self._stop_seconds, self._ending)
+                self._plex.stop(self._limits.stop_seconds, self._ending)
 
     def leave(self) -> bool:
         """Undo what is not committed, since nobody would see a lease expire; return whether it is.
@@ -326,7 +310,7 @@ class CutoverControl:
         """
         self._tell("stop", f"Stopping Plex for {cutover.puller}")
         if cutover.was_running:
-            self._plex.stop(self._stop_seconds, self._ending)
+            self._plex.stop(self._limits.stop_seconds, self._ending)
         deadline = self._clock() + _LINGER
         while left := self._plex.left():
             if self._clock() > deadline or self._ending.is_set():
@@ -387,11 +371,11 @@ class CutoverControl:
     def _granted(self, cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
         now = self._clock()
         granted = in_phase(cutover, phase, **changes)
-        until = now + self._lease_seconds
+        until = now + self._limits.lease_seconds
         if granted.bound:
             until = min(until, granted.bound)
         granted = msgspec.structs.replace(granted, granted=now, until=until)
         return self._record.save(granted)
 
     def _about(self, cutover: Cutover) -> CutoverStanding:
-        return about(cutover, self._clock(), self.agent)
+        return about(cutover, self._clock(), self._context.agent)

@@ -231,12 +231,13 @@ def _scan() -> Json:
 
 
 def _with_body(operation: Json, kind: type[msgspec.Struct], *, required: bool = True) -> Json:
-    operation["requestBody"] = {
+    """Return ``operation`` with a JSON body of this ``kind``."""
+    body = {
         "required": required,
         "description": "Read as JSON, whatever its Content-Type.",
         "content": {_JSON: {"schema": schema(kind)}},
     }
-    return operation
+    return operation | {"requestBody": body}
 
 
 def _cutover() -> Json:

@@ -200,7 +200,7 @@ def test_settings_name_another_library(
     agent.settings.write_text(f'library = "{other}"')
     os.kill(agent.pid, signal.SIGHUP)
     deadline = time.monotonic() + 10
-    while "settings taken over" not in agent.log.read_text():
+    while "settings applied" not in agent.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     after = agent.scan()

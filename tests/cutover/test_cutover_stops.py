@@ -17,6 +17,7 @@ from rig.programs import Agent, Puller, program
 from rig.waiting import wait_until
 
 from agent.cutover import record
+from agent.cutover.context import CutoverContext, CutoverLimits
 from agent.cutover.control import CutoverControl
 from agent.plex.service import Commands, Sight
 from shared.wire.protocol import CutoverRequest
@@ -95,9 +96,8 @@ class FakePlex:
 def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
     """Plex is started all the same; that it was is written down once there is room."""
     clock, plex = [0.0], FakePlex()
-    control = CutoverControl(
-        str(tmp_path), plex, lambda *_: None, 60, 5, list, lambda _: True, lambda: clock[0]
-    )
+    context = CutoverContext(lambda *_: None, list, lambda _: True, lambda: clock[0])
+    control = CutoverControl(str(tmp_path), plex, CutoverLimits(60, 5), context)
     control.begin(CutoverRequest("a" * 32, "pod"))
     assert not plex.runs
     clock[0] = 61.0
@@ -117,7 +117,8 @@ def test_settings_that_cannot_be_read_when_the_agent_has_ended(tmp_path: Path) -
     state.mkdir()
     plex = FakePlex()
     plex.starting = ("touch", str(started))
-    control = CutoverControl(str(state), plex, lambda *_: None, 60, 5, list, lambda _: True)
+    context = CutoverContext(lambda *_: None, list, lambda _: True)
+    control = CutoverControl(str(state), plex, CutoverLimits(60, 5), context)
     control.begin(CutoverRequest("a" * 32, "pod"))
     settings.write_text("lease_seconds = nonsense")
     undo = ("undo", "--config", str(settings), "--state", state)

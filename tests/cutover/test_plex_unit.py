@@ -13,6 +13,7 @@ import pytest
 from rig.fakesystemd import FakeSystemd
 from rig.programs import Agent, Puller, program
 
+from agent.cutover.context import CutoverContext, CutoverLimits
 from agent.cutover.control import CutoverControl
 from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.removal import keep_stopped
@@ -60,10 +61,8 @@ def systemd(place: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSy
 
 def control(state: Path, story: list[str]) -> CutoverControl:
     """What takes the steps; ``story`` has the events."""
-    return CutoverControl(
-        str(state), SystemdUnit(UNIT), lambda event, _: story.append(event), 60, 5, list,
-        lambda _: True,
-    )  # fmt: skip
+    context = CutoverContext(lambda event, _: story.append(event), list, lambda _: True)
+    return CutoverControl(str(state), SystemdUnit(UNIT), CutoverLimits(60, 5), context)
 
 
 def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) -> None:

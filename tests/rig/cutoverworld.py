@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from agent.cutover import record, removal, start_block
+from agent.cutover.context import CutoverContext, CutoverLimits
 from agent.cutover.control import CutoverControl
 from agent.cutover.record import witness_folder
 from agent.settings import Settings
@@ -105,12 +106,13 @@ class World:
         return CutoverControl(
             self.state,
             self.plex,
-            tell,
-            LEASE,
-            STOP_SECONDS,
-            list,
-            lambda name: self.store.has_cold(name),  # noqa: PLW0108 - of the store of that moment
-            lambda: self.clock,
+            CutoverLimits(LEASE, STOP_SECONDS),
+            CutoverContext(
+                tell,
+                list,
+                lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the store of that moment
+                lambda: self.clock,
+            ),
         )
 
     @contextmanager

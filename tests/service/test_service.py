@@ -111,7 +111,7 @@ def test_settings_are_read_again(
     os.kill(agent.pid, signal.SIGHUP)
     systemd.wait("READY=1")
     refused = read_log(agent.log)[-1]
-    assert refused["event"] == "settings not taken over"
+    assert refused["event"] == "settings not applied"
     assert "as you like" in refused["reason"]
     started = time.monotonic()
     assert len(agent.get(frame)) == size

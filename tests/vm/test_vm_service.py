@@ -224,7 +224,7 @@ def test_setting_that_cannot_be_used(installed: VirtualMachine, pairing: str) ->
     """A reload says why and goes on; a restart fails at once, is not tried again, and says why."""
     installed.shell("echo 'conn = 5' >> /etc/plexodus/agent.toml")
     installed.run("systemctl", "reload", AGENT)
-    installed.wait_for(f"journalctl -u {AGENT} -o cat | grep 'settings not taken over'")
+    installed.wait_for(f"journalctl -u {AGENT} -o cat | grep 'settings not applied'")
     assert installed.show(AGENT, "ActiveState") == "active"
     assert installed.run("systemctl", "restart", AGENT, check=False).returncode != 0
     time.sleep(3)
