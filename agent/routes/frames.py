@@ -1,4 +1,4 @@
-"""``/v1/snapshots/{id}/frames/{n}``: one frame, made from the source files when it is asked for."""
+"""``/v1/snapshots/{id}/frames/{n}``: one frame, built from the source files on request."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class FrameEndpoints:
-    """Frames, made a few at a time in worker threads.
+    """Frames, built a few at a time in worker threads.
 
     Args:
         store: the snapshots.
         workers: the threads.
-        outflow: how they leave.
-        activity: is told of each.
+        outflow: sends the bodies.
+        activity: counts the frames.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class FrameEndpoints:
         self._activity = activity
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this module."""
         suffix = f"{{suffix:{SUFFIX_PATTERN}}}"
         route = protocol.frame_path("{snapshot:[^/]+}", "{number:\\d{1,12}}", suffix)
         return [web.get(route, self.frame)]
 
     async def frame(self, request: web.Request) -> web.StreamResponse:
-        """One frame: its entity-tag is the digest of what is in its files, in any encoding."""
+        """Send one frame; its entity tag is the digest of its files' content, in any encoding."""
         encoding = Encoding(request.match_info["suffix"])
         loop = asyncio.get_running_loop()
         headers, data = await loop.run_in_executor(self._workers, self._make, request, encoding)
@@ -66,7 +66,7 @@ class FrameEndpoints:
     def _make(
         self, request: web.Request, encoding: Encoding
     ) -> tuple[dict[str, str], Buffer | None]:
-        """Headers and body; no body when the client has it already."""
+        """Return headers and body; no body if the client has the frame already."""
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
         read_before = snapshot.block_tags.get(number, b"").hex()

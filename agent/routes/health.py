@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: polled by anyone, they say nothing secret."""
+"""``/healthz`` and ``/readyz``: anyone may ask, so they contain no secret."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from agent.source.library import CurrentLibrary
 
 _STALE = 1.0
-"""Seconds after which readiness is looked at again."""
+"""Seconds after which readiness is checked again."""
 
 
 def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
-    """Alive; and ready: library readable, state folder writable."""
+    """Return the routes: alive, and ready (library readable, state folder writable)."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return json_response(protocol.Health("ok"))
@@ -31,7 +31,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
     looking = asyncio.Lock()
 
     async def readyz(_request: web.Request) -> web.Response:
-        async with looking:  # strangers ask this: however many, it costs one look a second
+        async with looking:  # strangers ask this: any number of requests costs one check a second
             now = asyncio.get_running_loop().time()
             if not looked or now - looked[0][0] > _STALE:
                 looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]

@@ -1,4 +1,4 @@
-"""``/plex-library.tar.gz``: the address that scripts already use, and ``/SHA256SUMS`` beside it."""
+"""``/plex-library.tar.gz``, the address that scripts already use, and ``/SHA256SUMS`` beside it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class PlexLibraryEndpoints:
-    """Sends clients to a snapshot.
+    """Redirects clients to a snapshot.
 
     Args:
-        scans: how a new one is made.
-        handouts: who was sent to which.
+        scans: makes new snapshots.
+        handouts: the snapshot that each client was redirected to.
     """
 
     def __init__(self, scans: Scans, handouts: Handouts) -> None:
@@ -29,23 +29,23 @@ class PlexLibraryEndpoints:
         self._handouts = handouts
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this module."""
         return [
             web.get(protocol.LIBRARY_ARCHIVE, self.archive),
             web.get(protocol.LIBRARY_SUMS, self.sums),
         ]
 
     async def archive(self, request: web.Request) -> web.Response:
-        """To the archive of the library as it is now; with ``Range``, to the one begun before.
+        """Redirect to an archive of the current library; with ``Range``, to the earlier one.
 
         Raises:
-            SnapshotGone: that one is not kept any more; the rest of another must not follow it.
+            SnapshotGone: the earlier one is not kept any more. A part of another cannot follow it.
         """
         snapshot = await self._snapshot(request, is_back=hdrs.RANGE in request.headers)
         return _to(protocol.archive_path(snapshot, Encoding.GZIP.value))
 
     async def sums(self, request: web.Request) -> web.Response:
-        """To the digests of the files in the archive that this client was sent to.
+        """Redirect to the digests of the archive that this client was redirected to.
 
         Raises:
             SnapshotGone: as for :meth:`archive`.
@@ -62,7 +62,7 @@ class PlexLibraryEndpoints:
 
 
 def _to(path: str) -> web.Response:
-    """307, so that HEAD stays HEAD; the address is the same again only for a while."""
+    """Redirect with 307, so that HEAD stays HEAD and nothing is cached."""
     return web.Response(
         status=307,
         text=f"{path}\n",

@@ -1,4 +1,4 @@
-"""``/v1/log``: the story of the migration, which the puller and its sidecar help to tell."""
+"""``/v1/log``: the migration log, to which the puller and its sidecar add events."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Story(Protocol):
-    """What is needed of the log."""
+    """The part of the migration log that this module uses."""
 
     def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
-        """Whole lines from ``offset`` on; and where to go on."""
+        """Return whole lines from ``offset`` on, and the offset after them."""
 
     def write(self, event: str, about: str) -> None:
         """Append a line."""
 
 
 class MigrationLogEndpoints:
-    """Reads it to whoever has the token, and adds what pullers tell.
+    """Sends the log, and adds the events of pullers.
 
     Args:
         log: the log.
-        outflow: how bodies leave.
+        outflow: sends the body.
     """
 
     def __init__(self, log: Story, outflow: Outflow) -> None:
@@ -37,11 +37,11 @@ class MigrationLogEndpoints:
         self._outflow = outflow
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this module."""
         return [web.get(protocol.LOG, self.read), web.post(protocol.LOG, self.tell)]
 
     async def read(self, request: web.Request) -> web.StreamResponse:
-        """All of it: text, or JSON lines for who accepts these."""
+        """Send all of it as text, or as JSON lines if the client accepts them."""
         as_json = protocol.LOG_LINES_TYPE in request.headers.get(hdrs.ACCEPT, "")
         kind = protocol.LOG_LINES_TYPE if as_json else "text/plain; charset=utf-8"
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: kind, hdrs.VARY: hdrs.ACCEPT})
@@ -54,7 +54,7 @@ class MigrationLogEndpoints:
         return response
 
     async def tell(self, request: web.Request) -> web.Response:
-        """One event, under the puller's own name for it."""
+        """Add one event, under the name that the puller gives it."""
         told = await read_body(request, protocol.PullerEvent)
         about = f"Puller {request.remote}: {told.about}"
         await asyncio.to_thread(self._log.write, told.event, about)

@@ -1,4 +1,4 @@
-"""``/v1/probe``: bytes of no meaning, to measure by what the way to the puller is worth."""
+"""``/v1/probe``: random bytes, by which a puller measures the rate of the network."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _PIECES = 1024
 
 
 class ProbeEndpoints:
-    """Sends 256 MiB that do not shrink; whoever has seen enough closes the connection.
+    """Sends 256 MiB that cannot be compressed; the client closes the connection at any time.
 
     Args:
-        outflow: what all bodies go through, so that a limited rate is measured as it is.
+        outflow: sends the body like any other, so that a limited rate is measured.
     """
 
     def __init__(self, outflow: Outflow) -> None:
         self._outflow = outflow
 
     def routes(self) -> list[web.RouteDef]:
-        """The route of this file."""
+        """Return the route of this module."""
         return [web.get(protocol.PROBE, self.probe)]
 
     async def probe(self, request: web.Request) -> web.StreamResponse:
-        """The same random piece, again and again: TLS does not compress."""
+        """Send the same random piece repeatedly: TLS does not compress."""
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
         response.content_length = _PIECES * _PIECE
         await response.prepare(request)

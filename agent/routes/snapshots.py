@@ -1,4 +1,4 @@
-"""``/v1/snapshots``: scan, state, manifest, digests, and whether the source is still the same."""
+"""``/v1/snapshots``: scan, description, manifest, digests, and the check for changes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class SnapshotEndpoints:
-    """What is answered about snapshots.
+    """The routes of snapshots.
 
     Args:
         store: the snapshots.
-        scans: how new ones are made.
-        outflow: how bodies leave.
-        activity: is told what the whole tree is read for.
+        scans: makes new snapshots.
+        outflow: sends the bodies.
+        activity: notes what the whole tree is read for.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class SnapshotEndpoints:
         self._outflow = outflow
         self._activity = activity
         self._one_at_a_time = asyncio.Lock()
-        """Held while the whole tree is read or looked at: other requests need threads, too."""
+        """Held while the whole tree is read or checked: other requests need threads, too."""
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this module."""
         name = "{snapshot:[^/]+}"
         return [
             web.post(protocol.SNAPSHOTS, self.create),
@@ -69,12 +69,12 @@ class SnapshotEndpoints:
         return json_response(about, status=201, headers={"Location": location})
 
     async def describe(self, request: web.Request) -> web.Response:
-        """The snapshot as it was answered when it was made."""
+        """Return the snapshot as the response to its creation had it."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         return json_response(snapshot.about)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
-        """All entries: JSONL, zstd."""
+        """Send all entries as JSON lines, compressed with zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         return await send_file(
             request, snapshot.manifest.path, protocol.MANIFEST_TYPE, self._outflow
@@ -88,7 +88,7 @@ class SnapshotEndpoints:
         )
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
-        """``SHA256SUMS`` of all files; reads what was not read for a frame yet."""
+        """Send ``SHA256SUMS`` of all files; read the files that no frame has needed yet."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         await patiently(request, self._alone(Phase.HASHING, whole_tree.complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
@@ -102,7 +102,7 @@ class SnapshotEndpoints:
         return response
 
     async def check(self, request: web.Request) -> web.Response:
-        """204 when the library is as it was scanned, 409 when it is not."""
+        """Answer 204 if the library is as it was scanned, 409 if it is not."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
         await patiently(request, self._alone(Phase.CHECKING, self._check, snapshot))
         return web.Response(status=204)

@@ -1,7 +1,7 @@
-"""Who may ask: the bearer of the token, as ``Bearer`` or as the password of ``Basic``.
+"""Authentication: the token as ``Bearer``, or as the password of ``Basic``.
 
-RFC 6750 section 2.1, RFC 7617. Whenever the file of the hash is another one, it is read anew, so
-that a new token works at once and the old one stops working.
+RFC 6750 section 2.1, RFC 7617. The file with the token's hash is read again when it was replaced,
+so a new token works at once and the old one stops working.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
 """Routes that are answered without a token."""
 _CHALLENGE = 'Bearer realm="plexodus", Basic realm="plexodus"'
 _FREE = 3
-"""Wrong tokens that are answered at once: somebody has the old pairing still."""
+"""Number of wrong tokens that are answered at once: a puller may still have the old pairing."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
 _FORGIVEN = 300.0
-"""Seconds without a wrong token after which a client is a new one."""
+"""Seconds without a wrong token after which a client's count starts at zero."""
 _REMEMBERED = 1024
 
 
 class WrongTokens:
-    """How many each client has shown, and how long it waits for the next answer.
+    """Counts the wrong tokens of each client, and sets how long it waits for a response.
 
-    Guessing 256 bits is hopeless at any speed; what is slowed is the load and the log of trying.
+    Guessing 256 bits is hopeless at any speed. The delay limits the load and the log lines.
     """
 
     def __init__(self) -> None:
         self.seen = 0
-        """In all."""
+        """Number of wrong tokens of all clients."""
         self._clients: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def delay(self, client: str, now: float) -> float:
-        """``client`` has shown another one, at ``now``: seconds to let it wait."""
+        """Count a wrong token of ``client`` at ``now``, and return the seconds to wait."""
         self.seen += 1
         count, last = self._clients.pop(client, (0, now))
         count = 1 if now - last > _FORGIVEN else count + 1
@@ -63,7 +63,7 @@ class TokenFile:
     """The hash of the valid token.
 
     Args:
-        state: the state folder that it is in.
+        state: the agent's state folder.
     """
 
     def __init__(self, state: str) -> None:
@@ -72,7 +72,7 @@ class TokenFile:
         self._hash = b""
 
     def is_valid(self, token: bytes) -> bool:
-        """Whether ``token`` is the one that is valid now."""
+        """Return whether ``token`` is the valid one."""
         try:
             found = os.stat(self._path)
             if self._read != (found.st_ino, found.st_mtime_ns):
@@ -85,7 +85,7 @@ class TokenFile:
 
 
 def authentication(tokens: TokenFile, wrong: WrongTokens) -> Middleware:
-    """The middleware that lets nobody without the token pass, but to the health routes."""
+    """Return the middleware that refuses requests without the token, except health checks."""
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Answers that take long: while a worker thread is busy, the client is told so."""
+"""Interim responses: they tell a waiting client that its request is being worked on."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 async def patiently(request: web.Request, work: Coroutine[None, None, T]) -> T:
-    """The result of ``work``; until it is there, ``102 Processing`` every five seconds.
+    """Return the result of ``work``, and send ``102 Processing`` every five seconds until then.
 
-    Interim answers (RFC 2518 section 10.1, RFC 9110 section 15.2) are how a client that watches
-    for stalls tells a long scan from a dead agent. Only who says that it prefers them (RFC 7240)
-    gets any: busybox' wget and Python's http.client take them for the answer, and Go's client
-    gives up after a few. When the client goes, the work is left to end.
+    By interim responses (RFC 2518 section 10.1, RFC 9110 section 15.2) a client that watches for
+    stalls can tell a long scan from a dead agent. Only clients that ask for them (RFC 7240) get
+    any: busybox's wget and Python's http.client take them for the response, and Go's client gives
+    up after a few. If the client disconnects, the work still runs to its end.
 
     Raises:
-        Stopping: the agent ends before the work does.
+        Stopping: the agent stops before the work has ended.
     """
     task = asyncio.ensure_future(work)
     task.add_done_callback(_look_at)
@@ -59,6 +59,6 @@ async def _result(
 
 
 def _look_at(task: asyncio.Future[T]) -> None:
-    """Its failure is no news to the log when the client that waited for it has gone."""
+    """Retrieve the failure, so that asyncio logs none where the client has disconnected."""
     if not task.cancelled():
         task.exception()

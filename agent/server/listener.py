@@ -1,4 +1,4 @@
-"""The open port, as aiohttp's runner knows sites: connections come through our count first."""
+"""The open port, as a site of aiohttp's runner: each connection is counted before it is served."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Listener(web.BaseSite):
     """Listens for :class:`Connections`.
 
     Args:
-        runner: of the application, set up.
-        host: to listen at.
-        port: to listen at; 0 for any.
-        connections: what is done with who comes.
+        runner: the application's runner, set up.
+        host: the address to listen at.
+        port: the port to listen at; 0 for any.
+        connections: admits connections, or closes them.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Listener(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """Where it listens, for messages."""
+        """The address of the port, for messages."""
         return f"https://{address(self._host, self._port)}"
 
     async def start(self) -> None:
         """Open the port.
 
         Raises:
-            ConfigurationError: it is taken, or the address is not this machine's.
+            ConfigurationError: the port is in use, or the address is not this machine's.
         """
         await super().start()
         loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Listener(web.BaseSite):
         self._sweeping = asyncio.create_task(self._connections.sweep())
 
     async def stop(self) -> None:
-        """Close the port; who is connected stays."""
+        """Close the port; open connections stay."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         await super().stop()

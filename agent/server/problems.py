@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("agent")
 
 _HUNG_UP = 499
-"""What nginx writes into its log when the client has gone."""
+"""The status that nginx logs when the client has disconnected."""
 _LOGGED = 1000
 """Characters of a method or path that are logged."""
 
@@ -44,7 +44,7 @@ def problem(
     paths: tuple[str, ...] = (),
     detail: str = "",
 ) -> web.Response:
-    """A failure as a response."""
+    """Return a failure as a response."""
     body = protocol.Problem(kind, title, status, detail, list(paths))
     return web.Response(
         status=status, body=msgspec.json.encode(body), content_type=protocol.PROBLEM_TYPE
@@ -52,7 +52,7 @@ def problem(
 
 
 async def forbid_storing(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """What says nothing of caches must not be stored: they would guess how long it stays true."""
+    """Forbid caches to store responses that do not mention them: they would guess a lifetime."""
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
 
 
@@ -124,12 +124,14 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
     except ConnectionError:
-        return web.Response(status=_HUNG_UP)  # to nobody; raised, it would be logged as a failure
+        return web.Response(
+            status=_HUNG_UP
+        )  # nobody reads it; a raised error would be logged as a failure
     except (errors.PlexodusError, OSError) as error:
         return _known(error, request)
     except asyncio.CancelledError:
         raise
-    except Exception:  # noqa: BLE001 - the last line of defence: logged whole, answered vaguely
+    except Exception:  # noqa: BLE001 - the last line of defense: log all of it, answer vaguely
         _log.exception("unexpected failure", path=request.path)
         return problem(500, "the agent failed unexpectedly, its log says more")
 

@@ -1,4 +1,4 @@
-"""All bytes of bodies that leave the agent: in slices, at no more than the rate that is allowed."""
+"""The rate limit: all bodies leave the agent in slices, no faster than the settings allow."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 _SLICE = 256 * 1024
 _SLICES_A_SECOND = 50
-"""At least so many, so that a limited rate is even over much less than a second."""
+"""The least number of slices a second: a limited rate is even over much less than a second."""
 _LATE = 0.1
-"""Seconds of the rate that may be made up for after the event loop was busy with something else."""
+"""Seconds of the rate that may be made up for after the event loop was busy."""
 
 
 class Outflow:
-    """One for the whole agent: clients share the rate slice by slice.
+    """The outflow of the whole agent, which clients share slice by slice.
 
     Args:
-        rate: bytes per second; None for no limit. May be replaced at any time.
+        rate: bytes per second, None for no limit. It may be replaced at any time.
     """
 
     def __init__(self, rate: float | None = None) -> None:
@@ -29,17 +29,17 @@ class Outflow:
         self.sent = 0
         """Bytes of bodies, before TLS."""
         self._next = 0.0
-        """When the next slice may go."""
+        """Time at which the next slice may be sent."""
 
     @property
     def slice_size(self) -> int:
-        """Bytes that are sent at once."""
+        """Number of bytes that are sent at once."""
         if self.rate is None:
             return _SLICE
         return max(1, min(_SLICE, int(self.rate / _SLICES_A_SECOND)))
 
     async def admit(self, size: int) -> None:
-        """Wait until ``size`` bytes may go; the caller sends them then."""
+        """Wait until ``size`` bytes may be sent by the caller."""
         if self.rate is None:
             return
         now = asyncio.get_running_loop().time()
@@ -52,7 +52,7 @@ class Outflow:
         """Send ``data`` as a part of the body.
 
         Raises:
-            ConnectionError: the client has gone.
+            ConnectionError: the client has disconnected.
         """
         view = memoryview(data)
         position = 0

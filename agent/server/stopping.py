@@ -1,4 +1,4 @@
-"""What every request is told once the agent was asked to end."""
+"""Responses to requests that arrive while the agent is stopping."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
 STOPPING = web.AppKey("stopping", asyncio.Event)
-"""Set when the agent ends: what is in hand is finished, nothing is begun."""
+"""Set when the agent stops: requests under way are finished, new ones are refused."""
 _RETRY_SECONDS = "5"
 
 
 class Stopping(web.HTTPServiceUnavailable):
-    """What was asked for would take longer than the agent has."""
+    """The agent stops before the request could be answered."""
 
     def __init__(self) -> None:
         super().__init__(reason="the agent is stopping")
@@ -24,14 +24,14 @@ class Stopping(web.HTTPServiceUnavailable):
 
 @web.middleware
 async def refuse_when_stopping(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """503 to what comes now; clients look for the next agent in a while."""
+    """Answer new requests with 503; clients retry when the agent runs again."""
     if request.app[STOPPING].is_set():
         raise Stopping
     return await handler(request)
 
 
 async def close_when_stopping(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """An answer that begins now is the last one of its connection, and says so."""
+    """Mark a response as the last one of its connection while the agent is stopping."""
     if isinstance(request, web.Request) and request.app[STOPPING].is_set():
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"

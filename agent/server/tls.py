@@ -1,6 +1,6 @@
-"""TLS as the agent speaks it: with its own certificate, or with files from a CA.
+"""The agent's TLS: with its own certificate, or with one from a CA.
 
-Own certificates are pinned by the pairing; who brings one from a CA has it verified as usual.
+The pairing pins the agent's own certificate; one from a CA is verified as usual.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from agent.settings import Settings
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325 section 4.2)."""
+"""For TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325 section 4.2)."""
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext:
-    """TLS 1.2 or newer; with ``client_ca``, only for clients whose certificate it has signed.
+    """Return the context for TLS 1.2 or newer; with ``client_ca``, clients need its certificate.
 
     Raises:
         ConfigurationError: the agent was never paired, its files cannot be used, or the clock of
@@ -63,10 +63,10 @@ def server_tls(settings: Settings) -> ssl.SSLContext:
 
 
 def check_clock(certificate: str, now: datetime) -> None:
-    """Look whether ``now`` is a time at which the certificate in a file is valid.
+    """Check that the certificate in a file is valid at the time ``now``.
 
     Raises:
-        ConfigurationError: it is not; most often a VM whose clock was never set.
+        ConfigurationError: it is not; usually the VM's clock was never set.
     """
     with open(certificate, "rb") as file:
         dates = x509.load_pem_x509_certificate(file.read())
@@ -80,14 +80,14 @@ def check_clock(certificate: str, now: datetime) -> None:
         )
     if now > until:
         raise ConfigurationError(
-            f"the certificate was valid until {until:%Y-%m-%d %H:%M} UTC, it is {now:%Y-%m-%d}",
+            f"the certificate expired at {until:%Y-%m-%d %H:%M} UTC; it is {now:%Y-%m-%d} now",
             path=certificate,
-            hint="Renew it, or set the clock if that is what is wrong.",
+            hint="Renew the certificate, or set the clock if it is wrong.",
         )
 
 
 def is_pinned(settings: Settings) -> bool:
-    """Whether clients trust the certificate itself, not whoever has signed it."""
+    """Return whether clients trust the certificate itself and not the CA that signed it."""
     return not settings.certificate
 
 

@@ -1,1 +1,1 @@
-"""The client of the agent. It knows nothing of volumes."""
+"""The client of the agent; it knows nothing about volumes."""

@@ -1,4 +1,4 @@
-"""What every request to the paired agent has in common, whichever library sends it."""
+"""The address and headers of every request to the agent, whichever HTTP library sends it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from shared.wire.pairing import Pairing
 
 CONNECT_SECONDS = 10.0
-"""After which an address counts as one where nobody listens."""
+"""Seconds after which a connection attempt is given up."""
 
 
 def base_url(pairing: Pairing) -> str:
-    """Where the agent is, without a path."""
+    """Return the agent's URL without a path."""
     return f"https://{address(pairing.host, pairing.port)}"
 
 
 def request_headers(pairing: Pairing) -> dict[str, str]:
-    """Who asks, and the token (RFC 6750)."""
+    """Return the headers that name the puller and carry the token (RFC 6750)."""
     return {
         "Authorization": f"Bearer {pairing.token}",
         "User-Agent": f"plexodus-puller/{__version__}",

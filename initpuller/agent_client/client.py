@@ -1,6 +1,6 @@
-"""The agent's HTTP interface, but for frames: the only file that knows an HTTP library.
+"""Requests to the agent, except those for frames: the only module of the puller with aiohttp.
 
-Every failure leaves here as one of ours (:mod:`shared.errors`), with the library's as its cause.
+Each failure is raised as an error of :mod:`shared.errors`, with the library's error as its cause.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _MAX_REPORT = 4 * 1024**2
 _PROBE_SECONDS = 1.0
 _TOLD_SECONDS = 5.0
 _SOON_SECONDS = 120.0
-"""For what the agent only has to look up or write down."""
+"""Seconds for requests that the agent answers from memory or with one small write."""
 _WORK_SECONDS = 86400.0
-"""For what it has to walk, hash or check: databases of 100 GB take hours."""
+"""Seconds for requests that walk, hash or check the library: databases of 100 GB take hours."""
 
 
 class AgentClient:
-    """A paired agent.
+    """Requests to a paired agent.
 
     Args:
-        pairing: where it is, and the secrets.
+        pairing: the agent's address and the secrets.
         idle: seconds without a byte after which a request is given up.
     """
 
@@ -69,7 +69,7 @@ class AgentClient:
         )
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
+        """Return the client itself."""
         return self
 
     async def __aexit__(
@@ -82,7 +82,7 @@ class AgentClient:
         await self._session.close()
 
     async def library(self, depth: DatabaseCheck) -> LibraryReport:
-        """Have the agent look at the library as before a move.
+        """Return the agent's preflight report on the whole library.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
@@ -91,7 +91,7 @@ class AgentClient:
         return with_check_ids(await self.ask("GET", address, protocol.LibraryReport))
 
     async def server(self, depth: DatabaseCheck) -> ServerReport:
-        """Have the agent look at what of the library need not be walked.
+        """Return the agent's preflight report without the checks that walk the library.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
@@ -100,14 +100,14 @@ class AgentClient:
         return with_check_ids(await self.ask("GET", address, protocol.ServerReport))
 
     async def probe(self) -> float:
-        """How many bytes a second come from the agent, measured for a second at most.
+        """Measure for at most a second, and return, how many bytes a second the agent sends.
 
         Raises:
             AgentUnreachable, AuthenticationError.
         """
         received, clock = 0, time.monotonic
         async with self._request("GET", protocol.PROBE, error_responses.OK) as response:
-            await response.content.readany()  # the connection is open, and its window too
+            await response.content.readany()  # the connection and its window are open now
             started = clock()
             async for part in response.content.iter_any():
                 received += len(part)
@@ -116,7 +116,7 @@ class AgentClient:
             return received / max(clock() - started, 1e-6)
 
     async def scan(self, request: SnapshotRequest) -> Snapshot:
-        """Have the agent scan the library, and return the snapshot.
+        """Scan the library, and return the snapshot.
 
         Raises:
             AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
@@ -130,9 +130,11 @@ class AgentClient:
                 await self._read(response, protocol.MAX_ANSWER), protocol.Snapshot
             )
         if not is_hex(snapshot.id):
-            raise errors.ProtocolViolation("a snapshot whose name is no digest")
+            raise errors.ProtocolViolation("the agent named a snapshot that is not a digest")
         if snapshot.manifest_bytes > _MAX_MANIFEST:
-            raise errors.ManifestTooLarge(f"a manifest of {snapshot.manifest_bytes} bytes")
+            raise errors.ManifestTooLarge(
+                f"the manifest has {snapshot.manifest_bytes} bytes; the limit is {_MAX_MANIFEST}"
+            )
         if snapshot.omitted is None:
             raise errors.ProtocolViolation(
                 "the agent does not say what the snapshot leaves out",
@@ -146,7 +148,7 @@ class AgentClient:
         return snapshot
 
     async def manifest(self, snapshot: Snapshot, path: str) -> None:
-        """Bring the manifest, as it is on the wire, into the file ``path``.
+        """Save the manifest, as it is on the wire, in the file ``path``.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, ManifestTooLarge, StorageError.
@@ -178,10 +180,10 @@ class AgentClient:
             await self._save(response, path, most, errors.ManifestTooLarge)
 
     async def check(self, snapshot: str) -> None:
-        """Have the agent look whether the library is still as it was scanned.
+        """Check that the library is still as it was scanned.
 
         Raises:
-            SourceChanged: it is not.
+            SourceChanged: the library has changed since.
             AgentUnreachable, AuthenticationError, SnapshotGone.
         """
         async with self._request("POST", protocol.check_path(snapshot), error_responses.NO_CONTENT):
@@ -195,7 +197,7 @@ class AgentClient:
         expected: int = error_responses.OK,
         body: msgspec.Struct | None = None,
     ) -> T:
-        """The short JSON answer to a request with a short JSON body, or none.
+        """Send a short JSON body, or none, and return the short JSON response.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation, and what the agent says.
@@ -205,7 +207,7 @@ class AgentClient:
             return error_responses.decode_answer(await self._read(response, _MAX_REPORT), kind)
 
     async def tell(self, event: str, about: str) -> None:
-        """Add a line to the migration log; for a few seconds only, and whatever comes of it."""
+        """Add a line to the migration log. Give up after a few seconds, and ignore failures."""
         told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
         with suppress(errors.PlexodusError, TimeoutError):
             async with (
@@ -228,7 +230,7 @@ class AgentClient:
                     method, url, data=body, allow_redirects=False, ssl=self._tls
                 ) as response,
             ):
-                limit.reschedule(None)  # a body has a pace
+                limit.reschedule(None)  # _parts limits the body
                 if response.status != expected:
                     raise await self._failure(response)
                 yield response
@@ -241,7 +243,7 @@ class AgentClient:
             raise error_responses.unreachable(self._base, error) from error
 
     async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes:
-        """Return the whole body, refused as soon as it is over ``most`` bytes."""
+        """Return the whole body; fail as soon as it is longer than ``most`` bytes."""
         return b"".join([part async for part in self._parts(response, most, errors.FrameTooLarge)])
 
     async def _save(
@@ -251,7 +253,7 @@ class AgentClient:
         most: int,
         too_large: type[errors.IntegrityError],
     ) -> None:
-        """Write the whole body into a file; what was there is replaced only at the end."""
+        """Write the whole body into a file, which replaces ``path`` only at the end."""
         temporary = f"{path}.new"
         try:
             async with aiofiles.open(temporary, "wb") as file:
@@ -265,7 +267,7 @@ class AgentClient:
                 raise
             raise errors.storage_error(error, path) from error
         finally:
-            with suppress(OSError):  # settled, most often
+            with suppress(OSError):  # usually renamed by now
                 os.unlink(temporary)
 
     async def _parts(
@@ -274,11 +276,11 @@ class AgentClient:
         most: int,
         too_large: type[errors.IntegrityError],
     ) -> AsyncIterator[bytes]:
-        """Yield the body piece by piece, if it is no longer than ``most`` and comes fast enough.
+        """Yield the body in pieces, as long as it is short and fast enough.
 
         Raises:
-            IntegrityError: ``too_large``, it is longer.
-            TimeoutError: it comes byte by byte.
+            IntegrityError: ``too_large``; the body is longer than ``most`` bytes.
+            TimeoutError: the body arrives byte by byte.
         """
         if (response.content_length or 0) > most:
             raise too_large(

@@ -1,4 +1,4 @@
-"""A connection to the paired agent that blocks, and knows no event loop."""
+"""A blocking connection to the paired agent, for processes and threads without an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PinnedConnection(HTTPSConnection):
-    """HTTPS to the paired agent; nobody else gets a byte."""
+    """HTTPS to the paired agent; no other server is sent a byte."""
 
     response_class = PacedResponse
 
@@ -28,7 +28,7 @@ class PinnedConnection(HTTPSConnection):
         self._idle = idle
 
     def connect(self) -> None:
-        """Connect, and look at the certificate before anything is sent."""
+        """Connect, and check the certificate before anything is sent."""
         try:
             super().connect()
         except ssl.SSLCertVerificationError as error:
@@ -40,5 +40,5 @@ class PinnedConnection(HTTPSConnection):
         self.sock.settimeout(self._idle)
 
     def getresponse(self) -> PacedResponse:
-        """Return the answer to the last request, its head read."""
+        """Return the response to the last request, with its head read."""
         return cast("PacedResponse", super().getresponse())

@@ -1,4 +1,4 @@
-"""What the puller asks the agent about Plex on the VM: stop it, keep it so, for good, or not."""
+"""Requests for the cutover: stop Plex on the VM, renew the lease, commit, undo."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class CutoverClient:
     """``/v1/cutover`` of a paired agent.
 
     Args:
-        client: how it is reached.
+        client: the client of the agent.
     """
 
     def __init__(self, client: AgentClient) -> None:
         self._client = client
 
     async def standing(self) -> CutoverStanding:
-        """Where the cutover stands.
+        """Return the state of the cutover.
 
         Raises:
             AgentUnreachable, AuthenticationError, ProtocolViolation.
@@ -33,17 +33,17 @@ class CutoverClient:
         return await self._ask("GET", protocol.CUTOVER)
 
     async def stop(self, request: protocol.CutoverRequest) -> CutoverStanding:
-        """Have Plex stopped; asked again with the same name, nothing more happens.
+        """Stop Plex. A repeated request with the same name changes nothing.
 
         Raises:
-            CutoverRefused: it cannot be, and runs as before.
-            CutoverEnded: the one of this name is over.
+            CutoverRefused: Plex cannot be stopped, and runs as before.
+            CutoverEnded: the cutover of this name is over.
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
         return await self._ask("POST", protocol.CUTOVER, request, error_responses.CREATED)
 
     async def renew(self, name: str) -> CutoverStanding:
-        """Have it kept stopped for the whole time of a lease again.
+        """Renew the lease: Plex stays stopped for the lease's full time from now on.
 
         Raises:
             CutoverEnded: Plex runs again.
@@ -52,20 +52,24 @@ class CutoverClient:
         return await self._ask("PUT", protocol.lease_path(name))
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Have it kept stopped for good; asked again, nothing more happens.
+        """Commit: Plex stays stopped for good. A repeated request changes nothing.
 
         Raises:
-            CutoverEnded: Plex runs, or has run: ``snapshot`` is out of date.
+            CutoverEnded: Plex runs, or has run since, so ``snapshot`` is out of date.
             AgentUnreachable, AuthenticationError, SnapshotGone, ProtocolViolation.
         """
         return await self._ask("PUT", protocol.commit_path(name), protocol.CommitRequest(snapshot))
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Have it started again, because of ``failure`` if a retry would meet that again.
+        """Start Plex again.
+
+        Args:
+            name: the cutover's.
+            failure: the reason, if a retry would fail in the same way.
 
         Raises:
-            CutoverEnded: the one of this name is over, or committed.
-            CutoverRefused: it does not start; the agent tries again.
+            CutoverEnded: the cutover of this name is over, or committed.
+            CutoverRefused: Plex does not start; the agent retries.
             AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
         body = None if failure is None else protocol.UndoRequest(failure)

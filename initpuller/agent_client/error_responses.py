@@ -1,4 +1,4 @@
-"""What an answer of the agent means when it is not the one that was hoped for."""
+"""The errors that the agent's responses and silence stand for."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ T = TypeVar("T")
 OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
 MORE_NEEDED = 428
 _MAX_WORDS = 1000
-"""Characters of an agent's own words in one of our messages."""
+"""Characters of the agent's text in one of our messages."""
 _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
 def decode_answer(body: bytes, kind: type[T]) -> T:
-    """The JSON in ``body``.
+    """Return the JSON in ``body``, decoded as a ``kind``.
 
     Raises:
-        ProtocolViolation: it is not that of a ``kind``.
+        ProtocolViolation: the body is not a ``kind``.
     """
     try:
         return msgspec.json.decode(body, type=kind)
@@ -34,17 +34,17 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 
 
 def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusError:
-    """Our error for an answer that is not the expected one.
+    """Return the error for a response whose status is not the expected one.
 
     Args:
-        status: its code.
-        reason: the words beside it.
-        problem: its body, if that is ``application/problem+json`` (RFC 9457).
+        status: the response's status code.
+        reason: the reason phrase beside it.
+        problem: the body, if its type is ``application/problem+json`` (RFC 9457).
     """
     if status == _UNAUTHORIZED:
         return errors.AuthenticationError(
             "the agent does not accept the token",
-            hint="Was the agent paired anew? Give the puller the new pairing string.",
+            hint="If the agent was paired again, give the puller the new pairing string.",
         )
     told = protocol.Problem(protocol.ABOUT_BLANK, reason, status)
     if problem is not None:
@@ -71,7 +71,7 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
 
 
 def wrong_certificate(base: str) -> errors.AuthenticationError:
-    """The agent at ``base`` is not the paired one."""
+    """Return the error for an agent at ``base`` that is not the paired one."""
     return errors.AuthenticationError(
         "the agent's certificate is not the paired one",
         path=base,
@@ -81,7 +81,7 @@ def wrong_certificate(base: str) -> errors.AuthenticationError:
 
 
 def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
-    """The agent at ``base`` did not answer, or stopped doing so."""
+    """Return the error for an agent at ``base`` that did not answer, or stopped answering."""
     return errors.AgentUnreachable(
         f"the agent did not answer ({_words(str(error)) or type(error).__name__})",
         path=base,
@@ -91,6 +91,6 @@ def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
 
 
 def _words(text: str) -> str:
-    """Return what an agent says fit for a message, an Event and a log: no secret, and not long."""
+    """Return the agent's ``text`` without secrets and control characters, cut to a length."""
     words = errors.printable(without_secrets(text))
     return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}… (cut)"

@@ -1,7 +1,7 @@
-"""One connection for frames, which blocks: for a process that does nothing else meanwhile.
+"""A blocking connection for frames, for a process that does nothing else meanwhile.
 
-Through asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the
-event loop. Here OpenSSL decrypts into a buffer that is used again for each frame.
+In asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the event
+loop. Here OpenSSL decrypts into a buffer that is reused for each frame.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
 _PASSED_OVER = 16 * 1024
 _MAX_PROBLEM = 64 * 1024
-"""Bytes that say why there is no frame: they name one path at most."""
+"""Bytes of a problem, which names at most one path."""
 
 
 class Held(NamedTuple):
-    """An older version of a block that we have."""
+    """The version of a block that is on the volume."""
 
     tag: str
-    """Its digest."""
+    """The digest of the block."""
     pieces: str = protocol.LATER
-    """Those of its pieces, see :mod:`shared.frames.pieces`; or the agent says if it wants them."""
+    """The digests of its pieces (:mod:`shared.frames.pieces`); ``LATER``: sent when asked."""
 
 
 class Answer(NamedTuple):
-    """A frame, or what of it we have not."""
+    """The response to a request for a frame: all of it, or the pieces that differ."""
 
     tag: str
     """The frame's digest."""
     encoded: memoryview | None = None
-    """None where it is what we hold."""
+    """None if the frame is the version that we hold."""
     bitmap: str | None = None
-    """Which pieces these are, if it is not the whole."""
+    """The numbers of the pieces in :attr:`encoded`; None for a whole frame."""
     wants_pieces: bool = False
-    """It is not what we hold: to be asked for with the digests of its pieces."""
+    """The frame differs from what we hold: ask again with the digests of its pieces."""
 
 
 class FrameConnection:
-    """Asks for one frame at a time; after any failure it begins with a new connection.
+    """Requests one frame at a time; after a failure the next request opens a new connection.
 
     Args:
-        pairing: where the agent is, and the secrets.
-        idle: seconds without a byte after which it is given up.
+        pairing: the agent's address and the secrets.
+        idle: seconds without a byte after which a request is given up.
     """
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
@@ -68,16 +68,16 @@ class FrameConnection:
         self._failed: errors.PlexodusError | None = None
         self._buffer = bytearray()
         self.asked: str | None = None
-        """The route whose answer is under way."""
+        """The route of the request whose response is awaited."""
 
     def ask(self, route: str, held: Held | None = None) -> None:
-        """Send a request; what comes of it is told by :meth:`answer`.
+        """Send a request; :meth:`answer` returns the response or raises the failure.
 
         Args:
             route: the frame's.
-            held: what is in its place already.
+            held: the version of the frame that is on the volume.
         """
-        if self.asked is not None:  # what is still to come is not for this request
+        if self.asked is not None:  # the bytes that are still to come belong to that request
             self._http.close()
         self.asked, self._held, self._failed = route, held, None
         condition = {}
@@ -91,13 +91,13 @@ class FrameConnection:
             self._failed = error
 
     def answer(self, most: int) -> Answer:
-        """The frame that was asked for, as it is encoded, and its entity-tag.
+        """Return the requested frame as it is encoded, and its entity tag.
 
         Args:
-            most: bytes that it may have.
+            most: the largest number of bytes that the body may have.
 
         Returns:
-            What has come; its view is valid until the next answer.
+            The response; its view is valid until the next call.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
@@ -118,11 +118,13 @@ class FrameConnection:
                 raise _failure(response)
             tag = response.headers.get("ETag", "").strip('"')
             if not is_hex(tag):
-                raise errors.ProtocolViolation("a frame without its digest", path=route)
+                raise errors.ProtocolViolation(
+                    "the agent sent a frame without its digest", path=route
+                )
             bitmap = response.headers.get(protocol.CHANGED_PIECES)
             if bitmap is not None and self._held is None:
                 raise errors.ProtocolViolation(
-                    "pieces of a frame that was asked for whole", path=route
+                    "the agent sent pieces for an unconditional frame request", path=route
                 )
             return Answer(tag, self._read(response, most), bitmap)
         except (HTTPException, OSError) as error:
@@ -137,10 +139,10 @@ class FrameConnection:
         return self._held is not None and self._held.pieces == protocol.LATER
 
     def _pass_over(self, response: HTTPResponse) -> None:
-        """Read a body that says nothing, for the sake of the next answer on this connection.
+        """Read a body that has no meaning, so that the connection can be reused.
 
         Raises:
-            FrameTooLarge: there is too much of it. A 304 has none (RFC 9110 section 15.4.5).
+            FrameTooLarge: the body is too long. A 304 has none (RFC 9110 section 15.4.5).
         """
         if len(response.read(_PASSED_OVER + 1)) > _PASSED_OVER:
             raise errors.FrameTooLarge(
@@ -163,7 +165,7 @@ class FrameConnection:
         if size > most:
             raise errors.FrameTooLarge(f"the agent's response has more than {most} bytes")
         if length is not None and size < length:
-            raise HTTPException(f"the answer broke off after {size} bytes of {length}")
+            raise HTTPException(f"the response ended after {size} of {length} bytes")
         return view[:size]
 
 

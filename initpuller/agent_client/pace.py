@@ -1,4 +1,4 @@
-"""How slowly, and at what length, an agent may answer: a byte now and then is not progress."""
+"""Limits of a response: its slowest rate and its greatest length."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 SLOWEST = 1024
-"""Bytes a second: a sixteenth of what each of four requests gets of a link of 64 kB/s."""
+"""Bytes a second: a sixteenth of the share of one of four requests on a link of 64 kB/s."""
 MAX_HEAD = 256 * 1024
-"""Bytes of status lines, headers, chunk sizes and trailers of one answer."""
+"""Bytes of status lines, headers, chunk sizes and trailers of one response."""
 
 
 class TooSlow(TimeoutError):
-    """An answer comes byte by byte."""
+    """A response arrives too slowly."""
 
 
 class Pace:
-    """Measures an answer in windows of time: each must bring enough of it.
+    """Measures the rate of a response in windows of time; each must bring enough bytes.
 
     Args:
-        window: seconds.
+        window: the length of a window in seconds.
     """
 
     def __init__(self, window: float) -> None:
@@ -30,14 +30,14 @@ class Pace:
         self._bytes = 0
 
     def restart(self) -> None:
-        """Begin a new window: what comes next has the whole of it."""
+        """Begin a new window."""
         self._since, self._bytes = time.monotonic(), 0
 
     def took(self, count: int) -> None:
-        """Count bytes that have come.
+        """Count bytes that have arrived.
 
         Raises:
-            TooSlow: a window is over, and brought less than :data:`SLOWEST` a second.
+            TooSlow: the window that has ended brought less than :data:`SLOWEST` bytes a second.
         """
         self._bytes += count
         seconds = time.monotonic() - self._since
@@ -52,7 +52,7 @@ class Pace:
 
 
 class _PacedReader(io.RawIOBase):
-    """What a socket receives for one answer."""
+    """The bytes that a socket receives for one response."""
 
     def __init__(self, source: io.RawIOBase, pace: Pace) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _PacedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - whatever can be written
         if self.left <= 0:
-            raise HTTPException("an answer with more than its body")
+            raise HTTPException("the response continues after its body")
         got = self._source.readinto(memoryview(buffer)[: self.left])
         if got:
             self.left -= got
@@ -78,9 +78,9 @@ class _PacedReader(io.RawIOBase):
 
 
 class PacedResponse(HTTPResponse):
-    """An answer whose head must come in one window, and which is refused where it does not end.
+    """A response whose head must arrive in one window, and whose length is limited.
 
-    Python's own reads any number of interim responses, and the whole of a chunked 304.
+    Python's own class reads any number of interim responses, and all of a chunked 304.
     """
 
     def __init__(self, sock: Any, *args: Any, **known: Any) -> None:  # noqa: ANN401 - as above it
@@ -95,6 +95,6 @@ class PacedResponse(HTTPResponse):
         self._pace.restart()
 
     def allow(self, most: int) -> None:
-        """Let a body of ``most`` bytes come, with the sizes of its chunks."""
+        """Admit a body of ``most`` bytes, and the sizes of its chunks."""
         self._reader.left = most + most // 64 + MAX_HEAD
         self._pace.restart()

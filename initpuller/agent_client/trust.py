@@ -1,4 +1,4 @@
-"""How the agent proves that it is the paired one: its certificate's fingerprint, or a CA."""
+"""The proof that an agent is the paired one: its certificate's fingerprint, or a CA."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def tls_context(pairing: Pairing) -> ssl.SSLContext:
-    """TLS to the agent, with our own certificate where we have one.
+    """Return the TLS context for the agent, with the puller's certificate if there is one.
 
-    A pinned agent's certificate is looked at after the handshake, see :func:`is_paired`: the
-    fingerprint stands for all that a chain of certificates would. Else OpenSSL looks for the chain,
-    in the system's CAs or in SSL_CERT_FILE, and for the name.
+    The certificate of a pinned agent is checked after the handshake (:func:`is_paired`), because
+    its fingerprint replaces the chain of certificates. Otherwise OpenSSL verifies the name and the
+    chain, with the system's CAs or those in SSL_CERT_FILE.
 
     Raises:
-        ConfigurationError: our own certificate cannot be used.
+        ConfigurationError: the puller's certificate cannot be used.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -39,7 +39,7 @@ def tls_context(pairing: Pairing) -> ssl.SSLContext:
 
 
 def is_paired(pairing: Pairing, certificate: bytes | None) -> bool:
-    """Whether ``certificate`` (DER), which the handshake brought, is the paired agent's."""
+    """Return whether ``certificate``, the server's in DER, is the paired agent's."""
     if pairing.fingerprint is None:
         return certificate is not None
     return sha256(certificate or b"").hex() == pairing.fingerprint
