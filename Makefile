@@ -68,7 +68,7 @@ images: setup  ## the container images, without an engine (as root)
 test-images: images tools  ## pulls inside containers of them, hardened as in a cluster (as root)
 	$(PYTEST) -m images --timeout 300 -o faulthandler_timeout=0
 
-test-cluster: images tools  ## the charts in a real API server, Plex' Pod on a real node (as root, with Go)
+test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a real node (as root, with Go)
 	tests/install-cluster-tools
 	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
 

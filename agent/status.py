@@ -1,4 +1,4 @@
-"""Where the move stands, on one screen."""
+"""The state of the move, on one screen."""
 
 from __future__ import annotations
 

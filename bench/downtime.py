@@ -2,9 +2,9 @@
 
 ``make bench-downtime``: L1 is moved with a stand-in for Plex that runs, changes 1 % of the entries
 and writes 200 rows a second into its database; beside it the usual way S (Plex is stopped, tar,
-http.server, curl) moves the same. Downtime is from the end of Plex' process to the receipt.
+http.server, curl) moves the same. Downtime is from the end of Plex's process to the receipt.
 
-Then the delta: the same move once more, but the puller is held as soon as Plex has stopped, until
+Then the delta: the same move again, but the puller is held as soon as Plex has stopped, until
 source and staging were compared. And a database of 1 GB, 0.1 % of whose pages change.
 """
 

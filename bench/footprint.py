@@ -85,7 +85,7 @@ def peak_of_all(pid: int) -> int:
 
 
 def size(folder: Path, without: str = "") -> int:
-    """Bytes of all files below ``folder``, but for those in its folder ``without``."""
+    """Return the bytes of all files below ``folder``, except those in its folder ``without``."""
     total = 0
     for where, folders, files in os.walk(folder):
         if without in folders:

@@ -6,7 +6,7 @@ are two processes, which one lock keeps apart.
 
 ::
 
-    STATE/cutover.json   where it stands
+    STATE/cutover.json   the phase
     STATE/cutover.lock   held while a step is taken
     STATE/fence          while it is there, systemd does not start Plex
     STATE-witness/       a second cutover.json and fence: STATE may be restored or lost
@@ -53,7 +53,7 @@ _GLANCE = 0.02
 
 
 class _SomethingLeft(CutoverRefused):
-    """Plex was told to stop, and is not all gone: it may be by now."""
+    """Plex got the order to stop, and had not stopped when it was last checked."""
 
 
 class CutoverControl:
@@ -79,7 +79,7 @@ class CutoverControl:
         self._restart = PlexRestart(plex, limits.stop_seconds, context.clock)
 
     def standing(self) -> CutoverStanding:
-        """Where it stands; nothing is waited for.
+        """Return the state of the cutover, without waiting.
 
         Raises:
             StorageError: the record cannot be read.
@@ -122,7 +122,7 @@ class CutoverControl:
         """Extend the lease.
 
         Raises:
-            CutoverEnded: there is none any more.
+            CutoverEnded: the cutover has ended.
             OSError: the state folder cannot be written.
         """
         with self._alone() as now:
@@ -241,7 +241,7 @@ class CutoverControl:
                 self._plex.stop(self._limits.stop_seconds, self._ending)
 
     def leave(self) -> bool:
-        """Undo what is not committed, since nobody would see a lease expire; return whether it is.
+        """Undo a cutover that is not committed, because no process would see its lease expire.
 
         Whoever is just stopping Plex gives that up. Call it again while it is not over.
 
@@ -274,7 +274,7 @@ class CutoverControl:
         return now if now.phase in unless else self._undo(now, why)
 
     def _stopping(self, cutover: Cutover) -> Cutover:
-        """Return the record that is durable before Plex is told to stop."""
+        """Return the record that is durable before the order to stop Plex."""
         plex, now = self._plex, self._clock()
         return msgspec.structs.replace(
             cutover,

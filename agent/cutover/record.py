@@ -93,11 +93,11 @@ class CutoverRecord:
         self._fence = os.path.join(state, "fence")
 
     def load(self) -> Cutover:
-        """Read it; where there is none, there was no cutover yet.
+        """Return the record; without a file, that of an agent that has had no cutover.
 
         Of the two copies the later one counts: the state folder may have been restored from a
         backup since, or be empty. An administrator who removed record and fence from it by hand
-        has begun anew, see :meth:`is_removed`.
+        has started again, see :meth:`is_removed`.
 
         Raises:
             StorageError: it cannot be read.
@@ -174,7 +174,7 @@ class CutoverRecord:
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked_file(self._lock))
-            except FileNotFoundError:  # the state folder is gone: Plex is started all the same
+            except FileNotFoundError:  # the state folder is gone: Plex is started anyway
                 stack.enter_context(locked_file(os.path.join(self._witness, "cutover.lock")))
             yield
 

@@ -1,4 +1,4 @@
-"""Where a cutover stands, and what may follow: the table of docs/cutover.md, without any I/O.
+"""The phases of a cutover and their transitions: the table of docs/cutover.md, without any I/O.
 
 ::
 
@@ -159,7 +159,7 @@ def in_phase(cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
 
 
 def about(cutover: Cutover, now: float, agent: str = "") -> CutoverStanding:
-    """What is told of it, by an agent of this version and settings."""
+    """Return the public form of the record, for an agent of this version and settings."""
     seconds = max(0.0, cutover.until - now) if cutover.is_held(now) else 0.0
     return CutoverStanding(
         phase=cutover.phase,

@@ -53,7 +53,7 @@ class FrameIndex:
     """The index of one archive. Its methods may be called from several threads.
 
     Args:
-        path: the index' file; made if missing, begun anew if another encoder wrote it.
+        path: the index' file; created if missing, emptied if another encoder wrote it.
         plan: the snapshot's frames.
         encoding: the archive's.
 

@@ -51,7 +51,7 @@ class MigrationLog:
         self._lock = threading.Lock()
 
     def write(self, event: str, about: str) -> None:
-        """Append a line to both. A disk that is full is told in the journal, and holds up nothing.
+        """Append a line to both. If the disk is full, the journal says so, and the move continues.
 
         Args:
             event: one word, for programs.

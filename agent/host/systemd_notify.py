@@ -1,4 +1,4 @@
-"""What systemd is told: ready, a status line, still alive, stopping (sd_notify(3))."""
+"""Messages to systemd: ready, a status line, still alive, stopping (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Notifier:
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
-        """We were told to end."""
+        """Report that the agent is stopping."""
         self._tell("STOPPING=1\nSTATUS=Stopping")
 
     async def keep_told(self, status: Callable[[], str]) -> None:

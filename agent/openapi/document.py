@@ -23,7 +23,7 @@ in plain text, with 400, and an `Expect` of anything but `100-continue`, with 41
 
 @cache
 def rendered() -> bytes:
-    """The document as it is served and as it stands in docs/openapi.json."""
+    """Return the document as it is served and as it is in docs/openapi.json."""
     document = {
         "openapi": "3.1.0",
         "info": {

@@ -30,8 +30,8 @@ _SECONDS = 10.0
 def find_library(unit: str) -> str:
     """The folder to be moved.
 
-    That is the ``Library`` which Plex' folder is in, as the pod needs it. Where somebody chose a
-    folder outside any ``Library/Application Support``, it is Plex' own folder.
+    That is the ``Library`` which Plex's folder is in, as the pod needs it. Where somebody chose a
+    folder outside any ``Library/Application Support``, it is Plex's own folder.
 
     Raises:
         ConfigurationError: there is no folder of Plex where it should be.
@@ -39,7 +39,7 @@ def find_library(unit: str) -> str:
     support = support_folder(_ask_systemd(unit), read_assignments([_DEFAULTS]), _home("plex"))
     if not os.path.isdir(os.path.join(support, _SERVER)):
         raise ConfigurationError(
-            "Plex' folder is not there, or this user may not look for it",
+            "Plex's folder is not there, or this user may not look for it",
             path=os.path.join(support, _SERVER),
             hint="Say where it is: 'library' in the settings, or --library.",
         )
@@ -47,7 +47,7 @@ def find_library(unit: str) -> str:
 
 
 def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
-    """The folder that Plex is told to work in.
+    """Return the folder that Plex is configured to use.
 
     Args:
         shown: what ``systemctl show`` printed of ``Environment`` and ``EnvironmentFiles``.
@@ -111,7 +111,7 @@ def _home(user: str) -> str:
 
 
 def logs_of_databases(library: str) -> list[str]:
-    """Names of the ``-wal`` files beside Plex' databases that have something in them.
+    """Names of the ``-wal`` files beside Plex's databases that have something in them.
 
     Plex removes them when it ends by itself (sqlite.org/wal.html, "Avoiding Excessively Large WAL
     Files" and "The WAL File").

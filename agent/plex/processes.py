@@ -1,4 +1,4 @@
-"""Which processes are Plex': those of its unit, and whatever was started from its folder."""
+"""Which processes are Plex's: those of its unit, and whatever was started from its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def processes_of(unit: str, proc: str = "/proc") -> list[str]:
     database that only reads, as 'plexodus-agent preflight' makes it, is not Plex.
 
     Args:
-        unit: of systemd; empty: there is none.
+        unit: name of the systemd unit; empty if Plex has none.
         proc: where the kernel shows them.
     """
     found = []

@@ -24,7 +24,7 @@ def installed_version(server: str) -> PlexVersion | None:
     """The version as the running server, the package manager or the server's log says.
 
     Args:
-        server: Plex' own folder of the library.
+        server: Plex's own folder of the library.
     """
     for ask in (_from_identity, _from_package, lambda: _from_log(server)):
         if (found := ask()) is not None:

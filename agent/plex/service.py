@@ -57,7 +57,7 @@ class PlexService(Protocol):
         """Whether it was started and not stopped."""
 
     def may_run(self) -> bool:
-        """The same, but also where that cannot be told."""
+        """Return the same, and True if that cannot be determined."""
 
     def look(self) -> Sight:
         """Return what can be seen of it."""
@@ -79,7 +79,7 @@ class PlexService(Protocol):
             ending: once it is set, there is no time any more.
 
         Raises:
-            CutoverRefused: it could not be, in this time. The stop may go on all the same:
+            CutoverRefused: it could not be, in this time. The stop may continue:
                 killing the client of a container engine does not end it.
         """
 
@@ -163,7 +163,7 @@ class SystemdUnit:
             )
 
     def left(self) -> list[str]:
-        """The unit's state, all processes that are or look like Plex', and its port."""
+        """The unit's state, all processes that are or look like Plex's, and its port."""
         state = self._show("ActiveState")
         unit = [] if state in ("inactive", "failed") else [f"{self.unit} is {state or 'unknown'}"]
         return [*unit, *_left(self._id)]
@@ -301,7 +301,7 @@ def _assignment(line: str) -> str:
 
 def _left(unit: str) -> list[str]:
     left = [f"process {each}" for each in processes_of(unit)]
-    return [*left, "something listens on Plex' port"] if is_listening() else left
+    return [*left, "something listens on Plex's port"] if is_listening() else left
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Control(Protocol):
     """What is needed of who takes the steps."""
 
     def standing(self) -> CutoverStanding:
-        """Where it stands."""
+        """Return the state of the cutover."""
 
     def begin(self, request: CutoverRequest) -> CutoverStanding:
         """Stop Plex."""
@@ -64,7 +64,7 @@ class CutoverEndpoints:
         ]
 
     async def describe(self, _request: web.Request) -> web.Response:
-        """Where it stands."""
+        """Return the state of the cutover."""
         return json_response(await asyncio.to_thread(self._control.standing))
 
     async def begin(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Conditions, ranges, and what a client asks to be told (RFC 9110 sections 13, 14; RFC 9530).
+"""Conditions, ranges, and the digests that a client requests (RFC 9110 sections 13, 14; RFC 9530).
 
 Nothing here has a modification date, so conditions with dates never hold and never hinder, as
 sections 13.1.3 and 13.1.4 ask.

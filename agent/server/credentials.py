@@ -50,7 +50,7 @@ def hash_token(token: Buffer) -> str:
 
 
 def make_pairing(state: str, host: str, port: int, *, is_pinned: bool = True) -> Pairing:
-    """Make a new token, and a certificate if there is none; the old token stops working.
+    """Create a new token, and a certificate if it is missing; the old token stops working.
 
     Args:
         state: the state folder.

@@ -1,4 +1,4 @@
-"""Interim responses: they tell a waiting client that its request is being worked on."""
+"""Interim responses: they show a waiting client that the agent works on its request."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def check_mappings(mappings: Iterable[str], *, applies: bool) -> None:
     """Check the values of :data:`MAP` and :data:`APPLY_PATHS`.
 
     Raises:
-        ConfigurationError: a mapping is invalid, or there is none to apply.
+        ConfigurationError: a mapping is invalid, or ``applies`` is set without one.
     """
     from initpuller.plex.paths import parse_mapping
 

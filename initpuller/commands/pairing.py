@@ -56,13 +56,13 @@ def chosen_pairing(path: str | None, certificate: str, key: str) -> Pairing:
     """Return the pairing in the file ``path`` or the environment, with the puller's certificate.
 
     Raises:
-        ConfigurationError: there is none, there are two, or it is invalid.
+        ConfigurationError: the pairing is missing, given twice, or invalid.
     """
     return replace(parse_pairing(_pairing_text(path)), certificate=certificate, key=key)
 
 
 def pairing_if_usable(path: str | None, certificate: str, key: str) -> Pairing | None:
-    """Return the pairing, or None if there is none; log a warning if the given one is invalid."""
+    """Return the pairing, or None without one; log a warning if the given one is invalid."""
     if path is None and PAIRING_VARIABLE not in os.environ:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Moves Plex' libraries to new folders through its own API, so that nothing of them is deleted.
+"""Moves Plex's libraries to new folders through its own API, so that nothing of them is deleted.
 
 A folder that is exchanged at once loses its items with the first scan. So, library by library: the
 new folders beside the old ones, a scan, and only then without the old ones; with the automatic
@@ -67,7 +67,7 @@ def _check_folders(api: PlexApi, section: Section) -> None:
     if absent:
         raise PlexRefused(
             f"Plex does not see {', '.join(absent)}, where {section.name} is to be",
-            hint="Mount the media in Plex' own container at the same path as here.",
+            hint="Mount the media in Plex's own container at the same path as here.",
         )
 
 

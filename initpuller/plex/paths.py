@@ -1,4 +1,4 @@
-"""Where Plex' libraries look for their media, and whether it is there in this container.
+"""Where Plex's libraries look for their media, and whether it is there in this container.
 
 Absolute paths stand in the database, which is only read: folders are changed in Plex itself.
 """
@@ -82,7 +82,7 @@ def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]
     """All libraries of the Plex whose ``Library`` folder is at ``library``.
 
     Raises:
-        ConfigurationError: it is not Plex'.
+        ConfigurationError: it is not Plex's.
         IntegrityError: its database cannot be read.
     """
     server = server_folder(library)

@@ -47,11 +47,13 @@ def preferences_name(library: str) -> str:
     """Where the preferences are in the library of this name.
 
     Raises:
-        ConfigurationError: it is not Plex'.
+        ConfigurationError: it is not Plex's.
     """
     server = server_folder(library)
     if server is None:
-        raise ConfigurationError("preferences are Plex', and this is not its library", path=library)
+        raise ConfigurationError(
+            "preferences are Plex's, and this is not its library", path=library
+        )
     return f"{server}/{PREFERENCES}"
 
 

@@ -1,4 +1,4 @@
-"""Where a pull stands: a bar on a terminal, a log line now and then everywhere else.
+"""Progress of a pull: a bar on a terminal, a log line now and then everywhere else.
 
 100 % is said when the receipt is written, and not before.
 """
@@ -45,7 +45,7 @@ class Milestone(NamedTuple):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where a pull stands, for programs: in bytes of the archive, entries and seconds."""
+    """Progress of a pull, for programs: in bytes of the archive, entries and seconds."""
 
     phase: str
     percent: int
@@ -102,7 +102,7 @@ class PullProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -155,7 +155,7 @@ class PullProgress:
         self.reached("Failed", reason)
 
     def standing(self) -> Standing:
-        """Where it stands now."""
+        """Return the current progress."""
         rate = self._rate()
         left = (self._total_bytes - self._bytes) / rate if rate else None
         percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0

@@ -1,4 +1,4 @@
-"""The sidecar: waits for Plex' first start on the volume, looks whether all arrived, tells it.
+"""The sidecar: waits for Plex's first start on the volume, looks whether all arrived, tells it.
 
 It stays as long as its pod, so it is kept small: what needs libraries runs in processes that end.
 """
@@ -56,7 +56,7 @@ class Watched(msgspec.Struct):
 
 
 class _Folder(msgspec.Struct):
-    """As much as is told of what :mod:`initpuller.plex.paths` prints, here and below."""
+    """Limit of the lines that are reported of the output of :mod:`initpuller.plex.paths`."""
 
     old: str
     new: str
@@ -77,7 +77,7 @@ class WatchOptions:
     """Of the agent that is told; None if nobody is."""
     mappings: Sequence[str]
     applies: bool
-    """Whether Plex' libraries are moved to the folders that the mappings say."""
+    """Whether Plex's libraries are moved to the folders that the mappings say."""
     listen: tuple[str, int]
     interval: float
     """Seconds between two questions to Plex."""
@@ -91,7 +91,7 @@ class Watch:
         options: what is watched.
 
     Raises:
-        ConfigurationError: the volume is none.
+        ConfigurationError: the target is not a volume with a library.
         StorageError: its receipt cannot be read.
     """
 
@@ -179,7 +179,7 @@ class Watch:
     def _apply(self) -> bool:
         if not self._options.applies:
             return True
-        self._enter("moving libraries", "Plex' libraries get their new folders")
+        self._enter("moving libraries", "Plex's libraries get their new folders")
         code, _, said = self._ours("paths", "--apply", "--json", *self._maps())
         return code == 0 or self._needs_attention(said)
 
@@ -237,7 +237,7 @@ class Watch:
         self._now.phase, self._now.since, self._now.about = phase, timestamp(), about
 
     def _keep(self, migrated: Watched) -> None:
-        """Have the next start of the pod know that this is done, before anybody is told."""
+        """Record that this is done for the next start of the pod, before it is reported."""
         try:
             write_durably(self._layout.migrated, msgspec.json.encode(migrated) + b"\n")
         except OSError as error:

@@ -112,7 +112,7 @@ class FramePlan:
         """Return frame ``number``, from 0.
 
         Raises:
-            IndexError: there is none.
+            IndexError: there is no such frame.
         """
         if not 0 <= number < self._frames:
             raise IndexError(number)

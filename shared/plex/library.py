@@ -1,4 +1,4 @@
-"""What is known of a Plex library: which of it never moves, and which Plex makes anew."""
+"""Facts about a Plex library: what never moves, and what Plex creates again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NEVER = ("*.pid",)
 """Patterns of what must not arrive: a server that finds another one's pid file waits for ever."""
 
 _SERVER = ("/", "/Application Support/Plex Media Server/")
-"""Where Plex' own folder is, below the library: it may be the library itself."""
+"""Where Plex's own folder is, below the library: it may be the library itself."""
 _REMADE = ("Cache", "Codecs", "Crash Reports", "Diagnostics", "Drivers", "Logs", "Updates")
 _COPY = "Plug-in Support/Databases/com.plexapp.*.db-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 
@@ -86,7 +86,7 @@ def library_name(name: str, *, placed: bool) -> str:
 
 
 def server_folder(library: str) -> str | None:
-    """Plex' own folder in the library at this path, as it is named; None if that is not Plex'.
+    """Plex's own folder in the library at this path, as it is named; None if that is not Plex's.
 
     Args:
         library: its path; its last name says what it is.

@@ -1,4 +1,4 @@
-"""Plex' ``Preferences.xml``: one element, all of whose content is in its attributes."""
+"""Plex's ``Preferences.xml``: one element, all of whose content is in its attributes."""
 
 from __future__ import annotations
 

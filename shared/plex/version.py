@@ -22,7 +22,7 @@ class PlexVersion:
 
 
 def find_version(text: str) -> PlexVersion | None:
-    """The first version in ``text``: a log line, a package's, a tag; None if there is none."""
+    """Return the first version in ``text`` (a log line, a package's version, a tag), or None."""
     found = _VERSION.search(text)
     if found is None:
         return None

@@ -32,7 +32,7 @@ def run(
         command: the click command or group.
         program: its name, as the user knows it.
         extra_variables: environment variables that are read and are no option.
-        last_word: is told in one line why the program fails.
+        last_word: called with one line that says why the program fails.
     """
     logs.configure()
     log = structlog.get_logger(program)

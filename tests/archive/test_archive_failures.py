@@ -74,7 +74,7 @@ def until_it_breaks(read: Callable[[], bytes]) -> bytes:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("cause", ["EIO", "changed", "unknown"])
 def test_failure_on_the_way(agent: InProcess, way: str, cause: str) -> None:
-    """The connection is broken, over TLS, however the length was told; then it works again."""
+    """The connection breaks, over TLS, for each kind of length; then it works again."""
     is_known, headers = WAYS[way]
     archives = Archives(agent)
     if not is_known:

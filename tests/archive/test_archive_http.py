@@ -131,7 +131,7 @@ def test_unit_in_capitals(archives: Archives) -> None:
 def test_head_is_get_without_its_body(archives: Archives, suffix: str) -> None:
     """The same fields, with a Range too, which HEAD has not (RFC 9110 sections 9.3.2 and 14.2).
 
-    But for Content-Digest, which would be that of no bytes (RFC 9530 appendix B.2).
+    Except Content-Digest, which would be that of no bytes (RFC 9530 appendix B.2).
     """
     get = archives.get(suffix)
     assert get.headers["Content-Length"] == str(len(archives.whole[suffix]))
@@ -210,7 +210,7 @@ def test_digest_when_it_is_asked_for(fresh: InProcess, suffix: str) -> None:
 
 
 def test_other_methods_and_names(archives: Archives) -> None:
-    """405 with what is allowed; 404 for encodings and snapshots that are none."""
+    """405 with the allowed methods; 404 for unknown encodings and snapshots."""
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         answer = archives.get("tar.gz", ("Content-Length", "0"), method=method)
         assert answer.status == 405

@@ -120,7 +120,7 @@ def test_agent_killed_under_eight_connections(agent: Agent, library: Path, tmp_p
 
 
 def test_library_changed_behind_the_download(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """The rest is of the archive that was begun; who begins anew gets the new one, also by name."""
+    """The rest is of the first archive; a client that starts again gets the new one."""
     file, new = tmp_path / "begun", tmp_path / "new"
     first = redirected(agent)
     _begin_and_kill(agent, LIBRARY, file, 9 * MIB)
@@ -179,7 +179,7 @@ def test_archive_that_was_begun_is_not_kept_any_more(
 def test_file_changed_ahead_of_the_download(
     agent: Agent, library: Path, suffix: str, tmp_path: Path
 ) -> None:
-    """The transfer fails, the next request is told why, and what has come is left alone."""
+    """The transfer fails, the next request gets the reason, and the received part stays."""
     path = downloads.archive(agent.scan().id, suffix)
     file, victim = tmp_path / "begun", library / "larger"
     process = _begin(agent, path, file)

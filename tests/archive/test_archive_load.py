@@ -92,7 +92,7 @@ def wait(until: Callable[[], bool], seconds: float = 60) -> None:
 def test_segments_and_wholes_at_the_same_time(within_reach: InProcess, suffix: str) -> None:
     """Eight segments, four whole ones and a HEAD: the same bytes, and each frame is made once.
 
-    Once more by who learns the lengths that segments and HEAD need first, where they are unknown.
+    A second time by the client that needs the lengths for segments and HEAD, if they are unknown.
     """
     client = within_reach.client
     path = archive_path(client.snapshot(), suffix)
@@ -221,7 +221,7 @@ def test_clients_that_hang_up_leave_nothing(larger: InProcess, suffix: str) -> N
 
 
 def tasks_of(agent: InProcess) -> list[Any]:
-    """What the agent's event loop has under way, but for the look itself."""
+    """Return the tasks of the agent's event loop, except this check."""
     return [task for task in asyncio.all_tasks(agent._loop) if not task.done()]
 
 

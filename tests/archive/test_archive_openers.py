@@ -168,7 +168,7 @@ def test_gnu_tar_makes_every_oddity(odd: Served, suffix: str, tmp_path: Path) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of any owner")
 def test_bsdtar_makes_every_oddity(odd: Served, tmp_path: Path) -> None:
-    """libarchive, which is nobody's copy of GNU tar, does as well but for what it never does."""
+    """libarchive, which is no copy of GNU tar, extracts the same, except what it never does."""
     line = "LC_ALL=C.UTF-8 bsdtar --numeric-owner -xpf $1"
     opened = shell(line, odd.archives["tar.gz"], cwd=tmp_path)
 

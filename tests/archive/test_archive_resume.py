@@ -131,7 +131,7 @@ def test_curl_after_a_cut_anywhere(agent: Agent, suffix: str, tmp_path: Path) ->
 def test_nothing_more_to_resume(agent: Agent, suffix: str, tmp_path: Path) -> None:
     """What is complete is left as it is; so is what is longer, which no tool takes for the whole.
 
-    curl calls both 416 and ends with 22, as it does whenever it is told to fail; wget is content.
+    curl calls both 416 and ends with 22, as it does with --fail; wget succeeds.
     """
     with fetched(agent, suffix, tmp_path) as of:
         file = of.cut_at(of.size, tmp_path / "part")

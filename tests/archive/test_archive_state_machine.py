@@ -105,7 +105,7 @@ class ArchiveMachine(RuleBasedStateMachine):
 
     @rule(suffix=suffixes, data=st.data())
     def fetch_range(self, suffix: str, data: st.DataObject) -> None:
-        """From somewhere to somewhere; sometimes with the tag that was told before."""
+        """From somewhere to somewhere; sometimes with the entity tag of an earlier answer."""
         first = self.oracle.position(data, suffix)
         length = data.draw(st.one_of(st.sampled_from(LENGTHS), st.integers(0, 5_000_000)))
         self.check(suffix, f"{first}-{first + length}", first, first + length + 1)

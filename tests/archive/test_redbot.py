@@ -102,7 +102,7 @@ async def served(wrong: str) -> AsyncIterator[str]:
     """A URL whose server does ``wrong``, or nothing wrong."""
 
     async def answer(request: web.Request) -> web.Response:
-        """One range or the whole, but for what is wrong."""
+        """One range or the whole; an invalid range is refused."""
         headers = {"ETag": '"1"', "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
         if "If-None-Match" in request.headers and wrong != "no_304":
             return web.Response(status=304, headers={} if wrong == "bare_304" else headers)

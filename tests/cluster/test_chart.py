@@ -1,4 +1,4 @@
-"""The chart and the values for Plex' own: valid, closed, and of one mind."""
+"""The chart and the values for Plex's own: valid, closed, and of one mind."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_versions_are_ours() -> None:
 
 
 def test_flux_release_has_the_same_values() -> None:
-    """The GitOps example is the recommended file, but for the registry and the storage class."""
+    """The GitOps example is the recommended file, except the registry and the storage class."""
     text = (VALUES / "gitops" / "base" / "plex" / "release.yaml").read_text()
     text = text.replace("registry.example.org/", "")
     values = yaml.safe_load(text)["spec"]["values"]
@@ -119,7 +119,7 @@ def test_nothing_of_plexodus_is_left_afterwards() -> None:
 
 
 def test_settings_are_the_pullers() -> None:
-    """Those that pull and watch take, but for what the chart sets; the pairing is none of them."""
+    """They are those of pull and watch, except what the chart sets, and never the pairing."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     settings = schema["$defs"]["migration"]["properties"]["settings"]["propertyNames"]["enum"]
     taken = known_variables(pull) | known_variables(watch)
@@ -222,7 +222,7 @@ def test_mistyped_values_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> N
 
 @pytest.mark.cluster
 def test_kubeconform_would_find_a_mistake(conform: Callable[[str], dict[str, Any]]) -> None:
-    """The oracle is none that says yes to everything."""
+    """The oracle does not accept everything."""
     rendered = tool("helm", "template", "plexodus", CHART).replace("apiGroups", "apiGroup", 1)
     with pytest.raises(AssertionError, match="apiGroup"):
         conform(rendered)

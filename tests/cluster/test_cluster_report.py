@@ -167,7 +167,7 @@ def test_name_server_does_not_answer(
 def test_rights_are_missing(
     agent: Agent, target: Path, library: Path, server: ApiServer, refused: str
 ) -> None:
-    """One line says so, and the pull goes on; what may be told is told."""
+    """One line says so, the pull continues, and everything that is allowed is reported."""
     server.refuses = refused
     done = pull(target, agent, *STATUS)
     assert done.code == 0
@@ -185,7 +185,7 @@ def test_rights_are_missing(
 def test_api_server_restarts_while_it_is_told(
     agent: Agent, target: Path, server: ApiServer, path: str, answer: tuple[int, str]
 ) -> None:
-    """What it did not take it is told again: each Event once, and the status as it ended."""
+    """Everything refused is sent again: each Event once, and the final status."""
     server.instead = {path: [answer] * 3}
     done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
     assert done.code == 0
@@ -195,7 +195,7 @@ def test_api_server_restarts_while_it_is_told(
 
 
 def test_answer_to_an_event_is_lost(agent: Agent, target: Path, server: ApiServer) -> None:
-    """It was taken, is told again, and refused as a second one of its name: it is there once."""
+    """It was accepted, is sent again, and refused as a second one of its name: it exists once."""
     server.instead = {"/events": [(500, "lost"), (409, '{"reason":"AlreadyExists"}')]}
     assert pull(target, agent, *STATUS).code == 0
     assert [event["reason"] for event in server.events] == ["Verified", "Published"]
@@ -239,7 +239,7 @@ def test_api_server_stalls(
 def test_api_server_is_gone(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is told, and nothing else happens."""
+    """Nothing is reported, and nothing else happens."""
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     done = pull(target, agent, *STATUS)
     assert done.code == 0

@@ -91,7 +91,7 @@ def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) ->
 
 
 def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_path: Path) -> None:
-    """As Plex' chart runs it: the script is root's alone, and nothing says who else it could be."""
+    """As Plex's chart runs it: only root can read the script, and the chart sets no user."""
     text = (ROOT / "charts" / "values" / "script.yaml").read_text()
     values = yaml.safe_load(text)["initContainer"]
     assert values["image"]["tag"] == containers.image("puller-root").rpartition(":")[2]

@@ -30,7 +30,7 @@ TAG = "1.40.1.8227-c0dd5a73e"
 async def test_image_of_the_own_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: tuple[str, ...], found: str
 ) -> None:
-    """That of Plex' container and not of ours, asked with the service account's token."""
+    """That of Plex's container and not of ours, asked with the service account's token."""
     server = ApiServer(*images)
     with serving(server, tmp_path, monkeypatch):
         assert await api.plex_image() == found

@@ -118,7 +118,7 @@ def told(agent: Agent) -> list[dict[str, Any]]:
 
 
 def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """Migrated: on the probes, in the agent's log; then it is small, and ends when it is told."""
+    """Migrated: on the probes, in the agent's log; then it is small, and ends on SIGTERM."""
     with watching(volume, plex, pairing=agent.pairing) as sidecar:
         found = sidecar.until("migrated", "attention")
         assert found["phase"] == "migrated", found
@@ -161,7 +161,7 @@ def test_plex_migrates_its_database_first(volume: Path, plex: FakePlex) -> None:
 
 
 def test_plex_goes_away_while_it_is_checked(volume: Path, plex: FakePlex) -> None:
-    """As a server does that starts again after its migration: waited for once more."""
+    """A server that restarts after its migration is waited for again."""
     plex.fails["GET /"] = 503
     with watching(volume, plex) as sidecar:
         sidecar.until("attention", "waiting", "checking")
@@ -204,7 +204,7 @@ def test_nothing_was_moved_here(target: Path) -> None:
 
 
 def test_agent_is_gone(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """The VM may be off by now: that is a warning, and the state is migrated all the same."""
+    """The VM may be off by now: that is a warning, and the state is still migrated."""
     agent.kill()
     with watching(volume, plex, pairing=agent.pairing) as sidecar:
         sidecar.until("migrated")

@@ -120,7 +120,7 @@ def test_plex_does_not_stop(agent: Agent, puller: Puller, plex: PlexCommands) ->
 def test_somebody_starts_plex_during_the_cutover(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """What it writes is not lost: it is stopped once more, and its changes are brought."""
+    """Its writes are not lost: it is stopped again, and its changes are transferred."""
     process = puller.begin()
     wait_until(lambda: phase(agent) == "stopped")
     plex.start()
@@ -134,7 +134,7 @@ def test_somebody_starts_plex_during_the_cutover(
 def test_plex_was_stopped_before(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """With commands nobody can tell: it is stopped all the same, and started if the pull fails."""
+    """With commands this is unknown: Plex is stopped anyway, and started if the pull fails."""
     plex.stop()
     process = puller.begin()
     wait_until(lambda: "stop" in plex.story[2:])
@@ -182,7 +182,7 @@ def test_started_after_the_move(agent: Agent, puller: Puller, plex: PlexCommands
 def test_second_volume_after_the_move(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """A library that has moved is not moved once more: two servers would have one identity."""
+    """A library that has moved is not moved again: two servers would have one identity."""
     assert puller.pull().code == 0
     (tmp_path / "other").mkdir()
     other = Puller(tmp_path / "other", tmp_path / "other.log", agent.pairing, cutover=True)
@@ -195,7 +195,7 @@ def test_second_volume_after_the_move(
 def test_answer_to_the_commit_is_lost(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """A volume that does not know asks again, and publishes; nothing is brought once more."""
+    """A volume without that answer asks again and publishes; nothing is transferred again."""
     unheard_commit(puller)
     assert phase(agent) == "committed"
     assert not (puller.target / "Library").exists()

@@ -29,7 +29,7 @@ SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
 
 
 def rows(databases: Path, copy: Path) -> int:
-    """How many rows Plex' stand-in has written, with what is in the ``-wal``."""
+    """How many rows Plex's stand-in has written, with what is in the ``-wal``."""
     shutil.copytree(databases, copy)
     with closing(sqlite3.connect(copy / Path(DATABASE).name)) as database:
         [count] = database.execute("SELECT count(*) FROM standin").fetchone()
@@ -97,7 +97,7 @@ def test_snapshot_is_gone_after_an_unheard_commit(
 def test_something_takes_the_librarys_name_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """It is set aside when we are told to, and what was committed is published."""
+    """It is set aside on request, and the committed library is published."""
     unheard_commit(puller)
     (puller.target / "Library").mkdir()
     done = puller.pull("--on-existing", "set-aside")

@@ -343,7 +343,7 @@ class CutoverMachine(RuleBasedStateMachine):
         return phase == "committed" or self._is_as_wanted()
 
     def _is_as_wanted(self) -> bool:
-        """Whether Plex runs if it shall; a container that was down before a cutover may, too."""
+        """Return whether Plex runs if it must; a container that was down before may run."""
         plex = self.world.plex
         is_restarted = plex.running and not plex.is_unit
         return self.wanted is None or plex.running == self.wanted or is_restarted

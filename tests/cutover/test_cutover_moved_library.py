@@ -82,7 +82,7 @@ def test_mounted_over_between_two_passes(
 def test_replaced_after_plex_was_stopped_for_the_move(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Plex is started again, the library of now is brought, and Plex is stopped once more."""
+    """Plex is started again, the current library is transferred, and Plex is stopped again."""
     script = plex.here / "stop"
     swap = f"""
 if ! [ -e "{library.parent}/old" ]; then

@@ -68,7 +68,7 @@ def pull_with(puller: Puller, changes: str, *options: str) -> int:
 def test_undone_after_the_commit_and_used_again(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, step: str
 ) -> None:
-    """The next pull brings what Plex wrote since the undo, and stops Plex for it once more."""
+    """The next pull transfers Plex's writes since the undo, and stops Plex for it again."""
     dies(puller, "initpuller.volume.publish.publish", step)
     assert phase(agent) == "committed"
     undo(agent)

@@ -225,7 +225,7 @@ def restore(state: Path, backup: Path) -> None:
 def test_state_folder_restored_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """What the backup does not know of is undone all the same."""
+    """A cutover that is not in the backup is undone too."""
     shutil.copytree(agent.state, tmp_path / "backup")
     process = puller.begin()
     plex.wait_until(running=False)

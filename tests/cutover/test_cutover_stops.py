@@ -71,7 +71,7 @@ class FakePlex:
         return False
 
     def give_up_stop(self) -> None:
-        """There is none."""
+        """Return that no Plex runs."""
 
     def run(self) -> str:
         """Nobody keeps one."""
@@ -94,7 +94,7 @@ class FakePlex:
 
 
 def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
-    """Plex is started all the same; that it was is written down once there is room."""
+    """Plex is started anyway; the record of that is written once there is space."""
     clock, plex = [0.0], FakePlex()
     context = CutoverContext(lambda *_: None, list, lambda _: True, lambda: clock[0])
     control = CutoverControl(str(tmp_path), plex, CutoverLimits(60, 5), context)

@@ -1,6 +1,6 @@
 """Stories that end badly unless both sides look again: each is named after its damage.
 
-They are told in the world of :mod:`test_cutover_model`: whole moves with real files and records.
+They run in the world of :mod:`test_cutover_model`: whole moves with real files and records.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def test_state_folder_restored_while_plex_is_stopped(
     story: Story,
     was_backed_up: bool,  # noqa: FBT001
 ) -> None:
-    """An agent whose record says that nothing is under way starts Plex all the same."""
+    """An agent whose record says that nothing is under way still starts Plex."""
     if was_backed_up:
         world.back_up_state()
 
@@ -301,7 +301,7 @@ def test_package_purged_after_the_move(world: World) -> None:
 
 
 def test_record_and_fence_removed_by_hand(world: World) -> None:
-    """An administrator who removes both begins anew; nobody takes that for a restored backup."""
+    """An administrator who removes both starts over; that does not count as a restored backup."""
     world.back_up_state()
     assert world.pull() == "done"
     for name in ("cutover.json", "fence"):
@@ -321,7 +321,7 @@ def test_record_and_fence_removed_by_hand(world: World) -> None:
 
 
 def test_record_removed_by_hand_while_plex_is_stopped(world: World, story: Story) -> None:
-    """Plex is started all the same: there is no fence yet that could be missing as well."""
+    """Plex is still started: there is no fence yet that could be missing as well."""
 
     def removed() -> None:
         Path(world.state, "cutover.json").unlink()

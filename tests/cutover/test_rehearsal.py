@@ -91,7 +91,7 @@ def try_on(server: Path) -> None:
 def test_only_what_was_tried_is_brought_again(
     new_agent: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """A move after a rehearsal takes the changed files' frames, not the library once more."""
+    """A move after a rehearsal fetches the frames of changed files, not the whole library again."""
     time.sleep(RACY)
     agent = new_agent(library)
     agent.pair()
@@ -185,7 +185,7 @@ def test_copies_go_with_the_next_scan(
 
 
 def test_nothing_but_one_of_the_two(target: Path, tmp_path: Path) -> None:
-    """``--rehearse`` and ``--until ready`` are told apart."""
+    """``--rehearse`` and ``--until ready`` are distinguished."""
     done = Puller(target, tmp_path / "log", "").pull("--rehearse", "--until", "ready")
     assert done.code == ExitCode.CONFIGURATION
     assert "--until ready" in done.text

@@ -23,7 +23,7 @@ RATE = 10e6
 
 
 def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """SIGKILL three times: each costs the frames under way, and no snapshot has to be made anew."""
+    """SIGKILL three times: each costs the frames under way, and no second scan."""
     target = tmp_path / "config"
     target.mkdir()
     with FaultProxy(agent.port, RATE) as proxy:

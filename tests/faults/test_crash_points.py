@@ -162,7 +162,7 @@ def test_killed_between_each_two_steps_of_taking_back_a_publication(
 
 
 def test_worker_killed_between_each_two_of_its_steps(volumes: Path, tiny_agent: Agent) -> None:
-    """As the kernel does where memory is short: the run ends, and the next one mends it all."""
+    """As the kernel does when memory runs out: the run ends, and the next one repairs it all."""
     seen = _run_driver(volumes, tiny_agent, "skip", "worker")
 
     _check(seen, {"absent", "complete"}, {"mkdir", "pwrite, half"})

@@ -74,7 +74,7 @@ NAMES = {
 
 
 def asked(agent: HostileAgent) -> list[str]:
-    """Its requests but for the preflight and what is told, beside the first of them."""
+    """Return its requests except the preflight and reports, with the first of them."""
     return [each for each in agent.requests if not each.endswith(("/server", "/log"))]
 
 

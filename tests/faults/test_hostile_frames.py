@@ -91,7 +91,7 @@ async def test_frame_that_lies(
 
 @pytest.mark.parametrize("damage", ["wrong_digest", "no_zstd", "empty"])
 async def test_frame_damaged_once(tmp_path: Path, damage: str) -> None:
-    """The second try mends it, and the library is published."""
+    """The second try succeeds, and the library is published."""
     offer = offer_tree(SMALL, CONTENT)
     offer.frames = [[FRAMES[damage][0], RIGHT]]
     agent = await _published(tmp_path, offer)
@@ -129,7 +129,7 @@ async def test_digests_without_end(tmp_path: Path) -> None:
 
 
 async def test_digest_of_a_file_wrong(tmp_path: Path) -> None:
-    """The file is fetched once more; then the tree is not what it shall be."""
+    """The file is fetched again; after that the tree differs from the manifest."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"0" * 64 + SUM[64:])]
     agent = await refused(tmp_path, offer, errors.TreeDiffers)

@@ -148,7 +148,7 @@ def test_puller_killed_at_twelve_random_moments(
 def test_both_killed_together_then_agent_loses_its_snapshots(
     agent: Agent, puller: Puller, large_library: Path
 ) -> None:
-    """Both start anew and go on; a snapshot lost under a running puller is scanned again."""
+    """Both start again and resume; a snapshot lost under a running puller is scanned again."""
     process = puller.begin("--jobs", str(JOBS))
     wait_for_frames(agent, 2 * BATCH, process)
     agent.kill()

@@ -64,7 +64,7 @@ def test_digest_as_the_documentation_says(pictures: Agent, tmp_path: Path, encod
 
 
 def test_what_does_not_shrink_is_stored(pictures: Agent, tmp_path: Path) -> None:
-    """Compressed frames of noise are as large as it is, but for some bytes a block."""
+    """Compressed frames of noise are as large as the noise, except some bytes a block."""
     frames = f"/v1/snapshots/{pictures.scan().id}/frames"
     for encoding, per_block in (("tar.gz", 32 * 1024), ("tar.zst", 128 * 1024)):
         size = int(_get(pictures, f"{frames}/1.{encoding}", tmp_path / "f")["content-length"])

@@ -1,4 +1,4 @@
-"""The index of an archive outlives the agent; what cannot be trusted in it is learnt anew."""
+"""The index of an archive outlives the agent; untrusted parts of it are computed again."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_disk_that_refuses_the_digest_for_a_while(
 def test_file_that_cannot_be_trusted(
     reopened: Callable[[], FrameIndex], tmp_path: Path, damage: str
 ) -> None:
-    """Another encoder's, torn, too long: begun anew; other bytes are then no contradiction."""
+    """Another encoder's, torn, too long: it is emptied; other bytes are then no contradiction."""
     index = reopened()
     put(index, *range(FRAMES))
     for number in range(FRAMES):
@@ -136,7 +136,7 @@ def test_file_that_cannot_be_trusted(
 
 
 def test_tar_is_arithmetic(tmp_path: Path) -> None:
-    """The size is known before anything is put; a frame's bytes are remembered all the same."""
+    """The size is known before the first entry; a frame's bytes are recorded too."""
     index = FrameIndex(str(tmp_path / "index"), PLAN, Encoding.TAR)
     assert index.size == sum(frame.size for frame in PLAN)
     assert list(index.missing()) == []
@@ -150,7 +150,7 @@ def test_tar_is_arithmetic(tmp_path: Path) -> None:
 def test_disk_is_not_waited_for_at_every_frame(
     tmp_path: Path, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames are made durable together; at the end once more, in each encoding."""
+    """Frames are made durable together; at the end again, in each encoding."""
     synced: list[Any] = []
     monkeypatch.setattr("os.fdatasync", synced.append)
     index = FrameIndex(str(tmp_path / "index"), PLAN, encoding)

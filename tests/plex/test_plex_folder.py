@@ -35,7 +35,7 @@ def test_file_of_the_unit_goes_before_its_environment(tmp_path: Path) -> None:
 
 
 def test_defaults_hold_where_the_unit_is_silent() -> None:
-    """And the home of Plex' user where everything is."""
+    """And the home of Plex's user where everything is."""
     assert support_folder("Environment=", {VARIABLE: "/d"}, "/x") == "/d"
     assert support_folder(SHOWN, {VARIABLE: "/d"}, "/x") == USUAL
     assert support_folder("", {}, "/home/plex") == "/home/plex/Library/Application Support"
@@ -49,7 +49,7 @@ def test_file_that_no_shell_would_read(tmp_path: Path) -> None:
 
 
 def test_library_is_what_the_pod_needs() -> None:
-    """``Library`` as a whole, or Plex' own folder where there is no such thing around it."""
+    """``Library`` as a whole, or Plex's own folder where there is no such thing around it."""
     assert library_of(USUAL) == "/var/lib/plexmediaserver/Library"
     assert library_of("/data/plex") == "/data/plex/Plex Media Server"
 

@@ -1,6 +1,6 @@
-"""Plex' databases: healthy ones pass, ten damages are told, and nothing beside them changes.
+"""Plex's databases: healthy ones pass, ten damages are reported, and nothing beside them changes.
 
-On the SQLite that Python has and on the newest; both lack what is Plex' own.
+On the SQLite that Python has and on the newest; both lack what is Plex's own.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_left_out_entries_change_between_two_scans_of_the_same_library(
 
 
 def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> None:
-    """The whole is scanned, and what is the same stays all the same."""
+    """The whole library is scanned, and unchanged entries stay."""
     shutil.rmtree(ready.state / "snapshots")
     ready.kill()
     ready.start()

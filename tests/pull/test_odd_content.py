@@ -91,7 +91,7 @@ def test_nanoseconds_owners_and_links_are_those_of_lstat(odd: OddSource) -> None
 
 
 def test_holes_stay_holes(odd: OddSource) -> None:
-    """No file takes more room than in the source, but for a block where a hole begins."""
+    """No file takes more space than in the source, except a block where a hole begins."""
     theirs = oddtree.everything(odd.library)
     for path, info in oddtree.everything(odd.arrived).items():
         if stat.S_ISREG(info.st_mode):

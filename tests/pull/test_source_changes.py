@@ -39,7 +39,7 @@ class Moving:
         self.agent = agent
 
     def renew(self) -> None:
-        """Make the library anew, as other tests must not see what one has done."""
+        """Create the library again, because other tests must not see the changes of one."""
         shutil.rmtree(self.library, ignore_errors=True)
         content = random.Random(11)  # noqa: S311 - the same tree each time
         for folder in ("a-first", "z-last"):

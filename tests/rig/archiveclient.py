@@ -111,7 +111,7 @@ class ArchiveClient:
             path: what is asked for.
             headers: lines beside ``Host`` and the token.
             method: how it is asked for.
-            buffer: bytes that the kernel may keep for us, so that not reading is soon noticed.
+            buffer: bytes that the kernel may buffer; a small number shows early that nobody reads.
             version: as the request line says it.
         """
         lines = [

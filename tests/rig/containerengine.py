@@ -1,4 +1,4 @@
-"""A stand-in for a container engine: it goes on with a stop whose client was killed.
+"""A stand-in for a container engine: it continues a stop whose client was killed.
 
 ::
 

@@ -108,7 +108,7 @@ class MadeUpPlex:
         return self.running
 
     def may_run(self) -> bool:
-        """As far as can be told."""
+        """Return the state, as far as it is known."""
         return self.running or not self.is_unit
 
     def look(self) -> Sight:

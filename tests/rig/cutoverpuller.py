@@ -133,7 +133,7 @@ class DirectCutover:
         self.world = world
 
     async def standing(self) -> CutoverStanding:
-        """Ask where it stands."""
+        """Ask for the state of the cutover."""
         return self._ask(lambda control: control.standing())
 
     async def stop(self, request: CutoverRequest) -> CutoverStanding:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def phase(agent: Agent) -> str:
-    """Where the agent says that the cutover stands."""
+    """Return the state of the cutover, from the agent."""
     return str(json.loads(agent.get("/v1/cutover"))["phase"])
 
 

@@ -36,9 +36,9 @@ def tmpfs(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def mounted(place: Path, *what: str | Path) -> Iterator[Path]:
-    """What ``mount`` is told by ``what``, at the folder ``place``; unmounted at the end.
+    """Mount with the arguments ``what`` at the folder ``place``; unmount at the end.
 
-    A test may have unmounted it before. A bind mount cannot be told by its device.
+    A test may have unmounted it before. A bind mount cannot be identified by its device.
     """
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", *what, place], check=True)

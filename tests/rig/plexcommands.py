@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVER = "Application Support/Plex Media Server"
 """Plex's own folder, relative to ``Library``."""
 _ARGV0 = "/usr/lib/plexmediaserver/Plex Media Server"
-"""By this the agent knows Plex' processes."""
+"""By this the agent knows Plex's processes."""
 _START = """\
 #!/bin/sh
 [ -e "{here}/broken" ] && {{ echo "it is broken" >&2; exit 1; }}
@@ -95,7 +95,7 @@ class PlexCommands:
 
 @contextmanager
 def only_plex() -> Iterator[None]:
-    """No other test's stand-in runs meanwhile: the agent finds Plex' processes by their names."""
+    """No other test's stand-in runs meanwhile: the agent finds Plex's processes by their names."""
     with (Path(tempfile.gettempdir()) / "plexodus-tests-plex.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

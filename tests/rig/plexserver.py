@@ -1,4 +1,4 @@
-"""A small HTTP server that speaks the parts of Plex' API that are used (docs/plex-api.md)."""
+"""A small HTTP server that speaks the parts of Plex's API that are used (docs/plex-api.md)."""
 
 from __future__ import annotations
 

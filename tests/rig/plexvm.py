@@ -87,7 +87,7 @@ def give_settings(vm: VirtualMachine, *lines: str) -> None:
 
 
 def phase(vm: VirtualMachine) -> str:
-    """Where the cutover stands."""
+    """Return the state of the cutover."""
     status = json.loads(vm.run("plexodus-agent", "status", "--json").stdout)
     return str(status["cutover"]["phase"])
 

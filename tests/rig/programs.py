@@ -209,7 +209,7 @@ class Finished:
     """All of stdout and stderr."""
 
     def reason(self) -> str:
-        """What the last ``failed`` line says; empty if there is none."""
+        """Return the text of the last ``failed`` line; empty without one."""
         said = [str(line["reason"]) for line in self.log if line.get("event") == "failed"]
         return said[-1] if said else ""
 
@@ -244,7 +244,7 @@ class Puller:
     def begin(
         self, *options: str | Path, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """One run, under way; its output goes to :attr:`log`, which begins anew."""
+        """One run, under way; its output replaces the content of :attr:`log`."""
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 self.command(*options),

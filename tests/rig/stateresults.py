@@ -43,7 +43,7 @@ def is_published(target: Path, agent: Agent, done: Ended, *, is_rehearsal: bool 
 
 
 def is_untouched(target: Path, before: dict[str, tuple[int, int, int, bytes]]) -> None:
-    """The volume is as it was, but for the lock and the time of the folder that it is in."""
+    """Assert that the volume is as it was, except the lock and the time of its folder."""
     after = fingerprint(target)
     for found in (before, after):
         for name in (".", ".plexodus", ".plexodus/lock"):

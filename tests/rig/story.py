@@ -44,7 +44,7 @@ def controlled_cluster(folder: Path, *, namespace: bool = True) -> Iterator[Clus
 
 @contextmanager
 def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
-    """With our image, and what stands in for Plex' of two versions."""
+    """With our image, and what stands in for Plex's of two versions."""
     files = {Path(module.__file__ or ""): "/rig/" for module in (plexserver, podplex)}
     started = json.dumps(["python3", "-m", "rig.podplex", VERSION])
     build("localhost/podplex:1", BASE, "--entrypoint", started, files=files)
@@ -57,7 +57,7 @@ def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
 
 @contextmanager
 def plex_volume(cluster: Cluster, node: Node, folder: Path) -> Iterator[None]:
-    """What Plex' claim gets; all of plexodus and Plex is gone from the cluster at the end."""
+    """What Plex's claim gets; all of plexodus and Plex is gone from the cluster at the end."""
     folder.chmod(0o755)
     make_volume(cluster, folder, NAMESPACE, CLAIM)
     yield
@@ -87,7 +87,7 @@ class Story:
         self._cluster.helm("upgrade", "--install", "plexodus", CHART, *given)
 
     def plex(self, name: str, *options: str) -> None:
-        """What stands in for Plex' own, with values."""
+        """What stands in for Plex's own, with values."""
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
         self._cluster.helm("upgrade", "--install", "plex", STANDIN, *given)
 
@@ -105,7 +105,7 @@ class Story:
         return str(found.get("phase", ""))
 
     def container(self, name: str) -> dict[str, Any]:
-        """Of Plex' pod; empty while there is none."""
+        """Return this of Plex's pod; empty before it exists."""
         for pod in self.get("pods", "-l", "name=plex-plex-media-server"):
             status = pod["status"]
             each = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])

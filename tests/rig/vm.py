@@ -120,7 +120,7 @@ class VirtualMachine:
         raise TimeoutError(self.console.read_text(errors="replace"))
 
     def _leader(self) -> int:
-        """The process that is 1 in the VM; 0 while there is none."""
+        """Return the process that is 1 in the VM; 0 before it exists."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -45,7 +45,7 @@ class Ended:
     """Everything that it said on stderr."""
 
     def reason(self) -> str:
-        """What the last ``failed`` line says; empty if there is none."""
+        """Return the text of the last ``failed`` line; empty without one."""
         said = [str(line["reason"]) for line in self.log if line.get("event") == "failed"]
         return said[-1] if said else ""
 
@@ -142,7 +142,7 @@ def grow_tiny(root: Path, seed: int = 3) -> Path:
 
 
 def grow_tiny_plex(root: Path) -> Path:
-    """The same in as many frames, with all that Plex needs, so that a cutover is not refused."""
+    """Create the same in as many frames, with everything that a cutover requires."""
     grow_tiny(root)
     server = root / "Application Support" / "Plex Media Server"
     databases = server / "Plug-in Support" / "Databases"
@@ -187,7 +187,7 @@ def fingerprint(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 def everything(root: Path) -> dict[str, tuple[object, ...]]:
-    """Attributes and content of all that is below ``root``, but for the puller's own folder."""
+    """Return attributes and content of all below ``root``, except the puller's own folder."""
     found: dict[str, tuple[object, ...]] = {}
     for above, names, files in os.walk(root):
         if ".plexodus" in names:

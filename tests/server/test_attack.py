@@ -36,7 +36,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pull_under_attack(
     attack: str, large: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """From the puller's own address, which is the worst one: the library arrives all the same."""
+    """From the puller's own address, which is the worst one: the library still arrives."""
     agent = new_agent(large)
     agent.pair()
     agent.start()

@@ -23,7 +23,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_shipped_file_shows_every_default() -> None:
-    """Uncommented as it stands it says what holds without it, of every setting there is."""
+    """Uncommented, the file has the default of every setting."""
     text = re.sub(r"^#(\w+ = )", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
     said = tomllib.loads(text)
     assert msgspec.convert(said, Settings) == Settings()

@@ -37,7 +37,7 @@ DATABASE = "Plug-in Support/Databases/com.plexapp.plugins.library.db"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Plex' own folder in a small sound library; no Plex runs here, and none is installed."""
+    """Plex's own folder in a small sound library; no Plex runs here, and none is installed."""
     monkeypatch.setattr(plex_server, "_IDENTITY", ("127.0.0.1", 9))
     monkeypatch.setattr(plex_server, "_PACKAGE", "no-such-package")
     library = tmp_path / "Library"
@@ -212,7 +212,7 @@ def plex(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    del server  # which says that there is none
+    del server  # and so there is no server
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Identity)
     threading.Thread(target=listening.serve_forever).start()
     monkeypatch.setattr(plex_server, "_IDENTITY", ("127.0.0.1", listening.server_address[1]))
@@ -232,7 +232,7 @@ def test_running_server_is_asked(server: Path) -> None:
 
 
 def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
-    """A folder that is not Plex' is not judged as if it were."""
+    """A folder that is not Plex's is not judged as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
     checks = check_for_preflight(source, Settings()).checks

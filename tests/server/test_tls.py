@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """A CA that nobody knows but who is told."""
+    """A CA that only configured clients know."""
     return Authority(tmp_path / "ca")
 
 

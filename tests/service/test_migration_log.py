@@ -152,7 +152,7 @@ def test_lines_of_two_processes(tmp_path: Path) -> None:
 
 
 def test_killed_while_it_writes(tmp_path: Path) -> None:
-    """At any moment, both files have whole lines only, but for a last one that is cut off next."""
+    """At any moment, both files have whole lines only, except a last one that is cut off next."""
     code = (
         "import sys; from agent.host.migration_log import MigrationLog\n"
         "log = MigrationLog(sys.argv[1])\n"

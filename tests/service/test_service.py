@@ -1,4 +1,4 @@
-"""The agent as a service: systemd is told, signals are heard, and it ends in time."""
+"""The agent as a service: it notifies systemd, reacts to signals, and ends in time."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_nothing_is_told_before_the_port_is_open(agent: Agent, systemd: Systemd)
 def test_settings_are_read_again(
     tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], systemd: Systemd
 ) -> None:
-    """A new rate holds at once; what cannot be used is told, and what was before stays."""
+    """A new rate applies at once; an invalid setting is reported, and the old one stays."""
     path = tmp_path / "agent.toml"
     path.write_text('rate = "1GB/s"\n')
     agent = new_agent(library)
@@ -178,7 +178,7 @@ def test_archive_is_left_at_a_frames_end(
 def test_agent_ends_in_the_middle_of_a_scan(
     tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """Whoever waits for it is told 503, with the time to come back; a thread holds nobody up."""
+    """Waiting clients get 503 with the time for a retry; a thread delays nobody."""
     library = tmp_path / "Library"
     library.mkdir()
     with (library / "sparse").open("wb") as file:

@@ -35,7 +35,7 @@ PID_FILES = ("plexmediaserver.pid", "Plug-in Support/other.pid")
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library with one file of each kind, of eleven bytes but for what Plex cannot do without."""
+    """A library with one file of each kind, of eleven bytes except the files that Plex needs."""
     library = tmp_path / "vm" / "Library"
     for name in (*KEPT, *REMADE, *PID_FILES):
         path = library / SERVER / name
@@ -51,7 +51,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> set[str]:
-    """Every file below Plex' own folder."""
+    """Every file below Plex's own folder."""
     top = folder / SERVER
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 
@@ -83,7 +83,7 @@ def test_what_plex_makes_again_can_stay_away(agent: Agent, puller: Puller, libra
 def test_plexs_own_folder_as_the_library(
     library: Path, tmp_path: Path, puller: Puller, agent: Agent
 ) -> None:
-    """The same, where Plex was told to keep it outside of any Application Support."""
+    """The same, if Plex's data is outside of any Application Support."""
     agent.kill()
     agent.library = library / SERVER
     agent.start()

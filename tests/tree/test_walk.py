@@ -39,7 +39,7 @@ def test_library_that_is_no_folder_any_more(tmp_path: Path, kind: str) -> None:
 
 
 def test_seen_from_outside(library: Path) -> None:
-    """The same entries with the same times, but for targets of symlinks, holes and xattrs."""
+    """The same entries with the same times, except targets of symlinks, holes and xattrs."""
     sparse = library / "sparse"
     with sparse.open("wb") as file:
         file.truncate(1 << 20)

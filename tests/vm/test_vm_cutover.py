@@ -83,7 +83,7 @@ def moved(vm: VirtualMachine, puller: Puller) -> None:
 
 
 def settled(vm: VirtualMachine) -> str:
-    """Where it stands once nobody is at work on it."""
+    """Return the phase once no process works on it."""
     deadline = time.monotonic() + 3 * LEASE + 20
     while (found := phase(vm)) not in {"idle", "committed"} or (
         found == "idle" and not is_running(vm)
@@ -216,7 +216,7 @@ def one_pull(vm: VirtualMachine, puller: Puller) -> float:
 
 
 def fresh(puller: Puller) -> None:
-    """An empty volume once more."""
+    """Return an empty volume again."""
     for each in puller.target.iterdir():
         subprocess.run(["rm", "-rf", each], check=True)
 

@@ -162,7 +162,7 @@ RESTORE = (
 
 
 def test_state_restored_while_plex_is_stopped(vm: VirtualMachine, tmp_path: Path) -> None:
-    """The record of the stop is gone; Plex runs again all the same."""
+    """The record of the stop is gone; Plex still runs again."""
     backed_up(vm, tmp_path, "stopped")
     assert not is_running(vm)
     vm.shell(f"{RESTORE}; kill -KILL $(systemctl show -P MainPID {AGENT})")
@@ -198,7 +198,7 @@ def test_state_restored_after_the_commit(vm: VirtualMachine, tmp_path: Path, aft
 
 
 def test_settings_broken_with_a_state_folder_elsewhere(vm: VirtualMachine, tmp_path: Path) -> None:
-    """What systemd runs after the agent finds the record all the same, and starts Plex."""
+    """The command that systemd runs after the agent still finds the record, and starts Plex."""
     elsewhere = f"{STATE}/elsewhere"
     vm.shell(
         f"install -d -m 700 -o plexodus -g plexodus {elsewhere};"

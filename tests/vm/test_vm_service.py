@@ -30,7 +30,7 @@ AGENT = "plexodus-agent.service"
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with Plex' unit and a library that only Plex' user can read."""
+    """A VM with Plex's unit and a library that only Plex's user can read."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
         yield machine
@@ -88,7 +88,7 @@ def test_installed_but_not_paired(installed: VirtualMachine) -> None:
 
 
 def test_paired_and_started(installed: VirtualMachine, pairing: str) -> None:
-    """Ready, as its own user, on the folder that Plex' drop-in names; the token is nowhere."""
+    """Ready, as its own user, on the folder that Plex's drop-in names; the token is nowhere."""
     assert installed.show(AGENT, "ActiveState") == "active"
     assert installed.show(AGENT, "StatusText") == "Serving; waiting for a puller"
     assert journal(installed)[-1]["library"] == f"{PLEX}/Library"
@@ -163,7 +163,7 @@ def test_nothing_in_the_sandbox_can_write_the_library(installed: VirtualMachine)
 def test_exposure(installed: VirtualMachine) -> None:
     """``systemd-analyze`` has no complaint about the unit, and 1.7 or less of exposure.
 
-    0.2 of it are other users' processes: that none of Plex' is left is part of the proof of stop.
+    0.2 of it are other users' processes: that none of Plex's is left is part of the proof of stop.
     """
     verified = installed.run("systemd-analyze", "verify", "--man=no", AGENT)
     assert verified.stdout + verified.stderr == ""

@@ -45,7 +45,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Ag
 
 @pytest.fixture
 def ours(agents: tuple[Agent, Agent]) -> Agent:
-    """The agent whose library shall come."""
+    """The agent whose library is to arrive."""
     return agents[0]
 
 
@@ -171,7 +171,7 @@ def test_two_pullers_at_once(
 def test_pod_that_takes_over_from_another(
     agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes]
 ) -> None:
-    """The first was told to end, and takes a while: the second goes on from what it has left."""
+    """The first was asked to end, and takes a while: the second resumes from its state."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("initpuller.pull.recipe._GLANCE", 0.1)
         os.kill(first.pid, signal.SIGTERM)

@@ -101,7 +101,7 @@ def test_folder_in_staging_lost_between_two_runs(target: Path, agent: Agent) -> 
 
 
 def test_strangers_in_staging_hold_up_one_run(target: Path, agent: Agent) -> None:
-    """A file too many and a changed mode are refused, by name, and mended by the next run."""
+    """A file too many and a changed mode are refused, by name, and repaired by the next run."""
     with cut_at(FINISH):
         pull(target, agent)
     staged = target / ".plexodus" / "staging" / "Library"
@@ -127,7 +127,7 @@ def _record(target: Path, kind: str) -> Path:
 def test_manifest_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None]
 ) -> None:
-    """It is brought anew, once; no frame is."""
+    """It is fetched again, once; no frame is."""
     with cut_at(FINISH):
         pull(target, agent)
     damage(_record(target, "manifest"))

@@ -127,7 +127,7 @@ def test_damage_that_only_a_full_check_finds(
 
 
 def test_skipped_check_of_an_existing_library(puller: Puller, existing: Path) -> None:
-    """The log names each database that was not checked. An empty one is refused all the same."""
+    """The log names each database that was not checked. An empty one is still refused."""
     cut = (existing / DATABASE).read_bytes()[:1_000_000]
     (existing / DATABASE).write_bytes(cut)
     done = puller.pull("--database-check", "skip")
@@ -153,7 +153,7 @@ def test_slow_check_of_an_existing_library(
 
 
 def test_other_applications_folder_is_not_judged(puller: Puller, target: Path) -> None:
-    """A folder called Library that is not Plex' is left alone, with the warning."""
+    """A folder called Library that is not Plex's is left alone, with the warning."""
     (target / "Library").mkdir()
     (target / "Library" / "books.db").write_text("not SQLite at all")
     assert puller.pull().code == 0

@@ -78,7 +78,7 @@ def test_appending_after_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_redo_is_remembered(tmp_path: Path) -> None:
-    """A frame found damaged is missing, after a restart too, until it is done once more."""
+    """A frame found damaged is missing, after a restart too, until it is done again."""
     path = tmp_path / "journal"
     journal = Journal(str(path), FRAMES)
     journal.done((number, DIGEST) for number in range(FRAMES))

@@ -1,4 +1,4 @@
-"""The owner that Plex' image is told is the owner of everything on arrival."""
+"""The owner in the settings of Plex's image is the owner of everything on arrival."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_owner_that_has_no_effect(
 def test_mode_that_has_no_effect(
     target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chmod that does nothing is told before the first frame, with the mode."""
+    """A chmod without effect is reported before the first frame, with the mode."""
     monkeypatch.setattr(os, "fchmod", lambda *_, **__: None)
 
     done = pull(target, agent, "--until", "ready")

@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """With our image, and what stands in for Plex' of two versions."""
+    """With our image, and what stands in for Plex's of two versions."""
     with plex_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
         yield node
 
@@ -65,7 +65,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def volume(cluster: Cluster, node: Node, target: Path) -> Iterator[Path]:
-    """What Plex' claim gets; all of plexodus and Plex is gone from the cluster at the end."""
+    """What Plex's claim gets; all of plexodus and Plex is gone from the cluster at the end."""
     with plex_volume(cluster, node, target):
         yield target
 
@@ -134,7 +134,7 @@ def test_pod_starts_whatever_became_of_the_secret(
 def test_mended_values_reach_the_pod_once_it_is_deleted(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
 ) -> None:
-    """An image that is too old: Plex runs on on the VM until it is mended, as the runbook says."""
+    """With an image that is too old, Plex runs on the VM until the tag is corrected."""
     story = Story(cluster)
     story.pair(agent.pairing)
     story.plexodus("plexodus")
@@ -157,7 +157,7 @@ def test_mended_values_reach_the_pod_once_it_is_deleted(
 def test_job_that_another_try_does_not_mend(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
 ) -> None:
-    """It ends at once, by its exit code; with settings that are mended there is another Job."""
+    """It ends at once, by its exit code; with corrected settings there is another Job."""
     story = Story(cluster)
     story.pair(agent.pairing)
     wrong = ("--set-string", "migrations[0].settings.PLEXODUS_MAP=nonsense")

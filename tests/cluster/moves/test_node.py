@@ -1,4 +1,4 @@
-"""The Pod of Plex' chart on a real node, while Plex runs on the VM until the last moment."""
+"""The Pod of Plex's chart on a real node, while Plex runs on the VM until the last moment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """With our image, and one that stands in for Plex'."""
+    """With our image, and a stand-in for Plex's."""
     files = {Path(module.__file__ or ""): "/rig/" for module in (plexserver, podplex)}
     started = json.dumps(["python3", "-m", "rig.podplex", VERSION])
     build("localhost/podplex:1", BASE, "--entrypoint", started, files=files)
