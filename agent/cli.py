@@ -160,7 +160,7 @@ def serve(*, config: str | None, **given: str | None) -> None:
 @click.option("--follow", envvar="PLEXODUS_FOLLOW", is_flag=True, help="Wait for new lines.")
 @click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON lines.")
 def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -> None:
-    """Show the migration log: what was found, each pass, what was published, each failure.
+    """Show the migration log: findings, passes, publications and failures.
 
     \b
     Examples:
