@@ -1,1 +1,1 @@
-"""Frames and their bytes: tar headers, the frame plan, codecs, digests, the manifest file."""
+"""Frames and their content: tar headers, the frame plan, codecs, digests, the manifest file."""

@@ -1,4 +1,4 @@
-"""The SHA-256 of every file of a snapshot, filled in as frames are made."""
+"""The SHA-256 of every file of a snapshot, recorded while frames are built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1024 * 1024
 
 
 def hash_descriptor(fd: int) -> bytes:
-    """The raw SHA-256 of all that is in the file ``fd``."""
+    """Return the raw SHA-256 of the content of the open file ``fd``."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     offset = 0
@@ -29,14 +29,14 @@ def hash_descriptor(fd: int) -> bytes:
 
 
 class FileDigests:
-    """A file of 32 bytes an entry, zero for what is not known; holds nothing in memory.
+    """A file with 32 bytes for each entry, zero if the digest is unknown. It uses no memory.
 
-    It is not fsynced: what a crash takes away is read and hashed again, and no digest lies
-    across two sectors, so none is ever half there.
+    The file is not fsynced, because digests that a crash loses are computed again. No digest spans
+    two sectors, so none is ever written partially.
 
     Args:
-        path: the file; made if missing.
-        entries: how many entries the snapshot has.
+        path: path of the file, which is created if it is missing.
+        entries: number of entries of the snapshot.
     """
 
     def __init__(self, path: str, entries: int) -> None:
@@ -45,7 +45,12 @@ class FileDigests:
             file.truncate(entries * SIZE)
 
     def put(self, numbered: Iterable[tuple[int, bytes | None]]) -> None:
-        """Remember digests of entries by their numbers, which ascend; None for what has none."""
+        """Record digests of entries.
+
+        Args:
+            numbered: number and raw digest of each entry, in ascending order of the numbers; None
+                if the entry has no digest.
+        """
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             first, block = 0, bytearray()
@@ -63,10 +68,11 @@ class FileDigests:
 
         Args:
             source: the other file.
-            runs: the number of the first entry in ``source``, its number here, and how many.
+            runs: for each run of entries, the number of its first entry in ``source``, the number
+                of the same entry here, and the length of the run.
 
         Raises:
-            OSError: a file cannot be read or written.
+            OSError: If a file cannot be read or written.
         """
         with open(source._path, "rb") as old, open(self._path, "r+b") as new:
             for first, number, count in runs:
@@ -76,7 +82,7 @@ class FileDigests:
                     os.pwrite(new.fileno(), block, (number + done) * SIZE)
 
     def __iter__(self) -> Iterator[bytes | None]:
-        """The digest of each entry in order, None where not known."""
+        """Yield the digest of each entry in order, None if it is unknown."""
         with open(self._path, "rb") as file:
             while block := file.read(_BATCH * SIZE):
                 for start in range(0, len(block), SIZE):

@@ -1,9 +1,10 @@
-"""Cuts a manifest's entries into frames: arithmetic only, the same on both sides.
+"""The frame plan: the division of a manifest's entries into frames, computed by both sides.
 
-Small entries are packed together until a frame is full and never straddle frames. A file larger
-than a frame has frames of its own, cut every :data:`FRAME` bytes of its content, so that their
-boundaries depend on nothing but the file. The last frame carries the end-of-archive blocks. Entries
-that a delta keeps are in no frame.
+- Small entries are packed together until a frame is full. None of them spans two frames.
+- A file larger than a frame has frames of its own, cut every :data:`FRAME` bytes of its content.
+  So their boundaries depend on the file alone.
+- The last frame ends with the end-of-archive blocks.
+- Entries that a delta keeps are in no frame.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FRAME = 4 * 1024 * 1024
-"""Bytes: 4 to 16 MiB measured the same but for memory, 1 MiB worse."""
+"""Size of a frame in bytes. 4 to 16 MiB measured the same except for memory; 1 MiB was slower."""
 MAX_FRAMES = 2**24
-"""Frames of one snapshot: 64 TiB of large files. The journal takes two bytes a frame."""
+"""Most frames of one snapshot: 64 TiB of large files. The journal takes two bytes a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +35,44 @@ class Frame:
     first: int
     """Number of its first entry in the manifest."""
     count: int
-    """How many entries it touches, with those between them that are kept."""
+    """Number of entries it spans, including kept entries between them."""
     block: int
-    """Which :data:`FRAME`-sized piece of its one large file; 0 also for packed frames."""
+    """Number of the :data:`FRAME`-sized block of its large file; 0 for packed frames."""
     size: int
-    """Tar bytes."""
+    """Number of tar bytes."""
 
 
 class Member(NamedTuple):
-    """Where one entry lies in a frame."""
+    """The position of one entry in a frame."""
 
     entry: Entry
     number: int
     """The entry's number in the manifest."""
     start: int
-    """Where in the frame its header, or for a later block its content, begins."""
+    """Offset in the frame of its header or, for a later block, of its content."""
     content: int
-    """Where in the frame its content begins."""
+    """Offset in the frame of its content."""
     length: int
     """Bytes of its content in this frame."""
     offset: int
-    """Where in the file these bytes begin."""
+    """Offset in the file of these bytes."""
 
 
 def is_large(entry: Entry) -> bool:
-    """Whether ``entry`` has frames of its own."""
+    """Return whether ``entry`` has frames of its own."""
     return entry.size > FRAME
 
 
 def block_length(frame: Frame, entry: Entry) -> int:
-    """Bytes of the content of ``entry``, which is large, in ``frame``."""
+    """Return how many bytes of the content of the large file ``entry`` are in ``frame``."""
     return min(FRAME, entry.size - frame.block * FRAME)
 
 
 class FramePlan:
-    """All frames of a snapshot, 32 bytes for each run: a packed frame, or all of a large file.
+    """All frames of a snapshot, in runs of 32 bytes: a packed frame, or all of a large file.
 
-    What is held grows with the entries, not with their sizes: a manifest of a few bytes may declare
-    a sparse file of many terabytes.
+    Memory grows with the number of entries, not with their sizes, because a manifest of a few bytes
+    may declare a sparse file of many terabytes.
     """
 
     def __init__(self) -> None:
@@ -90,29 +91,29 @@ class FramePlan:
         self.files = 0
         self.content_bytes = 0
         self.path_bytes = 0
-        """Of the files' paths."""
+        """Bytes of the files' paths."""
 
     def __len__(self) -> int:
-        """How many frames."""
+        """Return the number of frames."""
         return self._frames
 
     @property
     def tar_bytes(self) -> int:
-        """Tar bytes of all frames."""
+        """Number of tar bytes of all frames."""
         return self._tar_bytes + (len(END_OF_ARCHIVE) if self._frames else 0)
 
     @property
     def counted_entries(self) -> int:
-        """The sum of :attr:`Frame.count` of all frames but a large file's second and later ones."""
+        """Sum of :attr:`Frame.count`, without the second and later frames of large files."""
         ends = [*self._first[1:], self.entries]
         runs = zip(self._first, ends, self._file, strict=True) if self._first else ()
         return sum(1 if file else end - first for first, end, file in runs)
 
     def __getitem__(self, number: int) -> Frame:
-        """Return frame ``number``, from 0.
+        """Return frame ``number``, counted from 0.
 
         Raises:
-            IndexError: there is no such frame.
+            IndexError: If there is no such frame.
         """
         if not 0 <= number < self._frames:
             raise IndexError(number)
@@ -129,11 +130,16 @@ class FramePlan:
         return Frame(number, first, max(1, after - first), block, size)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame in order."""
+        """Iterate over all frames in order."""
         return (self[number] for number in range(self._frames))
 
     def frames_of(self, number: int, entry: Entry) -> range:
-        """The numbers of all frames that ``entry``, of this number, lies in: none if it is kept."""
+        """Return the numbers of all frames that hold ``entry``; none if the entry is kept.
+
+        Args:
+            number: number of the entry in the manifest.
+            entry: the entry.
+        """
         if entry.kept:
             return range(0)
         run = bisect_right(self._first, number) - 1
@@ -141,13 +147,15 @@ class FramePlan:
         return range(start, start + (_count(file) if file else 1))
 
     def add(self, entry: Entry) -> None:
-        """Take the next entry in.
+        """Add the next entry of the manifest.
 
         Raises:
-            ManifestTooLarge: more than :data:`MAX_FRAMES`.
+            ManifestTooLarge: If there are more than :data:`MAX_FRAMES` frames.
         """
         if self._frames + entry.size // FRAME >= MAX_FRAMES:
-            raise ManifestTooLarge(f"a manifest of more than {MAX_FRAMES} frames", path=entry.path)
+            raise ManifestTooLarge(
+                f"the manifest has more than {MAX_FRAMES} frames", path=entry.path
+            )
         number = self.entries
         self.entries += 1
         if entry.kind is Kind.FILE:
@@ -183,7 +191,12 @@ def _count(size: int) -> int:
 
 
 def members(frame: Frame, entries: Iterable[Entry]) -> Iterator[Member]:
-    """Where each of ``frame``'s entries lies in it; ``entries`` are those, in order."""
+    """Yield the position of each entry that ``frame`` holds.
+
+    Args:
+        frame: the frame.
+        entries: the entries that the frame spans, in order.
+    """
     position = 0
     for number, entry in enumerate(entries, frame.first):
         if entry.kept:

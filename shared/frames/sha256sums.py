@@ -1,7 +1,7 @@
-"""Lines as ``sha256sum`` writes and ``sha256sum -c`` reads them (GNU coreutils manual, md5sum).
+"""Lines in the format of ``sha256sum`` and ``sha256sum -c`` (GNU coreutils manual, md5sum).
 
 A name with a backslash, newline or carriage return is escaped, and its line begins with a
-backslash. Lines beginning with ``#`` are comments.
+backslash. Lines that begin with ``#`` are comments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BESIDE_PATH = 68
 MAX_LINE = 2 * MAX_PATH + _BESIDE_PATH
-"""Bytes of the longest line there can be: every byte of its path escaped."""
+"""Bytes of the longest possible line, with every byte of its path escaped."""
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _SPECIAL = re.compile(rb"[\\\n\r]")
@@ -27,7 +27,12 @@ _PLAIN = {escape: plain for plain, escape in _ESCAPES.items()}
 
 
 def format_sum(digest: bytes, path: bytes) -> bytes:
-    """The line for ``path``, with its newline; ``digest`` raw."""
+    """Return the line for ``path``, with its newline.
+
+    Args:
+        digest: the raw digest of the file.
+        path: path of the file.
+    """
     line = b"%b  %b\n"
     if _SPECIAL.search(path):
         path = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
@@ -36,20 +41,20 @@ def format_sum(digest: bytes, path: bytes) -> bytes:
 
 
 def max_bytes(files: int, path_bytes: int) -> int:
-    """Return how long SHA256SUMS of ``files`` may be, with room to see that there is a line more.
+    """Return the most bytes that SHA256SUMS may have, plus one line to detect an extra one.
 
     Args:
-        files: how many there are.
-        path_bytes: of all their paths.
+        files: number of files.
+        path_bytes: total length of their paths, in bytes.
     """
     return min(files * MAX_LINE, files * _BESIDE_PATH + 2 * path_bytes + MAX_LINE)
 
 
 def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Raw digest and path of each line; never more than one line in memory.
+    """Yield the raw digest and the path of each line. At most one line is in memory.
 
     Raises:
-        ProtocolViolation: a line that is too long, or none of ours.
+        ProtocolViolation: If a line is too long or cannot be parsed.
     """
     while line := read_line(file):
         if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
@@ -57,28 +62,28 @@ def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_line(file: BinaryIO) -> bytes:
-    """The next line with its newline; nothing at the end.
+    """Return the next line with its newline; empty at the end of the file.
 
     Raises:
-        ProtocolViolation: it is too long.
+        ProtocolViolation: If the line is too long.
     """
     line = file.readline(MAX_LINE + 1)
     if len(line) > MAX_LINE:
-        raise ProtocolViolation(f"a line of SHA256SUMS of more than {MAX_LINE} bytes")
+        raise ProtocolViolation(f"a line of SHA256SUMS has more than {MAX_LINE} bytes")
     return line
 
 
 def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:
-    """Raw digest and path of a line without its newline; None for a comment.
+    """Return the raw digest and the path of a line without its newline; None for a comment.
 
     Raises:
-        ProtocolViolation: it is neither.
+        ProtocolViolation: If the line is neither a digest nor a comment.
     """
     if line.startswith(b"#"):
         return None
     found = _LINE.fullmatch(line)
     if found is None:
-        raise ProtocolViolation("a line of SHA256SUMS that cannot be read", path=line[:200])
+        raise ProtocolViolation("a line of SHA256SUMS cannot be parsed", path=line[:200])
     path = found[3]
     if found[1]:
         path = re.sub(rb"\\[\\nr]", lambda escape: _PLAIN[escape[0]], path)

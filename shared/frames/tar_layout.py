@@ -1,7 +1,7 @@
-"""Tar headers: plain ustar, and pax records only for what ustar cannot say.
+"""Tar headers: plain ustar, with pax records only for values that ustar cannot represent.
 
 Formats: POSIX.1-2017 ``pax``, sections "ustar Interchange Format" and "pax Interchange Format".
-Nanosecond times are not here; they travel in the manifest.
+Headers hold times in seconds; nanoseconds are in the manifest.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SPACES = 8 * ord(" ")
 
 
 def padded(size: int) -> int:
-    """``size`` rounded up to whole tar blocks."""
+    """Return ``size`` rounded up to whole tar blocks, in bytes."""
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
 def header(entry: Entry) -> bytes:
-    """All header blocks of ``entry``: its ustar block, and before it a pax header if needed."""
+    """Return all header blocks of ``entry``: its ustar block, after a pax header if needed."""
     name = _tar_name(entry)
     split = _split(name)
     seconds = entry.mtime_ns // _NANOSECONDS
@@ -53,7 +53,7 @@ def header(entry: Entry) -> bytes:
 
 
 def header_size(entry: Entry) -> int:
-    """``len(header(entry))``, without making it where one look tells."""
+    """Return ``len(header(entry))``, without building the header if it is a single block."""
     path = entry.path
     if len(path) < _NAME and path.isascii():
         split: tuple[bytes, bytes] | None = (path, b"")
@@ -63,7 +63,7 @@ def header_size(entry: Entry) -> int:
 
 
 def _is_plain(entry: Entry, split: tuple[bytes, bytes] | None) -> bool:
-    """Whether ustar can say all of it; ``split`` is the name as :func:`_split` gives it."""
+    """Return whether ustar can represent ``entry``; ``split`` is the result of :func:`_split`."""
     return (
         split is not None
         and not entry.xattrs
@@ -80,7 +80,7 @@ def _tar_name(entry: Entry) -> bytes:
 
 
 def _keyword(name: str) -> bytes:
-    """As GNU tar spells it: an ``=`` would end a pax record's keyword."""
+    """Escape ``name`` as GNU tar does, because ``=`` would end the keyword of a pax record."""
     return name.replace("%", "%25").replace("=", "%3D").encode()
 
 
@@ -93,7 +93,7 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """``(name, prefix)`` as ustar holds them, or None where it cannot."""
+    """Return the ustar fields ``(name, prefix)``, or None if ustar cannot hold ``name``."""
     if not name.isascii():
         return None
     if len(name) <= _NAME:
@@ -130,7 +130,7 @@ def _pax_header(entry: Entry, name: bytes) -> bytes:
 
 
 def _pax_record(key: bytes, value: bytes) -> bytes:
-    """``length key=value newline``, where the length counts its own digits."""
+    """Return ``length key=value newline``. The length includes its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if len(str(length)) > len(str(rest)):
@@ -141,7 +141,7 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
 def _ustar(
     name: tuple[bytes, bytes], numbers: tuple[int, int, int, int, int], kind: bytes, link: bytes
 ) -> bytes:
-    """One block; ``numbers`` are mode, uid, gid, size, and mtime in seconds."""
+    """Return one header block; ``numbers`` are mode, uid, gid, size, and mtime in seconds."""
     before = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name[0].ljust(_NAME, b"\0"), *numbers)
     after = b"%b%b%b%b" % (
         kind,
@@ -154,5 +154,8 @@ def _ustar(
 
 
 def _byte_sum(data: bytes) -> int:
-    """The sum of up to 256 bytes: the low half of Adler-32 (RFC 1950), 20 times sum()'s speed."""
+    """Return the sum of up to 256 bytes.
+
+    It is the low half of Adler-32 (RFC 1950), which is 20 times as fast as sum().
+    """
     return (zlib.adler32(data) & 0xFFFF) - 1

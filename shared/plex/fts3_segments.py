@@ -1,8 +1,8 @@
-"""Checks the segments of FTS3 and FTS4 full-text indexes, without their tokenizer.
+"""A check of the segments of FTS3 and FTS4 full-text indexes that needs no tokenizer.
 
-``PRAGMA integrity_check`` sees the shadow tables of a full-text index as tables of blobs. SQLite's
-own check of an index needs its tokenizer, which only Plex's build has. The blobs themselves can be
-decoded by anyone: https://sqlite.org/fts3.html, section 9 ("Shadow Tables" and "Data Structures").
+``PRAGMA integrity_check`` treats the shadow tables of a full-text index as tables of blobs.
+SQLite's own check of an index needs its tokenizer, which only Plex's build has. The format of the
+blobs is public: https://sqlite.org/fts3.html, section 9 ("Shadow Tables" and "Data Structures").
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _VARINT_BYTES = 10
 
 
 class _Damaged(Exception):
-    """What is wrong with a segment."""
+    """A segment is damaged; the message says how."""
 
 
 class _Segment(NamedTuple):
@@ -29,7 +29,7 @@ class _Segment(NamedTuple):
 
 
 def damaged_index(connection: Any, table: str) -> str:  # noqa: ANN401 - of whichever SQLite
-    """Return what is wrong with the full-text index of ``table``, or an empty string.
+    """Return a description of the damage to the full-text index of ``table``, or "" if sound.
 
     Args:
         connection: an open connection to the database.
@@ -37,7 +37,7 @@ def damaged_index(connection: Any, table: str) -> str:  # noqa: ANN401 - of whic
     """
     name = _quoted(f"{table}_segdir")
     segments = connection.execute(
-        # end_block is text where FTS4 appends the segment's size to it.
+        # FTS4 may append the segment's size to end_block, which makes it text.
         "SELECT level, idx, start_block, leaves_end_block, CAST(end_block AS INTEGER), root"  # noqa: S608
         f" FROM {name} ORDER BY level, idx"
     ).fetchall()
@@ -85,7 +85,7 @@ def _blocks(connection: Any, table: str, segment: _Segment) -> Iterator[Any]:  #
 def _check_leaf(node: bytes, previous: bytes) -> bytes:
     """Check terms and the sizes of their document lists, and return the last term.
 
-    A leaf begins with its height, 0, which reads as the prefix length of its first term.
+    A leaf begins with its height, 0, which is parsed as the prefix length of its first term.
     """
     place, term, is_first = 0, b"", True
     while place < len(node) or is_first:
@@ -125,7 +125,7 @@ def _term(node: bytes, place: int, before: bytes, shared: int) -> tuple[bytes, i
 
 
 def _varint(node: bytes, place: int) -> tuple[int, int]:
-    """Return the number at ``place`` and where the next field begins: 7 bits a byte, low first."""
+    """Return the number at ``place`` (7 bits a byte, low first) and the next field's offset."""
     value = 0
     for index in range(_VARINT_BYTES):
         if place + index >= len(node):

@@ -1,4 +1,4 @@
-"""Facts about a Plex library: what never moves, and what Plex creates again."""
+"""Facts about Plex's folder: its layout, excluded files, and files that Plex recreates."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import os
 import msgspec
 
 NEVER = ("*.pid",)
-"""Patterns of what must not arrive: a server that finds another one's pid file waits for ever."""
+"""Patterns of files that are never moved. A server waits forever on another server's pid file."""
 
 _SERVER = ("/", "/Application Support/Plex Media Server/")
-"""Where Plex's own folder is, below the library: it may be the library itself."""
+"""Prefixes of Plex's own folder below the library. Plex's folder may be the library itself."""
 _REMADE = ("Cache", "Codecs", "Crash Reports", "Diagnostics", "Drivers", "Logs", "Updates")
 _COPY = "Plug-in Support/Databases/com.plexapp.*.db-[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 
 DATED = tuple(folder + _COPY for folder in _SERVER)
-"""Patterns of the dated copies that Plex keeps of its databases."""
+"""Patterns of the dated copies that Plex makes of its databases."""
 
 REGENERABLE = (*(folder + name for folder in _SERVER for name in _REMADE), *DATED)
-"""Patterns of what Plex downloads or makes again, and of its dated copies of the databases."""
+"""Patterns of files that Plex downloads or creates again, and of :data:`DATED`."""
 
 DATABASES = ("com.plexapp.plugins.library.db", "com.plexapp.plugins.library.blobs.db")
-"""Below :data:`DATABASE_FOLDER`; the second may be missing in old libraries."""
+"""Names of the databases in :data:`DATABASE_FOLDER`. Old libraries may lack the second one."""
 MEDIA_FOLDERS = (
     "SELECT s.id, s.name, l.root_path FROM section_locations l"
     " JOIN library_sections s ON s.id = l.library_section_id ORDER BY s.name, s.id, l.root_path"
 )
-"""Asked of the first database: each library's number and name, and a folder of its media."""
+"""Query of the first database for the number, the name and a media folder of each section."""
 DATABASE_FOLDER = "Plug-in Support/Databases"
 PREFERENCES = "Preferences.xml"
 ARTWORK_FOLDERS = ("Metadata", "Media")
-"""Below Plex's own folder: pictures and texts, and previews of the media."""
+"""Folders below Plex's own folder with pictures and texts, and with previews of the media."""
 
 _LIBRARY_NAME, _SERVER_NAME = "Library", "Plex Media Server"
 _BELOW_LIBRARY = f"Application Support/{_SERVER_NAME}"
 SUPPORT_FOLDER = f"{_LIBRARY_NAME}/Application Support"
-"""Where Plex's image looks for Plex's own folder, below the volume."""
+"""Path on the volume in which Plex's image expects Plex's own folder."""
 
 OLD_MACHINE = (
     "TranscoderTempDirectory",
@@ -48,48 +48,48 @@ OLD_MACHINE = (
     "customConnections",
     "allowedNetworks",
 )
-"""Preferences that name paths, devices and networks of the machine that they were made on."""
+"""Preferences that name paths, devices and networks of the VM."""
 
 
 class SectionFacts(msgspec.Struct, frozen=True):
-    """One library of a server, as its database has it."""
+    """One section of a server, as recorded in its database."""
 
     number: int
     name: str
     items: int
-    """On the top level: films, shows, artists, photos and albums."""
+    """Number of top-level items: films, shows, artists, photos and albums."""
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
-    """What makes a server the one that it was."""
+    """Facts by which a server is recognized after the move."""
 
     version: str
-    """Empty where it was not known."""
+    """Empty if it is unknown."""
     machine_identifier: str
-    """As ``/identity`` tells it; empty where it could not be read."""
+    """Identifier that ``/identity`` reports; empty if it could not be read."""
     sections: list[SectionFacts]
 
 
 def is_server_name(name: str) -> bool:
-    """Return whether a library of this name is Plex's own folder."""
+    """Return whether a library with this name is Plex's own folder."""
     return name == _SERVER_NAME
 
 
 def library_name(name: str, *, placed: bool) -> str:
-    """Return the name under which a library arrives on a volume.
+    """Return the name that a library gets on a volume.
 
     Args:
         name: the library's own name.
-        placed: whether Plex's own folder gets the folders above it that Plex's image expects.
+        placed: whether Plex's own folder is put into the parent folders that Plex's image expects.
     """
     return _LIBRARY_NAME if placed and is_server_name(name) else name
 
 
 def server_folder(library: str) -> str | None:
-    """Plex's own folder in the library at this path, as it is named; None if that is not Plex's.
+    """Return the path of Plex's own folder in ``library``; None if the library is not Plex's.
 
     Args:
-        library: its path; its last name says what it is.
+        library: path of the library. Its last name shows whether it is Plex's.
     """
     name = os.path.basename(library)
     if name == _LIBRARY_NAME:
@@ -98,10 +98,10 @@ def server_folder(library: str) -> str | None:
 
 
 def needed_paths(library: str) -> list[str]:
-    """Return every path that must not be a symlink, so that Plex finds its files on the volume.
+    """Return all paths that must not be symlinks, or Plex would not find its files on the volume.
 
     Args:
-        library: the library's path, or only its name; the paths begin with it.
+        library: the library's path, or only its name; the returned paths begin with it.
     """
     server = server_folder(library)
     if server is None:
@@ -123,7 +123,7 @@ def needed_files(library: str) -> list[str]:
     """Return the paths of the files without which Plex starts as a new, empty server.
 
     Args:
-        library: the library's path, or only its name; the paths begin with it.
+        library: the library's path, or only its name; the returned paths begin with it.
     """
     server = server_folder(library)
     if server is None:

@@ -1,4 +1,4 @@
-"""Plex's ``Preferences.xml``: one element, all of whose content is in its attributes."""
+"""Plex's ``Preferences.xml``: one element with a preference in each attribute."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from shared.plex.library import PREFERENCES
 from shared.regular_file import open_regular
 
 _MAX_BYTES = 4 * 1024 * 1024
-"""Plex writes a few KiB."""
+"""Largest accepted file. Plex writes a few KiB."""
 
 
 def read_preferences(server: str) -> dict[str, str]:
-    """The preferences of the server whose own folder is at ``server``.
+    """Return the preferences of a Plex server.
+
+    Args:
+        server: path of Plex's own folder.
 
     Raises:
-        OSError: the file is not there, may not be read, or is something else, such as a FIFO.
-        ValueError: it is empty, far too large, or no XML.
+        OSError: If the file is missing, unreadable, or not a regular file.
+        ValueError: If the file is empty, larger than 4 MiB, or not XML.
     """
     path = os.path.join(server, PREFERENCES)
     with os.fdopen(open_regular(path, follow_symlinks=True), "rb") as file:
@@ -29,4 +32,4 @@ def read_preferences(server: str) -> dict[str, str]:
     try:
         return dict(ET.fromstring(content).attrib)  # noqa: S314 - the administrator's own file
     except ET.ParseError as error:
-        raise ValueError(f"is no XML ({error})") from error
+        raise ValueError(f"is not valid XML ({error})") from error

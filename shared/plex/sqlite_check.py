@@ -1,12 +1,12 @@
-"""Whether one of Plex's SQLite databases is sound, as a stock SQLite can tell.
+"""Integrity checks of Plex's SQLite databases, with a stock SQLite.
 
 A plain ``PRAGMA integrity_check`` fails on every healthy database of Plex, because some collations
 and tokenizers exist only in Plex's own build. Stand-ins take their place
-(:mod:`shared.plex.sqlite_standins`). If Plex's own ``Plex SQLite`` is installed, it makes the
+(:mod:`shared.plex.sqlite_standins`). If Plex's own ``Plex SQLite`` is installed, it runs the
 check.
 
-A check has three outcomes: sound, damaged, or not checked. A check that takes too long, a busy
-database and a program that crashes say nothing about the database.
+A check has three outcomes: sound, damaged, or not checked. If a check times out, the database is
+busy or the program crashes, the database counts as not checked.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ _MAGIC = b"SQLite format 3\x00"
 _HEADER = 100
 """Bytes of a database's header (https://sqlite.org/fileformat.html, 1.3)."""
 _REPORTED = 20
-"""Findings to report."""
+"""Most findings to report."""
 _SECONDS = 3600.0
 _INVERTED = re.compile(r"(?:malformed|unable to validate the) inverted index for FTS\d table .+")
 
 
 class DatabaseCheck(Enum):
-    """How much of a database is checked."""
+    """The extent of a database check."""
 
     FULL = "full"
     """``PRAGMA integrity_check``."""
     QUICK = "quick"
-    """``PRAGMA quick_check``: does not compare indexes with their tables."""
+    """``PRAGMA quick_check``, which does not compare indexes with their tables."""
     SKIP = "skip"
 
 
 @dataclass(frozen=True)
 class Soundness:
-    """What a check of a database found. Without damage and with nothing unchecked, it is sound."""
+    """The result of a database check: sound if there is no damage and the database was checked."""
 
     damage: list[str] = field(default_factory=list)
-    """What is wrong, at most twenty lines."""
+    """The damage, in at most twenty lines."""
     rebuild: list[str] = field(default_factory=list)
-    """Full-text tables whose index is damaged; it can be rebuilt from the titles."""
+    """Full-text tables with a damaged index, which can be rebuilt from the titles."""
     not_checked: str = ""
-    """Why the database was not checked."""
+    """The reason why the database was not checked."""
     caveats: list[str] = field(default_factory=list)
-    """What was not checked of a database that is otherwise sound."""
+    """Parts of an otherwise sound database that were not checked."""
 
 
 def check_database(
@@ -66,10 +66,10 @@ def check_database(
     """Check the database at ``path``.
 
     Args:
-        path: the database's file.
-        depth: how much to check. With SKIP, only that the file is there and is a database.
-        module: which SQLite to use; any with Python's DB-API.
-        plex_sqlite: Plex's own program; it makes the check if it is installed.
+        path: path of the database.
+        depth: extent of the check. SKIP checks only that the file exists and is a database.
+        module: name of the SQLite module to use; any with Python's DB-API.
+        plex_sqlite: path of Plex's own program; it runs the check if it is installed.
     """
     try:
         if (wrong := _check_header(path)) is not None:
@@ -89,7 +89,7 @@ def check_database(
 
 
 def _soundness(found: Inspection, said: list[str], depth: DatabaseCheck) -> Soundness:
-    """Return the verdict on what our SQLite found and what Plex's said."""
+    """Combine the findings of our SQLite with the output lines of Plex's."""
     inverted = [line for line in said if _INVERTED.match(line)]
     damage = [*found.findings, *(line for line in said if line not in inverted)]
     damage += [f"full-text index {name}: {why}" for name, why in found.damaged_full_text.items()]
@@ -97,14 +97,14 @@ def _soundness(found: Inspection, said: list[str], depth: DatabaseCheck) -> Soun
     if found.unchecked_full_text:
         caveats.append(f"full-text index not checked: {', '.join(found.unchecked_full_text)}")
     if found.is_approximate:
-        caveats.append("indexes that need Plex's SQLite not compared with their tables")
+        caveats.append("indexes that need Plex's SQLite were not compared with their tables")
     if depth is DatabaseCheck.QUICK:
-        caveats.append("quick check: indexes not compared with their tables")
+        caveats.append("quick check: indexes were not compared with their tables")
     return Soundness(damage[:_REPORTED], list(found.damaged_full_text), caveats=caveats)
 
 
 def is_database(file: BinaryIO) -> bool:
-    """Whether ``file`` begins as a SQLite database does."""
+    """Return whether ``file`` begins with the header of a SQLite database."""
     head = file.read(_HEADER)
     return head.startswith(_MAGIC) and len(head) == _HEADER
 
@@ -113,16 +113,16 @@ def _check_header(path: str) -> str | None:
     if os.path.getsize(path) == 0:
         return "is empty"
     with open(path, "rb") as file:
-        return None if is_database(file) else "is no SQLite database"
+        return None if is_database(file) else "is not a SQLite database"
 
 
 def _ask_plex(path: str, pragma: str, program: str) -> list[str] | None:
-    """Return what Plex's SQLite finds, or None if it cannot be asked or fails.
+    """Return the findings of Plex's SQLite, or None if it is not installed or fails.
 
-    It is not asked about a database with a ``-wal`` that a crash left: it would delete that file.
+    If a crash left a ``-wal``, Plex's SQLite is not run, because it would delete that file.
 
     Raises:
-        Unanswered: it takes too long.
+        Unanswered: If the check takes too long.
     """
     uri, is_left = address(path)
     if is_left or not os.access(program, os.X_OK):
@@ -142,5 +142,5 @@ def _ask_plex(path: str, pragma: str, program: str) -> list[str] | None:
         return None
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
-        return None  # ours has result codes that tell damage from a lock
+        return None  # our SQLite has result codes that distinguish damage from a lock
     return [line for line in lines if line != "ok"]

@@ -1,11 +1,14 @@
-"""Reads a SQLite database of Plex without changing anything of it or beside it.
+"""Queries of a SQLite database of Plex that change neither the database nor the files beside it.
 
-Opening for reading is no innocent thing (https://sqlite.org/wal.html): the first reader makes a
-``-shm``; one that ignores a ``-wal`` loses what is in it; and one that is the last to close may
-delete it. So how it is opened depends on what lies there, and it is opened in a process of its own
-that ends without closing.
+Even a reader can change files (https://sqlite.org/wal.html):
 
-That process: ``python -P -m shared.plex.sqlite_query MODULE PATH``, statements as JSON on stdin.
+- The first reader creates a ``-shm``.
+- A reader that ignores a ``-wal`` misses its content.
+- The last connection to close may delete the ``-wal``.
+
+So the way to open a database depends on the files beside it. It is opened in a separate process,
+which exits without closing the database: ``python -P -m shared.plex.sqlite_query MODULE``, with the
+request as JSON on stdin.
 """
 
 from __future__ import annotations
@@ -34,53 +37,54 @@ Row: TypeAlias = list[Any]
 _SHM_LOCK = 128
 """The byte of ``-shm`` that every connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
 _HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
-"""Of a database in WAL mode (https://sqlite.org/fileformat.html, 1.3.3)."""
+"""Position and value of the header byte that shows WAL mode (https://sqlite.org/fileformat.html,
+1.3.3)."""
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
 _NOBODY = 65534
 _FAILED, _UNANSWERED = 3, 4
 _NO_VERDICT = {1, 5, 6, 7, 9, 13, 15}
-"""SQLite's result codes that say nothing about the file: ERROR (a name that this SQLite lacks),
-BUSY, LOCKED, NOMEM, INTERRUPT, FULL and PROTOCOL (https://sqlite.org/rescode.html)."""
+"""Result codes of SQLite that do not mean damage: ERROR (a name that this SQLite lacks), BUSY,
+LOCKED, NOMEM, INTERRUPT, FULL and PROTOCOL (https://sqlite.org/rescode.html)."""
 _MOST = 100_000_000
-"""Findings to ask for; SQLite stops at 100 unless asked for more."""
+"""Most findings to request. SQLite stops at 100 by default."""
 _REPORTED = 20
-"""Findings to report of those that no stand-in explains."""
+"""Most findings to report, of those that no stand-in explains."""
 _MODULE = "shared.plex.sqlite_query"
 
 
 class DatabaseError(Exception):
-    """What SQLite says of a database that it cannot read."""
+    """SQLite cannot read a database; the message is SQLite's."""
 
 
 class Unanswered(DatabaseError):
-    """A query ended without an answer; that says nothing about the database."""
+    """A query failed for a reason that does not mean damage."""
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """What SQLite found in a database."""
+    """The findings of SQLite in a database."""
 
     findings: list[str]
     damaged_full_text: dict[str, str]
-    """Full-text tables with a damaged index, and what is wrong with it."""
+    """Full-text tables with a damaged index, each with a description of the damage."""
     unchecked_full_text: list[str]
     """Full-text tables whose index cannot be checked without their tokenizer."""
     is_approximate: bool
-    """Some indexes are sorted or computed by what only Plex's SQLite has."""
+    """Whether some indexes are sorted or computed by code that only Plex's SQLite has."""
 
 
 def query(path: str, statements: list[str], module: str = "sqlite3") -> list[list[Row]]:
-    """The rows of each of ``statements``.
+    """Run each of ``statements`` and return their rows.
 
     Args:
-        path: the database's file.
-        statements: what is asked; nothing in it can change the database.
-        module: which SQLite to use; any with Python's DB-API.
+        path: path of the database.
+        statements: SQL statements. They cannot change the database, which is opened for reading.
+        module: name of the SQLite module to use; any with Python's DB-API.
 
     Raises:
-        Unanswered: the database is busy, the query takes an hour, or its process dies.
-        DatabaseError: the file is damaged or no database.
-        OSError: its folder cannot be looked at.
+        Unanswered: If the database is busy, the query takes an hour, or its process dies.
+        DatabaseError: If the file is damaged or not a database.
+        OSError: If a file of the database cannot be examined.
     """
     uri, is_left = address(path)
     rows: list[list[Row]] = json.loads(
@@ -90,16 +94,16 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
 
 
 def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
-    """Return what SQLite finds wrong with the database at ``path``.
+    """Check the database at ``path`` and return the findings.
 
     Args:
-        path: the database's file.
-        pragma: ``integrity_check`` or ``quick_check``; empty: only the list of free pages and the
-            full-text indexes.
-        module: which SQLite to use; any with Python's DB-API.
+        path: path of the database.
+        pragma: ``integrity_check`` or ``quick_check``. If it is empty, check only the list of free
+            pages and the full-text indexes.
+        module: name of the SQLite module to use; any with Python's DB-API.
 
     Raises:
-        Unanswered, DatabaseError, OSError: as for :func:`query`.
+        Unanswered, DatabaseError, OSError: Under the conditions of :func:`query`.
     """
     uri, is_left = address(path)
     asked = {"uri": uri, "is_left": is_left, "statements": [], "pragma": pragma}
@@ -107,20 +111,20 @@ def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
 
 
 def back_up(folder: int, name: bytes, copy: str) -> None:
-    """Write what a database holds now to ``copy``, whoever is at work on it.
+    """Copy the current content of a database to ``copy``, even while other programs write to it.
 
-    It is SQLite's Online Backup API, all pages in one step, so under one read lock
-    (https://sqlite.org/backup.html): in WAL mode nobody waits for it. SQLite opens files by path,
-    so the process that copies makes sure that SQLite has opened the very file that is held here.
+    SQLite's Online Backup API copies all pages in one step, under one read lock
+    (https://sqlite.org/backup.html). In WAL mode no writer waits for it. SQLite opens files by
+    path, so the copying process checks that SQLite has opened the same file as this function.
 
     Args:
         folder: descriptor of the database's folder.
-        name: the database's name in it.
+        name: name of the database in the folder.
         copy: path of the copy.
 
     Raises:
-        DatabaseError: as for :func:`query`; or the database was replaced meanwhile.
-        OSError: it is a symlink, or not a regular file.
+        DatabaseError: Under the conditions of :func:`query`, or if the database was replaced.
+        OSError: If the database is a symlink, or not a regular file.
     """
     held = open_regular(name, dir_fd=folder)
     try:
@@ -128,7 +132,7 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
         uri, is_left = address(path)
         header = os.pread(held, _HEADER, 0)
         if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
-            uri = _read_only(path)  # its writers have no -wal: locks keep them apart from us
+            uri = _read_only(path)  # no -wal: locks separate writers from us
         asked = {
             "uri": uri,
             "is_left": is_left,
@@ -144,7 +148,7 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
 
 
 def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
-    """What another process answers, see :func:`main`."""
+    """Run a request in another process and return its output; see :func:`main`."""
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
             [sys.executable, "-P", "-m", _MODULE, module],
@@ -167,13 +171,14 @@ def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> 
 
 
 def address(path: str) -> tuple[str, bool]:
-    """The URI to open ``path`` by, and whether its ``-wal`` was left by a crash.
+    """Return the URI for opening the database at ``path``, and whether a crash left its ``-wal``.
 
-    Without a ``-wal`` the file is all there is. With one that somebody has open, we read beside
-    them. One that a crash left is read without locks, and with an index in our own memory.
+    - Without a ``-wal``, the database file is complete and is opened as immutable.
+    - If a process has the database open, it is opened for shared reading.
+    - If a crash left the ``-wal``, the database is read without locks and with an index in memory.
 
     Raises:
-        OSError: one of its files is something else than a file, such as a FIFO, which would block.
+        OSError: If a file of the database is not a regular file, such as a FIFO, which would block.
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         require_regular(f"{path}{suffix}")
@@ -190,10 +195,10 @@ def _read_only(path: str) -> str:
 
 
 def is_in_use(path: str) -> bool:
-    """Whether some process has the database at ``path`` open, in WAL mode.
+    """Return whether a process has the database at ``path`` open in WAL mode.
 
     Raises:
-        OSError: its ``-shm`` cannot be opened.
+        OSError: If the ``-shm`` of the database cannot be opened.
     """
     try:
         fd = open_regular(f"{path}-shm", follow_symlinks=True)
@@ -208,7 +213,10 @@ def is_in_use(path: str) -> bool:
 
 
 def main() -> None:
-    """Answer what stdin asks, and end without closing: a close may checkpoint, and delete."""
+    """Run the request on stdin and exit without closing the database.
+
+    Closing could checkpoint the ``-wal`` and delete it.
+    """
     _keep_owners()
     sqlite = importlib.import_module(sys.argv[1])
     asked = json.load(sys.stdin)
@@ -228,36 +236,37 @@ def main() -> None:
 
 
 def _back_up(connection: Any, sqlite: Any, asked: dict[str, Any]) -> None:  # noqa: ANN401
-    """Copy the database that ``connection`` has opened, if it is the one that is held."""
+    """Copy the database of ``connection``, if it is the file that the caller has open."""
     name, held = os.fsencode(asked["name"]), os.fstat(asked["held"])
     opened = _opened(name, asked["held"])
     if not opened or not all(os.path.samestat(each, held) for each in opened):
-        raise sqlite.DatabaseError("it was replaced while it was opened")
+        raise sqlite.DatabaseError("the database was replaced while it was opened")
     with closing(sqlite.connect(asked["copy"])) as copy:
         connection.backup(copy)
     with suppress(FileNotFoundError):
         wal = os.stat(name + b"-wal", dir_fd=asked["folder"], follow_symlinks=False)
         if not all(os.path.samestat(each, wal) for each in _opened(name + b"-wal")):
-            raise sqlite.DatabaseError("its -wal was replaced while it was copied")
+            raise sqlite.DatabaseError("the -wal was replaced while the database was copied")
 
 
 def _opened(name: bytes, but: int = -1) -> list[os.stat_result]:
-    """Return what this process has open under ``name``, except as descriptor ``but``."""
+    """Return the attributes of open files called ``name``, except that of descriptor ``but``."""
     found = []
     for fd in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError):  # the listing's own
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
             if fd != but and os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd)) == name:
                 found.append(os.fstat(fd))
     return found
 
 
 def _keep_owners() -> None:
-    """Be root for files, but not in name: to root, SQLite's opening of a ``-wal`` is a chown of it.
+    """Give up root's effective user id, but keep root's access to files.
 
-    That leaves a new ctime, by which the file would count as changed (unixOpen in os_unix.c).
+    As root, SQLite changes the owner of a ``-wal`` that it opens (unixOpen in os_unix.c). The file
+    would get a new ctime and so count as changed.
     """
     if os.geteuid() == 0:
-        with suppress(OSError):  # in a user namespace that has nobody
+        with suppress(OSError):  # a user namespace may lack the user nobody
             os.seteuid(_NOBODY)
             ctypes.CDLL(None).setfsuid(0)
 
@@ -273,7 +282,7 @@ def _answer(connection: Any, sqlite: Any, asked: dict[str, Any]) -> Any:  # noqa
 
 
 def _findings(connection: Any, check: str, schema: Schema) -> list[str]:  # noqa: ANN401
-    """Return what a PRAGMA finds, without what may be about a stand-in; twenty lines at most."""
+    """Return at most twenty findings of a PRAGMA, without those that a stand-in may cause."""
     rows = connection.execute(f"PRAGMA {check}")
     wrong = (line for (line,) in rows if line != "ok" and not schema.tolerance.covers(line))
     return list(islice(wrong, _REPORTED))
@@ -283,16 +292,16 @@ def _inspect(connection: Any, pragma: str, schema: Schema) -> dict[str, Any]:  #
     findings = []
     if pragma:
         findings = _findings(connection, f"{pragma}({_MOST})", schema)
-    # A check of all tables begins with the one that comes first in SQLite's table of names. If that
-    # one is virtual, it has no pages, and SQLite takes the check for one of some tables only, which
-    # leaves out the free pages (sqlite3BtreeIntegrityCheck in btree.c). A check of the schema's own
-    # table always includes them (https://sqlite.org/pragma.html#pragma_integrity_check).
+    # A check of all tables begins with the first one in SQLite's table of names. If that one is
+    # virtual, it has no pages. SQLite then treats the check as a partial one, which leaves out the
+    # free pages (sqlite3BtreeIntegrityCheck in btree.c). A check of the schema's own table always
+    # includes them (https://sqlite.org/pragma.html#pragma_integrity_check).
     of_free_pages = _findings(connection, "quick_check(sqlite_master)", schema)
     findings += [line for line in of_free_pages if line not in findings]
     damaged = {}
     for table in schema.segmented:
         if not {f"{table}_segdir", f"{table}_segments"} <= schema.names:
-            damaged[table] = "its tables of segments are missing"
+            damaged[table] = "the tables of its segments are missing"
         elif found := damaged_index(connection, table):
             damaged[table] = found
     return {

@@ -1,9 +1,9 @@
 """Stand-ins for the collations, tokenizers and functions that a schema names and SQLite lacks.
 
-Plex's own build of SQLite has some that no other build has, and each generation of Plex has others:
-``naturalsort`` until 2020, ``icu_root`` and ``collating`` since. So all of them are taken from the
-schema. A stand-in sorts, splits and computes in its own way, so some of SQLite's findings
-are about the stand-in and not about the database; :class:`Tolerance` recognizes these.
+Plex's own build of SQLite has some that no other build has, and they differ between generations of
+Plex: ``naturalsort`` until 2020, ``icu_root`` and ``collating`` since. So their names are read from
+the schema. A stand-in sorts, splits and computes in its own way. Some of SQLite's findings are
+therefore about the stand-in and not about the database; :class:`Tolerance` recognizes these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 _COMMENT = ("--", "/*")
 _QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
 _BUILT_IN = frozenset({"BINARY", "NOCASE", "RTRIM"})
-"""Collations of every SQLite. Its own list has those that a schema only names, too."""
+"""Collations of every SQLite. SQLite's own list also has those that a schema merely names."""
 # fmt: off
 _NO_FUNCTIONS = frozenset(
     {
@@ -49,20 +49,20 @@ _INVERTED = re.compile(r"(?:malformed|unable to validate the) inverted index for
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Which of SQLite's findings may come from a stand-in."""
+    """The indexes and tables about which a stand-in may cause findings."""
 
     sorted: set[str] = field(default_factory=set)
-    """Indexes, and tables without rowid, that a foreign collation sorts."""
+    """Indexes, and tables without rowid, that are sorted by a foreign collation."""
     computed: set[str] = field(default_factory=set)
-    """Indexes whose entries depend on a foreign function or a comparison by such a collation."""
+    """Indexes whose entries depend on a foreign function or collation."""
     constrained: set[str] = field(default_factory=set)
-    """Tables whose constraints or generated columns do."""
+    """Tables whose constraints or generated columns depend on a foreign function or collation."""
 
     def covers(self, finding: str) -> bool:
-        """Return whether ``finding`` may be about a stand-in.
+        """Return whether a stand-in may have caused ``finding``.
 
-        An index of Plex's full-text tables may differ from its content in a healthy database: Plex
-        no longer maintains those of older generations.
+        In a healthy database, the full-text index of a table may differ from its content, because
+        Plex no longer maintains the full-text tables of older generations.
         """
         if found := _MISSING.fullmatch(finding):
             return found[1] in self.sorted or found[1] in self.computed
@@ -79,19 +79,19 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Schema:
-    """What was found in a schema."""
+    """The parts of a database's schema that matter for its check."""
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     segmented: list[str] = field(default_factory=list)
-    """Full-text tables whose index is made of segments: FTS3 and FTS4."""
+    """Full-text tables whose index consists of segments: FTS3 and FTS4."""
     opaque: list[str] = field(default_factory=list)
     """Other full-text tables."""
     names: set[str] = field(default_factory=set)
-    """All tables and indexes."""
+    """Names of all tables and indexes."""
 
 
 def stand_in(connection: Any) -> Schema:  # noqa: ANN401 - of whichever SQLite
-    """Register a stand-in for everything that the schema names and this SQLite lacks."""
+    """Register stand-ins for everything that the schema names and this SQLite lacks."""
     rows = connection.execute(
         "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master"
     ).fetchall()
@@ -147,9 +147,9 @@ def _tolerance(
 
 
 def _full_text(connection: Any, rows: list[Any], modules: set[str]) -> list[str]:  # noqa: ANN401
-    """Return the full-text tables of ``modules``, with a tokenizer bound for each.
+    """Return the full-text tables of ``modules``, and register a tokenizer for each.
 
-    It must be bound, or newer versions of SQLite refuse it.
+    The tokenizer's address is a bound parameter, because newer versions of SQLite require that.
     """
     names = []
     for sql, name in _virtual(rows, modules):

@@ -1,1 +1,1 @@
-"""What both programs share around their commands: logs, exit codes, variables."""
+"""Command line, environment variables, logs and exit codes of both programs."""

@@ -1,4 +1,4 @@
-"""What both command lines do around their commands: environment, logging, errors, exit codes."""
+"""The frame of both command lines: environment, logging, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def run(
     extra_variables: Collection[str] = (),
     last_word: Callable[[str], None] = lambda _: None,
 ) -> NoReturn:
-    """Run ``command`` and exit with a published code.
+    """Run ``command`` and exit with one of the documented exit codes.
 
     Args:
         command: the click command or group.
-        program: its name, as the user knows it.
-        extra_variables: environment variables that are read and are no option.
+        program: name of the program, as the user knows it.
+        extra_variables: environment variables that are read but do not belong to an option.
         last_word: called with one line that says why the program fails.
     """
     logs.configure()
     log = structlog.get_logger(program)
     _allow_many_descriptors()
-    gc.freeze()  # what was imported stays: the collector need not look at it again and again
+    gc.freeze()  # imported modules are never freed, so the collector can skip them
     try:
         check_environment(os.environ, known_variables(command) | set(extra_variables))
         result = command.main(prog_name=program, standalone_mode=False)
     except PlexodusError as error:
         code = exit_code_for(error)
-        # The traceback would say nothing to the user: the message does.
+        # The message helps the user; a traceback would not.
         log.error(  # noqa: TRY400
             "failed", reason=str(error), exit_code=int(code), kind=type(error).__name__
         )
@@ -63,7 +63,7 @@ def run(
 
 
 def known_variables(command: click.Command) -> set[str]:
-    """Every environment variable that an option of ``command`` or of those below it reads."""
+    """Return every environment variable that an option of ``command`` or a subcommand reads."""
     found = {option.envvar for option in command.params if isinstance(option.envvar, str)}
     if isinstance(command, click.Group):
         for below in command.commands.values():
@@ -77,6 +77,6 @@ def _classified(error: PlexodusError) -> str:
 
 
 def _allow_many_descriptors() -> None:
-    """Walking a deep tree holds a descriptor a level: ask for all the kernel grants."""
+    """Raise the limit of open files, because a walk holds one descriptor per level of a tree."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

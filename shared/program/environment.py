@@ -1,4 +1,4 @@
-"""``PLEXODUS_…`` variables: each is an option, and a misspelled one is an error, not silence."""
+"""The check of ``PLEXODUS_…`` variables, which reports misspelled ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 PREFIX = "PLEXODUS_"
-# What Kubernetes sets in every pod beside a Service called "plexodus" or "plexodus-…".
+# Kubernetes sets these variables in every pod if a Service is called "plexodus" or "plexodus-…".
 _SERVICE = re.compile(
     r"PLEXODUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
 
 
 def check_environment(environment: Mapping[str, str], known: Collection[str]) -> None:
-    """Refuse a ``PLEXODUS_…`` variable that is not ``known``.
+    """Raise an error if a ``PLEXODUS_…`` variable is not ``known``.
+
+    Args:
+        environment: the variables of this process.
+        known: names of the variables that the program reads.
 
     Raises:
-        ConfigurationError: there is one; its nearest neighbour is named.
+        ConfigurationError: If a variable is unknown. The hint names the most similar known one.
     """
     for name, value in environment.items():
         if not name.startswith(PREFIX) or name in known or _is_service_link(name, value):
@@ -34,7 +38,7 @@ def check_environment(environment: Mapping[str, str], known: Collection[str]) ->
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    """Service links hold addresses, ports and protocol names, nothing else."""
+    """Return whether the variable is a service link: its value is an address, port or protocol."""
     return _SERVICE.fullmatch(name) is not None and (
         re.fullmatch(r"((tcp|udp|sctp)://)?[0-9a-fA-F.:\[\]]+|tcp|udp|sctp", value) is not None
     )

@@ -1,4 +1,4 @@
-"""Exit codes: a promise to scripts, probes and charts. See docs/exit-codes.md."""
+"""Exit codes, on which scripts, probes and charts rely. See docs/exit-codes.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared import errors
 
 
 class ExitCode(IntEnum):
-    """One code for each kind of failure; unknown codes are failures too."""
+    """One code for each kind of failure. Scripts must treat unknown codes as failures, too."""
 
     OK = 0
     INTERNAL = 1
@@ -44,7 +44,7 @@ _CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
 
 
 def exit_code_for(error: BaseException) -> ExitCode:
-    """The exit code of ``error``; whatever is not ours is :attr:`ExitCode.INTERNAL`."""
+    """Return the exit code of ``error``; :attr:`ExitCode.INTERNAL` for an unexpected exception."""
     if isinstance(error, errors.RepeatedFailure) and error.code in list(ExitCode)[1:]:
         return ExitCode(error.code)
     for kind, code in _CODES:

@@ -1,4 +1,4 @@
-"""Has the C library keep memory that is freed, for the next buffer of the same size."""
+"""Settings of the C library's allocator that let freed memory be used again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ _KEEP = 32 * 1024 * 1024
 
 
 def keep_freed_memory() -> None:
-    """Let buffers of a few MiB come from memory that was used before (mallopt(3)).
+    """Make glibc reuse freed memory for buffers of a few MiB (mallopt(3)).
 
-    By default glibc gives each such buffer fresh pages, which the kernel must zero: that measured
-    0.8 s a GB, and twice the time for TLS. One arena for all threads, so that what one of them
-    frees is there for the next, and not kept once for each. Other C libraries do not know this,
-    and go on as before.
+    By default glibc gives each such buffer fresh pages, which the kernel must zero. That measured
+    0.8 s a GB, and twice the time for TLS. All threads share one arena, so memory that one thread
+    frees is available to the others. Other C libraries lack mallopt(3) and are left unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

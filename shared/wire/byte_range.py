@@ -1,6 +1,6 @@
-"""One range of bytes, as ``Range`` asks for it and ``Content-Range`` answers (RFC 9110 section 14).
+"""Byte ranges of ``Range`` and ``Content-Range`` (RFC 9110 section 14).
 
-Several ranges in one request are not served: the whole is, as section 14.2 allows.
+If a request has several ranges, the whole content is sent instead, as section 14.2 allows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _SUFFIX_RANGE = re.compile(r"-([0-9]{1,1000})")
 
 
 class AskedRange(NamedTuple):
-    """What a client asked for, before the length is known."""
+    """The range that a client requests, before the content's length is known."""
 
     first: int | None
     """Position of the first byte; None if :attr:`last` counts bytes from the end."""
     last: int | None
-    """Position of the last byte, inclusive; None for all that follows."""
+    """Position of the last byte, inclusive; None for everything after :attr:`first`."""
 
 
 def parse_range(header: str) -> AskedRange | None:
-    """The one range that ``header`` asks for; None if it is to be ignored.
+    """Return the single range in ``header``; None if the header must be ignored.
 
-    Ignored are other units, several ranges, and what is no range (RFC 9110 section 14.2).
+    Other units, several ranges and malformed ranges are ignored (RFC 9110 section 14.2).
     """
     unit, _, ranges = header.partition("=")
     if unit.strip().lower() != UNIT:
@@ -44,7 +44,7 @@ def parse_range(header: str) -> AskedRange | None:
 
 
 def resolve(asked: AskedRange, size: int) -> range | None:
-    """The positions that ``asked`` means in ``size`` bytes; None if not one byte satisfies it."""
+    """Return the positions that ``asked`` selects of ``size`` bytes; None if it selects none."""
     if asked.first is None:
         found = range(max(0, size - (asked.last or 0)), size)
     else:
@@ -54,10 +54,10 @@ def resolve(asked: AskedRange, size: int) -> range | None:
 
 
 def content_range(part: range, size: int) -> str:
-    """``Content-Range`` of a 206."""
+    """Return the ``Content-Range`` of a 206 response."""
     return f"{UNIT} {part.start}-{part.stop - 1}/{size}"
 
 
 def unsatisfied_range(size: int) -> str:
-    """``Content-Range`` of a 416."""
+    """Return the ``Content-Range`` of a 416 response."""
     return f"{UNIT} */{size}"

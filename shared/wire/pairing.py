@@ -1,6 +1,6 @@
-"""The one string that pairs puller and agent: ``plexodus://TOKEN@host:port?fp=SHA256``.
+"""The pairing string of puller and agent: ``plexodus://TOKEN@host:port?fp=SHA256``.
 
-``?trust=ca`` instead of the fingerprint: the agent's certificate is signed by a CA.
+``?trust=ca`` instead of the fingerprint means that the agent's certificate is signed by a CA.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from shared.errors import ConfigurationError
 
 TOKEN_BYTES = 32
 PAIRING_VARIABLE = "PLEXODUS_PAIRING"
-"""Holds the string itself in the puller's environment; so the key of a Secret is called, too."""
+"""Environment variable with the pairing string; also the name of the key in a Secret."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-_HINT = "Make a new one on the VM with 'plexodus-agent pair'."
+_HINT = "Create a new one on the VM with 'plexodus-agent pair'."
 _MAX_PORT = 65535
 _BY_CA = "trust=ca"
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Where the agent is, how it proves itself, and how we do."""
+    """The agent's address, and the means by which agent and puller authenticate each other."""
 
     host: str
     port: int
     fingerprint: str | None
-    """SHA-256 of the agent's certificate (DER), hexadecimal; None: a CA vouches for it."""
+    """SHA-256 of the agent's certificate (DER) in hexadecimal; None if a CA has signed it."""
     token: str = field(repr=False)
     certificate: str = ""
-    """Our own, a file (PEM), where the agent wants to see one. Not part of the string."""
+    """Path of the puller's own certificate (PEM), if the agent requires one. Not in the string."""
     key: str = ""
-    """Its key's file; empty: in the same one."""
+    """Path of its key; empty if the key is in the same file."""
 
     def __str__(self) -> str:
-        """The string itself, secret included: print it only where a secret belongs."""
+        """Return the pairing string, which includes the secret token: never log it."""
         trust = _BY_CA if self.fingerprint is None else f"fp={self.fingerprint}"
         return f"plexodus://{self.token}@{address(self.host, self.port)}?{trust}"
 
 
 def new_token() -> str:
-    """256 random bits, URL-safe."""
+    """Return a new token: 256 random bits in URL-safe characters."""
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def address(host: str, port: int) -> str:
-    """``host:port``, IPv6 in brackets."""
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT`` or ``[V6]:PORT``.
+    """Return the host and the port of ``HOST:PORT`` or ``[V6]:PORT``.
 
     Raises:
-        ConfigurationError: it is not that.
+        ConfigurationError: If ``text`` has another form.
     """
     try:
         parts = urlsplit(f"//{text}")
@@ -70,10 +70,10 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def parse_pairing(text: str) -> Pairing:
-    """The pairing in ``text``; white space around it does not matter.
+    """Parse the pairing string in ``text``, which may be surrounded by white space.
 
     Raises:
-        ConfigurationError: it is not a pairing string. Its content is never part of the message.
+        ConfigurationError: If ``text`` is not a pairing string. The message never includes it.
     """
     try:
         parts = urlsplit(text.strip())

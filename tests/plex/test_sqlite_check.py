@@ -178,8 +178,8 @@ def index_damage(path: Path) -> None:
 DAMAGES: dict[Callable[[Path], None], str] = {
     truncated: "",
     garbage_page: "",
-    bad_header: "is no SQLite database",
-    foreign_file: "is no SQLite database",
+    bad_header: "is not a SQLite database",
+    foreign_file: "is not a SQLite database",
     zero_length: "is empty",
     index_damage: "index_taggings_on_tag_id",
 }

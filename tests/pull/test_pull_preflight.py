@@ -132,7 +132,7 @@ def test_preference_that_is_set(agent: Agent, library: Path, target: Path) -> No
     ("depth", "outcome"),
     [
         ("full", "sound, "),
-        ("quick", "quick check: indexes not compared with their tables"),
+        ("quick", "quick check: indexes were not compared with their tables"),
         ("skip", "not checked, because the check was skipped on request"),
     ],
 )

@@ -134,7 +134,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Outcome, str]] = {
     "empty preferences": (rewrite("Preferences.xml", ""), "Preferences.xml", FAILURE, "is empty"),
     "torn preferences": (
         rewrite("Preferences.xml", "<Preferences Mach"),
-        *("Preferences.xml", FAILURE, "is no XML"),
+        *("Preferences.xml", FAILURE, "is not valid XML"),
     ),
     "no identity": (
         lambda server: set_preference(server, "MachineIdentifier", ""),

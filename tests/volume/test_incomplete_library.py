@@ -86,7 +86,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an error page": (
         lambda library: (library / DATABASE).write_text("<html>404</html>"),
-        "library.db: is no SQLite database",
+        "library.db: is not a SQLite database",
     ),
 }
 
