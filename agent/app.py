@@ -61,7 +61,7 @@ SHUTDOWN = 5.0
 
 @dataclass
 class Parts:
-    """What of the application is looked at, or changed, while it runs."""
+    """The parts of the application that change or are read while it runs."""
 
     app: web.Application
     outflow: Outflow

@@ -23,7 +23,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What strangers, and clients that hang, may take."""
+    """Limits for strangers, and for clients that hang."""
 
     connections: Count = 256
     """In all."""
@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def bytes_per_second(self) -> float | None:
-        """What :attr:`rate` says; None: no limit."""
+        """Return :attr:`rate` in bytes a second; None without a limit."""
         return parse_rate(self.rate) if self.rate else None
 
 

@@ -130,7 +130,7 @@ def _delta(folder: Path, shape: LibraryShape) -> None:
 
 
 def _database(folder: Path, size: int) -> None:
-    """What a pull takes after some of the pages of a database of ``size`` bytes were changed."""
+    """Measure a pull after changes of some pages of a database of ``size`` bytes."""
     with _volume(folder, LibraryShape(_SMOKE.entries, 2 * size, 0)) as volume:
         library = volume / "vm" / "Library"
         _settled_library(library, _SMOKE)

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work (default: as tempfile has it)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="plexodus-footprint-", dir=options.folder))
-    # Whatever wants a temporary file gets it here, where it is seen.
+    # Temporary files of both programs are here, so they are counted.
     temporary = folder / "tmp"
     temporary.mkdir()
     os.environ["TMPDIR"] = str(temporary)

@@ -1,4 +1,4 @@
-"""What is between source and target: nothing but loopback, or a LAN of a given speed.
+"""The link between source and target: only loopback, or a LAN of a given speed.
 
 The LAN is two network namespaces joined by a veth pair, each side shaped by ``tc`` (tbf). It needs
 root.

@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one move took."""
+    """The measurement of one move."""
 
     seconds: float
     memory_mib: dict[str, float] = field(default_factory=dict)

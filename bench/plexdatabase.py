@@ -119,7 +119,7 @@ INSERT INTO fts4_tag_titles_icu(docid, tag) SELECT id, tag FROM tags WHERE tag_t
 
 
 class DatabaseCounts(NamedTuple):
-    """What `make_databases` made: files, and rows of metadata_item_settings, some in the -wal."""
+    """Counts of `make_databases`: files, and rows of metadata_item_settings, some in the -wal."""
 
     files: int
     bytes_total: int

@@ -65,7 +65,7 @@ class LibraryShape:
 
 @dataclass(frozen=True)
 class LibraryCounts:
-    """What `make_library` made below its root."""
+    """Counts of what `make_library` made below its root."""
 
     entries: int
     files: int
@@ -138,7 +138,7 @@ class _Plan:
         self.links[f"{contents}/_combined/{where}/{source}_{file}"] = f"{up}{source}/{name}"
 
     def _bundle(self, kind: str, name: str, agent: str, number: int) -> str:
-        """What the agent knows of one item."""
+        """Write the metadata of one item."""
         address = guid(self.seed, name, number)
         code = digest(address)
         contents = f"Metadata/{kind}/{code[0]}/{code[1:]}.bundle/Contents"
@@ -188,7 +188,7 @@ class _Plan:
 
 
 class _Content:
-    """What is in the files: cheap to make, and compressing as the real thing does."""
+    """File content that is cheap to make and compresses like real content."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.rng = random.Random(f"{seed}/content")

@@ -1,4 +1,4 @@
-"""What agent and puller both agree on: words, formats, layouts, errors. No HTTP in here."""
+"""The agreement of agent and puller: terms, formats, layouts, errors. No HTTP in here."""
 
 from importlib.metadata import version
 

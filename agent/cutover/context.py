@@ -1,4 +1,4 @@
-"""What the steps of a cutover need from the rest of the agent, and how long they may take."""
+"""The context of the steps of a cutover: collaborators in the agent, and time limits."""
 
 from __future__ import annotations
 

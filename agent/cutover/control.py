@@ -215,7 +215,7 @@ class CutoverControl:
     def guard(self) -> None:
         """Once committed, Plex is stopped and fenced off, whatever has happened since.
 
-        What has become of the state folder does not matter: the witness has the record, too.
+        The state of the state folder does not matter: the witness has the record, too.
 
         Raises:
             PlexodusError, OSError: it is to be tried again.
@@ -243,7 +243,7 @@ class CutoverControl:
     def leave(self) -> bool:
         """Undo a cutover that is not committed, because no process would see its lease expire.
 
-        Whoever is just stopping Plex gives that up. Call it again while it is not over.
+        A stop of Plex that is under way is given up. Call it again while it is not over.
 
         Raises:
             PlexodusError, OSError: the agent's next start undoes it.

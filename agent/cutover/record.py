@@ -1,4 +1,4 @@
-"""What of a cutover is on disk: its record, the lock of those who change that, and the fence."""
+"""The files of a cutover: its record, the lock for changes of the record, and the fence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package's removal leaves behind, so that a Plex that has moved stays stopped."""
+"""The drop-in that the package's removal leaves behind: a Plex that has moved stays stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a moved Plex from starting once the agent's package, and its fence, are gone.
+"""The block that prevents starts of a moved Plex after the package and its fence are removed.
 
 A drop-in, not a mask: a mask cannot replace a unit file in ``/etc/systemd/system``, and an upgrade
 of Plex's own package would fail on it. systemd skips a start whose condition is not met, and the

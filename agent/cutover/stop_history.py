@@ -1,4 +1,4 @@
-"""What earlier stops of Plex came to, and whether it may be stopped again. Pure functions."""
+"""Results of earlier stops of Plex, and whether it may be stopped again. Pure functions."""
 
 from __future__ import annotations
 

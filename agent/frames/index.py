@@ -1,4 +1,4 @@
-"""What is known of one archive's encoded frames: lengths and digests, kept durably.
+"""The index of one archive's encoded frames: lengths and digests, stored durably.
 
 An archive is never on disk; what makes every part of it servable again after a restart is this.
 

@@ -1,4 +1,4 @@
-"""What the running service leaves for its own end, in the folder that systemd makes for it."""
+"""The runtime folder: the running service's notes for its own end. systemd creates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several operations share: schemas, parameters, headers, failures, who may ask."""
+"""Parts that several operations share: schemas, parameters, headers, failures, security."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def schema(body: type[msgspec.Struct]) -> Json:
 
 
 def headers(*always: str, maybe: tuple[str, ...] = ()) -> Json:
-    """What comes with an answer: ``Cache-Control`` and ``always`` do, ``maybe`` may."""
+    """Return the headers of an answer: ``Cache-Control`` and ``always``, and perhaps ``maybe``."""
     always = ("Cache-Control", *always)
     return {
         name: {

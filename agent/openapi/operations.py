@@ -288,7 +288,7 @@ def _frame() -> Json:
 
 
 def _partial(content: Json, named: tuple[str, ...], maybe: tuple[str, ...] = ()) -> Json:
-    """What is answered about something that is served in ranges (RFC 9110 sections 13, 14)."""
+    """Return the responses of a resource that is served in ranges (RFC 9110 sections 13, 14)."""
     beyond = failure("Nothing is in this range.", *named)
     beyond["headers"]["Content-Range"] = UNSATISFIED
     return {

@@ -68,7 +68,7 @@ def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
 
 
 def library_of(support: str) -> str:
-    """What of ``support`` is moved, see :func:`find_library`."""
+    """Return the folder to move, given ``support``; see :func:`find_library`."""
     if support.endswith(f"/{_SUPPORT}"):
         return os.path.dirname(support)
     return os.path.join(support, _SERVER)

@@ -33,7 +33,7 @@ _ERROR = re.compile(r"^Error ([\w.]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class User:
-    """Who asks, if it is not the current user."""
+    """The user that asks polkit, if it is not the current one."""
 
     uid: int
     gid: int
@@ -97,7 +97,7 @@ def check_rights(unit: str, state: str, otherwise: str) -> None:
 
 
 def _owner(folder: str) -> User | None:
-    """Whose ``folder`` is; None for root's, and for one that is not there yet."""
+    """Return the owner of ``folder``; None if that is root, or if the folder does not exist yet."""
     try:
         found = os.stat(folder)
     except FileNotFoundError:

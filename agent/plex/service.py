@@ -39,7 +39,7 @@ class CommandFailed(CutoverRefused):
 
 
 class Sight(Enum):
-    """What can be seen of Plex from here."""
+    """How much of Plex the agent can see."""
 
     RUNS = "it runs, and nothing stops it"
     PRESENT = "something of it is there, but a stop may be under way"
@@ -47,7 +47,7 @@ class Sight(Enum):
 
 
 class PlexService(Protocol):
-    """What a cutover needs of it. All of it may block."""
+    """The interface to Plex that a cutover needs. Every method may block."""
 
     @property
     def starting(self) -> Sequence[str]:
@@ -91,7 +91,7 @@ class PlexService(Protocol):
         """
 
     def left(self) -> list[str]:
-        """What is left of it, a line each; nothing when it has stopped."""
+        """Return the remains of Plex, a line each; nothing when it has stopped."""
 
     def check_fence(self, path: str) -> None:
         """Make sure that we may stop and start it, and nobody starts it while ``path`` is there.
@@ -306,7 +306,7 @@ def _left(unit: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Patience:
-    """What becomes of a stop that takes too long."""
+    """The outcome of a stop that takes too long."""
 
     ending: Event
     """Once it is set, there is no time any more."""
@@ -317,7 +317,7 @@ class _Patience:
 def _run(
     command: Sequence[str], seconds: float, failed: str, hint: str, stop: _Patience | None = None
 ) -> str:
-    """What it prints. What it leaves running in the background is not waited for.
+    """Return the output of the command, without waiting for its background processes.
 
     Raises:
         CutoverRefused: it ended badly, not at all, or was not there.

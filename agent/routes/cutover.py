@@ -22,7 +22,7 @@ _GLANCE = 0.5
 
 
 class Control(Protocol):
-    """What is needed of who takes the steps."""
+    """The part of the cutover control that these routes need."""
 
     def standing(self) -> CutoverStanding:
         """Return the state of the cutover."""

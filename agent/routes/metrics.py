@@ -85,7 +85,7 @@ class Metrics(Collector):
         return time_request
 
     def collect(self) -> Iterator[Metric]:
-        """What is counted elsewhere."""
+        """Yield the metrics that other modules count."""
         yield CounterMetricFamily(
             "plexodus_agent_sent_bytes", "Bytes of bodies, before TLS", self._outflow.sent
         )

@@ -32,7 +32,7 @@ _NETWORK = 64
 
 
 def party(host: str) -> str:
-    """Who is behind an address, as far as limits go: itself, or the /64 that it is in."""
+    """Return the party of an address, for limits: the address itself, or its IPv6 /64."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -45,7 +45,7 @@ def token_hash_path(state: str) -> str:
 
 
 def hash_token(token: Buffer) -> str:
-    """What is kept of a token: 256 random bits need no salt and no slow hash."""
+    """Return the hash to store of a token: 256 random bits need no salt and no slow hash."""
     return sha256(token).hex()
 
 

@@ -1,4 +1,4 @@
-"""What of a new scan is as an earlier snapshot saw it, and so need not be moved again."""
+"""Comparison of a new scan with an earlier snapshot: unchanged entries need not move again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the agent is doing, for the status line and the metrics."""
+"""The current work of the agent, for the status line and the metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Phase(Enum):
 
 
 class Activity:
-    """What is under way, and how often and for how long it was."""
+    """Counters of the work under way: how often and how long it was."""
 
     def __init__(self) -> None:
         self.running: set[Phase] = set()

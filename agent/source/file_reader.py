@@ -49,7 +49,7 @@ def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -
 def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
     """Fill ``into``, which is all zeros, with what the file has now from ``offset`` on.
 
-    What is gone or has become shorter stays zeros: the layout holds, and the next delta brings it.
+    Missing content stays zeros: the layout holds, and the next delta transfers the file.
 
     Raises:
         SourceUnreadable, StorageError: as for :func:`read_piece`.
@@ -135,7 +135,7 @@ def hash_file(folders: DirStack, entry: Entry) -> bytes:
 
 
 def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
-    """What :func:`hash_file` gives, and the raw SHA-256 of each piece of :data:`FRAME` bytes.
+    """Return the result of :func:`hash_file`, and the SHA-256 of each piece of :data:`FRAME` bytes.
 
     Raises:
         SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.

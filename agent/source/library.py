@@ -254,7 +254,7 @@ def refuse_unmounted(before: Place, now: LibrarySource) -> None:
 
 
 def why_unreadable(source: LibrarySource) -> str | None:
-    """What keeps the library's top folder from being listed, or None."""
+    """Return the reason why the library's top folder cannot be listed, or None."""
     try:
         os.close(os.open(source.place.path, _FOLDER | os.O_NOFOLLOW))
     except OSError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TreeFacts:
-    """What one walk of the library found."""
+    """The findings of one walk of the library."""
 
     entries: int
     content_bytes: int

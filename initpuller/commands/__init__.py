@@ -1,4 +1,4 @@
 """One file a command: its options, its help, and what it calls.
 
-What a command needs is imported when it is called: a pod waits for each start, and ``watch`` stays.
+Commands import their modules when called: a pod waits for each start, and ``watch`` stays.
 """

@@ -1,4 +1,4 @@
-"""What makes a Plex server the one that it was: looked at in its files, before it starts."""
+"""The facts that identify a Plex server, read from its files before it starts."""
 
 from __future__ import annotations
 

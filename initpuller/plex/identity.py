@@ -25,7 +25,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class NotYet:
-    """What is heard of one that is not."""
+    """The answer of a Plex that is not up yet."""
 
     reason: str
 

@@ -26,7 +26,7 @@ _FILES = (
 
 
 class Mapping(msgspec.Struct, frozen=True):
-    """What was below ``old`` on the VM is below ``new`` here."""
+    """Media below ``old`` on the VM is below ``new`` here."""
 
     old: str
     new: str
@@ -110,7 +110,7 @@ def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]
 
 
 def as_text(sections: Sequence[Section]) -> str:
-    """What is to be changed, library by library."""
+    """Return the necessary changes as text, one library section after the other."""
     lines: list[str] = []
     for section in sections:
         files = section.found + len(section.missing)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class VersionPolicy(Enum):
-    """What to do if the pod's Plex is older than the source's."""
+    """The action if the pod's Plex is older than the source's."""
 
     REFUSE = "refuse"
     WARN = "warn"

@@ -1,4 +1,4 @@
-"""What is asked of a program that stays: is it alive, is it ready, how far is it."""
+"""Probes of a long-running program: is it alive, is it ready, how far is it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ Reached = Literal["Started", "Verified", "Committed", "Published", "Skipped", "F
 
 
 class Milestone(NamedTuple):
-    """What a pull has reached, for people."""
+    """A milestone of a pull, for people."""
 
     reached: Reached
     about: str

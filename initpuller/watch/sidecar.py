@@ -69,7 +69,7 @@ class _Section(msgspec.Struct):
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What is watched, and for whom."""
+    """The options of the sidecar."""
 
     target: str
     plex_url: str
@@ -263,7 +263,7 @@ def _load(layout: Layout) -> Watched | None:
 
 
 def _reason(line: str) -> str:
-    """What the last line of a log says."""
+    """Return the text of the last line of a log."""
     try:
         said = msgspec.json.decode(line)
         return str(said.get("reason") or said.get("event")) if isinstance(said, dict) else line

@@ -1,4 +1,4 @@
-"""What of one block of a large file has changed, told by short digests of its pieces.
+"""The changed pieces of one block of a large file, found by short digests of its pieces.
 
 A database that is written here and there changes in most of its blocks of 4 MiB, but in few pieces
 of 32 KiB. So whoever holds an older version of a block sends a digest of each of its pieces, and

@@ -1,1 +1,1 @@
-"""What agent and puller say to each other: routes and bodies, pairing strings, byte ranges."""
+"""The wire format of agent and puller: routes and bodies, pairing strings, byte ranges."""
