@@ -1,7 +1,8 @@
-"""Where Plex keeps its library: as its systemd unit says, drop-ins included, or as it is usual.
+"""The search for Plex's folder on the VM.
 
-Plex reads ``PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR``. The unit of its packages sets it, people
-override it in a drop-in or, with the packages' older scripts, in ``/etc/default/plexmediaserver``.
+Plex reads ``PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR``. The unit of its packages sets it.
+Administrators override it in a drop-in or, with the packages' older scripts, in
+``/etc/default/plexmediaserver``.
 """
 
 from __future__ import annotations
@@ -28,31 +29,35 @@ _SECONDS = 10.0
 
 
 def find_library(unit: str) -> str:
-    """The folder to be moved.
+    """Return the path of the folder to move.
 
-    That is the ``Library`` which Plex's folder is in, as the pod needs it. Where somebody chose a
-    folder outside any ``Library/Application Support``, it is Plex's own folder.
+    That is the ``Library`` folder around Plex's own folder, because the pod needs this layout. If
+    the administrator chose a folder outside any ``Library/Application Support``, it is Plex's own
+    folder.
+
+    Args:
+        unit: Plex's systemd unit.
 
     Raises:
-        ConfigurationError: there is no folder of Plex where it should be.
+        ConfigurationError: If Plex's folder is not in the expected place.
     """
     support = support_folder(_ask_systemd(unit), read_assignments([_DEFAULTS]), _home("plex"))
     if not os.path.isdir(os.path.join(support, _SERVER)):
         raise ConfigurationError(
-            "Plex's folder is not there, or this user may not look for it",
+            "Plex's folder is missing, or this user has no access to it",
             path=os.path.join(support, _SERVER),
-            hint="Say where it is: 'library' in the settings, or --library.",
+            hint="Set its path with 'library' in the settings, or with --library.",
         )
     return library_of(support)
 
 
 def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
-    """Return the folder that Plex is configured to use.
+    """Return the path of Plex's application support folder.
 
     Args:
-        shown: what ``systemctl show`` printed of ``Environment`` and ``EnvironmentFiles``.
-        defaults: what ``/etc/default/plexmediaserver`` assigns.
-        home: of the user that Plex runs as.
+        shown: output of ``systemctl show`` for ``Environment`` and ``EnvironmentFiles``.
+        defaults: variables that ``/etc/default/plexmediaserver`` assigns.
+        home: home folder of the user that Plex runs as.
     """
     files: list[str] = []
     environment: dict[str, str] = {}
@@ -68,20 +73,20 @@ def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
 
 
 def library_of(support: str) -> str:
-    """Return the folder to move, given ``support``; see :func:`find_library`."""
+    """Return the folder to move for the support folder ``support``; see :func:`find_library`."""
     if support.endswith(f"/{_SUPPORT}"):
         return os.path.dirname(support)
     return os.path.join(support, _SERVER)
 
 
 def read_assignments(paths: Iterable[str]) -> dict[str, str]:
-    """``NAME=value`` in the files that can be read, as systemd and shells write it."""
+    """Return the variables that the readable files assign, in the syntax of systemd and shells."""
     found: dict[str, str] = {}
     for path in paths:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 words = [shlex.split(line, comments=True) for line in file]
-        except (OSError, ValueError):  # not there, or not written as either would read it
+        except (OSError, ValueError):  # missing, or invalid for systemd and for shells
             continue
         found |= _assignments(word for line in words for word in line)
     return found
@@ -92,7 +97,7 @@ def _assignments(words: Iterable[str]) -> dict[str, str]:
 
 
 def _ask_systemd(unit: str) -> str:
-    """Empty where systemd cannot be asked: then what is usual holds."""
+    """Return the unit's variables; empty if systemd does not respond, so that defaults apply."""
     command = ["systemctl", "show", "--property=Environment,EnvironmentFiles", "--", unit]
     try:
         answer = subprocess.run(  # noqa: S603 - no shell, and no option can be smuggled in
@@ -111,13 +116,13 @@ def _home(user: str) -> str:
 
 
 def logs_of_databases(library: str) -> list[str]:
-    """Names of the ``-wal`` files beside Plex's databases that have something in them.
+    """Return the names of the ``-wal`` files beside Plex's databases that are not empty.
 
-    Plex removes them when it ends by itself (sqlite.org/wal.html, "Avoiding Excessively Large WAL
+    Plex removes them on an orderly stop (sqlite.org/wal.html, "Avoiding Excessively Large WAL
     Files" and "The WAL File").
 
     Args:
-        library: the folder that is moved.
+        library: path of the folder to move.
     """
     server = server_folder(library)
     if server is None:

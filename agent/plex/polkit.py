@@ -1,9 +1,10 @@
-"""Whether systemd would let a user stop or start a unit, asked without doing either.
+"""A check of whether systemd would let a user stop or start a unit, without doing either.
 
-polkit itself does not answer: it lets only root pass on the unit's name, by which rules decide
-(``polkit_backend_interactive_authority_check_authorization`` in polkit). systemd does. It is asked
-for a job of a mode that it refuses for every unit, but only after polkit has said yes
-(``bus_unit_method_start_generic`` and ``manager_add_job`` in systemd).
+polkit itself cannot be queried. Its rules decide by the unit's name, which only root may pass on
+(``polkit_backend_interactive_authority_check_authorization`` in polkit). systemd can be queried:
+the check requests a job in a mode that is invalid for every unit. systemd rejects that mode only
+after polkit has granted the request (``bus_unit_method_start_generic`` and ``manager_add_job`` in
+systemd).
 """
 
 from __future__ import annotations
@@ -20,34 +21,34 @@ PLEX_UNIT = "plexmediaserver.service"
 """The unit that the package's rule is for."""
 _RULES = "/usr/share/polkit-1/rules.d/50-plexodus.rules"
 _OLD_POLKIT = (
-    "polkit 0.105 (Ubuntu 22.04; 'pkaction --version' says it) reads no rules: what to copy there,"
-    " and what that allows, is in /usr/share/plexodus/polkit-0.105.pkla."
+    "polkit 0.105 (Ubuntu 22.04; see 'pkaction --version') reads no rules: copy"
+    " /usr/share/plexodus/polkit-0.105.pkla as its comments explain."
 )
 _SECONDS = 8.0
 _IMPOSSIBLE = {"stop": ("StopUnit", "isolate"), "start": ("StartUnit", "triggering")}
-"""For each verb the method and a mode that is only valid for another verb."""
+"""For each verb, the method and a mode that is valid only for another verb."""
 _ALLOWED = "org.freedesktop.DBus.Error.InvalidArgs"
-"""Polkit has said yes, and systemd refuses the mode."""
+"""The error for an invalid mode: polkit has granted the request."""
 _ERROR = re.compile(r"^Error ([\w.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class User:
-    """The user that asks polkit, if it is not the current one."""
+    """A user other than the current one."""
 
     uid: int
     gid: int
 
 
 def refusal(unit: str, verb: str, user: User | None = None) -> str | None:
-    """Return the D-Bus error by which systemd would refuse the order; None if it would not.
+    """Return the D-Bus error with which systemd would refuse a request; None if it would not.
 
-    None, too, where systemd cannot be asked: there is no bus, or no ``dbus-send``.
+    Return None, too, if systemd cannot be queried, because there is no bus or no ``dbus-send``.
 
     Args:
-        unit: its full name, as systemd's property ``Id`` has it.
+        unit: full name of the unit, as in systemd's property ``Id``.
         verb: ``stop`` or ``start``.
-        user: who would give the order; None for the current user.
+        user: the user who would make the request; None for the current user.
     """
     method, mode = _IMPOSSIBLE[verb]
     command = [
@@ -75,15 +76,15 @@ def refusal(unit: str, verb: str, user: User | None = None) -> str | None:
 
 
 def check_rights(unit: str, state: str, otherwise: str) -> None:
-    """Make sure that the agent's user may stop and start ``unit``; neither is done.
+    """Raise an error unless the agent's user may stop and start ``unit``. Do neither.
 
     Args:
-        unit: its full name, as systemd's property ``Id`` has it.
-        state: the agent's state folder, whose owner the agent runs as.
-        otherwise: what can be done without these rights, for the error's hint.
+        unit: full name of the unit, as in systemd's property ``Id``.
+        state: the agent's state folder. The agent runs as its owner.
+        otherwise: advice for a move without these rights, for the error's hint.
 
     Raises:
-        CutoverRefused: it may not.
+        CutoverRefused: If the agent's user may not stop or start the unit.
     """
     user = None
     if os.geteuid() == 0 and (user := _owner(state)) is None:
@@ -91,13 +92,13 @@ def check_rights(unit: str, state: str, otherwise: str) -> None:
     for verb in _IMPOSSIBLE:
         if error := refusal(unit, verb, user):
             raise CutoverRefused(
-                f"the agent's user may not {verb} {unit}: systemd answers {error}",
+                f"the agent's user may not {verb} {unit}: systemd reports {error}",
                 hint=f"{_advice(unit)} {_OLD_POLKIT} {otherwise}",
             )
 
 
 def _owner(folder: str) -> User | None:
-    """Return the owner of ``folder``; None if that is root, or if the folder does not exist yet."""
+    """Return the owner of ``folder``; None if it is root or the folder does not exist yet."""
     try:
         found = os.stat(folder)
     except FileNotFoundError:
@@ -107,6 +108,6 @@ def _owner(folder: str) -> User | None:
 
 def _advice(unit: str) -> str:
     if unit == PLEX_UNIT:
-        return f"The package's polkit rule, {_RULES}, is missing or overruled."
+        return f"The package's polkit rule, {_RULES}, is missing or overridden."
     copy = f"/etc/polkit-1/rules.d/50-plexodus-{unit}.rules"
     return f"Run: sed 's/{PLEX_UNIT}/{unit}/' {_RULES} > {copy}."

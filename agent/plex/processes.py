@@ -1,4 +1,4 @@
-"""Which processes are Plex's: those of its unit, and whatever was started from its folder."""
+"""The processes of Plex: those of its unit, and all that were started from its folder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from shared.errors import printable
 _FOLDER = b"/usr/lib/plexmediaserver/"
 _SQLITE = _FOLDER + b"Plex SQLite"
 _READ_ONLY = re.compile(rb"file:.*[?&](mode=ro|immutable=1)(&|$)|-readonly", re.DOTALL)
-"""An argument by which it opens a database without writing: such as our own checks have."""
+"""An argument that opens a database for reading only, as the agent's own checks do."""
 _INTERPRETER = re.compile(rb"Plex|(python|perl|ruby|node|lua|(ba|da|z|k|)sh\n)")
-"""Names of processes whose second word is a program. Of others, as of 'less', it is a file."""
+"""Processes whose first argument is a program. For others, such as 'less', it is a file."""
 _SHOWN = 80
 
 
 def processes_of(unit: str, proc: str = "/proc") -> list[str]:
-    """Number and command line of each.
+    """Return the pid and the command line of each process of Plex.
 
-    A scanner or transcoder has its own name, but is in the unit's control group (cgroups(7)), and
-    started from the same folder. A pid file proves nothing, in either direction. A check of a
-    database that only reads, as 'plexodus-agent preflight' makes it, is not Plex.
+    Scanners and transcoders have names of their own, but are in the unit's control group
+    (cgroups(7)) and were started from the same folder. A pid file proves nothing, whether it exists
+    or not. A read-only check of a database, as by 'plexodus-agent preflight', is not Plex.
 
     Args:
-        unit: name of the systemd unit; empty if Plex has none.
-        proc: where the kernel shows them.
+        unit: Plex's systemd unit; empty if it has none.
+        proc: path of the proc filesystem.
     """
     found = []
     for name in os.listdir(proc):
         if not name.isdigit():
             continue
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             command = _read(os.path.join(proc, name, "cmdline"))
             groups = _read(os.path.join(proc, name, "cgroup")) if unit else b""
-            arguments = command.split(b"\0")[:2]  # the second: of an interpreter
+            arguments = command.split(b"\0")[:2]  # an interpreter's program is the second
             is_plex = not _only_reads(command) and (
                 arguments[0].startswith(_FOLDER)
                 or (arguments[-1].startswith(_FOLDER) and _is_interpreter(proc, name))
@@ -46,7 +46,7 @@ def processes_of(unit: str, proc: str = "/proc") -> list[str]:
 
 
 def _only_reads(command: bytes) -> bool:
-    """Return whether it is Plex's SQLite on a database that it cannot write."""
+    """Return whether ``command`` is Plex's SQLite with a database open for reading only."""
     program, *arguments = command.split(b"\0")
     return program == _SQLITE and any(_READ_ONLY.match(each) for each in arguments)
 
@@ -61,7 +61,7 @@ def _is_in(groups: bytes, unit: str) -> bool:
 
 
 def _is_dead(proc: str, name: str) -> bool:
-    """Whether nothing but its exit code is left."""
+    """Return whether the process has ended and only its exit code is left."""
     state = _read(os.path.join(proc, name, "stat")).rpartition(b") ")[2][:1]
     return state in (b"Z", b"X")
 

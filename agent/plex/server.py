@@ -1,4 +1,4 @@
-"""The Plex that is installed on this machine: its version, and whether it runs."""
+"""The Plex server on this machine: its version, and whether it is running."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _IDENTITY = ("127.0.0.1", 32400)
 _PACKAGE = "plexmediaserver"
 _LOG = "Logs/Plex Media Server.log"
 _LOG_HEAD = 64 * 1024
-"""Bytes: the version is in one of the first lines."""
+"""Bytes of the log to read. The version is in one of the first lines."""
 _SECONDS = 5.0
 
 
 def installed_version(server: str) -> PlexVersion | None:
-    """The version as the running server, the package manager or the server's log says.
+    """Return the version that the running server, the package manager or the server's log reports.
 
     Args:
-        server: Plex's own folder of the library.
+        server: path of Plex's own folder.
     """
     for ask in (_from_identity, _from_package, lambda: _from_log(server)):
         if (found := ask()) is not None:
@@ -33,19 +33,19 @@ def installed_version(server: str) -> PlexVersion | None:
 
 
 def is_running() -> bool:
-    """Whether something listens where Plex does."""
+    """Return whether a process listens on Plex's port."""
     with socket.socket() as end:
         end.settimeout(_SECONDS)
         return end.connect_ex(_IDENTITY) == 0
 
 
 def _from_identity() -> PlexVersion | None:
-    """``/identity`` needs no token; its attribute ``version`` is what counts."""
+    """Return the version that the running server reports at ``/identity``, which needs no token."""
     with suppress(OSError, ValueError):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open("http://{}:{}/identity".format(*_IDENTITY), timeout=_SECONDS) as answer:
             text = answer.read(_LOG_HEAD).decode(errors="replace")
-        # The XML declaration has a version, too.
+        # The XML declaration also has an attribute "version", so match the element's.
         if found := re.search(r'<MediaContainer\b[^>]*\bversion="([^"]*)"', text):
             return find_version(found[1])
     return None

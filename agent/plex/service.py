@@ -1,4 +1,4 @@
-"""Plex as what is stopped and started: a systemd unit, or a pair of commands."""
+"""Plex as a service that the agent stops and starts: a systemd unit, or a pair of commands."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from threading import Event
 
 _FENCE = "ConditionPathExists=!"
-"""systemd skips a start then, and an upgrade of Plex's own package passes."""
+"""The condition of the fence. systemd skips the start, so an upgrade of Plex's package succeeds."""
 _OLDER_FENCE = "AssertPathExists=!"
-"""In drop-ins that people wrote for earlier versions: a start fails then."""
+"""The condition in drop-ins that were written for earlier versions. The start fails."""
 _SECONDS = 8.0
-"""For what systemd answers at once, and for a start: a unit that is still stopping takes longer."""
+"""Time for a query of systemd, and for a start. A unit that is still stopping takes longer."""
 _START_SECONDS = 60.0
-"""For a command that starts Plex: that of a container pulls no image, but may wait for a disk."""
+"""Time for a start_command. A container's command pulls no image, but may wait for a disk."""
 _GLANCE = 0.2
 _ELSE = "Or stop Plex yourself, and pull with --no-cutover."
 
 
 class CommandFailed(CutoverRefused):
-    """A command that has ended badly, or was not there: what it was for has not begun."""
+    """A command failed or is missing, so its action has not begun."""
 
 
 class Sight(Enum):
-    """How much of Plex the agent can see."""
+    """The visible state of Plex."""
 
     RUNS = "it runs, and nothing stops it"
     PRESENT = "something of it is there, but a stop may be under way"
@@ -47,139 +47,142 @@ class Sight(Enum):
 
 
 class PlexService(Protocol):
-    """The interface to Plex that a cutover needs. Every method may block."""
+    """The operations on Plex that a cutover needs. All of them may block."""
 
     @property
     def starting(self) -> Sequence[str]:
-        """The command that starts it."""
+        """The command that starts Plex."""
 
     def is_running(self) -> bool:
-        """Whether it was started and not stopped."""
+        """Return whether Plex is running, starting or stopping."""
 
     def may_run(self) -> bool:
-        """Return the same, and True if that cannot be determined."""
+        """Return whether Plex is running, or True if that cannot be determined."""
 
     def look(self) -> Sight:
-        """Return what can be seen of it."""
+        """Return the visible state of Plex."""
 
     def is_stop_under_way(self) -> bool:
-        """Return whether what :meth:`stop` has begun in this process has not ended yet."""
+        """Return whether a stop that this process began has not ended yet."""
 
     def give_up_stop(self) -> None:
-        """End what :meth:`stop` has begun in this process, if it has not ended yet."""
+        """End a stop that this process began, if it has not ended yet."""
 
     def run(self) -> str:
-        """A name for its last start; empty where nobody keeps one."""
+        """Return an identifier of Plex's last start; empty if there is none."""
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """Stop it.
+        """Stop Plex.
 
         Args:
-            seconds: that it may take.
-            ending: once it is set, there is no time any more.
+            seconds: time limit.
+            ending: set when the agent itself stops, which ends the wait at once.
 
         Raises:
-            CutoverRefused: it could not be, in this time. The stop may continue:
-                killing the client of a container engine does not end it.
+            CutoverRefused: If Plex did not stop in time. The stop may continue nevertheless,
+                because killing the client of a container engine does not cancel it.
         """
 
     def start(self) -> None:
-        """Start it; nothing happens to one that runs.
+        """Start Plex unless it is running.
 
         Raises:
-            CutoverRefused: it could not be, now.
+            CutoverRefused: If Plex cannot be started.
         """
 
     def left(self) -> list[str]:
-        """Return the remains of Plex, a line each; nothing when it has stopped."""
+        """Return one line for each remaining process or open port; empty if Plex has stopped."""
 
     def check_fence(self, path: str) -> None:
-        """Make sure that we may stop and start it, and nobody starts it while ``path`` is there.
+        """Raise an error unless the agent can stop and start Plex, and ``path`` works as a fence.
+
+        Args:
+            path: path of the fence. While it exists, nothing may start Plex.
 
         Raises:
-            CutoverRefused: it is not so.
+            CutoverRefused: If a condition is not met.
         """
 
 
 @dataclass(frozen=True)
 class SystemdUnit:
-    """A unit of systemd, by ``systemctl``: polkit lets us stop and start that one.
+    """A systemd unit, controlled with ``systemctl``. A polkit rule lets the agent's user do that.
 
-    Root needs no polkit. Where root asks for another user's agent, files are written as that user
-    and orders are given by root (:mod:`agent.host.state_owner`).
+    Root needs no polkit. If root acts for the agent of another user, files are written as that user
+    and ``systemctl`` runs as root (:mod:`agent.host.state_owner`).
     """
 
     unit: str
 
     @property
     def starting(self) -> Sequence[str]:
-        """An order to systemd."""
+        """The ``systemctl`` command that starts the unit."""
         return self._ordering("start")
 
     def is_running(self) -> bool:
-        """Also while it starts or stops."""
+        """Return whether the unit is active, starting or stopping."""
         return self._show("ActiveState") not in ("inactive", "failed", "")
 
     def may_run(self) -> bool:
-        """As systemd can tell."""
+        """Return :meth:`is_running`, because systemd always knows."""
         return self.is_running()
 
     def look(self) -> Sight:
-        """Return what systemd knows: a unit with a job is about to change."""
+        """Return the unit's state. A unit with a pending job is about to change, so not RUNS."""
         state = self._show("ActiveState")
         if state == "active" and self._show("Job") in ("", "0"):
             return Sight.RUNS
         return Sight.GONE if state in ("inactive", "failed", "") else Sight.PRESENT
 
     def is_stop_under_way(self) -> bool:
-        """Return False: :meth:`look` shows systemd's job, whoever has ordered it."""
+        """Return False, because :meth:`look` already takes systemd's jobs into account."""
         return False
 
     def give_up_stop(self) -> None:
-        """Do nothing: an order to start takes the place of the job."""
+        """Do nothing, because a start replaces the stop job in systemd."""
 
     def run(self) -> str:
-        """The invocation id (systemd.exec(5)): another one with each start, none after a boot."""
+        """Return the invocation id (systemd.exec(5)): new with each start, empty after a boot."""
         return self._show("InvocationID")
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """As the unit says; whatever is left after its time is killed by systemd."""
+        """Stop the unit. systemd kills processes that exceed the unit's own time limit."""
         self._order("stop", seconds, ending)
 
     def start(self) -> None:
-        """Waits for a unit that is still stopping, but not for long.
+        """Start the unit. If it is still stopping, wait for a few seconds.
 
-        One that was not stopped is not started: where polkit refuses one, it refuses the other.
+        A running unit is left alone: if polkit has refused the stop, it would refuse the start.
         """
         if self.look() is Sight.RUNS:
             return
         self._order("start", _SECONDS)
-        if not self.is_running():  # systemctl succeeds where a condition has the start skipped
+        if not self.is_running():  # systemctl succeeds even if a condition made systemd skip it
             skipped = self._show("ConditionResult") == "no"
             why = "a condition of the unit is not met" if skipped else "it ended at once"
             raise CutoverRefused(
-                f"{self.unit} does not run after its start ({why})",
-                hint=f"'systemctl status {self.unit}' says more.",
+                f"{self.unit} is not running after its start ({why})",
+                hint=f"Find the cause with 'systemctl status {self.unit}'.",
             )
 
     def left(self) -> list[str]:
-        """The unit's state, all processes that are or look like Plex's, and its port."""
+        """Return the unit's state unless it is inactive, Plex's processes, and its open port."""
         state = self._show("ActiveState")
         unit = [] if state in ("inactive", "failed") else [f"{self.unit} is {state or 'unknown'}"]
         return [*unit, *_left(self._id)]
 
     def check_fence(self, path: str) -> None:
-        """Whether a drop-in has the condition; the package brings it for Plex's own unit."""
+        """Raise an error unless a drop-in has the condition. The package has it for Plex's unit."""
         if self._show("LoadState") != "loaded":
             raise CutoverRefused(
-                f"there is no {self.unit} that could be stopped",
+                f"systemd has no unit {self.unit} to stop",
                 hint="Set 'unit', or 'stop_command' and 'start_command', in the agent's settings;"
                 " or stop Plex yourself and pull with --no-cutover.",
             )
         if self._show("NeedDaemonReload") == "yes":
             raise CutoverRefused(
-                f"systemd has not read yet what has changed of {self.unit}",
-                hint="Run 'systemctl daemon-reload', and pull again.",
+                f"the files of {self.unit} have changed, and systemd has not read them yet",
+                hint="Run 'systemctl daemon-reload', then pull again.",
             )
         self._check_drop_ins(path)
         check_rights(self._id, os.path.dirname(path), _ELSE)
@@ -192,21 +195,21 @@ class SystemdUnit:
                     if wanted & {_assignment(line) for line in file}:
                         return
             except OSError:
-                continue  # one that we may not read is not the one that we brought
+                continue  # the package's drop-in is readable, so this is another one
         raise CutoverRefused(
             f"nothing would keep {self.unit} from starting again after the move",
             path=f"/etc/systemd/system/{self._id}.d/plexodus.conf",
-            hint=f"Put '[Unit]' and '{_FENCE}{path}' into it, run 'systemctl daemon-reload', and"
-            f" pull again (the package has it for {PLEX_UNIT}).",
+            hint=f"Create this file with '[Unit]' and '{_FENCE}{path}', run 'systemctl"
+            f" daemon-reload', then pull again. The package has such a file for {PLEX_UNIT}.",
         )
 
     @cached_property
     def _id(self) -> str:
-        """Its full name: of an alias, and of a name without its suffix."""
+        """The unit's full name, even if the settings have an alias or no suffix."""
         return self._show("Id") or self.unit
 
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
-        hint = f"The journal says more: journalctl -u {self.unit}. {_ELSE}"
+        hint = f"Find the cause with 'journalctl -u {self.unit}'. {_ELSE}"
         failed = f"{self.unit} did not {verb}"
         patience = None if ending is None else _Patience(ending)
         _run(self._ordering(verb), seconds, failed, hint, patience)
@@ -216,54 +219,55 @@ class SystemdUnit:
 
     def _show(self, name: str) -> str:
         command = ["systemctl", "show", f"--property={name}", "--value", "--", self.unit]
-        failed = f"systemd does not tell about {self.unit}"
-        return _run(command, _SECONDS, failed, f"Is this its machine? {_ELSE}").strip()
+        failed = f"systemd does not report the state of {self.unit}"
+        hint = f"Check that the agent runs on the machine with this unit. {_ELSE}"
+        return _run(command, _SECONDS, failed, hint).strip()
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Two commands, for a Plex that is no unit: they have to see to it that it stays stopped."""
+    """Two commands, for a Plex without a unit. They must make sure that it stays stopped."""
 
     stopping: Sequence[str]
     starting: Sequence[str]
     _stops: list[subprocess.Popen[bytes]] = field(default_factory=list, compare=False, repr=False)
-    """Those that took longer than their time and may still be under way."""
+    """Stop commands that exceeded their time limit and may still be running."""
 
     def is_running(self) -> bool:
-        """By its processes and its port, where these can be seen."""
+        """Return whether Plex's processes or its port are visible."""
         return bool(self.left())
 
     def may_run(self) -> bool:
-        """In a container of its own it may not be seen: so it is stopped, and started again."""
+        """Return True, because a Plex in a container may be invisible: always stop and start it."""
         return True
 
     def look(self) -> Sight:
-        """Return whether processes or the port can be seen; a stop of them cannot."""
+        """Return whether processes or the port are visible. A stop under way is not visible."""
         return Sight.PRESENT if self.left() else Sight.GONE
 
     def is_stop_under_way(self) -> bool:
-        """Return whether a stop_command that took too long still runs."""
+        """Return whether a stop_command that exceeded its time limit is still running."""
         self._stops[:] = [each for each in self._stops if each.poll() is None]
         return bool(self._stops)
 
     def give_up_stop(self) -> None:
-        """Kill a stop_command that still runs."""
+        """Kill every stop_command that is still running."""
         for each in self._stops:
             each.kill()
             each.wait()
         self._stops.clear()
 
     def run(self) -> str:
-        """Nobody keeps one."""
+        """Return an empty string, because commands have no identifier of a start."""
         return ""
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """Run the one; where it takes too long, let it end, since what it began goes on."""
+        """Run stop_command. If it takes too long, let it continue, as the stop itself would."""
         failed = "the stop_command of the settings failed"
         _run(self.stopping, seconds, failed, _ELSE, _Patience(ending, self._stops))
 
     def start(self) -> None:
-        """Run the other, unless it has gone on and Plex runs."""
+        """Run start_command. Ignore its failure if Plex is running nevertheless."""
         try:
             _run(self.starting, _START_SECONDS, "the start_command of the settings failed", _ELSE)
         except CutoverRefused:
@@ -271,11 +275,11 @@ class Commands:
                 raise
 
     def left(self) -> list[str]:
-        """Its processes and its port."""
+        """Return Plex's processes and its open port."""
         return _left("")
 
     def check_fence(self, path: str) -> None:
-        """Make sure that both programs are there; nobody starts Plex but by a command."""
+        """Raise an error unless both programs can be run. Without a unit, there is no fence."""
         user = agent_user(os.path.dirname(path))
         for setting, command in (("stop", self.stopping), ("start", self.starting)):
             program = shutil.which(command[0], os.F_OK) or command[0]
@@ -284,43 +288,45 @@ class Commands:
                     f"{setting}_command cannot be run: its program is missing, or the agent's user"
                     " may not execute it",
                     path=program,
-                    hint=f"Correct {setting}_command in the agent's settings, and restart it.",
+                    hint=f"Correct {setting}_command in the agent's settings, then restart the"
+                    " agent.",
                 )
 
 
 def plex_service(unit: str, stopping: Sequence[str], starting: Sequence[str]) -> PlexService:
-    """The commands, if there are any, else the unit."""
+    """Return the service of the commands if there are any, otherwise that of the unit."""
     return Commands(stopping, starting) if stopping else SystemdUnit(unit)
 
 
 def _assignment(line: str) -> str:
-    """One line of a unit file, without the spaces that systemd ignores."""
+    """Return one line of a unit file without the spaces that systemd ignores."""
     name, equals, value = line.partition("=")
     return f"{name.strip()}{equals}{value.strip()}"
 
 
 def _left(unit: str) -> list[str]:
     left = [f"process {each}" for each in processes_of(unit)]
-    return [*left, "something listens on Plex's port"] if is_listening() else left
+    return [*left, "a process listens on Plex's port"] if is_listening() else left
 
 
 @dataclass(frozen=True)
 class _Patience:
-    """The outcome of a stop that takes too long."""
+    """The handling of a stop that takes too long."""
 
     ending: Event
-    """Once it is set, there is no time any more."""
+    """Set when the agent itself stops, which ends the wait at once."""
     left_running: list[subprocess.Popen[bytes]] | None = None
-    """Where it goes then; None: it is killed."""
+    """List that receives the process, which then continues; None if the process is killed."""
 
 
 def _run(
     command: Sequence[str], seconds: float, failed: str, hint: str, stop: _Patience | None = None
 ) -> str:
-    """Return the output of the command, without waiting for its background processes.
+    """Run ``command`` and return its output, without a wait for its background processes.
 
     Raises:
-        CutoverRefused: it ended badly, not at all, or was not there.
+        CommandFailed: If the command is missing or fails.
+        CutoverRefused: If the command takes too long, or the agent stops.
     """
     with _scratch() as out, _scratch() as err:
         user, group = program_user()
@@ -357,18 +363,18 @@ def _wait(
             process.kill()
             process.wait()
         if is_ending:
-            raise CutoverRefused(f"{failed} before the agent was stopped itself")
+            raise CutoverRefused(f"{failed} before the agent itself was stopped")
         if stop is None:
             raise CutoverRefused(f"{failed} within {seconds:.0f} s", hint=hint)
         raise CutoverRefused(
             f"{failed} within {seconds:.0f} s (stop_seconds)",
-            hint=f"If Plex needs longer, raise stop_seconds in the agent's settings and restart the"
-            f" agent. {hint}",
+            hint="If Plex needs more time, increase stop_seconds in the agent's settings and"
+            f" restart the agent. {hint}",
         )
 
 
 def _scratch() -> IO[bytes]:
-    """A file in memory: unlike a pipe, it can be left to somebody who never closes it."""
+    """Return a file in memory. Unlike a pipe, a background process may keep it open."""
     return os.fdopen(os.memfd_create("said"), "w+b")
 
 
