@@ -1,4 +1,4 @@
-"""What fails on the way breaks the connection; the next request says why, until the cause is gone.
+"""A failure on the way breaks the connection; later requests say why, until the cause is gone.
 
 No client may take a part for the whole, and none may be given an error message as content.
 """
@@ -179,7 +179,7 @@ def test_state_folder_that_is_full_for_a_while(agent: InProcess) -> None:
 
 
 def test_problem_before_the_first_byte(agent: InProcess) -> None:
-    """What fails before anything is sent is a problem at once, for each way to ask."""
+    """A failure before the first byte is a problem response at once, for each kind of request."""
     path = archive_path(agent.client.snapshot(), "tar.gz")
     (agent.library / "below" / "large").write_bytes(b"another")
     (agent.library / "text0").write_bytes(b"another")

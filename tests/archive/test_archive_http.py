@@ -54,7 +54,7 @@ def test_archive_is_the_library(archives: Archives) -> None:
 
 
 def ranges(size: int) -> dict[str, tuple[int, int]]:
-    """What is asked for, and the positions that it means."""
+    """Return range headers and the positions that they mean."""
     last = size - 1
     return {
         "0-0": (0, 1),

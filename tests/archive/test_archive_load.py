@@ -232,7 +232,7 @@ def tasks_of(agent: InProcess) -> list[Any]:
 def test_hung_up_before_the_answer(
     larger: InProcess, method: str, headers: list[tuple[str, str]]
 ) -> None:
-    """What was to be learnt for it is not encoded any more, and the next one can learn it."""
+    """The frames for its lengths are no longer encoded, and the next client gets them."""
     path = archive_path(larger.client.snapshot(), "tar.gz")
     larger.before_make = lambda _archive, _number: time.sleep(0.05)
     with larger.client.asked(path, headers, method=method):

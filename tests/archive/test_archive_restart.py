@@ -1,4 +1,4 @@
-"""What an agent has learnt of an archive outlives it: killed while it encodes, it goes on there."""
+"""The index of an archive outlives the agent: killed while it encodes, it resumes there."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_curl_after_a_cut_anywhere(agent: Agent, suffix: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_nothing_more_to_resume(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """What is complete is left as it is; so is what is longer, which no tool takes for the whole.
+    """A complete file stays as it is; so does a longer one, which no tool accepts as the whole.
 
     curl calls both 416 and ends with 22, as it does with --fail; wget succeeds.
     """

@@ -203,14 +203,14 @@ class ArchiveMachine(RuleBasedStateMachine):
         self.look_at(suffix, answer.headers)
 
     def look_at(self, suffix: str, headers: Any) -> None:  # noqa: ANN401 - a message
-        """What is said of the whole is always the same, and true."""
+        """The headers about the whole archive are always the same, and true."""
         assert self.tags.setdefault(suffix, headers["ETag"]) == headers["ETag"]
         if "Repr-Digest" in headers:
             assert headers["Repr-Digest"] == digest(self.oracle.whole[suffix])
 
     @invariant()
     def nothing_failed(self) -> None:
-        """Of the clients that ran side by side; and tags of different encodings differ."""
+        """No client that ran in parallel failed, and tags of different encodings differ."""
         failures = getattr(self, "failures", [])
         assert failures == []
         tags = getattr(self, "tags", {})

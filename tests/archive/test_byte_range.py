@@ -70,7 +70,7 @@ def test_what_is_resolved_is_told(size: int, first: int, last: int, is_suffix: b
 
 @given(st.text(max_size=30), st.text("0123456789-, =", max_size=12))
 def test_any_text_is_a_range_or_ignored(unit: str, ranges: str) -> None:
-    """Whatever is sent: nothing is raised, and what is taken for a range makes sense."""
+    """For any header, nothing is raised, and an accepted range is valid."""
     for header in (unit, f"{unit}={ranges}", f"bytes={ranges}"):
         asked = parse_range(header)
         if asked is not None and asked.first is not None and asked.last is not None:

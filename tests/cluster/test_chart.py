@@ -41,7 +41,7 @@ EVERYTHING = {
 
 
 def tool(name: str, *arguments: object, stdin: str | None = None) -> str:
-    """What one of the programs prints that ``make test-cluster`` has installed."""
+    """Return the output of a program that ``make test-cluster`` has installed."""
     done = subprocess.run(
         [TOOLS / "bin" / name, *map(str, arguments)],
         check=False,
@@ -55,7 +55,7 @@ def tool(name: str, *arguments: object, stdin: str | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def conform(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """What kubeconform says of some manifests: strictly, each of a kind that it knows."""
+    """Return kubeconform's strict result for manifests, each of a known kind."""
     schemas = tmp_path_factory.mktemp("schemas")
     write_schemas(schemas, TOOLS / "swagger.json", TOOLS / "crds")
 
@@ -170,7 +170,7 @@ def test_templates_conform(
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", ["plexodus", "preseed"])
 def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], name: str) -> None:
-    """What the chart makes of each values file is valid."""
+    """The chart's manifests for each values file are valid."""
     rendered = tool("helm", "template", "plexodus", CHART, "-f", VALUES / f"{name}.yaml")
     count = len([each for each in yaml.safe_load_all(rendered) if each])
     found = conform(rendered)
@@ -182,7 +182,7 @@ def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], 
 def test_values_for_plexs_chart_conform(
     conform: Callable[[str], dict[str, Any]], name: str
 ) -> None:
-    """What the chart makes of each values file is valid."""
+    """The chart's manifests for each values file are valid."""
     rendered = tool("helm", "template", "plex", STANDIN, "-f", VALUES / f"{name}.yaml")
     count = len(list(yaml.safe_load_all(rendered)))
     found = conform(rendered)

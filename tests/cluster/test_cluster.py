@@ -44,7 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Of a small Plex."""
+    """Return the library of a small Plex."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     return library
@@ -182,7 +182,7 @@ def test_refusals_are_the_servers(cluster: Cluster) -> None:
 
 
 def test_upgrade_leaves_the_status(cluster: Cluster) -> None:
-    """What the puller wrote is not the chart's to take away."""
+    """An upgrade of the chart does not remove the puller's data."""
     patch = '{"data":{"phase":"transferring"}}'
     cluster.kubectl("patch", "configmap", STATUS, "-n", NAMESPACE, "-p", patch)
     given = ("-n", NAMESPACE, "-f", VALUES / "plexodus.yaml")

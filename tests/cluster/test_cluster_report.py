@@ -1,4 +1,4 @@
-"""What the cluster sees of a pull, and what it can do to it: nothing."""
+"""The cluster sees the progress of a pull, and cannot disturb it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    """Of the cluster that we are in."""
+    """Return the API server of this cluster."""
     server = ApiServer("plexinc/pms-docker:1.40.1.8227-c0dd5a73e")
     with serving(server, tmp_path, monkeypatch):
         yield server
@@ -96,7 +96,7 @@ def test_failure_is_told_with_its_reason(
 def test_last_word_about_a_mistake_in_the_options(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What kubelet shows for a container that never began."""
+    """The termination message is the one for a container that never began."""
     last_word = tmp_path / "termination-log"
     last_word.write_text("of the container's last run")
     monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
@@ -128,7 +128,7 @@ def test_no_token(
 
 
 def test_identity_of_the_pod_is_given(agent: Agent, target: Path, server: ApiServer) -> None:
-    """Whoever has it from the downward API needs no right to read Pods, and reads none."""
+    """A pod with the identity from the downward API needs no right to read Pods, and reads none."""
     server.refuses = "/pods/"
     done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e", POD_UID="u")
     assert done.code == 0

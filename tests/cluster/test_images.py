@@ -38,7 +38,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def options(agent: Agent, target: Path, *more: str) -> tuple[str, ...]:
-    """Of a container that pulls from ``agent`` into ``target``."""
+    """Return the options of a container that pulls from ``agent`` into ``target``."""
     return (
         *(f"--volume={target}:/config", f"--env=PLEXODUS_PAIRING={agent.pairing}"),
         *("--env=PLEXODUS_TARGET=/config", "--env=PLEXODUS_NO_CUTOVER=1", *more),

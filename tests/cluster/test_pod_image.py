@@ -85,7 +85,7 @@ NO_PODS = [
 async def test_answer_that_is_no_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str]
 ) -> None:
-    """Whatever a proxy or a broken API server says, the image is not known, and that is all."""
+    """With a proxy or a broken API server, the image is unknown, and nothing else happens."""
     server = ApiServer()
     server.instead = {"/pods/": [answer] * 10}
     with serving(server, tmp_path, monkeypatch):

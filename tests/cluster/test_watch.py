@@ -67,7 +67,7 @@ class Sidecar:
             return error.code, json.loads(error.read())
 
     def until(self, *phases: str) -> dict[str, Any]:
-        """What ``/progress`` shows once it is in one of these phases."""
+        """Return the content of ``/progress`` once it is in one of these phases."""
         found: dict[str, Any] = {}
         deadline = time.monotonic() + _SECONDS
         while time.monotonic() < deadline:
@@ -112,7 +112,7 @@ def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> 
 
 
 def told(agent: Agent) -> list[dict[str, Any]]:
-    """What sidecars have told the migration log."""
+    """Return the lines of sidecars in the migration log."""
     told = [line for line in read_log(agent.log) if line.get("event") == "migration"]
     return [line for line in told if line["what"] in {"migrated", "attention"}]
 

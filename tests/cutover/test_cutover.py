@@ -99,7 +99,7 @@ def test_both_killed_while_plex_is_stopped(
 
 
 def test_agent_stopped_while_plex_is(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """Whoever stops the service gets Plex back: nobody would see the lease expire."""
+    """A stop of the service starts Plex: no process would see the lease expire."""
     killed_while_stopped(puller, plex)
     assert agent.stop() == 0
     assert plex.is_running()
@@ -211,7 +211,7 @@ def test_answer_to_the_commit_is_lost(
 def test_agent_is_lost_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Who knows that Plex is down publishes without the agent; nobody else can."""
+    """Only an administrator who knows that Plex is down can publish without the agent."""
     unheard_commit(puller)
     agent.kill()
     assert puller.pull("--no-cutover").code == 0

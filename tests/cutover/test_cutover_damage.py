@@ -1,4 +1,4 @@
-"""What may not get lost in a cutover: a server's last rows, links, times; nor Plex itself."""
+"""A cutover loses nothing: neither a server's last rows, links and times, nor Plex itself."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_something_takes_the_librarys_name_after_an_unheard_commit(
 def test_not_the_move_that_was_about_to_be_committed(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, option: tuple[str, ...]
 ) -> None:
-    """Who asks for less gets no published server beside one that runs; the next pull moves it."""
+    """A lesser request publishes no server beside a running one; the next pull moves it."""
     dies(puller, "initpuller.agent_client.cutover", "CutoverClient.commit")
     done = puller.pull(*option)
     assert done.code == 0, done.text
@@ -151,7 +151,7 @@ def test_killed_while_what_is_not_wanted_goes(agent: Agent, puller: Puller, libr
 def test_killed_puller_has_nothing_read_twice_while_plex_is_down(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """What the agent had hashed it does not hash again: the delta has the same base."""
+    """The agent does not hash again: the delta has the same base."""
     for number in range(4):
         large = library / SERVER / "Metadata" / f"large{number}"
         large.write_bytes(os.urandom(8 * FRAME))
@@ -166,7 +166,7 @@ def test_killed_puller_has_nothing_read_twice_while_plex_is_down(
 
 
 def _read_bytes(agent: Agent) -> int:
-    """What a process has read so far (proc(5), rchar)."""
+    """Return how many bytes a process has read so far (proc(5), rchar)."""
     return int(Path(f"/proc/{agent.pid}/io").read_text().split()[1])
 
 

@@ -124,7 +124,7 @@ class CutoverMachine(RuleBasedStateMachine):
         assert not world.plex.running
 
     def _fate(self, where: str) -> None:
-        """What happens at this point of a pull."""
+        """Apply the fault or the action planned for this point of a pull."""
         if self.data is None:
             return
         what = self.data.draw(st.sampled_from(FATES), label=where)
@@ -226,7 +226,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule()
     def somebody_starts_plex(self) -> None:
-        """Who knows nothing of the move; the fence keeps them from it."""
+        """Start Plex as a person who does not know of the move; the fence prevents it."""
         self.world.plex.begin()
         self.wanted = self.wanted or self.world.plex.running
         self._give_up_container()
@@ -328,7 +328,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_two_and_nothing_lost(self) -> None:
-        """What is published is what Plex left; it does not run any more."""
+        """Assert that the published library is what Plex left, and that Plex does not run."""
         if hasattr(self, "world"):
             for volume in self.world.published:
                 self._is_moved(volume)

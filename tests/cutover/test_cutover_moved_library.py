@@ -249,7 +249,7 @@ def test_disk_is_not_mounted_any_more(
 def test_disk_is_mounted_below_between_two_passes(
     disk: Path, target: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """What is in the library now arrives, and nothing of what the new disk hides."""
+    """The current library arrives, and nothing that the new disk hides."""
     agent = new_agent(disk)
     agent.pair()
     agent.start()

@@ -1,4 +1,4 @@
-"""What was verified and not yet published when the move was undone, or the name was taken."""
+"""A verified library whose move was undone, or whose name was taken, before publication."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_undone_before_the_commit_was_heard_and_vouched_for(
 def test_undone_after_a_library_was_set_aside(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, step: str
 ) -> None:
-    """What was set aside gets its name back; then it is in the way again, and said to be."""
+    """The library that was set aside gets its name back, and is reported as a conflict again."""
     foreign(puller.target)
     aside = ("--on-existing", "set-aside")
     dies(puller, "initpuller.volume.publish.publish", step, *aside)

@@ -261,7 +261,7 @@ def test_state_folder_restored_after_the_move(
 def test_settings_that_cannot_be_read_and_another_state_folder(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """What systemd runs at the end finds the folder that the agent has left word of."""
+    """The command that systemd runs at the end finds the folder that the agent has noted."""
     agent.stop()
     runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     (tmp_path / "run").mkdir()

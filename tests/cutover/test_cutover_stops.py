@@ -112,7 +112,7 @@ def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be_read_when_the_agent_has_ended(tmp_path: Path) -> None:
-    """What systemd runs then starts Plex as it was found when it was stopped."""
+    """The command that systemd then runs starts Plex as it was found at the stop."""
     state, started, settings = tmp_path / "state", tmp_path / "started", tmp_path / "agent.toml"
     state.mkdir()
     plex = FakePlex()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Story:
-    """What happens at which points of the pulls of one world."""
+    """Events at points of the pulls of one world."""
 
     def __init__(self) -> None:
         self.turns: dict[str, list[Callable[[], None]]] = {}
@@ -104,7 +104,7 @@ def test_move_not_undone_is_published(
 def test_publication_without_cutover_is_out_of_date(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was verified while somebody had stopped Plex is not published once Plex has run."""
+    """A library verified while Plex was stopped is not published once Plex has run."""
     world.plex.cut()
     with monkeypatch.context() as patched:
         patched.setattr(publish, "rename_noreplace", lambda *_: world.fate("publication"))

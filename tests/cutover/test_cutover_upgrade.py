@@ -21,7 +21,7 @@ NAME, SNAPSHOT = "a" * 32, "b" * 64
 
 
 def moved_by_an_earlier_release(agent: Agent, plex: PlexCommands) -> None:
-    """What that release leaves: a record without a serial number, a fence, and no second folder."""
+    """Leave that release's files: a record without serial number, a fence, no second folder."""
     agent.kill()
     plex.stop()
     shutil.rmtree(witness(agent), ignore_errors=True)

@@ -127,7 +127,7 @@ def test_store_is_brought_where_syncfs_is_refused(new: Agent, target: Path, tmp_
 
 
 def test_disk_that_does_not_take_what_was_written(new: Agent, target: Path, tmp_path: Path) -> None:
-    """What the page cache has lost cannot be moved: the pull ends, and names the disk."""
+    """Writes that the page cache has lost cannot be moved: the pull ends, and names the disk."""
     patched(new, tmp_path / "patch", "raise OSError(5, 'lost')")
     done = pull(target, new)
     assert done.code == 15, done.text

@@ -60,7 +60,7 @@ def systemd(place: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSy
 
 
 def control(state: Path, story: list[str]) -> CutoverControl:
-    """What takes the steps; ``story`` has the events."""
+    """Return the control that takes the steps; ``story`` has the events."""
     context = CutoverContext(lambda event, _: story.append(event), list, lambda _: True)
     return CutoverControl(str(state), SystemdUnit(UNIT), CutoverLimits(60, 5), context)
 

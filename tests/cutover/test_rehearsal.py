@@ -39,7 +39,7 @@ def rows(server: Path) -> int:
 
 
 def receipt(target: Path) -> dict[str, object]:
-    """What is on the volume."""
+    """Return the receipt on the volume."""
     told = json.loads((target / ".plexodus" / "receipt.json").read_text())
     assert isinstance(told, dict)
     return told
@@ -80,7 +80,7 @@ def test_rehearsed_while_it_writes_then_moved(
 
 
 def try_on(server: Path) -> None:
-    """What a Plex that is tried does to its library: rows, a preference, new files, one less."""
+    """Change a library as a Plex on trial does: rows, a preference, new files, one less."""
     with closing(sqlite3.connect(server / DATABASE)) as database, database:
         database.execute("UPDATE standin SET what = 'watched in the new place'")
     (server / "Preferences.xml").write_text("<Preferences/>")

@@ -112,7 +112,7 @@ def test_killed_between_each_two_steps_onto_an_empty_volume(
 def test_killed_between_each_two_steps_while_setting_aside(
     volumes: Path, tiny_agent: Agent
 ) -> None:
-    """What was there is there untouched, or whole under its new name, after kill and next run."""
+    """After kill and next run, the earlier library is untouched, or whole under a new name."""
     seen = _run_driver(volumes, tiny_agent, "set-aside")
 
     _check(seen, {"old", "absent", "complete"})

@@ -186,7 +186,7 @@ async def test_manifest_without_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["entries", "files", "content_bytes", "frames"])
 async def test_announced_sums_are_others(tmp_path: Path, field: str) -> None:
-    """What was said of the manifest must hold of it."""
+    """The manifest must match its announced sums."""
     offer = offer_tree([TOP, entry(b"Library/a", size=3)])
     offer.snapshot[field] += 1
     await refused(tmp_path, offer, errors.ManifestSumsWrong)
@@ -263,7 +263,7 @@ REPORTS = {
 async def test_report_that_is_none(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError]
 ) -> None:
-    """Of a preflight: nothing is moved without one that can be read."""
+    """Without a readable preflight, nothing is moved."""
     offer = offer_tree([TOP])
     offer.server = [reply]
     agent = await refused(tmp_path, offer, kind)

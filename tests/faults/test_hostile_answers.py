@@ -141,7 +141,7 @@ def test_worker_takes_a_frame_over_a_slow_link(tmp_path: Path) -> None:
 
 
 def test_body_longer_than_its_length(tmp_path: Path) -> None:
-    """What follows is not taken for the answer to the next request."""
+    """The extra bytes are not read as the answer to the next request."""
     surplus = OK + b"Content-Length: 4\r\n\r\nlies"
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:

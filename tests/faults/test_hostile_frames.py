@@ -137,7 +137,7 @@ async def test_digest_of_a_file_wrong(tmp_path: Path) -> None:
 
 
 async def test_digest_of_a_file_wrong_once(tmp_path: Path) -> None:
-    """What the agent then says is what counts: the library is published."""
+    """The agent's next answer is used, and the library is published."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"0" * 64 + SUM[64:]), Reply(SUM)]
     await _published(tmp_path, offer)

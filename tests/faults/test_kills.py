@@ -258,7 +258,7 @@ async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
 async def test_stopped_while_a_batch_is_made_durable(
     agent: Agent, puller: Puller, disk: SlowDisk
 ) -> None:
-    """What a signal does to the pull waits for the disk; all that was unpacked is journalled."""
+    """The reaction to a signal waits for the disk; all unpacked frames are in the journal."""
     running = asyncio.create_task(pull(options(agent, puller.target), PullProgress()))
     assert await asyncio.to_thread(disk.is_asked.wait, 60)
     deadline = time.monotonic() + 60

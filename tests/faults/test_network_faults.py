@@ -231,7 +231,7 @@ async def test_token_replaced_midway(
 
 
 def _status(port: int, token: str) -> tuple[int, int]:
-    """What an unknown snapshot's state is answered with, by Bearer and by Basic."""
+    """Return the status codes for an unknown snapshot, with Bearer and with Basic."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     basic = base64.b64encode(f"plexodus:{token}".encode()).decode()

@@ -32,7 +32,7 @@ DECODERS: dict[Encoding, Callable[[bytes, int], bytes]] = {
 
 @given(st.binary(min_size=1, max_size=5000), ENCODINGS)
 def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> None:
-    """What was encoded comes back, from bytes that are the same each time and not too many."""
+    """Decoding returns the input; the encoded bytes are the same each time and not too many."""
     encoded = bytes(encode(tar, encoding))
 
     assert bytes(encode(bytearray(tar), encoding)) == encoded
@@ -53,7 +53,7 @@ def test_planned_size_is_another(tar: bytes, off: int) -> None:
 
 @given(st.binary(max_size=300))
 def test_garbage_instead_of_a_frame(garbage: bytes) -> None:
-    """Whatever arrives, it ends in an error of ours."""
+    """Any garbage raises an error of ours."""
     with pytest.raises(PlexodusError):
         decode(garbage, 1000)
 

@@ -1,4 +1,4 @@
-"""What names a frame, taken apart with GNU tar and OpenSSL, and what a client can have left out."""
+"""The digest of a frame, computed with GNU tar and OpenSSL, and the parts a client can omit."""
 
 from __future__ import annotations
 

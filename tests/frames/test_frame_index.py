@@ -53,7 +53,7 @@ def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) ->
 
 
 def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> None:
-    """What was put through another one is no less known when it is put again."""
+    """An entry put through another index is still known when it is put again."""
     one, other = reopened(), reopened()
     put(one, *range(FRAMES))
     put(other, *range(FRAMES))

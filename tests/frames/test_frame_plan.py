@@ -124,7 +124,7 @@ def test_what_is_kept_is_in_no_frame(tree: list[Entry], data: st.DataObject) -> 
 def test_boundaries_of_a_large_file_are_its_own(
     before: list[Entry], after: list[Entry], size: int
 ) -> None:
-    """Whatever comes before and after it, it is cut at the same places of its content."""
+    """A large file is cut at the same places of its content, for any neighbors."""
     large = entry(b"Library/large", size=size)
 
     def pieces(tree: list[Entry], number: int) -> list[tuple[int, int, int]]:

@@ -21,7 +21,7 @@ _lengths = st.integers(0, 5 * PIECE) | st.sampled_from([0, 1, PIECE, PIECE + 1, 
 
 
 def patched(old: bytes, new: bytes) -> tuple[bytes, int]:
-    """What the holder of ``old`` makes of what is sent to it, and how much that was."""
+    """Return the block that the holder of ``old`` makes, and the number of bytes sent."""
     found = changed_pieces(new, format_pieces(old))
     assert found is not None
     bitmap, sent = found
@@ -38,7 +38,7 @@ def patched(old: bytes, new: bytes) -> tuple[bytes, int]:
 @settings(deadline=None)
 @given(_lengths, _lengths, st.lists(st.integers(0, FRAME), max_size=8), st.integers(0, 99))
 def test_block_is_renewed(before: int, after: int, written: list[int], seed: int) -> None:
-    """Whatever was written where, and however its length has changed."""
+    """A block is renewed after any write and any change of length."""
     old = random.Random(seed).randbytes(before)  # noqa: S311 - reproducible
     new = bytearray(old[:after].ljust(after, b"n"))
     for place in written:
@@ -48,7 +48,7 @@ def test_block_is_renewed(before: int, after: int, written: list[int], seed: int
 
 
 def test_one_page_costs_one_piece() -> None:
-    """Of a block of 128 pieces."""
+    """One changed page of a block of 128 pieces costs one piece."""
     old = random.Random(1).randbytes(FRAME)  # noqa: S311 - reproducible
     new = bytearray(old)
     new[77 * 4096] ^= 1
@@ -65,7 +65,7 @@ def test_what_is_no_list_of_digests(known: str) -> None:
 
 @pytest.mark.parametrize("bitmap", ["", "00", "zz" * 16, "ff" * 16, "00" * 15 + "80", "00" * 17])
 def test_what_is_no_bitmap(bitmap: str) -> None:
-    """Of a block of two pieces."""
+    """An invalid bitmap for a block of two pieces is refused."""
     assert places(bitmap, PIECE + 1) is None
 
 

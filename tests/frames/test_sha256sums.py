@@ -60,7 +60,7 @@ def test_same_lines_as_the_real_program(tmp_path: Path) -> None:
 
 @given(st.binary(min_size=1, max_size=80).filter(lambda name: b"\0" not in name))
 def test_line_is_read_back(path: bytes) -> None:
-    """Whatever the path: one line, and the same path and digest from it."""
+    """For any path: one line, and the same path and digest from it."""
     digest = hashlib.sha256(path).digest()
     line = format_sum(digest, path)
     assert line.count(b"\n") == 1

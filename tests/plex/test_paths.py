@@ -128,7 +128,7 @@ _paths = st.lists(_names, min_size=1, max_size=4).map(lambda names: "/" + "/".jo
 
 @given(_paths, _paths, _paths)
 def test_only_whole_names_are_mapped(old: str, new: str, path: str) -> None:
-    """What is below goes along, a name that merely begins alike does not."""
+    """Paths below the folder are mapped, a name that only begins alike is not."""
     mapping = [Mapping(old, new)]
     assert mapped(old, mapping) == new
     assert mapped(f"{old}/x", mapping) == f"{new}/x"

@@ -145,7 +145,7 @@ async def _nothing(*_: object) -> None:
 def test_symlink_that_came_after_the_preflight_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path, name: str
 ) -> None:
-    """What counts is the snapshot itself."""
+    """The snapshot itself decides."""
     move_away(library / name, library.parent / "elsewhere")
     agent = serve(library)
     with patch("initpuller.pull.passes.Passes._preflight", _nothing):
@@ -391,7 +391,7 @@ def test_mount_point_is_no_skeleton(target: Path) -> None:
 def test_bind_mount_below_the_library_is_moved(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """What the advice about symlinks leads to: what is mounted there moves."""
+    """After the advice about symlinks is followed, the mounted content moves."""
     metadata, where = library / SERVER / "Metadata", library.parent / "elsewhere"
     metadata.rename(where)
     metadata.mkdir()

@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def findings(path: Path, sqlite: str = "sqlite3") -> list[str]:
-    """What the check says, which leaves everything beside the database as it was."""
+    """Return the findings; assert that nothing beside the database changes."""
     before = contents(path.parent)
     found = check_database(str(path), module=sqlite, plex_sqlite=NOT_PLEX)
     assert contents(path.parent) == before

@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("sqlite", ["sqlite3", "pysqlite3"])
 
 
 class Generation(NamedTuple):
-    """What a generation of Plex has in its schema that a stock SQLite may lack."""
+    """Schema features of a generation of Plex that a stock SQLite may lack."""
 
     sort: str
     """How the titles' index is sorted, as in the schema."""

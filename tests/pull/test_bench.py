@@ -18,7 +18,7 @@ _PNG = b"\x89PNG\r\n"
 
 
 def run(module: str, *options: str | Path) -> str:
-    """What a bench prints of one round with a small library; it ends well."""
+    """Return the output of a bench for one round with a small library; it must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", module, "--library", "smoke", "--rounds", "1", *options],
         check=False,

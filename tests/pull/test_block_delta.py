@@ -40,7 +40,7 @@ def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, libra
 def test_database_with_pages_changed_here_and_there(
     agent: Agent, target: Path, library: Path
 ) -> None:
-    """What is sent is in the order of what has changed, though that is in every block."""
+    """Pieces are sent in the order of the changes, although every block has some."""
     database, content = library / "x.db", random.Random(9)  # noqa: S311 - reproducible
     database.write_bytes(content.randbytes(LARGE * FRAME))
     time.sleep(RACY)

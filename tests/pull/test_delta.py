@@ -88,7 +88,7 @@ def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, librar
 
 
 def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) -> None:
-    """What is as young as the scan may have changed after it and kept its ctime."""
+    """An entry as young as the scan may have changed after it with the same ctime."""
     (library / "folder0" / "young").write_bytes(b"young")
     assert pull(target, agent, "--until", "ready").code == 0
     agent.log.write_bytes(b"")

@@ -62,7 +62,7 @@ def test_error_has_an_exit_code(kind: type[errors.PlexodusError]) -> None:
 
 
 def test_errors_of_others_are_internal() -> None:
-    """What is not ours is a bug, and its code says so; so does a base class that is raised."""
+    """A foreign error is a bug, and its code says so; so does a base class that is raised."""
     for error in (ValueError(), OSError(), aiohttp.ClientError(), errors.Permanent("x")):
         assert exit_code_for(error) is ExitCode.INTERNAL
 

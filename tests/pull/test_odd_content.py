@@ -76,7 +76,7 @@ def test_every_oddity_arrives_exactly(odd: OddSource) -> None:
 
 
 def test_nanoseconds_owners_and_links_are_those_of_lstat(odd: OddSource) -> None:
-    """What rsync may round or not look at is the same by lstat, of every kind of entry."""
+    """Attributes that rsync may round or ignore are the same by lstat, for every kind of entry."""
     mine, theirs = oddtree.everything(odd.arrived), oddtree.everything(odd.library)
 
     def seen(found: dict[bytes, os.stat_result]) -> dict[bytes, tuple[int, ...]]:

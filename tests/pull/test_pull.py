@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_library_arrives_identical(library: Path, puller: Puller) -> None:
-    """What rsync and sha256sum compare is the same on both sides."""
+    """Both sides are the same for rsync and sha256sum."""
     done = puller.pull()
 
     assert done.code == 0, done.text

@@ -1,4 +1,4 @@
-"""What a pull refuses before it moves anything, and what it looks at again before it publishes."""
+"""The refusals of a pull before it moves anything, and its checks before publication."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_older_plex_in_the_pod(agent: Agent, target: Path) -> None:
 
 
 def test_database_that_got_damaged_on_the_way(agent: Agent, library: Path, target: Path) -> None:
-    """Whatever the source's own check said: a damaged database is not published."""
+    """A damaged database is not published, for every result of the source's own check."""
     damage(library / DATABASE)
     with patch("initpuller.pull.passes.Passes._preflight", _nothing):
         done = pull(target, agent)
@@ -79,7 +79,7 @@ async def _nothing(*_: object) -> None:
 
 
 def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Path) -> None:
-    """What only it has is in the database on the volume; the source keeps it, too."""
+    """Rows that only the -wal has are in the database on the volume, and still in the source."""
     database = library / DATABASE
     script = (
         "import os, sqlite3, sys\n"

@@ -161,7 +161,7 @@ def test_torso_on_the_volume(puller: Puller, library: Path, target: Path) -> Non
 
 
 def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
-    """What an agent could have said."""
+    """Return a possible report of an agent."""
     return LibraryReport(
         library=Library(id="i", name="Library", host="h", path="/Library"),
         plex_version=None,
@@ -239,7 +239,7 @@ def test_agent_that_is_not_there(
     [(10**7, ("at least 2 min", "by the network, 9.5 MiB/s")), (10**9, ("at least 20 s", "disk"))],
 )
 def test_time_that_it_takes(rate: float, said: tuple[str, ...]) -> None:
-    """What is slower, the VM's disk or the network, decides; both were measured."""
+    """The slower of the VM's disk and the network decides; both were measured."""
     check = predict(report(), rate)
     assert check.outcome is PASS
     assert all(words in check.found for words in said), check.found

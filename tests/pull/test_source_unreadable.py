@@ -1,4 +1,4 @@
-"""What the agent may not read is said before anything moves, never left out in silence."""
+"""Entries that the agent may not read are reported before anything moves, never left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and scripts see of a pull: status, verify, logs and the bar on a terminal."""
+"""The output of a pull for people and scripts: status, verify, logs, the bar on a terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def _status(target: Path) -> dict[str, object]:
-    """What ``status`` says; the text and the JSON agree, and it changes nothing."""
+    """Return the output of ``status``; text and JSON agree, and nothing changes."""
     before = sorted(target.rglob("*"))
     text, found = (run_puller("status", "--target", target, *o) for o in ((), ("--json",)))
     standing: dict[str, object] = json.loads(found.out)

@@ -1,1 +1,1 @@
-"""What tests share: the real programs as processes, trees to move, and independent oracles."""
+"""Tools of the tests: the real programs as processes, trees to move, independent oracles."""

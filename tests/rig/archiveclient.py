@@ -25,7 +25,7 @@ BROKEN = (http.client.HTTPException, OSError)
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, whole."""
+    """A complete response."""
 
     status: int
     headers: Message

@@ -45,13 +45,13 @@ class Cluster:
     def kubectl(
         self, *arguments: object, stdin: str | None = None, token: str = _ADMIN, check: bool = True
     ) -> str:
-        """What it prints."""
+        """Return its output."""
         done = self.tried("kubectl", *arguments, stdin=stdin, token=token)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout + (done.stderr if done.returncode else "")
 
     def helm(self, *arguments: object) -> str:
-        """What it prints."""
+        """Return its output."""
         done = self.tried("helm", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -20,7 +20,7 @@ def image(name: str) -> str:
 
 
 def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> list[str]:
-    """What runs a container as a hardened pod's: its root read-only, no capability by default."""
+    """Return the command for a container like a hardened pod's: read-only root, no capabilities."""
     hardened = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--net=host")
     return [
         *(*_PODMAN, "run", "--rm", *_LIMITS, *hardened, *options, image(name)),
@@ -42,7 +42,7 @@ def run(
 
 
 def inspected(name: str) -> dict[str, Any]:
-    """What the engine says of an image."""
+    """Return the engine's description of an image."""
     done = subprocess.run(
         [*_PODMAN, "image", "inspect", name], check=True, capture_output=True, text=True
     )

@@ -81,7 +81,7 @@ def running_controllers(cluster: Cluster) -> Iterator[None]:
 
 
 def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> None:
-    """What provisions a volume: for one claim, in a folder of this machine."""
+    """Provision a volume for one claim, in a folder of this machine."""
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

@@ -82,7 +82,7 @@ class MadeUpPlex:
 
     @property
     def starting(self) -> tuple[str, ...]:
-        """What starts it, for the record; nobody runs it."""
+        """Return the start command for the record; nobody runs it."""
         return ("systemctl", "start", "--", _UNIT) if self.is_unit else ("true",)
 
     @property

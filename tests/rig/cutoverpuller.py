@@ -1,4 +1,4 @@
-"""What a pull in this process is given instead of a network and processes of its own.
+"""Substitutes for network and worker processes, for a pull in this process.
 
 All that is asked of the agent goes straight to the agent's own classes; each request may be lost
 on its way, or its answer. Everything behind it, on both sides, is the product's.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Mode(Enum):
-    """What an administrator asks of a pull."""
+    """The mode of a pull."""
 
     MOVE = "move"
     READY = "until ready"
@@ -41,7 +41,7 @@ class Volume:
 
     @property
     def phase(self) -> str:
-        """What its record says."""
+        """Return the phase in the record."""
         state = load_state(self.layout)
         return state.phase if state is not None else "none"
 

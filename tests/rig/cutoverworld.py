@@ -132,7 +132,7 @@ class World:
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
             (child, "FrameConnection", lambda *_: DirectConnection(self)),
             (recipe, "Workers", lambda _jobs: self._workers()),
-            # What asks SQLite does so in a process of its own, which takes longer than a pull.
+            # SQLite checks run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
             (transfer, "check_databases", lambda *_: ([], [])),
             (database_copies, "back_up", _copy_database),

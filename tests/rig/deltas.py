@@ -1,4 +1,4 @@
-"""What is left to bring after live passes: a library that is old enough, and how it is counted."""
+"""The delta after live passes: a library that is old enough, and how its bytes are counted."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def announced_digest(agent: Agent, path: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """What ``sha256sum`` says of a file."""
+    """Return the digest of a file by ``sha256sum``."""
     return run("sha256sum", "-b", path).out.split(" ", 1)[0]
 
 

@@ -94,7 +94,7 @@ def frame_tars(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> lis
 
 @dataclass
 class Reply:
-    """What is answered to one request."""
+    """The answer to one request."""
 
     body: bytes = b""
     status: int = 200

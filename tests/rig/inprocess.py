@@ -100,7 +100,7 @@ class InProcess:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_SECONDS)
 
     def look(self, at: Callable[[], T]) -> T:
-        """What ``at`` returns, called in the agent's event loop."""
+        """Return the result of ``at``, called in the agent's event loop."""
 
         async def called() -> T:
             """In the thread of the event loop."""

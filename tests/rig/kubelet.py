@@ -19,7 +19,7 @@ POD = "plex-plex-media-server-0"
 
 
 def make_pod(cluster: Cluster) -> None:
-    """What the StatefulSet's controller does, which is not there."""
+    """Create the pod instead of the StatefulSet's controller, which does not run."""
     found = cluster.get("statefulset", POD.removesuffix("-0"), "-n", NAMESPACE)
     template = found["spec"]["template"]
     volume = {"name": "pms-config", "persistentVolumeClaim": {"claimName": f"pms-config-{POD}"}}

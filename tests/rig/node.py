@@ -57,7 +57,7 @@ class Node:
         archive.unlink()
 
     def containers(self) -> list[str]:
-        """Of all that run."""
+        """Return the names of all running containers."""
         return self._containerd("tasks", "ls", "-q").split()
 
     def clear(self) -> None:
@@ -90,7 +90,7 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         "port": reserve_port(),
         "podLogsDir": f"{folder}/logs",
         "healthzPort": 0,
-        # What a machine for tests has not: the newer control groups, and rights over all of them.
+        # A test machine lacks the newer control groups, and rights over all of them.
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
         "cgroupsPerQOS": False,
@@ -141,7 +141,7 @@ def _make_pause() -> None:
 
 
 def _unmount(folder: Path) -> None:
-    """What kubelet and the shims leave mounted below."""
+    """Unmount everything that kubelet and the shims leave below ``folder``."""
     for line in reversed(open_mounts(folder)):
         subprocess.run(["umount", "--lazy", line], check=False)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def rsync_differences(source: Path, target: Path, *, owner: bool = True) -> list[str]:
-    """What rsync would change to make ``target`` like ``source``: contents, all attributes.
+    """Return what rsync would change in ``target`` to match ``source``: contents, attributes.
 
     Modes, times (ns), hard links, xattrs, symlinks, if ``owner`` owners; also what is too many.
     """

@@ -1,4 +1,4 @@
-"""What a VM with Plex has: its unit with a drop-in, and a library that only its user can read."""
+"""A VM with Plex: its unit with a drop-in, and a library that only its user can read."""
 
 from __future__ import annotations
 

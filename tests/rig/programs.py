@@ -145,7 +145,7 @@ class Agent:
 
     @property
     def token(self) -> str:
-        """What :meth:`pair` made last."""
+        """Return the token of the last :meth:`pair`."""
         return parse_pairing(self.pairing).token
 
     def scan(self) -> Snapshot:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RawAgent:
-    """What is there of it while it listens."""
+    """A listening agent."""
 
     pairing: Pairing
     sent: int = 0

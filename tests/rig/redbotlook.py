@@ -23,7 +23,7 @@ _SECONDS = 60
 
 
 class Look(msgspec.Struct):
-    """What is to be looked at. A certificate is not verified."""
+    """The resource to check. Its certificate is not verified."""
 
     url: str
     method: str
@@ -48,16 +48,16 @@ class Opinion(msgspec.Struct):
     notes: list[Note]
 
     def names(self) -> set[str]:
-        """What was noticed, by REDbot's names."""
+        """Return the findings, by REDbot's names."""
         return {note.name for note in self.notes}
 
     def complaints(self) -> list[Note]:
-        """What is bad or to be warned of."""
+        """Return the findings that are bad or warnings."""
         return [note for note in self.notes if note.level in {"bad", "warning"}]
 
 
 def look_at(url: str, method: str = "GET", authorization: str = "") -> Opinion:
-    """What REDbot says after its own requests for ranges, conditions and compression."""
+    """Return REDbot's findings after its own requests for ranges, conditions and compression."""
     done = subprocess.run(
         [sys.executable, "-m", "rig.redbotlook"],
         input=msgspec.json.encode(Look(url, method, authorization)),

@@ -1,4 +1,4 @@
-"""What a run has made of a volume, and an agent that is down meanwhile."""
+"""Checks of a volume after a run, and an agent that is down meanwhile."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
 
 @contextmanager
 def plex_volume(cluster: Cluster, node: Node, folder: Path) -> Iterator[None]:
-    """What Plex's claim gets; all of plexodus and Plex is gone from the cluster at the end."""
+    """Provide the volume of Plex's claim; remove plexodus and Plex from the cluster at the end."""
     folder.chmod(0o755)
     make_volume(cluster, folder, NAMESPACE, CLAIM)
     yield
@@ -71,7 +71,7 @@ def plex_volume(cluster: Cluster, node: Node, folder: Path) -> Iterator[None]:
 
 
 class Story:
-    """What an administrator does, in the order of the runbook."""
+    """The steps of an administrator, in the order of the runbook."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -87,7 +87,7 @@ class Story:
         self._cluster.helm("upgrade", "--install", "plexodus", CHART, *given)
 
     def plex(self, name: str, *options: str) -> None:
-        """What stands in for Plex's own, with values."""
+        """Install the stand-in for Plex's chart, with values."""
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
         self._cluster.helm("upgrade", "--install", "plex", STANDIN, *given)
 
@@ -100,7 +100,7 @@ class Story:
         return self._cluster.get(*arguments, "-n", NAMESPACE)
 
     def phase(self) -> str:
-        """Of the status that kubectl shows."""
+        """Return the phase of the status that kubectl shows."""
         found = self.get("configmap", "plexodus-plex-status").get("data", {})
         return str(found.get("phase", ""))
 

@@ -66,7 +66,7 @@ class VirtualMachine:
         return done
 
     def shell(self, script: str) -> str:
-        """What a script prints; it must end well."""
+        """Return the output of a script; it must succeed."""
         return self.run("bash", "-euc", script).stdout
 
     def write(self, path: str, text: str) -> None:

@@ -86,7 +86,7 @@ def pull(target: Path, agent: Agent, *options: str, **variables: str) -> Ended:
 
 @contextmanager
 def cut_at(place: str, call: int = 1) -> Iterator[None]:
-    """Whatever runs in here is cut short when ``place`` is called for the ``call``-th time.
+    """Cut the block short when ``place`` is called for the ``call``-th time.
 
     Frames are committed one by one meanwhile.
     """
@@ -203,7 +203,7 @@ def everything(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def left_of_pull(target: Path) -> set[str]:
-    """What is in the puller's own folder."""
+    """Return the content of the puller's own folder."""
     return {path.name for path in (target / ".plexodus").iterdir()}
 
 

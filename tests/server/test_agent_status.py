@@ -1,4 +1,4 @@
-"""What 'plexodus-agent status' shows on its one screen."""
+"""The screen of 'plexodus-agent status'."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ SCAN = b'{"kind":"cold"}'
 
 @dataclass
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What strangers and clients that hang may take, tried from outside on real sockets."""
+"""Limits for strangers and clients that hang, tried from outside on real sockets."""
 
 from __future__ import annotations
 

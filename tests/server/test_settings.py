@@ -32,7 +32,7 @@ def test_shipped_file_shows_every_default() -> None:
 
 
 def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
-    """What is not given there is as the file says, and the rest as usual."""
+    """Settings that are missing there come from the file, then from the defaults."""
     path = written(tmp_path, 'library = "/a"\nstate = "/b"\n[limits]\nconnections = 7\n')
     settings = load_settings(path, {"library": "/c", "state": None})
     assert settings == Settings(library="/c", state="/b", limits=Limits(connections=7))

@@ -32,7 +32,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def handshake(agent: Agent, *options: str) -> str:
-    """What openssl's client says of a handshake with ``agent``."""
+    """Return the output of openssl's client for a handshake with ``agent``."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{agent.port}", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True, input="Q")
     return done.stdout + done.stderr
@@ -117,7 +117,7 @@ def test_client_certificates(
 
 
 def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
-    """What curl gets when it shows this certificate."""
+    """Return curl's result with this certificate."""
     command = ["curl", "-skv", f"https://127.0.0.1:{agent.port}/healthz"]
     if files is not None:
         command += ["--cert", str(files[0]), "--key", str(files[1])]

@@ -57,7 +57,7 @@ SERVICE_LINKS = {
 
 
 def test_service_links_are_let_through() -> None:
-    """What Kubernetes sets beside a Service called plexodus is no misspelled option."""
+    """Variables that Kubernetes sets beside a Service called plexodus are no misspelled options."""
     check_environment(SERVICE_LINKS, KNOWN)
 
 

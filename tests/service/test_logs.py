@@ -76,7 +76,7 @@ def test_token_is_masked_in_each_rendering(text: str, capsys: pytest.CaptureFixt
 
 
 def test_digests_and_paths_are_not_masked() -> None:
-    """What an administrator has to read stays readable."""
+    """Text that an administrator has to read stays readable."""
     digest = hashlib.sha256(b"").hexdigest()
     for text in (
         f"/v1/snapshots/{digest}/frames/17.tar.zst",

@@ -41,7 +41,7 @@ def story(agent: Agent) -> list[str]:
 
 
 def test_log_tells_the_story(agent: Agent, target: Path) -> None:
-    """Who, which version, the databases, each pass, what was published; both files alike."""
+    """It has the puller, version, databases, passes and publication; both files alike."""
     assert pull(target, agent, "--until", "ready").code == 0
     assert pull(target, agent).code == 0
     told = story(agent)
@@ -96,7 +96,7 @@ def test_log_is_followed(agent: Agent, target: Path) -> None:
 
 
 def test_torn_line_is_cut_off(tmp_path: Path) -> None:
-    """What a crash left of the last line goes before the next one is written."""
+    """The rest of a line after a crash is removed before the next one is written."""
     log = MigrationLog(str(tmp_path))
     log.write("pull", "first")
     for name in (TEXT, LINES):
@@ -183,7 +183,7 @@ def _size(path: Path) -> int:
 
 
 def test_nothing_secret_and_no_control_character(agent: Agent, target: Path) -> None:
-    """What a puller tells is shown as it is safe to be shown."""
+    """Text of a puller is shown in a safe form."""
     told = f"{agent.pairing}\n[2026-01-01 00:00:00] forged \x1b[2J"
     body = json.dumps({"event": "pull", "about": told}).encode()
     assert agent.ask("POST", "/v1/log", body) == b""

@@ -1,4 +1,4 @@
-"""What the runbook says of failures is what the puller says."""
+"""The runbook's messages of failures are those of the puller."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def test_failures_are_explained_as_they_are_told() -> None:
 
 
 def test_there_are_commands_for_both_places() -> None:
-    """What the tests of VM and cluster go through is not nothing."""
+    """The tests of VM and cluster have commands to run."""
     assert len(commands("vm")) >= 8
     assert len(commands("cluster")) >= 15

@@ -1,4 +1,4 @@
-"""What must never arrive at a Plex, and what need not."""
+"""Files that must never arrive at a Plex, and files that need not."""
 
 from __future__ import annotations
 

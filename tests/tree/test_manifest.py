@@ -62,7 +62,7 @@ def any_entry(draw: st.DrawFn) -> Entry:
 
 @given(any_entry())
 def test_line_is_read_back(made: Entry) -> None:
-    """Whatever an entry holds: one line of plain JSON, and the same entry from it."""
+    """For any entry: one line of plain JSON, and the same entry from it."""
     line = format_line(made)
 
     assert line.count(b"\n") == 1

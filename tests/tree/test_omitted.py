@@ -39,7 +39,7 @@ def test_any_xattr_survives(name: bytes) -> None:
 
 
 def test_walk_reports_in_order(tmp_path: Path) -> None:
-    """What a walk leaves out comes in the order that a reader demands, with sizes of folders."""
+    """A walk reports omitted entries in the order that a reader demands, with sizes of folders."""
     tree = tmp_path / "Library"
     for name in ("a/x.tmp", "a.b/x.tmp", "cache/deep/er/file", "cache/file", "z"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

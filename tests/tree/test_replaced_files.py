@@ -175,7 +175,7 @@ def test_swapped_while_sqlite_opens_it(
 
         def swapped(asked: dict[str, Any], *more: Any) -> bytes:  # noqa: ANN401
             swap(library, outside)
-            # What SQLite makes of a descriptor's path is the text of where it was before.
+            # SQLite resolves a descriptor's path to the text of its earlier place.
             asked["uri"] = f"file:{quote(resolved)}?mode=ro"
             return ask(asked, *more)
 

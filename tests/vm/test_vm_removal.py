@@ -66,7 +66,7 @@ def move(vm: VirtualMachine, folder: Path) -> None:
 
 
 def package_state(vm: VirtualMachine, name: str) -> str:
-    """What dpkg says."""
+    """Return the state of a package by dpkg."""
     return vm.run("dpkg-query", "-W", "-f=${db:Status-Abbrev}", name).stdout.strip()
 
 

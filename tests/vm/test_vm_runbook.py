@@ -44,7 +44,7 @@ def test_runbook_on_the_vm(tmp_path: Path) -> None:
 
 
 def move(vm: VirtualMachine, folder: Path, printed: str) -> None:
-    """What the pod does, with the pairing from the command that was ``printed``."""
+    """Do the pod's part, with the pairing from the ``printed`` command."""
     [line] = [line for line in printed.splitlines() if line.startswith(PAIRING_VARIABLE)]
     target = folder / "config"
     target.mkdir()

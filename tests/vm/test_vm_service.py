@@ -70,7 +70,7 @@ def new_puller(folder: Path, pairing: str) -> Puller:
 
 
 def journal(vm: VirtualMachine) -> list[dict[str, object]]:
-    """What the agent wrote into the journal."""
+    """Return the agent's lines in the journal."""
     lines = vm.run("journalctl", "--unit", AGENT, "--output=cat", "--no-pager").stdout.splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 

@@ -1,4 +1,4 @@
-"""What happens to the volume between two runs: damage is found, and only it is fetched again."""
+"""Damage of the volume between two runs is found, and only that is fetched again."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_file_in_staging_damaged_between_two_runs(
 
 
 def test_folder_in_staging_lost_between_two_runs(target: Path, agent: Agent) -> None:
-    """What was in it is fetched again."""
+    """Its content is fetched again."""
     with cut_at(FINISH):
         pull(target, agent)
     shutil.rmtree(target / ".plexodus" / "staging" / "Library" / "Plex")
@@ -163,7 +163,7 @@ def test_digests_damaged_between_two_runs(
 def test_journal_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None], most: int
 ) -> None:
-    """What it no longer says is fetched again, at most all."""
+    """Frames that it no longer lists are fetched again, at most all."""
     with cut_at(FINISH):
         pull(target, agent)
     damage(_record(target, "journal"))

@@ -1,4 +1,4 @@
-"""What a volume keeps of times, attributes and names, told by rules without a volume."""
+"""Times, attributes and names that a volume can keep, by rules without a volume."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_whole_library_is_let_be(puller: Puller, existing: Path) -> None:
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
 def test_torso_of_a_killed_tar(puller: Puller, made: Path, target: Path, part: float) -> None:
-    """What today's script leaves when it is killed is refused, and stays for a look."""
+    """The remains of a killed script are refused, and stay for inspection."""
     archive = subprocess.run(
         ["tar", "c", "-C", made.parent, "--sort=name", "Library"], check=True, capture_output=True
     ).stdout

@@ -174,7 +174,7 @@ def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) ->
 
 
 def test_held_is_known_and_not_safe(tmp_path: Path) -> None:
-    """What is in a frame's place can be asked for by its digest, after a restart too."""
+    """The bytes in a frame's place can be requested by digest, after a restart too."""
     path, other = tmp_path / "journal", DIGEST[::-1]
     journal = Journal(str(path), FRAMES)
     journal.carried([(1, DIGEST), (2, None)], [(3, DIGEST), (4, DIGEST), (5, DIGEST)])

@@ -47,7 +47,7 @@ def test_sidecar_that_runs_as_plex_does(agent: Agent) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_option_goes_before_the_images_variables(puller: Puller) -> None:
-    """What is said to us counts more than what is said to Plex."""
+    """The puller's option overrides the variables of Plex's image."""
     done = puller.pull("--owner", "7:8", environment={"PLEX_UID": "1234"})
     assert done.code == ExitCode.OK, done.text
     info = (puller.target / "Library").stat()

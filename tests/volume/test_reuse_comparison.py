@@ -334,7 +334,7 @@ def test_any_changes(
     library: Path,
     changes: dict[str, Callable[[Path], None]],
 ) -> None:
-    """Whatever has changed, the next staging is the library, and only the library."""
+    """After any change, the next staging is the library, and only the library."""
     place = tmp_path_factory.mktemp("any")
     shutil.copytree(library, place / "Library", symlinks=True)
     sides = TwoSides(place / "sides", place / "Library")

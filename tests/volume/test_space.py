@@ -168,7 +168,7 @@ def test_volume_filled_by_something_else_meanwhile(
 def test_resumed_run_that_just_fits_is_not_refused(
     volume: Volume, agent: Agent, commits: int, jobs: str
 ) -> None:
-    """What is in staging, journalled or not, is not asked for a second time."""
+    """The space of content in staging, in the journal or not, is not required a second time."""
     enough = _enough(volume, agent)
     volume.limit(enough)
     with cut_at("initpuller.volume.staging.staging.Staging.commit", commits):

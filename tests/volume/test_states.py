@@ -121,7 +121,7 @@ def _without(*names: str) -> Callable[[Path, Agent], None]:
 
 @dataclass(frozen=True)
 class Row:
-    """What is made on the volume, and what a run then does."""
+    """The content of the volume, and the expected result of a run."""
 
     name: str
     makes: tuple[Callable[[Path, Agent], None], ...]
@@ -379,7 +379,7 @@ def test_a_damaged_record_stops_the_run(
 def test_state_moved_away_begins_anew_with_another_library_of_that_name(
     tmp_path: Path, agent: Agent
 ) -> None:
-    """What a damaged state's hint says works, though staging holds what does not belong there."""
+    """The hint of a damaged state works, although staging holds foreign content."""
     target = tmp_path / "config"
     target.mkdir()
     RESUME(target, agent)

@@ -102,7 +102,7 @@ def test_every_oddity_arrives_with_the_runners_ownership(place: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stopped_half_way_and_gone_on_with(place: Path, number: signal.Signals) -> None:
-    """What an earlier run made read-only or closed does not stand in the way of the next."""
+    """Entries that an earlier run made read-only or closed do not block the next run."""
     library = place / "vm" / "Library"
     _plain_tree(library)
     with running(_agent(place, library)) as agent:

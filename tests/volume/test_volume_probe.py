@@ -157,7 +157,7 @@ def test_times_out_of_the_volumes_range(
 def test_xattr_too_large_for_the_volume(
     tmp_path: Path, target: Path, mount: Callable[..., None], mount_ext4: Callable[..., None]
 ) -> None:
-    """What ext4 has no room for is left out and listed; smaller ones arrive."""
+    """Xattrs that ext4 has no space for are left out and listed; smaller ones arrive."""
     place = tmp_path / "source"
     place.mkdir()
     mount(place, "-t", "tmpfs", "plexodus-test")
@@ -336,7 +336,7 @@ def test_name_longer_than_the_volume_takes(
 
 
 def test_probe_of_a_killed_run_is_removed(target: Path, agent: Agent) -> None:
-    """What a kill left of a probe, closed folders included, is removed by the next run."""
+    """The next run removes the remains of a killed probe, closed folders included."""
     closed = target / ".plexodus" / "probe" / "closed"
     closed.mkdir(parents=True)
     (closed / "file").write_bytes(b"")

@@ -53,7 +53,7 @@ def test_runbook_in_the_cluster(tmp_path: Path) -> None:
 
 
 class Reader:
-    """Who does what the runbook says, between its commands, too."""
+    """A reader who follows the runbook, between its commands too."""
 
     def __init__(self, folder: Path, cluster: Cluster, agent: Agent) -> None:
         self.scaled: list[str] = []
@@ -108,7 +108,7 @@ class Reader:
             self._story.wait_for_plex()
 
     def _run(self, command: str) -> str:
-        """What it prints."""
+        """Return the output of a command."""
         done = subprocess.run(
             ["bash", "-euc", command],
             check=False,
@@ -133,7 +133,7 @@ class Reader:
         assert program("plexodus-agent", "undo", *settings).returncode == 0
 
     def _another_volume(self) -> None:
-        """What provisions volumes: a new one for a new claim."""
+        """Provision a new volume for a new claim."""
         self._cluster.kubectl("delete", "pv", CLAIM)
         self.volume = self._folder / "two"
         self.volume.mkdir()

@@ -65,7 +65,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def volume(cluster: Cluster, node: Node, target: Path) -> Iterator[Path]:
-    """What Plex's claim gets; all of plexodus and Plex is gone from the cluster at the end."""
+    """Provide the volume of Plex's claim; remove plexodus and Plex from the cluster at the end."""
     with plex_volume(cluster, node, target):
         yield target
 

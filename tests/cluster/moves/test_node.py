@@ -64,7 +64,7 @@ def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Of a small Plex."""
+    """Return the library of a small Plex."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     return library
@@ -83,7 +83,7 @@ def pod(cluster: Cluster, node: Node, agent: Agent, target: Path) -> Iterator[Po
 
 
 class Pod:
-    """What the StatefulSet's controller makes, and what is seen of it."""
+    """The Pod of the StatefulSet's controller, and its state."""
 
     def __init__(self, cluster: Cluster, volume: Path) -> None:
         self._cluster = cluster
@@ -114,7 +114,7 @@ class Pod:
 
 
 def _watched() -> dict[str, Any]:
-    """What the sidecar's port says."""
+    """Return the answer of the sidecar's port."""
     try:
         with urllib.request.urlopen("http://127.0.0.1:8444/progress", timeout=10) as answer:
             found = json.loads(answer.read())
