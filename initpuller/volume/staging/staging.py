@@ -256,7 +256,7 @@ def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy)
 
 
 def delta_base(record: PullRecord) -> str:
-    """Return the name of the snapshot that a delta can be based on; empty if there is none.
+    """Return the name of the snapshot that a delta can be based on, or an empty name.
 
     It is the snapshot in staging, if that is complete there and Plex ran during its scan. If it is
     a delta that is incomplete, or for which Plex was stopped, it is that delta's own base: whatever
