@@ -1,4 +1,4 @@
-"""One encoding of one snapshot's archive: its frames made and remembered, its name, its failure."""
+"""The archive of one snapshot in one encoding: its frames, its entity-tag and its last failure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("agent")
 _TRIES = 2
-"""No encoder promises the same bytes each time: once more, before the source is blamed."""
+"""Number of attempts. Other bytes from an encoder do not prove that the source changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """One frame as it goes over the wire."""
+    """One frame in the form in which it is sent."""
 
     data: Buffer
     digest: bytes
@@ -35,12 +35,12 @@ class EncodedFrame:
 
 
 class Representation:
-    """The archive in one encoding. Its methods block: call them from a worker thread.
+    """The archive in one encoding. Methods block, so call them from a worker thread.
 
     Args:
-        snapshot: of what.
-        encoding: in which.
-        index: what is known of its frames.
+        snapshot: the files of the snapshot.
+        encoding: the encoding of the archive.
+        index: lengths and digests of the frames that were encoded earlier.
     """
 
     def __init__(self, snapshot: SnapshotFiles, encoding: Encoding, index: FrameIndex) -> None:
@@ -49,24 +49,24 @@ class Representation:
         self.index = index
         name = f"{snapshot.about.id} {encoding.value} ".encode() + fingerprint(encoding)
         self.tag = sha256(name).hex()
-        """The opaque part of its strong entity-tag: equal tags, equal bytes."""
+        """The opaque part of the strong entity-tag. Equal tags mean equal bytes."""
         self.failed: int | None = None
-        """The frame that could not be made when it was last tried."""
+        """Number of the frame that could not be built at its last attempt."""
         self.learning = asyncio.Lock()
-        """Held while frames are encoded for what is not known yet: one pass at a time."""
+        """Held while frames are encoded for the index, so that only one such pass runs."""
 
     def __len__(self) -> int:
-        """How many frames."""
+        """Return the number of frames."""
         return len(self.snapshot.manifest.plan)
 
     def make(self, number: int) -> EncodedFrame:
-        """Frame ``number``, read from the source files.
+        """Build frame ``number`` from the source files and encode it.
 
         Raises:
-            IndexError: there is no such frame.
-            SourceChanged: also when the frame is not, byte for byte, what it was the first time.
-            SourceUnreadable, StorageError: see :mod:`agent.source.file_reader`.
-            OSError: the state folder does not take what is to be remembered.
+            IndexError: If there is no such frame.
+            SourceChanged: If the source changed, or the frame's bytes differ from an earlier build.
+            SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
+            OSError: If the index cannot be written.
         """
         try:
             frame = self.encode(number, build_frame(self.snapshot, number).tar)
@@ -78,10 +78,10 @@ class Representation:
         return frame
 
     def encode(self, number: int, tar: Buffer) -> EncodedFrame:
-        """Frame ``number`` of these tar bytes.
+        """Encode the tar bytes of frame ``number`` and record the result in the index.
 
         Raises:
-            SourceChanged, OSError: as for :meth:`make`.
+            SourceChanged, OSError: Under the conditions of :meth:`make`.
         """
         for _ in range(_TRIES):
             data = encode(tar, self.encoding)
@@ -89,7 +89,7 @@ class Representation:
             if self.index.put(number, memoryview(data).nbytes, frame.digest):
                 return frame
             _log.warning(
-                "a frame is not what it was the first time",
+                "frame differs from an earlier build",
                 snapshot=self.snapshot.about.id,
                 frame=number,
                 encoding=self.encoding.value,

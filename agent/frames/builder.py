@@ -1,4 +1,4 @@
-"""Makes any frame of a snapshot from the source files: read, hash and pack in one pass."""
+"""The builder of frames: it reads, hashes and packs source files in one pass."""
 
 from __future__ import annotations
 
@@ -19,19 +19,23 @@ class BuiltFrame(NamedTuple):
 
     tar: bytearray
     tag: bytes
-    """The digest of the digests of the pieces of files in it: each byte is hashed once. All other
-    bytes of it follow from the manifest."""
+    """The digest of the digests of all file contents in the frame, so each byte is hashed once. The
+    other bytes of the frame follow from the manifest."""
     block: memoryview | None
-    """The content in it, if it is a block of a large file."""
+    """The content, if the frame is a block of a large file; otherwise None."""
 
 
 def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
-    """Make frame ``number``; remember the digests of the files that are whole in it.
+    """Build frame ``number``, and record the digests of the files that are complete in it.
+
+    Args:
+        snapshot: the files of the snapshot.
+        number: number of the frame, counted from 0.
 
     Raises:
-        IndexError: there is no such frame.
-        SnapshotGone: the library is not where it was scanned.
-        SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.file_reader`.
+        IndexError: If there is no such frame.
+        SnapshotGone: If the library is not where it was scanned.
+        SourceChanged, SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
     """
     frame = snapshot.manifest.plan[number]
     entries = snapshot.manifest.entries(frame.first, frame.count)

@@ -1,4 +1,4 @@
-"""Encoded frames, made in worker threads, each once however many ask for it at the same time."""
+"""The cache of encoded frames. Worker threads build each frame once for all concurrent requests."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 _Key = tuple[str, int]
 
 KEPT = 16
-"""Frames kept after they were made, of about 4 MiB at the most: two for each of eight segments."""
+"""Number of cached frames, of at most about 4 MiB: two for each of eight segments."""
 
 
 class FrameCache:
-    """Makes the frames of all archives.
+    """The builder and cache of the frames of all archives.
 
-    Its methods belong to one event loop. Errors are those of :meth:`Representation.make`.
+    All methods must be called from one event loop. They raise the errors of
+    :meth:`Representation.make`.
 
     Args:
-        workers: the threads that make them.
-        ahead: how many of them may work for one client.
+        workers: the threads that build frames.
+        ahead: the most threads that may work ahead for one client.
     """
 
     def __init__(self, workers: Executor, ahead: int) -> None:
@@ -33,15 +34,15 @@ class FrameCache:
         self._ahead = ahead
         self._making: dict[_Key, asyncio.Future[EncodedFrame]] = {}
         self._wanted: set[_Key] = set()
-        """Of those that are being made: what is kept at once when it is there."""
+        """Frames under construction that are cached as soon as they are complete."""
         self._kept: OrderedDict[_Key, EncodedFrame] = OrderedDict()
         self.hits = 0
-        """Times that a frame was kept which somebody wanted."""
+        """Number of requests that were answered from the cache."""
         self.made = 0
-        """Frames, for whatever reason."""
+        """Number of frames that were built."""
 
     async def get(self, archive: Representation, number: int) -> EncodedFrame:
-        """Frame ``number``, which is then kept for the next who asks."""
+        """Return frame ``number`` and cache it for the next request."""
         key = (archive.tag, number)
         frame = self._kept.get(key)
         if frame is None:
@@ -54,7 +55,7 @@ class FrameCache:
         return frame
 
     def prepare(self, archive: Representation, number: int) -> None:
-        """Begin with frame ``number``: somebody will soon ask for it."""
+        """Start to build frame ``number``, which a client will soon request."""
         key = (archive.tag, number)
         if key not in self._kept:
             self._wanted.add(key)
@@ -63,7 +64,7 @@ class FrameCache:
     async def in_passing(
         self, archive: Representation, numbers: Iterable[int]
     ) -> AsyncIterator[int]:
-        """Make the frames ``numbers``, a few ahead, keeping none; yields each when it is done."""
+        """Build the frames ``numbers``, a few ahead, without caching; yield each number built."""
         ahead: deque[tuple[int, asyncio.Future[EncodedFrame]]] = deque()
         for number in numbers:
             ahead.append((number, self._make(archive, number)))
@@ -79,7 +80,10 @@ class FrameCache:
         return number
 
     async def _hash(self, archive: Representation, number: int, frame: EncodedFrame) -> None:
-        """Frames come here in the order of the archive; a thread hashes while others encode."""
+        """Add the frame to the archive's digest, if it is the next one in order.
+
+        A worker thread hashes it while other threads encode.
+        """
         if number == archive.index.hashed and archive.index.digest is None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(
@@ -101,9 +105,11 @@ class FrameCache:
         del self._making[key]
         is_wanted = key in self._wanted
         self._wanted.discard(key)
-        if made.cancelled() or made.exception() is not None:  # looked at, or it would be logged
+        if (
+            made.cancelled() or made.exception() is not None
+        ):  # an exception that is never retrieved is logged
             return
-        if is_wanted:  # before anybody else runs, who would find it neither here nor there
+        if is_wanted:  # cache it at once, or the next request would build it again
             self._keep(key, made.result())
 
     def _keep(self, key: _Key, frame: EncodedFrame) -> None:

@@ -1,7 +1,7 @@
-"""How the agent encodes a frame's tar bytes: one gzip member, one zstd frame, or plain tar.
+"""The encoder of a frame's tar bytes: one gzip member, one zstd frame, or plain tar.
 
-Each frame is encoded alone and always to the same bytes, so that any frame can be made again at any
-time. :mod:`shared.frames.codec` is the other direction.
+Each frame is encoded independently and always to the same bytes, so that any frame can be built
+again at any time. :mod:`shared.frames.codec` decodes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ _ZSTD_LEVEL = 1
 """Level 1 reads 340 to 544 MB/s at ratio 4.0 on text; level 3 measured slower end to end."""
 _ISAL_LEVEL = 1
 _SAMPLES, _SAMPLE = 8, 8 * 1024
-"""Number of pieces of a frame that are tried, and the bytes of each: a sixtieth of the work."""
+"""Number and size in bytes of the samples of a frame: a sixtieth of the work."""
 _WORTH = 0.95
-"""A sample that stays larger than this share is stored uncompressed: pictures take twice as long to
-compress as text, in vain. This saves a third of the time for a library of pictures."""
+"""If a sample does not shrink below this share, the frame is stored uncompressed. Pictures take
+twice as long to compress as text, without a gain. This saves a third of the time for a library of
+pictures."""
 _STORED_HEAD = struct.Struct("<IBI")
 _MAGIC, _ONE_SEGMENT_SIZE_IN_4 = 0xFD2FB528, 0xA0
 _MAX_BLOCK = 128 * 1024
 
 
 def encode(tar: Buffer, encoding: Encoding) -> Buffer:
-    """Return ``tar`` as one frame of ``encoding``; content that does not shrink is stored."""
+    """Encode ``tar`` as one frame of ``encoding``. Content that does not shrink is stored."""
     if encoding is Encoding.TAR:
         return tar
     if not _shrinks(tar):
@@ -46,7 +47,7 @@ def encode(tar: Buffer, encoding: Encoding) -> Buffer:
 
 @cache
 def fingerprint(encoding: Encoding) -> bytes:
-    """Return a digest of what this machine's encoder makes of a sample.
+    """Return a digest of this machine's encodings of a sample.
 
     An encoder promises that every decoder can read its output. It does not promise the same bytes
     in each version, nor with each processor's instructions. Two encoders that agree on the sample

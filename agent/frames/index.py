@@ -1,14 +1,15 @@
-"""The index of one archive's encoded frames: lengths and digests, stored durably.
+"""The index of one archive's encoded frames: their lengths and digests, stored durably.
 
-An archive is never on disk; what makes every part of it servable again after a restart is this.
+The archive itself is never on disk. With the index, the agent can serve every part of it again
+after a restart.
 
 ::
 
     64 bytes   fingerprint of the encoder (32), zeros
-    64 bytes   for each frame: encoded length (8, big-endian), SHA-256 of that (32), zeros
-    64 bytes   the same for the whole archive
+    64 bytes   for each frame: encoded length (8, big-endian), SHA-256 of it encoded (32), zeros
+    64 bytes   for the whole archive: number of frames, SHA-256, zeros
 
-All zeros where not known. A record lies in one sector, so none is ever half there.
+Unknown records are all zeros. No record spans two sectors, so none is ever written partially.
 """
 
 from __future__ import annotations
@@ -33,32 +34,33 @@ if TYPE_CHECKING:
 
 _RECORD = struct.Struct(">Q32s24x")
 _SYNC_EVERY = 32
-"""Frames after which what is known is made durable: a power cut costs as many at the most."""
+"""Number of frames between two syncs, and the most that a power cut can lose."""
 
 
 class Stretch(NamedTuple):
-    """A part of an archive, by frames."""
+    """A part of an archive, as a run of frames."""
 
     first: int
-    """The frame that it begins in."""
+    """Number of the frame with its first byte."""
     skip: int
-    """Bytes of that frame that come before it."""
+    """Bytes of the first frame that come before the part."""
     last: int
-    """The frame that it ends in."""
+    """Number of the frame with its last byte."""
     stop: int | None
-    """Bytes of that frame up to its end; None if all of them are in it."""
+    """Offset in the last frame at which the part ends; None if it ends with the frame."""
 
 
 class FrameIndex:
-    """The index of one archive. Its methods may be called from several threads.
+    """The index of one archive. Methods may be called from several threads.
 
     Args:
-        path: the index' file; created if missing, emptied if another encoder wrote it.
-        plan: the snapshot's frames.
-        encoding: the archive's.
+        path: path of the index, which is created if it is missing, and discarded if another
+            encoder wrote it.
+        plan: the snapshot's frame plan.
+        encoding: the encoding of the archive.
 
     Raises:
-        OSError: the file cannot be read or made.
+        OSError: If the file cannot be read or created.
     """
 
     def __init__(self, path: str, plan: FramePlan, encoding: Encoding) -> None:
@@ -69,9 +71,9 @@ class FrameIndex:
         self._hasher = hashlib.sha256()
         self._hasher_lock = threading.Lock()
         self.hashed = 0
-        """How many frames, from the first on, are in the digest of the whole so far."""
+        """Number of frames, from the first, that the digest of the archive includes so far."""
         self.digest: bytes | None = None
-        """SHA-256 of the whole archive, once known."""
+        """SHA-256 of the whole archive; None while it is unknown."""
         self._starts: array[int] | None = None
         self._lengths = self._load(fingerprint(encoding))
         if encoding is Encoding.TAR:
@@ -80,19 +82,24 @@ class FrameIndex:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole archive; None while a frame's length is not known."""
+        """Bytes of the whole archive; None while the length of a frame is unknown."""
         starts = self._all_starts()
         return None if starts is None else starts[-1]
 
     def missing(self) -> Iterator[int]:
-        """Numbers of the frames whose length is not known."""
+        """Yield the numbers of the frames whose length is unknown."""
         return (number for number, length in enumerate(self._lengths) if length == 0)
 
     def put(self, number: int, length: int, digest: bytes) -> bool:
-        """Remember what frame ``number`` was encoded to; False if that differs from what is known.
+        """Record an encoded frame. Return False if it differs from the recorded one.
+
+        Args:
+            number: number of the frame.
+            length: encoded length, in bytes.
+            digest: raw SHA-256 of the encoded frame.
 
         Raises:
-            OSError: the file does not take it.
+            OSError: If the file cannot be written.
         """
         with self._lock, open(self._path, "rb+", buffering=0) as file:
             known_length, known_digest = self._read(file.fileno(), 1 + number)
@@ -112,15 +119,15 @@ class FrameIndex:
         return True
 
     def add_to_whole(self, number: int, encoded: Buffer) -> None:
-        """Take a frame into the digest of the whole, if it is the next one.
+        """Add a frame to the digest of the whole archive, if it is the next one.
 
         Raises:
-            OSError: the file does not take the digest that this completes.
+            OSError: If the frame completes the digest, and the digest cannot be written.
         """
         with self._hasher_lock:
             if number != self.hashed or self.digest is not None:
                 return
-            hasher = self._hasher.copy()  # what fails can be tried again
+            hasher = self._hasher.copy()  # if the write fails, the frame can be added again
             hasher.update(encoded)
             if number + 1 == self._frames:
                 digest = hasher.digest()
@@ -132,10 +139,13 @@ class FrameIndex:
             self.hashed += 1
 
     def stretch(self, part: range | None) -> Stretch:
-        """Where the bytes ``part`` of the archive lie; None for all of it, of whatever length.
+        """Return the frames that hold a part of the archive.
+
+        Args:
+            part: byte positions in the archive; None for the whole archive.
 
         Raises:
-            LookupError: there is a part, but not all lengths are known, see :attr:`size`.
+            LookupError: If ``part`` is given and the length of a frame is unknown.
         """
         if part is None:
             return Stretch(0, 0, self._frames - 1, None)
@@ -146,7 +156,7 @@ class FrameIndex:
         return Stretch(first, part.start - starts[first], last, part.stop - starts[last])
 
     def _all_starts(self) -> array[int] | None:
-        """Where each frame begins and the last one ends, once every length is known."""
+        """Return the offset of each frame and the end of the last; None if a length is unknown."""
         if self._missing > 0:
             return None
         if self._starts is None:

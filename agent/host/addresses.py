@@ -1,4 +1,4 @@
-"""Which address of this machine others reach."""
+"""The search for an address at which other machines reach this one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ELSEWHERE = (
 
 
 def own_address() -> str:
-    """The address that packets to elsewhere would come from; none is sent.
+    """Return the source address of packets to other networks. No packet is sent.
 
     Raises:
-        ConfigurationError: there is no route to anywhere.
+        ConfigurationError: If there is no route to another network.
     """
     for family, elsewhere in _ELSEWHERE:
         with socket.socket(family, socket.SOCK_DGRAM) as end:
@@ -27,5 +27,6 @@ def own_address() -> str:
             host: str = end.getsockname()[0]
             return host
     raise ConfigurationError(
-        "this machine has no address that others reach", hint="Give --address HOST:PORT."
+        "no address found at which other machines reach this one",
+        hint="Set it with --address HOST:PORT.",
     )

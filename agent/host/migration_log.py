@@ -1,13 +1,13 @@
-"""The story of a migration, on the VM: a text that people read, and the same as JSON lines.
+"""The migration log on the VM, as text for people and as JSON lines for programs.
 
 ::
 
     STATE/migration.log     [2026-02-02 10:00:05] Detected Plex version: 1.40.1.8227-c0dd5a73e
     STATE/migration.jsonl   {"at":"2026-02-02T10:00:05+00:00","event":"version","about":"Detec…"}
 
-A line is there whole or not at all: it is appended and made durable under a lock, and what a crash
-has torn is cut off before the next one. Neither holds anything secret: no token is ever passed to
-it, and names of others are shown with their control characters escaped.
+Every line is complete or absent: it is appended and made durable under a lock. If a crash tore a
+line, the rest of it is removed before the next line is written. The log contains no secrets. File
+names and text from other programs are written with their control characters escaped.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _MODE = 0o640
 
 
 class MigrationEvent(msgspec.Struct, frozen=True):
-    """One line."""
+    """One line of the log."""
 
     at: str
-    """RFC 3339, UTC."""
+    """Time in RFC 3339, UTC."""
     event: str
     about: str
 
 
 class MigrationLog:
-    """Both files. Its methods block for a moment, and may be called from any thread.
+    """The two files of the log. Methods block briefly, and may be called from any thread.
 
     Args:
-        state: the agent's state folder.
+        state: path of the agent's state folder.
     """
 
     def __init__(self, state: str) -> None:
@@ -51,11 +51,11 @@ class MigrationLog:
         self._lock = threading.Lock()
 
     def write(self, event: str, about: str) -> None:
-        """Append a line to both. If the disk is full, the journal says so, and the move continues.
+        """Append a line to both files. If that fails, log a warning and return.
 
         Args:
-            event: one word, for programs.
-            about: a sentence for people, which may have others' words in it.
+            event: one word that names the event, for programs.
+            about: a sentence for people. It may contain text from other programs.
         """
         now, about = datetime.now(UTC), without_secrets(printable(about))
         line = MigrationEvent(now.isoformat(timespec="seconds"), event, about)
@@ -66,13 +66,17 @@ class MigrationLog:
                 _append(self._text, text.encode())
                 _append(self._lines, msgspec.json.encode(line) + b"\n")
         except OSError as error:
-            _log.warning("the migration log is not written", path=self._text, reason=str(error))
+            _log.warning("cannot write migration log", path=self._text, reason=str(error))
 
     def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
-        """Whole lines from ``offset`` on, some 64 KiB at most; and where to go on.
+        """Return complete lines from ``offset``, at most 64 KiB, and the offset of the next one.
+
+        Args:
+            offset: byte offset of the first line.
+            as_json: whether to read the JSON lines instead of the text.
 
         Raises:
-            OSError: as the filesystem says.
+            OSError: If the file cannot be read.
         """
         try:
             with open(self._lines if as_json else self._text, "rb") as file:
@@ -85,7 +89,7 @@ class MigrationLog:
 
 
 def _append(path: str, line: bytes) -> None:
-    # The lock keeps a line whole that 'plexodus-agent undo' writes at the same time.
+    # 'plexodus-agent undo' may be writing a line at the same time.
     with locked_file(path, _MODE, appends=True) as fd:
         _cut_torn(fd)
         left = memoryview(line)
@@ -95,7 +99,7 @@ def _append(path: str, line: bytes) -> None:
 
 
 def _cut_torn(fd: int) -> None:
-    """Remove what is after the last newline."""
+    """Remove everything after the last newline."""
     end = os.fstat(fd).st_size
     position = end
     while position > 0:

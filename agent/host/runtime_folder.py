@@ -1,4 +1,4 @@
-"""The runtime folder: the running service's notes for its own end. systemd creates it."""
+"""The path of the state folder, which the service records for its own ExecStopPost."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import suppress
 from shared.durable import write_durably
 
 _VARIABLE = "RUNTIME_DIRECTORY"
-"""Of systemd.exec(5). The folder is there until the last ExecStopPost has ended."""
+"""Set by systemd, see systemd.exec(5). The folder exists until the last ExecStopPost has ended."""
 _NAME = "state"
 
 
 def leave_state_path(state: str) -> None:
-    """Write down which state folder is in use; nothing where no systemd runs us.
+    """Record the path of the state folder. Do nothing if the agent is not run by systemd.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the path cannot be written.
     """
     if folder := os.environ.get(_VARIABLE):
         write_durably(os.path.join(folder, _NAME), os.path.abspath(state).encode())
 
 
 def state_path_left() -> str | None:
-    """Return the state folder of the service that has just ended; None where it left none."""
+    """Return the state folder of the service that has just ended; None if it recorded none."""
     if folder := os.environ.get(_VARIABLE):
         with suppress(OSError), open(os.path.join(folder, _NAME), "rb") as file:
             return os.fsdecode(file.read()) or None

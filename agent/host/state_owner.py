@@ -1,4 +1,7 @@
-"""Root pairs and undoes, the service serves: what root writes must belong to the service's user."""
+"""User switching for commands that root runs, such as pair and undo.
+
+Files that root writes must belong to the user of the service.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from contextlib import suppress
 
 
 def become_owner(folder: str) -> None:
-    """If we are root and ``folder`` is another user's, go on as that user.
+    """Become the owner of ``folder`` for good, if this process is root and the owner is not.
 
     Raises:
-        OSError: the kernel does not let us.
+        OSError: If the kernel does not permit it.
     """
     with suppress(FileNotFoundError):
         owner = os.stat(folder)
@@ -22,13 +25,13 @@ def become_owner(folder: str) -> None:
 
 
 def write_as_owner(folder: str) -> None:
-    """If we are root and ``folder`` is another user's, read and write files as that user.
+    """Access files as the owner of ``folder``, if this process is root and the owner is not.
 
-    Programs that ask for :func:`program_user` are still run by root, whom systemd lets start Plex
-    without asking polkit.
+    Programs started with :func:`program_user` still run as root, because systemd lets root start
+    Plex without polkit.
 
     Raises:
-        OSError: the kernel does not let us.
+        OSError: If the kernel does not permit it.
     """
     with suppress(FileNotFoundError):
         owner = os.stat(folder)
@@ -38,7 +41,11 @@ def write_as_owner(folder: str) -> None:
 
 
 def agent_user(state: str) -> tuple[int, int] | None:
-    """Return user and group of the agent, whose state folder ``state`` is; None for our own."""
+    """Return uid and gid of the owner of ``state`` if root acts for that user, otherwise None.
+
+    Args:
+        state: path of the agent's state folder. The agent runs as its owner.
+    """
     with suppress(OSError):
         owner = os.stat(state)
         if os.getuid() == 0 and owner.st_uid != 0:
@@ -50,8 +57,8 @@ def can_execute(program: str, user: tuple[int, int] | None) -> bool:
     """Return whether ``program`` is a file that ``user`` may execute.
 
     Args:
-        program: its path.
-        user: user and group to ask for; None for who we are.
+        program: path of the program.
+        user: uid and gid to check; None for the current user.
     """
     if not os.path.isfile(program):
         return False
@@ -64,7 +71,7 @@ def can_execute(program: str, user: tuple[int, int] | None) -> bool:
 
 
 def program_user() -> tuple[int | None, int | None]:
-    """Return user and group to run programs as; None where that is who we are."""
+    """Return uid and gid to run programs as; None for each if they are the current ones."""
     if os.getuid() == os.geteuid():
         return None, None
     return os.getuid(), os.getgid()

@@ -1,4 +1,4 @@
-"""Messages to systemd: ready, a status line, still alive, stopping (sd_notify(3))."""
+"""Notifications to systemd: readiness, status line, watchdog and stop (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EVERY = 1.0
-"""Seconds between two looks at the status."""
+"""Interval for checks of the status, in seconds."""
 
 
 class Notifier:
-    """Tells systemd, where it runs us with ``Type=notify``; nobody else."""
+    """Sender of the messages; does nothing unless systemd started us with ``Type=notify``."""
 
     def __init__(self) -> None:
         self._where = os.environ.get("NOTIFY_SOCKET", "")
@@ -25,11 +25,11 @@ class Notifier:
         self._watchdog = int(watchdog) / 1e6 if watchdog.isdigit() and is_ours else None
 
     def ready(self) -> None:
-        """The listener is up and the library readable."""
+        """Report that the listener is up and the library is readable."""
         self._tell("READY=1")
 
     def reloading(self) -> None:
-        """The settings are read again; :meth:`ready` ends it."""
+        """Report that the settings are being reloaded; :meth:`ready` ends this state."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
@@ -38,7 +38,11 @@ class Notifier:
         self._tell("STOPPING=1\nSTATUS=Stopping")
 
     async def keep_told(self, status: Callable[[], str]) -> None:
-        """Tell the status whenever it is another, and that the event loop turns; never returns."""
+        """Report changes of the status, and feed the watchdog. Never return.
+
+        Args:
+            status: returns the current status line.
+        """
         told, alive = "", 0.0
         while True:
             now = time.monotonic()
@@ -59,4 +63,4 @@ class Notifier:
                 end.connect(path)
                 end.sendall(what.encode())
             except OSError:
-                return  # systemd restarts itself now and then; the next line comes soon
+                return  # systemd may be restarting; the next report follows soon
