@@ -163,8 +163,8 @@ PARAMETERS: Json = {
             "default": DatabaseCheck.FULL.value,
         },
     },
-    protocol.CHECK_IDS: {
-        "name": protocol.CHECK_IDS,
+    protocol.IDENTIFY_CHECKS: {
+        "name": protocol.IDENTIFY_CHECKS,
         "in": "query",
         "description": "Whether each check has its `id`. Pullers before 0.2 cannot read it.",
         "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},

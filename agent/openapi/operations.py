@@ -47,7 +47,7 @@ def paths() -> Json:
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.LibraryReport)}})}
             | _failures(*_ALL, "400", "409"),
             protocol.DATABASE_CHECK,
-            protocol.CHECK_IDS,
+            protocol.IDENTIFY_CHECKS,
         ),
         protocol.LIBRARY_SERVER: _get(
             "server",
@@ -55,7 +55,7 @@ def paths() -> Json:
             {"200": _body("The report.", {_JSON: {"schema": schema(protocol.ServerReport)}})}
             | _failures(*_ALL, "400", "409"),
             protocol.DATABASE_CHECK,
-            protocol.CHECK_IDS,
+            protocol.IDENTIFY_CHECKS,
         ),
         protocol.PROBE: _get(
             "probe",

@@ -65,9 +65,9 @@ class LibraryEndpoints:
         except ValueError:
             choices = ", ".join(each.value for each in DatabaseCheck)
             return problem(400, f"{protocol.DATABASE_CHECK} must be one of {choices}")
-        ids = request.query.get(protocol.CHECK_IDS, "false")
+        ids = request.query.get(protocol.IDENTIFY_CHECKS, "false")
         if ids not in ("true", "false"):
-            return problem(400, f"{protocol.CHECK_IDS} must be true or false")
+            return problem(400, f"{protocol.IDENTIFY_CHECKS} must be true or false")
         report = await patiently(request, self._look(lambda: look(depth)))
         return json_response(report if ids == "true" else _without_ids(report))
 

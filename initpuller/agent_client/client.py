@@ -307,4 +307,4 @@ def _head_seconds(method: str, route: str) -> float:
 
 
 def _checking(route: str, depth: DatabaseCheck) -> str:
-    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}&{protocol.CHECK_IDS}=true"
+    return f"{route}?{protocol.DATABASE_CHECK}={depth.value}&{protocol.IDENTIFY_CHECKS}=true"

@@ -15,7 +15,7 @@ LIBRARY = "/v1/library"
 LIBRARY_SERVER = "/v1/library/server"
 DATABASE_CHECK = "database-check"
 """Query parameter of both: how thoroughly databases are checked (shared.plex.sqlite_check)."""
-CHECK_IDS = "check-ids"
+IDENTIFY_CHECKS = "identify-checks"
 """Query parameter of both: ``true`` adds ``id`` to each check. Pullers before 0.2 refuse a check
 with an unknown field, so the agent adds it on request only."""
 PROBE = "/v1/probe"

@@ -190,7 +190,7 @@ def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommand
         assert done.code == 17, done.text
         assert "denied" in done.reason()
     assert plex.story.count("stop") == 1
-    report = json.loads(agent.get("/v1/library/server?check-ids=true"))
+    report = json.loads(agent.get("/v1/library/server?identify-checks=true"))
     (can_stop,) = [check for check in report["checks"] if check["id"] == CheckId.CUTOVER.value]
     assert can_stop["outcome"] == "warning"
     assert "denied" in can_stop["found"]

@@ -111,7 +111,7 @@ def test_puller_of_an_earlier_release_reads_the_report(agent: Agent, route: str)
     """It refuses unknown fields, so that only a puller that asks for ``id`` gets it."""
     before = json.loads(agent.get(route))["checks"]
     assert msgspec.convert(before, list[CheckOf01])
-    now = json.loads(agent.get(f"{route}?check-ids=true"))["checks"]
+    now = json.loads(agent.get(f"{route}?identify-checks=true"))["checks"]
     assert "" not in {check.pop("id") for check in now}
     assert [check["name"] for check in now] == [check["name"] for check in before]
 
@@ -121,7 +121,7 @@ def test_unknown_value_of_check_ids_is_refused(agent: Agent) -> None:
     with closing(agent.connect()) as http:
         http.request(
             "GET",
-            f"{LIBRARY_SERVER}?check-ids=some",
+            f"{LIBRARY_SERVER}?identify-checks=some",
             headers={"Authorization": f"Bearer {agent.token}"},
         )
         answer = http.getresponse()

@@ -40,7 +40,7 @@ class PreflightOptions:
     """Seconds without a byte after which the agent counts as stalled."""
 
 
-class Preflight(msgspec.Struct, frozen=True):
+class PreflightReport(msgspec.Struct, frozen=True):
     """Results of the checks of both sides."""
 
     source: list[Check]
@@ -53,7 +53,7 @@ class Preflight(msgspec.Struct, frozen=True):
         return [check.name for check in both if check.outcome is Outcome.FAILURE]
 
 
-def check_both_sides(options: PreflightOptions) -> Preflight:
+def check_both_sides(options: PreflightOptions) -> PreflightReport:
     """Run all checks of both sides.
 
     Raises:
@@ -66,7 +66,7 @@ def check_both_sides(options: PreflightOptions) -> Preflight:
     layout = open_layout(options.target)
     target = Target(layout, gate, options.ownership, options.existing_check)
     facts = TargetFacts(target, report, rate)
-    return Preflight(source=report.checks, target=run_checks(facts, When.PREFLIGHT))
+    return PreflightReport(source=report.checks, target=run_checks(facts, When.PREFLIGHT))
 
 
 async def _ask(options: PreflightOptions) -> tuple[LibraryReport, float, VersionGate]:
