@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rig.attack import ATTACKS, attacked, sent_away
+from rig.hostile.attack import ATTACKS, attacked, sent_away
 from rig.programs import Agent, Puller
 
 _ROUNDS = 3

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rig.plexcommands import SERVER, PlexCommands, plex_commands
+from rig.plex.commands import SERVER, PlexCommands, plex_commands
 from rig.programs import Agent, Puller, program
 
 from bench.plexlibrary import SMALL, make_library

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig.deltas import sent_bytes
-from rig.plexcommands import plex_commands
+from rig.cutover.deltas import sent_bytes
+from rig.plex.commands import plex_commands
 from rig.programs import Agent, Puller, running
 
 from bench.link import Link

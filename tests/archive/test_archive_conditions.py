@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.archives import SUFFIXES, Archives, fill
-from rig.inprocess import InProcess
+from rig.archive.archives import SUFFIXES, Archives, fill
+from rig.archive.in_process import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

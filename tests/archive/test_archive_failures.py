@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from rig.archiveclient import BROKEN, TIMEOUT
-from rig.archives import SUFFIXES, Archives, fill
-from rig.inprocess import InProcess
+from rig.archive.archives import SUFFIXES, Archives, fill
+from rig.archive.client import BROKEN, TIMEOUT
+from rig.archive.in_process import InProcess
 
 from agent.frames import archive_encoding
 from agent.frames.encoder import encode as encode_rightly

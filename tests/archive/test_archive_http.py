@@ -8,8 +8,8 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.archives import SUFFIXES, Archives, digest, fill, told
-from rig.inprocess import InProcess
+from rig.archive.archives import SUFFIXES, Archives, digest, fill, told
+from rig.archive.in_process import InProcess
 
 from agent.server import interim_responses
 from shared.wire.protocol import archive_path, frame_path

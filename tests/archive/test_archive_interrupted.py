@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import downloads
-from rig.downloads import (
+from rig.archive import downloads
+from rig.archive.downloads import (
     GZIP_FIRST,
     announced_digest,
     aria2,

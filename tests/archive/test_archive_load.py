@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.archiveclient import ArchiveClient
-from rig.inprocess import InProcess
+from rig.archive.client import ArchiveClient
+from rig.archive.in_process import InProcess
 
 from agent.frames import archive_encoding
 from agent.frames.cache import KEPT

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import downloads, oddtree
-from rig.downloads import ENCODINGS, GZIP_FIRST, curl, shell, whole_seconds
+from rig import odd_tree
+from rig.archive import downloads
+from rig.archive.downloads import ENCODINGS, GZIP_FIRST, curl, shell, whole_seconds
 from rig.oracle import rsync_differences
 from rig.programs import Agent, running
 from rig.volume import grow_small
@@ -93,8 +94,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """All oddities that a filesystem allows, with times in whole seconds."""
     place = tmp_path_factory.mktemp("odd")
     library = place / "vm" / "Library"
-    oddtree.grow(library)
-    oddtree.remove_specials(library)
+    odd_tree.grow(library)
+    odd_tree.remove_specials(library)
     yield from _serve(place, whole_seconds(library))
 
 

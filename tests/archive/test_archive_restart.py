@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.archiveclient import BROKEN, ArchiveClient
-from rig.archives import fill
-from rig.inprocess import InProcess
+from rig.archive.archives import fill
+from rig.archive.client import BROKEN, ArchiveClient
+from rig.archive.in_process import InProcess
 from rig.waiting import wait_until
 
 from shared.wire.protocol import archive_path

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import downloads
-from rig.downloads import (
+from rig.archive import downloads
+from rig.archive.downloads import (
     ENCODINGS,
     GZIP_FIRST,
     announced_digest,

@@ -26,8 +26,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from rig.archives import SUFFIXES
-from rig.inprocess import InProcess
+from rig.archive.archives import SUFFIXES
+from rig.archive.in_process import InProcess
 
 from shared.wire.protocol import archive_path, frame_path
 

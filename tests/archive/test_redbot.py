@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
-from rig.redbotlook import look_at
+from rig.archive.redbot_check import look_at
 
 from shared.wire import protocol
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from rig.archive.redbot_check import Opinion
     from rig.programs import Agent
-    from rig.redbotlook import Opinion
 
 CONTENT = random.Random(3).randbytes(200_000)  # noqa: S311 - the same each time
 RANGED = ("archive.tar", "archive.tar.gz", "archive.tar.zst", "manifest")

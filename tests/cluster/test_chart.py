@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from rig.apischemas import LOCATION, write_schemas
-from rig.cluster import TOOLS
+from rig.cluster.api_schemas import LOCATION, write_schemas
+from rig.cluster.cluster import TOOLS
 
 from initpuller.commands.pull import pull
 from initpuller.commands.watch import watch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from rig.cluster import TOOLS, Cluster, running_cluster
-from rig.kubelet import NAMESPACE, POD, Kubelet, make_pod
+from rig.cluster.cluster import TOOLS, Cluster, running_cluster
+from rig.cluster.kubelet import NAMESPACE, POD, Kubelet, make_pod
 from rig.oracle import rsync_differences
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library

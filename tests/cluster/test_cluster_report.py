@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.apiserver import ApiServer, serving
+from rig.cluster.api_server import ApiServer, serving
 from rig.oracle import rsync_differences
 from rig.volume import pull, run_puller
 

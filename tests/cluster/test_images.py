@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rig import containers
+from rig.cluster import containers
 from rig.oracle import rsync_differences
 from rig.ports import reserve_port
 from rig.programs import Agent

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.apiserver import ApiServer, serving
+from rig.cluster.api_server import ApiServer, serving
 
 from initpuller.cluster import api
 from initpuller.plex.version_gate import VersionGate

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.plexserver import FakePlex, plex_of
+from rig.plex.server import FakePlex, plex_of
 from rig.ports import reserve_port
 from rig.programs import Agent, clean_environment, read_log
 

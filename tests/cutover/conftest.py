@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexcommands import SERVER, PlexCommands, agent_with_plex, plex_commands
+from rig.plex.commands import SERVER, PlexCommands, agent_with_plex, plex_commands
 from rig.programs import Agent, Puller
 
 if TYPE_CHECKING:

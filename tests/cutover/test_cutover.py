@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import events, moved, not_moved, phase, unheard_commit
+from rig.cutover.cutovers import events, moved, not_moved, phase, unheard_commit
 from rig.oracle import rsync_differences
 from rig.programs import Agent, Puller, program
 from rig.volume import RECEIPT_FILES, left_of_pull
@@ -16,7 +16,7 @@ from rig.waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
 
 LEASE = 3.0
 SETTINGS = {"lease_seconds": LEASE, "stop_seconds": 5}

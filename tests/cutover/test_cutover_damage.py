@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import dies, moved, phase, unheard_commit
-from rig.deltas import RACY, racy_seconds
+from rig.cutover.cutovers import dies, moved, phase, unheard_commit
+from rig.cutover.deltas import RACY, racy_seconds
 from rig.oracle import rsync_differences
-from rig.plexcommands import SERVER
-from rig.standin import DATABASE
+from rig.plex.commands import SERVER
+from rig.plex.standin import DATABASE
 from rig.volume import FRAME
 
 if TYPE_CHECKING:
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
 DATABASES = f"{SERVER}/Plug-in Support/Databases"

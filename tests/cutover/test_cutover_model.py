@@ -25,15 +25,15 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from rig import cutoverlibrary
-from rig.cutovervolume import MOVE, Mode, Request, Volume
-from rig.cutoverworld import LEASE, World
+from rig.cutover import library as cutover_library
+from rig.cutover.volume import MOVE, Mode, Request, Volume
+from rig.cutover.world import LEASE, World
 
 from initpuller.volume.decision import OnExisting
 from shared.errors import PlexodusError
 
 if TYPE_CHECKING:
-    from rig.cutoverplex import Lifeline
+    from rig.cutover.plex import Lifeline
 
 seen: Counter[str] = Counter()
 """How often what happened, in all runs."""
@@ -202,7 +202,7 @@ class CutoverMachine(RuleBasedStateMachine):
         """The volume has what Plex left, and no cutover ends with Plex running."""
         world = self.world
         assert request.mode in (Mode.MOVE, Mode.VOUCHED), request
-        found = cutoverlibrary.tree(world.volume.library)
+        found = cutover_library.tree(world.volume.library)
         if request.mode is Mode.VOUCHED:
             assert found in world.stopped_as
         if world.control.standing().phase != "committed":
@@ -334,7 +334,7 @@ class CutoverMachine(RuleBasedStateMachine):
                 self._is_moved(volume)
 
     def _is_moved(self, volume: Volume) -> None:
-        assert cutoverlibrary.tree(volume.library) == self.world.library
+        assert cutover_library.tree(volume.library) == self.world.library
         assert not self.world.plex.running
 
     def _is_at_rest(self) -> bool:

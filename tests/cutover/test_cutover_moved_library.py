@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from rig.cutovers import moved, not_moved
+from rig.cutover.cutovers import moved, not_moved
 from rig.mounts import NEEDS_ROOT, mounted, tmpfs, unmount
 from rig.oracle import rsync_differences
-from rig.plexcommands import SERVER
+from rig.plex.commands import SERVER
 from rig.volume import pull
 
 from agent.snapshots.store import SnapshotStore
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
 SETTINGS = {"lease_seconds": 20, "stop_seconds": 10}

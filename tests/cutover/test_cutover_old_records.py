@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import dies, moved, phase, unheard_commit
-from rig.plexcommands import SERVER
+from rig.cutover.cutovers import dies, moved, phase, unheard_commit
+from rig.plex.commands import SERVER
 from rig.programs import program
 
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
 SETTINGS = {"lease_seconds": 600.0, "stop_seconds": 30}

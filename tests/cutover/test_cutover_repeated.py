@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.cutovers import moved, not_moved, phase
+from rig.cutover.cutovers import moved, not_moved, phase
 from rig.programs import Agent, Puller, program
 
 from agent.cutover.stop_history import StopHistory, check_repeated
@@ -24,7 +24,7 @@ from shared.wire.protocol import CUTOVER_REFUSED, CutoverRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
 
 SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
 _FAILS = """

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexcommands import only_plex
+from rig.plex.commands import only_plex
 from rig.programs import Agent, Puller
 from rig.waiting import wait_until
 

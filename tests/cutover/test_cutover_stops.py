@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from rig.cutovers import dies
-from rig.plexcommands import PlexCommands, only_plex
+from rig.cutover.cutovers import dies
+from rig.plex.commands import PlexCommands, only_plex
 from rig.programs import Agent, Puller, program
 from rig.waiting import wait_until
 

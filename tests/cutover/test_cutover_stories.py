@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import cutoverlibrary
-from rig.cutovervolume import Mode, Request
-from rig.cutoverworld import LEASE, World
+from rig.cutover import library as cutover_library
+from rig.cutover.volume import Mode, Request
+from rig.cutover.world import LEASE, World
 from rig.mounts import NEEDS_ROOT, tmpfs
 
 from initpuller.volume.decision import OnExisting
@@ -61,7 +61,7 @@ def nothing() -> None:
 def is_moved(world: World) -> bool:
     """Whether the volume has what Plex left, and Plex is down for good."""
     is_down = not world.plex.running and world.control.standing().phase == "committed"
-    return is_down and cutoverlibrary.tree(world.volume.library) == world.library
+    return is_down and cutover_library.tree(world.volume.library) == world.library
 
 
 def killed_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -6,14 +6,14 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from rig.cutovers import phase
+from rig.cutover.cutovers import phase
 from rig.programs import program
 from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent
 
 SETTINGS = {"lease_seconds": 600.0, "stop_seconds": 30}

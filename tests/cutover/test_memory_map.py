@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cutovers import moved
-from rig.deltas import frames, racy_seconds
+from rig.cutover.cutovers import moved
+from rig.cutover.deltas import frames, racy_seconds
 from rig.mounts import NEEDS_ROOT, ext4, tmpfs
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexcommands import SERVER, plex_commands
+from rig.plex.commands import SERVER, plex_commands
 from rig.programs import Agent, Puller
 from rig.volume import FRAME, pull
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.fakesystemd import FakeSystemd
+from rig.plex.fake_systemd import FakeSystemd
 from rig.programs import Agent, Puller, program
 
 from agent.cutover.context import CutoverContext, CutoverLimits

@@ -11,11 +11,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.deltas import RACY, frames
+from rig.cutover.deltas import RACY, frames
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexcommands import SERVER
+from rig.plex.commands import SERVER
+from rig.plex.standin import DATABASE
 from rig.programs import Agent, Puller
-from rig.standin import DATABASE
 from rig.volume import RECEIPT_FILES, cut_at, grow_small, left_of_pull, pull
 
 from shared.program.exit_codes import ExitCode
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
 
 RECORDS = ("manifest-", "journal-", "digests-")
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.faultproxy import FaultProxy
+from rig.hostile.fault_proxy import FaultProxy
 from rig.oracle import rsync_differences
 from rig.programs import Puller
 from rig.waiting import wait_until

@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.bombs import zstd_bomb
-from rig.hostileagent import (
+from rig.hostile.agent import (
     Reply,
     entry,
     folder,
@@ -18,6 +17,7 @@ from rig.hostileagent import (
     refused,
     symlink,
 )
+from rig.hostile.bombs import zstd_bomb
 
 from shared import errors
 from shared.program.exit_codes import ExitCode
@@ -26,7 +26,7 @@ from shared.tree.manifest import MAX_LINE, Entry, format_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.hostileagent import HostileAgent
+    from rig.hostile.agent import HostileAgent
 
 
 TOP = folder(b"Library")

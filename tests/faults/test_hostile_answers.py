@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from rig.frameplan import plan
-from rig.hostileagent import (
+from rig.frame_plan import plan
+from rig.hostile.agent import (
     HostileAgent,
     Reply,
     entry,
@@ -22,8 +22,8 @@ from rig.hostileagent import (
     options,
     serving,
 )
+from rig.hostile.raw_agent import RawAgent, raw_agent
 from rig.programs import Puller
-from rig.rawagent import RawAgent, raw_agent
 
 from initpuller.agent_client.client import AgentClient
 from initpuller.agent_client.frames import FrameConnection, Held
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from rig.hostileagent import Offer
+    from rig.hostile.agent import Offer
 
 HEX = "0" * 64
 ROUTE = protocol.frame_path(HEX, 0, "tar.zst")

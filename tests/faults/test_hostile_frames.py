@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from rig.bombs import zstd_bomb
-from rig.hostileagent import (
+from rig.hostile.agent import (
     Reply,
     entry,
     folder,
@@ -22,6 +21,7 @@ from rig.hostileagent import (
     serving,
     symlink,
 )
+from rig.hostile.bombs import zstd_bomb
 from rig.volume import everything
 
 from initpuller.pull.recipe import pull
@@ -34,7 +34,7 @@ from shared.tree.manifest import Kind
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.hostileagent import HostileAgent, Offer
+    from rig.hostile.agent import HostileAgent, Offer
 
     from shared.tree.manifest import Entry
 

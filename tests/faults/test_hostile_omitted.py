@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.bombs import zstd_bomb
-from rig.hostileagent import Reply, folder, offer_tree, packed, refused
+from rig.hostile.agent import Reply, folder, offer_tree, packed, refused
+from rig.hostile.bombs import zstd_bomb
 
 from shared import errors
 from shared.tree.omitted import MAX_LINE, Omitted, Reason, format_omitted
@@ -14,7 +14,7 @@ from shared.tree.omitted import MAX_LINE, Omitted, Reason, format_omitted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.hostileagent import HostileAgent, Offer
+    from rig.hostile.agent import HostileAgent, Offer
 
 TOP = folder(b"Library")
 GOOD = Omitted(b"Library/plex.pid", Reason.EXCLUDED, 4)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.faultproxy import FaultProxy
+from rig.hostile.fault_proxy import FaultProxy
 from rig.oracle import rsync_differences, sums_hold
 from rig.waiting import wait_until
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.faultproxy import Cut, FaultProxy, Flip, Stall
+from rig.hostile.fault_proxy import Cut, FaultProxy, Flip, Stall
 from rig.oracle import rsync_differences
 from rig.programs import Puller
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from rig.faultproxy import Fault
+    from rig.hostile.fault_proxy import Fault
     from rig.programs import Agent
 
 FRAME = 4 * 1024 * 1024

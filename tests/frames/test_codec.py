@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.bombs import zstd_bomb
+from rig.hostile.bombs import zstd_bomb
 
 from agent.frames.encoder import encode
 from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge, PlexodusError

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.frameplan import plan
-from rig.hostileagent import entry, folder
+from rig.frame_plan import plan
+from rig.hostile.agent import entry, folder
 
 from agent.frames import index as frame_index
 from agent.frames.encoder import fingerprint

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from rig.frameplan import plan
-from rig.hostileagent import entry, folder, frame_tars, hardlink, symlink
+from rig.frame_plan import plan
+from rig.hostile.agent import entry, folder, frame_tars, hardlink, symlink
 
 from shared.errors import ManifestTooLarge
 from shared.frames.plan import FRAME, MAX_FRAMES, FramePlan, is_large, members

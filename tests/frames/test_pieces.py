@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig.hostileagent import Offer, Reply, entry, folder, offer_tree, refused
+from rig.hostile.agent import Offer, Reply, entry, folder, offer_tree, refused
 
 from shared import errors
 from shared.frames.pieces import PIECE, changed_pieces, format_pieces, places

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig.hostileagent import entry, folder, frame_tars, hardlink, symlink
+from rig.hostile.agent import entry, folder, frame_tars, hardlink, symlink
 
 from shared.frames.plan import FRAME
 from shared.frames.tar_layout import BLOCK, END_OF_ARCHIVE, header, header_size

@@ -8,7 +8,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexserver import FakePlex, plex_of
+from rig.plex.server import FakePlex, plex_of
 from rig.volume import Ended, fingerprint, run_puller
 
 from initpuller.plex import apply

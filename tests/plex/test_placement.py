@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 from rig.mounts import NEEDS_ROOT, mounted
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexcommands import only_plex
+from rig.plex.commands import only_plex
 from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
 
 from agent.__main__ import main as agent_main

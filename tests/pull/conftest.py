@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.deltas import SteadyLibraries
+from rig.cutover.deltas import SteadyLibraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.deltas import LARGE, RACY, finish, frames, sent_bytes
+from rig.cutover.deltas import LARGE, RACY, finish, frames, sent_bytes
 from rig.volume import FRAME, cut_at, pull
 
 from shared.wire.protocol import SNAPSHOTS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from rig.deltas import LARGE, RACY, finish, frames
+from rig.cutover.deltas import LARGE, RACY, finish, frames
 from rig.oracle import omitted
 from rig.volume import FRAME, cut_at, pull, run_puller
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
-from rig.hostileagent import options
+from rig.hostile.agent import options
 
 from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import oddtree
+from rig import odd_tree
 from rig.oracle import omitted, rsync_differences, sums_hold
 from rig.programs import Agent, Finished, Puller, running
 from rig.waiting import wait_until
@@ -61,10 +61,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddSource]:
     """Pulled once; the specials are gone from the source afterwards, so that rsync can compare."""
     place = tmp_path_factory.mktemp("odd")
     library = place / "vm" / "Library"
-    skipped = oddtree.grow(library)
+    skipped = odd_tree.grow(library)
     with served(place, library) as (agent, puller):
         done = puller.pull()
-        oddtree.remove_specials(library)
+        odd_tree.remove_specials(library)
         yield OddSource(library, skipped, agent, puller, done)
 
 
@@ -77,7 +77,7 @@ def test_every_oddity_arrives_exactly(odd: OddSource) -> None:
 
 def test_nanoseconds_owners_and_links_are_those_of_lstat(odd: OddSource) -> None:
     """Attributes that rsync may round or ignore are the same by lstat, for every kind of entry."""
-    mine, theirs = oddtree.everything(odd.arrived), oddtree.everything(odd.library)
+    mine, theirs = odd_tree.everything(odd.arrived), odd_tree.everything(odd.library)
 
     def seen(found: dict[bytes, os.stat_result]) -> dict[bytes, tuple[int, ...]]:
         return {
@@ -92,8 +92,8 @@ def test_nanoseconds_owners_and_links_are_those_of_lstat(odd: OddSource) -> None
 
 def test_holes_stay_holes(odd: OddSource) -> None:
     """No file takes more space than in the source, except a block where a hole begins."""
-    theirs = oddtree.everything(odd.library)
-    for path, info in oddtree.everything(odd.arrived).items():
+    theirs = odd_tree.everything(odd.library)
+    for path, info in odd_tree.everything(odd.arrived).items():
         if stat.S_ISREG(info.st_mode):
             assert info.st_blocks <= theirs[path].st_blocks + 16, path
     hollow = [theirs[path] for path in theirs if b"hole at all" in path]
@@ -138,7 +138,7 @@ def test_owner_option_holds_for_every_kind_of_entry(odd: OddSource, tmp_path: Pa
     done = puller.pull("--owner", "1000:1001")
 
     assert done.code == ExitCode.OK, done.text
-    arrived = oddtree.everything(tmp_path / "Library")
+    arrived = odd_tree.everything(tmp_path / "Library")
     assert {(info.st_uid, info.st_gid) for info in arrived.values()} == {(1000, 1001)}
     assert rsync_differences(odd.library, tmp_path / "Library", owner=False) == []
 
@@ -172,7 +172,7 @@ def test_owner_changed_between_interrupted_and_next_run(tmp_path: Path) -> None:
         assert done.code == ExitCode.OK, done.text
         again = agent.frames_asked()[len(before) :]
         assert 0 not in again  # brought by the first run: given away, not fetched again
-    arrived = oddtree.everything(puller.target / "Library")
+    arrived = odd_tree.everything(puller.target / "Library")
     assert {(info.st_uid, info.st_gid) for info in arrived.values()} == {(1000, 1001)}
     assert rsync_differences(library, puller.target / "Library", owner=False) == []
     assert puller.run("verify").returncode == ExitCode.OK
@@ -187,7 +187,7 @@ def test_excluded_paths_stay_away(odd: OddSource, tmp_path: Path) -> None:
 
     assert done.code == ExitCode.OK, done.text
     arrived = tmp_path / "Library"
-    left = set(oddtree.everything(odd.library)) - set(oddtree.everything(arrived))
+    left = set(odd_tree.everything(odd.library)) - set(odd_tree.everything(arrived))
     tops = {b"names", b"sparse", b"paths/deep", b"sizes/empty folder", b"hard links/here"}
     tops |= {b"sizes/1024"}
     assert {path for path in left if os.path.dirname(path) not in left} == tops

@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.deltas import LARGE, finish, frames
+from rig.cutover.deltas import LARGE, finish, frames
 from rig.volume import FRAME, cut_at, pull
 
 if TYPE_CHECKING:

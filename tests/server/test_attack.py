@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
-from rig.attack import ATTACKS, attacked, sent_away
+from rig.hostile.attack import ATTACKS, attacked, sent_away
 from rig.oracle import rsync_differences
 from rig.programs import Puller
-from rig.vm import REPOSITORY
+from rig.virtual_machine import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from rig.authority import Authority
+from rig.hostile.authority import Authority
 from rig.oracle import rsync_differences
 from rig.programs import Puller, clean_environment, program
 

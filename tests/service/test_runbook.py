@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rig.runbook import commands, last_words
+from rig.cluster.runbook import commands, last_words
 
 from shared import errors
 from shared.program.exit_codes import ExitCode, exit_code_for

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig.frameplan import plan
-from rig.hostileagent import entry, folder, hardlink, symlink
+from rig.frame_plan import plan
+from rig.hostile.agent import entry, folder, hardlink, symlink
 
 from shared.errors import (
     EntriesOutOfOrder,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences, sums_hold
-from rig.plexvm import (
+from rig.plex.vm import (
     AGENT,
     PLEX,
     SETTINGS,
@@ -28,7 +28,7 @@ from rig.plexvm import (
     phase,
 )
 from rig.programs import Puller
-from rig.vm import VirtualMachine
+from rig.virtual_machine import VirtualMachine
 from rig.volume import RECEIPT_FILES, left_of_pull
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import containerengine
-from rig.plexvm import (
+from rig.plex import container_engine
+from rig.plex.vm import (
     AGENT,
     PROGRAM,
     SETTINGS,
@@ -26,7 +26,7 @@ from rig.plexvm import (
     phase,
 )
 from rig.programs import Puller
-from rig.vm import VirtualMachine
+from rig.virtual_machine import VirtualMachine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vm
 
 STATE = "/var/lib/plexodus"
-ENGINE = "/usr/local/lib/containerengine.py"
+ENGINE = "/usr/local/lib/container_engine.py"
 SOCKET = "/run/engine.sock"
 STOP_SECONDS = 3
 SLOW = 8
@@ -90,7 +90,7 @@ def slow_unit(vm: VirtualMachine) -> None:
 
 def container(vm: VirtualMachine) -> None:
     """Have Plex run in a container that takes long to stop."""
-    vm.write(ENGINE, Path(containerengine.__file__).read_text())
+    vm.write(ENGINE, Path(container_engine.__file__).read_text())
     vm.write("/etc/systemd/system/engine.service", ENGINE_SERVICE)
     vm.shell(f"systemctl stop {UNIT}; systemctl daemon-reload; systemctl start engine")
     vm.wait_for(f"test -e {SOCKET} && {ALIVE}")

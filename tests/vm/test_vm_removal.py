@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexvm import (
+from rig.plex.vm import (
     AGENT,
     DROP_IN,
     MAKE_LIBRARY,
@@ -22,7 +22,7 @@ from rig.plexvm import (
     phase,
 )
 from rig.programs import Puller
-from rig.vm import VirtualMachine
+from rig.virtual_machine import VirtualMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import configparser
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexvm import UNIT, give_plex, install_agent, is_running, pair_and_start, phase
+from rig.plex.vm import UNIT, give_plex, install_agent, is_running, pair_and_start, phase
 from rig.programs import Puller
-from rig.vm import REPOSITORY, VirtualMachine
+from rig.virtual_machine import REPOSITORY, VirtualMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

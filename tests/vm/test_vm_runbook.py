@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.cluster.runbook import commands
 from rig.oracle import rsync_differences
-from rig.plexvm import PLEX, give_plex
+from rig.plex.vm import PLEX, give_plex
 from rig.programs import Puller
-from rig.runbook import commands
-from rig.vm import REPOSITORY, VirtualMachine
+from rig.virtual_machine import REPOSITORY, VirtualMachine
 
 from shared.wire.pairing import PAIRING_VARIABLE
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
-from rig.plexvm import PLEX, give_plex, paths
+from rig.plex.vm import PLEX, give_plex, paths
 from rig.programs import Puller
-from rig.vm import REPOSITORY, VirtualMachine
+from rig.virtual_machine import REPOSITORY, VirtualMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

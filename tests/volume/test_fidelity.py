@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.hostileagent import entry, folder
+from rig.hostile.agent import entry, folder
 
 from initpuller.volume.fidelity import EXACT, Fidelity
 from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Abilities, Ability, judge, refuse

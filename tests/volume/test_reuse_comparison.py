@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rig.twosides import TwoSides, recorded
+from rig.two_sides import TwoSides, recorded
 
 from agent.snapshots import store
 from initpuller.volume.reuse import changes

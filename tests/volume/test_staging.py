@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
-from rig.twosides import TwoSides
+from rig.two_sides import TwoSides
 
 from initpuller.volume.fidelity import AttributePolicy, Fidelity
 from initpuller.volume.records import journal

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexcommands import only_plex
+from rig.plex.commands import only_plex
 from rig.programs import Agent, program, running
-from rig.stateresults import away, is_published, is_untouched
+from rig.state_results import away, is_published, is_untouched
 from rig.volume import (
     cut_at,
     fingerprint,

@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from rig import oddtree
+from rig import odd_tree
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, running
 from rig.unprivileged import GROUP, USER, UnprivilegedPuller, open_place
@@ -71,7 +71,7 @@ def _plain_tree(library: Path) -> None:
 
 
 def _is_all_ours(library: Path) -> bool:
-    owners = {(info.st_uid, info.st_gid) for info in oddtree.everything(library).values()}
+    owners = {(info.st_uid, info.st_gid) for info in odd_tree.everything(library).values()}
     return owners == {(USER, GROUP)}
 
 
@@ -81,7 +81,7 @@ def test_every_oddity_arrives_with_the_runners_ownership(place: Path) -> None:
     Afterwards `status` and a second run find that everything is there.
     """
     library = place / "vm" / "Library"
-    oddtree.grow(library)
+    odd_tree.grow(library)
     with running(_agent(place, library)) as agent:
         puller = _puller(place, agent)
         done = puller.pull()
@@ -89,13 +89,13 @@ def test_every_oddity_arrives_with_the_runners_ownership(place: Path) -> None:
         before = agent.requests()
         assert puller.pull().code == ExitCode.OK
         assert agent.requests() == before
-    oddtree.remove_specials(library)
+    odd_tree.remove_specials(library)
 
     arrived = puller.target / "Library"
     assert _is_all_ours(arrived)
     assert rsync_differences(library, arrived, owner=False) == []
-    theirs = oddtree.everything(library)
-    for path, info in oddtree.everything(arrived).items():
+    theirs = odd_tree.everything(library)
+    for path, info in odd_tree.everything(arrived).items():
         assert (info.st_mode, info.st_mtime_ns) == (theirs[path].st_mode, theirs[path].st_mtime_ns)
     assert sums_hold(puller.target)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.plexcommands import SERVER, PlexCommands, agent_with_plex, plex_commands
+from rig.plex.commands import SERVER, PlexCommands, agent_with_plex, plex_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,14 +8,14 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.cluster import ROOT, TOOLS
-from rig.controllers import make_volume, wait_for_account
-from rig.kubelet import NAMESPACE
+from rig.cluster.cluster import ROOT, TOOLS
+from rig.cluster.controllers import make_volume, wait_for_account
+from rig.cluster.kubelet import NAMESPACE
+from rig.cluster.runbook import commands
+from rig.cluster.story import CLAIM, STANDIN, Story, controlled_cluster, plex_node
 from rig.oracle import rsync_differences
-from rig.plexcommands import plex_commands
+from rig.plex.commands import plex_commands
 from rig.programs import Agent, clean_environment, program, running
-from rig.runbook import commands
-from rig.story import CLAIM, STANDIN, Story, controlled_cluster, plex_node
 from rig.waiting import wait_until
 
 from bench.plexlibrary import SERVER, LibraryShape, make_library
@@ -23,7 +23,7 @@ from bench.plexlibrary import SERVER, LibraryShape, make_library
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.cluster import Cluster
+    from rig.cluster.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.deltas import RACY, sent_bytes
-from rig.kubelet import NAMESPACE, POD
-from rig.oracle import rsync_differences
-from rig.story import (
+from rig.cluster.kubelet import NAMESPACE, POD
+from rig.cluster.story import (
     JOBS,
     OLDER,
     PAIRING,
@@ -22,6 +20,8 @@ from rig.story import (
     plex_node,
     plex_volume,
 )
+from rig.cutover.deltas import RACY, sent_bytes
+from rig.oracle import rsync_differences
 from rig.waiting import wait_until
 
 from bench.plexlibrary import LibraryShape, make_library
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rig.cluster import Cluster
-    from rig.node import Node
-    from rig.plexcommands import PlexCommands
+    from rig.cluster.cluster import Cluster
+    from rig.cluster.node import Node
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent
 
 pytestmark = pytest.mark.cluster

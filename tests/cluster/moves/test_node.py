@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig import plexserver, podplex
-from rig.cluster import Cluster, running_cluster
-from rig.containers import BASE, image
-from rig.kubelet import NAMESPACE, POD
-from rig.node import NAME, Node, build, running_node
+from rig.cluster import pod_plex
+from rig.cluster.cluster import Cluster, running_cluster
+from rig.cluster.containers import BASE, image
+from rig.cluster.kubelet import NAMESPACE, POD
+from rig.cluster.node import NAME, Node, build, running_node
 from rig.oracle import rsync_differences
+from rig.plex import server as plex_server
 from rig.waiting import wait_until
 
 from bench.plexlibrary import LibraryShape, make_library
@@ -23,7 +24,7 @@ from shared.wire.pairing import PAIRING_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent
 
 pytestmark = pytest.mark.cluster
@@ -53,8 +54,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """With our image, and a stand-in for Plex's."""
-    files = {Path(module.__file__ or ""): "/rig/" for module in (plexserver, podplex)}
-    started = json.dumps(["python3", "-m", "rig.podplex", VERSION])
+    files = {
+        Path(plex_server.__file__ or ""): "/rig/plex/",
+        Path(pod_plex.__file__ or ""): "/rig/cluster/",
+    }
+    started = json.dumps(["python3", "-m", "rig.cluster.pod_plex", VERSION])
     build("localhost/podplex:1", BASE, "--entrypoint", started, files=files)
     with running_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
         node.load(image("puller"), f"plexodus-puller:{__version__}")

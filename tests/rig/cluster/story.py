@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rig import plexserver, podplex
-from rig.cluster import ROOT, running_cluster
-from rig.containers import BASE, image
-from rig.controllers import make_volume, running_controllers, wait_for_account
-from rig.kubelet import NAMESPACE, POD
-from rig.node import build, running_node
+from rig.cluster import pod_plex
+from rig.cluster.cluster import ROOT, running_cluster
+from rig.cluster.containers import BASE, image
+from rig.cluster.controllers import make_volume, running_controllers, wait_for_account
+from rig.cluster.kubelet import NAMESPACE, POD
+from rig.cluster.node import build, running_node
+from rig.plex import server as plex_server
 from rig.waiting import wait_until
 from shared import __version__
 from shared.wire.pairing import PAIRING_VARIABLE
@@ -20,8 +21,8 @@ from shared.wire.pairing import PAIRING_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rig.cluster import Cluster
-    from rig.node import Node
+    from rig.cluster.cluster import Cluster
+    from rig.cluster.node import Node
 
 CHART = ROOT / "charts" / "plexodus"
 VALUES = ROOT / "charts" / "values"
@@ -45,8 +46,11 @@ def controlled_cluster(folder: Path, *, namespace: bool = True) -> Iterator[Clus
 @contextmanager
 def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
     """With our image, and what stands in for Plex's of two versions."""
-    files = {Path(module.__file__ or ""): "/rig/" for module in (plexserver, podplex)}
-    started = json.dumps(["python3", "-m", "rig.podplex", VERSION])
+    files = {
+        Path(plex_server.__file__ or ""): "/rig/plex/",
+        Path(pod_plex.__file__ or ""): "/rig/cluster/",
+    }
+    started = json.dumps(["python3", "-m", "rig.cluster.pod_plex", VERSION])
     build("localhost/podplex:1", BASE, "--entrypoint", started, files=files)
     with running_node(cluster, folder) as node:
         node.load(image("puller"), f"plexodus-puller:{__version__}")

@@ -59,12 +59,12 @@ class Opinion(msgspec.Struct):
 def look_at(url: str, method: str = "GET", authorization: str = "") -> Opinion:
     """Return REDbot's findings after its own requests for ranges, conditions and compression."""
     done = subprocess.run(
-        [sys.executable, "-m", "rig.redbotlook"],
+        [sys.executable, "-m", "rig.archive.redbot_check"],
         input=msgspec.json.encode(Look(url, method, authorization)),
         stdout=subprocess.PIPE,
         check=True,
         timeout=_SECONDS,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     return msgspec.json.decode(done.stdout, type=Opinion)
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rig.cluster import TOOLS, start
-from rig.containers import BASE
+from rig.cluster.cluster import TOOLS, start
+from rig.cluster.containers import BASE
 from rig.ports import reserve_port
 from rig.waiting import wait_until
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rig.cluster import Cluster
+    from rig.cluster.cluster import Cluster
 
 NAME = "node"
 _PAUSE = "localhost/pause:1"

@@ -24,7 +24,7 @@ from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import choose_ownership
-from rig.frameplan import plan
+from rig.frame_plan import plan
 from rig.volume import everything
 from shared import errors
 from shared.frames.codec import Encoding

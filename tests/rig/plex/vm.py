@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig import standin
-from rig.vm import REPOSITORY
+from rig.plex import standin
+from rig.virtual_machine import REPOSITORY
 
 if TYPE_CHECKING:
-    from rig.vm import VirtualMachine
+    from rig.virtual_machine import VirtualMachine
 
 
 def _database() -> str:

@@ -2,9 +2,9 @@
 
 ::
 
-    containerengine.py serve SOCKET SECONDS COMMAND …   run COMMAND; a stop of it takes SECONDS
-    containerengine.py start SOCKET                     as its client; nothing if it runs
-    containerengine.py stop SOCKET                      as its client; ends when it has stopped
+    container_engine.py serve SOCKET SECONDS COMMAND …   run COMMAND; a stop of it takes SECONDS
+    container_engine.py start SOCKET                     as its client; nothing if it runs
+    container_engine.py stop SOCKET                      as its client; ends when it has stopped
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rig.oddtree import SECOND, everything
+from rig.odd_tree import SECOND, everything
 from rig.programs import read_log
 from shared.wire import protocol
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from rig.cutoverworld import World
+    from rig.cutover.world import World
 
 
 _UNIT = "plexmediaserver.service"

@@ -18,8 +18,8 @@ from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls
 from agent.settings import Settings
 from agent.source.library import CurrentLibrary
-from rig.archiveclient import ArchiveClient
-from rig.eventloop import end_tasks
+from rig.archive.client import ArchiveClient
+from rig.archive.event_loop import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

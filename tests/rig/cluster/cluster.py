@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rig.authority import Authority
+from rig.hostile.authority import Authority
 from rig.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / "build" / "tools"
 SERVICE = "127.96.0.1"
 """Where pods look for the API: an address of this machine alone."""

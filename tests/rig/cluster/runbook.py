@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-RUNBOOK = Path(__file__).parent.parent.parent / "docs" / "runbook.md"
+RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 _BLOCK = re.compile(r"^```sh (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"^\| `(\w+) (\w+), exit code (\d+): …` \|", re.MULTILINE)
 

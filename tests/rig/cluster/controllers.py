@@ -6,8 +6,8 @@ import json
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from rig.cluster import SERVICE, TOOLS, start
-from rig.node import NAME
+from rig.cluster.cluster import SERVICE, TOOLS, start
+from rig.cluster.node import NAME
 from rig.ports import reserve_port
 from rig.waiting import wait_until
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rig.cluster import Cluster
+    from rig.cluster.cluster import Cluster
 
 _PLACED = {
     "apiVersion": "admissionregistration.k8s.io/v1",

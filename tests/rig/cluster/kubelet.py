@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rig import containers
+from rig.cluster import containers
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from rig.cluster import Cluster
+    from rig.cluster.cluster import Cluster
     from rig.programs import Agent
 
 NAMESPACE = "media"

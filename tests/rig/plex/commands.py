@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig import standin
+from rig.plex import standin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from initpuller.cluster import api
-from rig.authority import Authority
-from rig.eventloop import end_tasks
+from rig.archive.event_loop import end_tasks
+from rig.hostile.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from rig.waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rig.plexcommands import PlexCommands
+    from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
 

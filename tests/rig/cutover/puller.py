@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent.cutover.control import CutoverControl
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.workers.child import Order
-    from rig.cutoverworld import World
+    from rig.cutover.world import World
     from shared.wire.pairing import Pairing
     from shared.wire.protocol import (
         CutoverRequest,

@@ -1,6 +1,6 @@
 """A stand-in for Plex in its pod: starts on ``/config/Library`` or not at all, and says who it is.
 
-Runs in an image of the tests, with ``plexserver.py`` beside it.
+Runs in an image of the tests, with ``rig/plex/server.py`` and nothing else of ours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from rig.plexserver import FakePlex, Section
+from rig.plex.server import FakePlex, Section
 
 _SERVER = Path("/config/Library/Application Support/Plex Media Server")
 _DATABASE = "Plug-in Support/Databases/com.plexapp.plugins.library.db"

@@ -34,10 +34,10 @@ from initpuller.volume.publish import publish, unpublish
 from initpuller.volume.records import record_file
 from initpuller.volume.staging.staging import Staging
 from initpuller.workers import child
-from rig import cutoverlibrary
-from rig.cutoverplex import Killed, Lifeline, MadeUpPlex
-from rig.cutoverpuller import DirectClient, DirectConnection, DirectCutover, DirectWorker
-from rig.cutovervolume import MOVE, Mode, Request, Volume
+from rig.cutover import library as cutover_library
+from rig.cutover.plex import Killed, Lifeline, MadeUpPlex
+from rig.cutover.puller import DirectClient, DirectConnection, DirectCutover, DirectWorker
+from rig.cutover.volume import MOVE, Mode, Request, Volume
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, PlexodusError, storage_error
 from shared.plex.library import ServerFacts
@@ -80,7 +80,7 @@ class World:
         """What of the request under way does not arrive: ``request`` or ``answer``."""
         self.vm = place / "vm"
         self.vm.mkdir()
-        cutoverlibrary.make_library(self.vm)
+        cutover_library.make_library(self.vm)
         self.volumes = [Volume(place / "config"), Volume(elsewhere / "config")]
         self.volume = self.volumes[0]
         self.state = str(place / "state")
@@ -300,7 +300,7 @@ class World:
         """Have Plex write, if it runs."""
         if self.plex.running:
             self.writes += 1
-            cutoverlibrary.write(self.vm, self.writes)
+            cutover_library.write(self.vm, self.writes)
 
     def move_library(self) -> None:
         """Put a copy of the library in its place, as for a larger disk, while Plex is down."""
@@ -308,7 +308,7 @@ class World:
         self.plex.cut()
         self.moves += 1
         new, old = self.place / f"disk{self.moves}", self.place / f"old{self.moves}"
-        cutoverlibrary.copy(self.vm, new)
+        cutover_library.copy(self.vm, new)
         (self.vm / "Library").rename(old)
         (new / "Library").rename(self.vm / "Library")
         if was_running:
@@ -327,7 +327,7 @@ class World:
     @property
     def library(self) -> str:
         """The library on the VM as it is now."""
-        return cutoverlibrary.tree(self.vm / "Library")
+        return cutover_library.tree(self.vm / "Library")
 
     @property
     def published(self) -> list[Volume]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-    from rig.archiveclient import Answer
-    from rig.inprocess import InProcess
+    from rig.archive.client import Answer
+    from rig.archive.in_process import InProcess
 
 SUFFIXES = ("tar", "tar.gz", "tar.zst")
 

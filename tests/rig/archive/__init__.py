@@ -1,0 +1,1 @@
+"""Clients that download the library as an archive."""

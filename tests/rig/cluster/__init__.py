@@ -1,0 +1,1 @@
+"""An API server, controllers, a node and containers, and a move among them."""

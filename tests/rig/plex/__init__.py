@@ -1,0 +1,1 @@
+"""Stand-ins for Plex Media Server, its HTTP API, its unit and its container."""
