@@ -1,1 +1,1 @@
-"""The library on disk: found, opened, read. Nothing here writes to it."""
+"""Read access to the library on disk. Nothing here writes to it."""

@@ -1,4 +1,4 @@
-"""The current work of the agent, for the status line and the metrics."""
+"""The agent's current work, for the status line and the metrics."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Work on the whole library, which one at a time does."""
+    """Work on the whole library. Only one such job runs at a time."""
 
     SCANNING = "scanning"
     HASHING = "hashing"
     CHECKING = "checking"
     INSPECTING = "inspecting"
-    """For a preflight."""
+    """A scan for a preflight."""
 
 
 class Activity:
-    """Counters of the work under way: how often and how long it was."""
+    """The work under way, and the number and duration of finished jobs."""
 
     def __init__(self) -> None:
         self.running: set[Phase] = set()
         self.ended: dict[Phase, int] = dict.fromkeys(Phase, 0)
         self.seconds: dict[Phase, float] = dict.fromkeys(Phase, 0.0)
         self.frames = 0
-        """Made for pullers, again and again where one asks again."""
+        """Number of frames built for pullers, including repeated requests."""
         self._snapshot: Snapshot | None = None
         self._asked = bytearray()
         self._lock = threading.Lock()
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """While this goes on, so does ``phase``."""
+        """Record ``phase`` as running for the duration of the ``with`` block."""
         self.running.add(phase)
         started = time.monotonic()
         try:
@@ -50,7 +50,7 @@ class Activity:
             self.seconds[phase] += time.monotonic() - started
 
     def frame(self, snapshot: Snapshot, number: int) -> None:
-        """Frame ``number`` was made for a puller; called by the threads that make them."""
+        """Record that frame ``number`` was built for a puller. May be called from any thread."""
         with self._lock:
             if self._snapshot is None or self._snapshot.id != snapshot.id:
                 self._asked = bytearray(snapshot.frames)
@@ -59,11 +59,11 @@ class Activity:
             self.frames += 1
 
     def __str__(self) -> str:
-        """One line for people: phases, and how far the newest puller is."""
+        """Return one line for people: running phases, and the progress of the latest puller."""
         parts = [phase.value for phase in Phase if phase in self.running]
         if self._snapshot is not None and self._asked:
             asked, all_of_them = sum(self._asked), len(self._asked)
             percent = 100 * asked // all_of_them
             short = self._snapshot.id[:12]
-            parts.append(f"{asked} of {all_of_them} frames of {short} asked for ({percent} %)")
+            parts.append(f"{asked} of {all_of_them} frames of {short} requested ({percent} %)")
         return ", ".join(parts) or "waiting for a puller"

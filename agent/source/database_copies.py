@@ -1,10 +1,11 @@
-"""Consistent copies of the databases of a Plex that runs: what a rehearsal has in their place.
+"""Consistent copies of a running Plex's databases, which a rehearsal transfers in their place.
 
 ::
 
     STATE/snapshots/<id>/databases/<SHA-256 of the path>   one database each
 
-They are of one scan, and gone with the next one: a later delta needs only the manifest.
+They belong to one scan and are removed by the next one, because a later delta needs only the
+manifest.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
 
 _SUFFIX = b".db"
 _BESIDE = re.compile(rb"(.*\.db)-(?:wal|shm|journal)", re.DOTALL)
-"""What SQLite has beside a database, and what a copy made by it does not need."""
+"""Files that SQLite creates beside a database, and that a copy by SQLite does not need."""
 _SPARE = 64 << 20
-"""Bytes that stay free on the state folder's filesystem."""
+"""Bytes that must stay free on the state folder's filesystem."""
 
 
 class DatabaseCopies:
     """The copies of one snapshot.
 
     Args:
-        folder: the snapshot's.
+        folder: path of the snapshot's folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -51,25 +52,26 @@ class DatabaseCopies:
         self.look()
 
     def look(self) -> None:
-        """Which there are; none at all once they were dropped."""
+        """List the copies in the folder again."""
         there = os.path.isdir(_place(self._folder))
         self._names = frozenset(os.listdir(_place(self._folder))) if there else None
 
     def find(self, path: bytes) -> str | None:
-        """The copy of the library's file at ``path``, if it is a database.
+        """Return the copy of the library's file at ``path``; None if it is not a database.
 
         Raises:
-            SnapshotGone: there has been another scan since.
+            SnapshotGone: If a later scan has removed the copies.
         """
         copy = _copy(self._folder, path)
         if self._names is None:
-            raise SnapshotGone("the copies of the databases are gone, scan again")
+            raise SnapshotGone("a later scan has removed the copies of the databases; scan again")
         return copy if os.path.basename(copy) in self._names else None
 
     def in_place(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """``entries`` of a walk with the copies instead of the databases, and nothing beside these.
+        """Yield ``entries`` of a walk, with the copies in place of the databases.
 
-        Inode and ctime are the copy's: so each rehearsal has a name of its own.
+        Leave out the files that SQLite creates beside a database. Use the inode and ctime of the
+        copy, so that each rehearsal gets a snapshot name of its own.
         """
         for entry in entries:
             beside = _BESIDE.fullmatch(entry.path)
@@ -93,18 +95,18 @@ class DatabaseCopies:
 def copy_databases(
     folder: str, source: LibrarySource, base: int, exclude: tuple[str, ...]
 ) -> DatabaseCopies:
-    """Copy each database of the library by SQLite's backup API; Plex goes on writing.
+    """Copy each database of the library with SQLite's backup API, while Plex continues to write.
 
     Args:
-        folder: the snapshot's.
+        folder: path of the snapshot's folder.
         source: the library.
-        base: descriptor of the folder that it is in.
-        exclude: patterns of what is left out.
+        base: descriptor of the folder that contains the library.
+        exclude: patterns of entries that are left out.
 
     Raises:
-        NoSpace: the state folder's filesystem does not hold them; nothing was copied.
-        SourceUnreadable: SQLite cannot read one; every path of them is listed.
-        OSError: the state folder does not take them.
+        NoSpace: If the state folder's filesystem is too small. Nothing was copied.
+        SourceUnreadable: If SQLite cannot read some databases. It lists their paths.
+        OSError: If a write to the state folder fails.
     """
     os.mkdir(_place(folder), 0o700)
     walk = TreeWalk(source.tree(base), WalkOptions(exclude, inside=False, live=True))
@@ -116,7 +118,7 @@ def copy_databases(
     failed = []
     with source.folders() as folders:
         paths = [path for path in sizes if path.endswith(_SUFFIX) and _is_database(folders, path)]
-        # A copy is at the most as large as a database with all that is in its -wal.
+        # A copy is at most as large as the database and its -wal together.
         needed = sum(sizes[path] + sizes.get(path + b"-wal", 0) for path in paths)
         _check_space(folder, needed)
         for path in paths:
@@ -130,12 +132,12 @@ def copy_databases(
 
 
 def drop_copies(folder: str) -> None:
-    """Remove those of the snapshot in ``folder``, if it has any."""
+    """Remove the copies of the snapshot in ``folder``, if it has any."""
     shutil.rmtree(_place(folder), ignore_errors=True)
 
 
 def keep_copies(draft: str, folder: str) -> None:
-    """Give those of a scan to the snapshot in ``folder``, which saw the same."""
+    """Move the copies of a scan to the snapshot in ``folder``, which found the same entries."""
     if os.path.isdir(_place(draft)):
         os.rename(_place(draft), _place(folder))
 
@@ -145,7 +147,7 @@ def _is_database(folders: DirStack, path: bytes) -> bool:
         folder, name = folders.parent(path)
         fd = open_regular(name, dir_fd=folder)
     except OSError:
-        return False  # it has gone; or the walk that makes the manifest says why
+        return False  # the file is gone, or the scan for the manifest reports the error
     with os.fdopen(fd, "rb") as file:
         return is_database(file)
 
@@ -155,10 +157,10 @@ def _check_space(folder: str, needed: int) -> None:
     free = volume.f_bavail * volume.f_frsize
     if free < needed + _SPARE:
         raise NoSpace(
-            f"the copies of the databases need {needed} bytes, and {_SPARE} are to stay free;"
-            f" there are {free}",
+            f"the copies of the databases need {needed} bytes, and {_SPARE} bytes must stay free;"
+            f" only {free} bytes are free",
             path=os.path.dirname(os.path.dirname(folder)),
-            hint="Make room on the VM, or rehearse with Plex stopped: pull --no-cutover.",
+            hint="Free up space on the VM, or rehearse with Plex stopped: pull --no-cutover.",
         )
 
 

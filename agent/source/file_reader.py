@@ -1,4 +1,4 @@
-"""Reads files of a snapshot: of a cold one as they were scanned, of a live one as they are now."""
+"""Reads of a snapshot's files: as scanned in a cold snapshot, as they are now in a live one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
-    """Fill ``into`` with the file's bytes from ``offset`` on.
+    """Fill ``into`` with the file's bytes from ``offset``.
 
     Raises:
-        SourceChanged: the file is not as scanned, before or after it was read.
-        SourceUnreadable: it may not be read any more.
-        StorageError: the disk does not give it.
+        SourceChanged: If the file differs from the scan, before or after it was read.
+        SourceUnreadable: If the agent has no permission to read it.
+        StorageError: If the disk reports an error.
     """
     fd = _open(folders, entry)
     try:
@@ -47,12 +47,13 @@ def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -
 
 
 def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
-    """Fill ``into``, which is all zeros, with what the file has now from ``offset`` on.
+    """Fill ``into``, which is all zeros, with the file's current bytes from ``offset``.
 
-    Missing content stays zeros: the layout holds, and the next delta transfers the file.
+    If the file is gone or has become shorter, the rest stays zero. The frame keeps its layout, and
+    the next delta transfers the change.
 
     Raises:
-        SourceUnreadable, StorageError: as for :func:`read_piece`.
+        SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
     """
     try:
         fd = _open(folders, entry)
@@ -70,11 +71,11 @@ def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryvi
 
 
 def read_copy(path: str, offset: int, into: memoryview) -> None:
-    """Fill ``into`` with what our own copy of a database has from ``offset`` on.
+    """Fill ``into`` with the bytes from ``offset`` of the agent's own copy of a database.
 
     Raises:
-        SnapshotGone: the copy is not there any more.
-        StorageError: the disk does not give it.
+        SnapshotGone: If the copy is gone or too short.
+        StorageError: If the disk reports an error.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -85,14 +86,14 @@ def read_copy(path: str, offset: int, into: memoryview) -> None:
     except OSError as error:
         raise _lost(error, path) from error
     if position < len(into):
-        raise SnapshotGone("the copy of a database is not whole, scan again", path=path)
+        raise SnapshotGone("the copy of a database is incomplete; scan again", path=path)
 
 
 def hash_copy(path: str) -> bytes:
-    """The raw SHA-256 of our own copy of a database.
+    """Return the raw SHA-256 of the agent's own copy of a database.
 
     Raises:
-        SnapshotGone, StorageError: as for :func:`read_copy`.
+        SnapshotGone, StorageError: Under the conditions of :func:`read_copy`.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -102,10 +103,10 @@ def hash_copy(path: str) -> bytes:
 
 
 def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
-    """The raw SHA-256 of what :func:`read_live_piece` gives of a whole file now.
+    """Return the raw SHA-256 of a whole file, read with :func:`read_live_piece`.
 
     Raises:
-        SourceUnreadable, StorageError: as for :func:`read_piece`.
+        SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
     """
     digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
     for offset in range(0, entry.size, _PIECE):
@@ -117,10 +118,10 @@ def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
 
 
 def hash_file(folders: DirStack, entry: Entry) -> bytes:
-    """The raw SHA-256 of a whole file.
+    """Return the raw SHA-256 of a whole file.
 
     Raises:
-        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+        SourceChanged, SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
     """
     fd = _open(folders, entry)
     try:
@@ -135,10 +136,10 @@ def hash_file(folders: DirStack, entry: Entry) -> bytes:
 
 
 def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
-    """Return the result of :func:`hash_file`, and the SHA-256 of each piece of :data:`FRAME` bytes.
+    """Return the raw SHA-256 of a whole file, and of each of its blocks of :data:`FRAME` bytes.
 
     Raises:
-        SourceChanged, SourceUnreadable, StorageError: as for :func:`read_piece`.
+        SourceChanged, SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
     """
     whole, blocks, buffer = hashlib.sha256(), [], memoryview(bytearray(FRAME))
     for offset in range(0, entry.size, FRAME):
@@ -150,11 +151,12 @@ def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
 
 
 def changed(entry: Entry) -> SourceChanged:
-    """The error for an entry that is not as it was scanned."""
+    """Return the error for an entry that differs from its scan."""
     return SourceChanged(
         "the library changed while it was read",
         path=entry.path,
-        hint="Is Plex really stopped? Stop it and run again: what is unchanged is kept.",
+        hint="Make sure that Plex is stopped, then run again. Only changed files are transferred"
+        " again.",
     )
 
 
@@ -179,9 +181,9 @@ def _check(fd: int, entry: Entry) -> None:
 
 def _lost(error: OSError, path: str) -> SnapshotGone | StorageError:
     if error.errno == errno.ENOENT:
-        return SnapshotGone("the copy of a database is gone, scan again", path=path)
+        return SnapshotGone("the copy of a database is gone; scan again", path=path)
     reason = os.strerror(error.errno or 0)
-    return StorageError(f"the agent's disk did not give the copy ({reason})", path=path)
+    return StorageError(f"the agent cannot read its copy of a database ({reason})", path=path)
 
 
 def _unreadable(error: OSError, entry: Entry) -> SourceChanged | SourceUnreadable | StorageError:
@@ -190,4 +192,4 @@ def _unreadable(error: OSError, entry: Entry) -> SourceChanged | SourceUnreadabl
     reason = os.strerror(error.errno or 0)
     if error.errno in (errno.EACCES, errno.EPERM):
         return SourceUnreadable([f"{printable(entry.path)} ({reason})"])
-    return StorageError(f"the agent's disk did not give the file ({reason})", path=entry.path)
+    return StorageError(f"the agent cannot read the file from disk ({reason})", path=entry.path)

@@ -1,8 +1,8 @@
-"""The library's id: the same after a move to another disk or folder of this machine.
+"""The library's id, which stays the same after a move to another disk or folder of this machine.
 
 ::
 
-    STATE/library.json   the id, and by what it is recognized: its path, or its Plex server
+    STATE/library.json   the id, with the path and the Plex server by which it is recognized
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class _Known(msgspec.Struct, frozen=True):
     id: str
     path: str
     server: str = ""
-    """Its Plex's ``MachineIdentifier``; empty where it has none."""
+    """The ``MachineIdentifier`` of its Plex server; empty if it has none."""
 
 
 def library_id(path: str, state: str = "") -> str:
     """Return the id of the library at ``path``.
 
-    It is made of the machine and the path. A library at another path keeps its id if it has the
-    same last name and is of the same Plex server as before: it was moved on this machine.
+    The id is derived from the machine and the path. If the last name and the Plex server are as
+    before, the library was moved on this machine. It then keeps its id.
 
     Args:
-        path: of the library, without symlinks.
-        state: the agent's state folder, which remembers it; empty: nothing does.
+        path: path of the library, without symlinks.
+        state: path of the agent's state folder, which stores the id; empty to store nothing.
     """
     server = _server(path)
     if not state:
@@ -49,7 +49,7 @@ def library_id(path: str, state: str = "") -> str:
     if known is not None and _is_same(known, found):
         found = msgspec.structs.replace(found, id=known.id, server=server or known.server)
     if found != known:
-        with suppress(OSError):  # a state folder that takes nothing fails the scan, by itself
+        with suppress(OSError):  # if the state folder is not writable, the scan reports it
             write_durably(file, msgspec.json.encode(found))
     return found.id
 
@@ -80,9 +80,9 @@ def _server(library: str) -> str:
 
 
 def _of_path(path: str) -> str:
-    """Return a name for this folder of this machine.
+    """Return an id for this folder of this machine.
 
-    The machine's id itself stays secret, as machine-id(5) asks.
+    The id does not reveal the machine's id, as machine-id(5) requires.
     """
     try:
         with open(_MACHINE_ID, "rb") as file:

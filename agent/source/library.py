@@ -1,7 +1,7 @@
-"""Which library this is, and where: found again for each scan, never read through an old folder.
+"""The library's place on disk, which is found again for each scan.
 
-A folder that was opened once stays what it was, whatever is mounted over its path or renamed to it
-later. So nothing is held open: each use opens the path and compares device and inode.
+An open folder stays the same even if another one is later mounted over its path or renamed to it.
+So no folder stays open between uses. Each use opens the path and compares device and inode.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a library is: another folder at the same path differs in something of this."""
+    """The place of a library. Another folder at the same path differs in at least one field."""
 
     path: str
-    """Absolute, without symlinks."""
+    """Absolute path without symlinks."""
     device: int
     inode: int
     mounts: dict[str, int] = {}
-    """Device of each filesystem that is mounted below it, by its path in the library."""
+    """Device of each filesystem mounted below it, by path relative to the library."""
 
 
 @dataclass(frozen=True)
 class LibrarySource:
-    """The library as it was found once."""
+    """The library as found at one time."""
 
     about: Library
     place: Place
 
     @property
     def name(self) -> bytes:
-        """The folder's own name, which is not ``about.name`` where a symlink led to it."""
+        """The folder's own name, which differs from ``about.name`` if a symlink led to it."""
         return os.fsencode(os.path.basename(self.place.path))
 
     @property
     def top(self) -> bytes:
-        """The path that the folder has in the entries of a scan."""
+        """The path of the folder in the entries of a scan."""
         given = os.path.basename(self.about.path)
         is_placed = self.about.name != given
         return os.fsencode(f"{SUPPORT_FOLDER}/{given}" if is_placed else self.about.name)
 
     def placed(self) -> LibrarySource:
-        """Return the same library in the folders in which Plex's image expects it.
+        """Return the same library, inside the parent folders that Plex's image expects.
 
-        Only Plex's own folder gets them; other libraries stay as they are.
+        Only Plex's own folder gets parent folders; other libraries are unchanged.
         """
         name = library_name(self.about.name, placed=True)
         return LibrarySource(msgspec.structs.replace(self.about, name=name), self.place)
@@ -80,20 +80,20 @@ class LibrarySource:
 
     @contextmanager
     def folders(self) -> Iterator[SourceFolders]:
-        """Open the folders of the library, to be found by the paths of the entries of a scan.
+        """Open the folders of the library, which are found by the paths of a scan's entries.
 
         Raises:
-            SnapshotGone: see :meth:`opened`.
+            SnapshotGone: If another folder, or none, is at the library's path.
         """
         with self.opened() as base, SourceFolders(base, self.name, self.top) as folders:
             yield folders
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Open the folder that the library is in, if that is the same library, also at the end.
+        """Open the folder that contains the library, and check the library before and after use.
 
         Raises:
-            SnapshotGone: another folder is at its path, or none.
+            SnapshotGone: If another folder, or none, is at the library's path.
         """
         path = self.place.path
         try:
@@ -108,10 +108,10 @@ class LibrarySource:
             os.close(base)
 
     def check_place(self) -> None:
-        """Make sure that the library is where it was, with the same disks mounted below it.
+        """Raise an error unless the library and the disks mounted below it are unchanged.
 
         Raises:
-            SnapshotGone: it is not.
+            SnapshotGone: If another folder, or none, is at its path, or the disks differ.
         """
         path = self.place.path
         try:
@@ -122,7 +122,7 @@ class LibrarySource:
             raise _gone(path, "another folder or disk is there")
 
     def _check_in(self, base: int) -> None:
-        """Raise :class:`SnapshotGone` if something else has the library's name in ``base``."""
+        """Raise :class:`SnapshotGone` unless the library's name in ``base`` is the same folder."""
         path = self.place.path
         try:
             info = os.stat(self.name, dir_fd=base, follow_symlinks=False)
@@ -133,12 +133,12 @@ class LibrarySource:
 
 
 class SourceFolders(DirStack):
-    """Opens folders of the library by the paths that they have in the entries of a scan.
+    """Folders of the library, opened by their paths in the entries of a scan.
 
     Args:
-        base: descriptor of the folder that the library is in.
-        name: the library's name there.
-        top: the path that it has in the entries.
+        base: descriptor of the folder that contains the library.
+        name: name of the library in that folder.
+        top: path of the library in the entries.
     """
 
     def __init__(self, base: int, name: bytes, top: bytes) -> None:
@@ -147,20 +147,21 @@ class SourceFolders(DirStack):
         self._top = top
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """Return what :meth:`DirStack.parent` returns, for a path of an entry."""
+        """Return the result of :meth:`DirStack.parent` for a path of an entry."""
         return super().parent(self._name + path[len(self._top) :])
 
 
 class CurrentLibrary:
-    """The library that the settings name, or Plex's own, as it is at each moment.
+    """The library that the settings name, or Plex's own, looked up again at each use.
 
     Args:
-        configured: its path; empty: ``find`` says where it is.
-        find: where Plex keeps it; raises :class:`ConfigurationError` if it is not there.
-        state: the agent's state folder.
+        configured: path from the settings; empty to use ``find``.
+        find: returns the path of Plex's library; raises :class:`ConfigurationError` if it is
+            missing.
+        state: path of the agent's state folder.
 
     Raises:
-        ConfigurationError: there is no library that can be moved.
+        ConfigurationError: If there is no library that can be moved.
     """
 
     def __init__(self, configured: str, find: Callable[[], str], state: str) -> None:
@@ -168,13 +169,13 @@ class CurrentLibrary:
         self._find = find
         self._state = state
         self.last = self._open()
-        """As it was found last."""
+        """The library as it was last found."""
 
     def locate(self) -> LibrarySource:
-        """Find it now.
+        """Find the library now.
 
         Raises:
-            SourceUnreadable: it is not there, or cannot be read.
+            SourceUnreadable: If the library is missing or cannot be read.
         """
         try:
             found = self._open()
@@ -191,14 +192,15 @@ class CurrentLibrary:
 
 
 def open_library(path: str, state: str = "") -> LibrarySource:
-    """Find the library at ``path``.
+    """Return the library at ``path``.
 
     Args:
-        path: its folder, or a symlink to it.
-        state: the agent's state folder, which remembers the library's id; empty: nothing does.
+        path: path of its folder, or of a symlink to it.
+        state: path of the agent's state folder, which stores the library's id; empty to store
+            nothing.
 
     Raises:
-        ConfigurationError: it is no readable folder, or has a name that cannot be moved.
+        ConfigurationError: If ``path`` is not a readable folder, or its name is illegal.
     """
     real = os.path.realpath(path)
     given = _as_given(path, real)
@@ -207,23 +209,24 @@ def open_library(path: str, state: str = "") -> LibrarySource:
         check_root_name(os.fsencode(name))
         name.encode()
     except (IllegalPath, UnicodeError) as error:
-        raise ConfigurationError(f"not a library that can be moved ({error})", path=path) from error
+        raise ConfigurationError(f"the library cannot be moved ({error})", path=path) from error
     try:
         place = _find_place(real)
     except OSError as error:
         raise ConfigurationError(
             f"the library cannot be read ({error.strerror})",
             path=path,
-            hint="--library takes the folder called Library; the agent must be able to read it.",
+            hint="Set --library to the folder called Library, and give the agent's user read"
+            " access to it.",
         ) from error
     about = Library(library_id(real, state), name, socket.gethostname(), given)
     return LibrarySource(about, place)
 
 
 def _as_given(path: str, real: str) -> str:
-    """Return the absolute path by which the library was named.
+    """Return the absolute path of the library as the user named it.
 
-    Its last name is the user's word for the library, even where that is a symlink to another name.
+    Its last name is the name that the user gave, even if that is a symlink to another name.
     """
     folder, name = os.path.split(path.rstrip("/"))
     if name in ("", os.curdir, os.pardir):
@@ -232,14 +235,14 @@ def _as_given(path: str, real: str) -> str:
 
 
 def refuse_unmounted(before: Place, now: LibrarySource) -> None:
-    """Raise if a disk of the library is not mounted that was mounted at an earlier scan.
+    """Raise an error if a disk of the library was mounted at an earlier scan and is not now.
 
     Args:
-        before: where the library was then.
-        now: where it is.
+        before: place of the library at the earlier scan.
+        now: the library now.
 
     Raises:
-        SourceUnreadable: its path, or what was a mount point in it, is an empty folder now.
+        SourceUnreadable: If its path, or a former mount point in it, is now an empty folder.
     """
     place = now.place
     is_same = (before.device, before.inode) == (place.device, place.inode)
@@ -247,14 +250,14 @@ def refuse_unmounted(before: Place, now: LibrarySource) -> None:
     suspects += [each for each in before.mounts if each not in place.mounts]
     empty = [each for each in suspects if _is_empty(os.path.join(place.path, each))]
     if empty:
-        why = "an empty folder, and it was not at the last scan; is its disk mounted?"
+        why = "an empty folder, but not at the last scan; is its disk mounted?"
         raise SourceUnreadable(
             [f"{printable(os.path.join(now.about.name, each))} ({why})" for each in empty]
         )
 
 
 def why_unreadable(source: LibrarySource) -> str | None:
-    """Return the reason why the library's top folder cannot be listed, or None."""
+    """Return the reason why the library's top folder cannot be listed; None if it can."""
     try:
         os.close(os.open(source.place.path, _FOLDER | os.O_NOFOLLOW))
     except OSError as error:
@@ -266,7 +269,7 @@ def _find_place(real: str) -> Place:
     """Return the place of the folder at ``real``, an absolute path without symlinks.
 
     Raises:
-        OSError: it is no folder, or cannot be read.
+        OSError: If it is not a folder, or cannot be read.
     """
     fd = os.open(real, _FOLDER | os.O_NOFOLLOW)
     try:
@@ -277,7 +280,7 @@ def _find_place(real: str) -> Place:
     for each in mounts_below(real):
         try:
             mounts[os.path.relpath(each, real)] = os.stat(each).st_dev
-        except OSError:  # hidden below another one; or the scan says why it cannot be read
+        except OSError:  # hidden below another mount, or the scan reports it
             continue
     return Place(real, info.st_dev, info.st_ino, mounts)
 
@@ -291,5 +294,5 @@ def _is_empty(path: str) -> bool:
 
 def _gone(path: str, reason: str | None) -> SnapshotGone:
     return SnapshotGone(
-        f"the library is not where it was scanned ({reason}), scan again", path=path
+        f"the library is not where it was scanned ({reason}); scan again", path=path
     )

@@ -1,4 +1,4 @@
-"""The files of one snapshot: where they are, and what is known of them."""
+"""The files of one snapshot, with their manifest, digests and database copies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The part of a scan that no client sees: it decides what a later scan can trust."""
+    """The part of a scan that clients do not see. A later scan needs it to find changes."""
 
     place: Place
     telling: list[int] = []
-    """Devices that were written back first: see :mod:`agent.source.writeback`."""
+    """Devices that were written back before the scan; see :mod:`agent.source.writeback`."""
 
 
 def omitted_path(folder: str, omitted: OmittedList) -> str:
@@ -37,10 +37,10 @@ class SnapshotFiles:
     """The files of one snapshot, ready to be read.
 
     Args:
-        folder: the snapshot's folder in the state folder.
-        origin: where the library was.
+        folder: path of the snapshot's folder in the state folder.
+        origin: the place of the library at the scan.
         about: the snapshot, as clients see it.
-        manifest: its entries.
+        manifest: the entries of the snapshot.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class SnapshotFiles:
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
         self.block_tags: dict[int, bytes] = {}
-        """Of a delta: the tags that :func:`agent.frames.builder.build_frame` would give frames of
-        large files that were read, unchanged since the scan, for their digests."""
+        """For a delta, tags of frames of large files that were already read for their digests, and
+        are unchanged since the scan. :func:`agent.frames.builder.build_frame` gives the same."""
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
-        """Read instead of the databases."""
+        """Copies that are read in place of the databases; None except in a rehearsal."""
 
     @property
     def omitted_path(self) -> str:
-        """The file that lists what the scan left out.
+        """Path of the file that lists the entries that the scan left out.
 
         Raises:
-            SnapshotGone: an older release made this snapshot, and there is no such file.
+            SnapshotGone: If an older release made this snapshot, so that there is no such file.
         """
         if self.about.omitted is None:
             raise SnapshotGone("this snapshot lists nothing that was left out, scan again")

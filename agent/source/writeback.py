@@ -1,10 +1,10 @@
-"""Has the kernel write back the filesystems of a library: on which do times show every change?
+"""Write-back of a library's filesystems, after which files' times show every change.
 
 A store through a memory map sets a file's times when it makes a page writable (``page_mkwrite`` in
-Linux: ``file_update_time``), not again while that page is dirty. POSIX allows it to be as late as
-the next ``msync``. Writing a page back makes it read-only again, so after a sync the next store
-renews the times. That holds for the filesystems in :data:`_TELLING`. In memory (tmpfs) nothing is
-ever written back. Over a network or in user space (NFS, SMB, FUSE), times come from elsewhere.
+Linux: ``file_update_time``), but not again while that page is dirty. POSIX allows the update to be
+as late as the next ``msync``. Writing a page back makes it read-only again, so after a sync the
+next store renews the times. That is true for the filesystems in :data:`_TELLING`. In memory (tmpfs)
+nothing is ever written back. With NFS, SMB and FUSE, times come from another machine or program.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _TELLING = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
 """Types of filesystems that set a file's times in their ``page_mkwrite``, as Linux names them."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-"""What syncfs(2) says where it is not to be had, such as under a filter of system calls."""
+"""Errors of syncfs(2) if it is unavailable, for example because a filter blocks it."""
 _TIMES = 2
-"""A page fault sets the times before its page is dirty, and the first sync may come in between. The
-second one writes that page back, too."""
+"""Number of syncs. A page fault sets the times before its page is dirty, and the first sync may
+come in between. The second sync writes that page back, too."""
 
 
 def mounts_below(path: str) -> list[str]:
-    """Where something is mounted below the folder ``path``, as proc_pid_mountinfo(5) lists it.
+    """Return the mount points below the folder ``path``, as listed in proc_pid_mountinfo(5).
 
     Args:
-        path: absolute, without symlinks.
+        path: absolute path without symlinks.
     """
     above, found = os.fsencode(path.rstrip("/") + "/"), set()
     for fields in _mounts():
@@ -47,20 +47,20 @@ def mounts_below(path: str) -> list[str]:
 
 
 def write_back(path: str) -> frozenset[int]:
-    """Write back the filesystems that the library is on, also those mounted below it.
+    """Write back the filesystem of the library and all filesystems mounted below it.
 
     Args:
-        path: the library: absolute, without symlinks.
+        path: absolute path of the library, without symlinks.
 
     Returns:
-        Numbers of the devices of which times show every change after this began.
+        Numbers of the devices on which times show every change since this call began.
 
     Raises:
-        StorageError: a disk has not taken what was written to it.
+        StorageError: If an earlier write to a disk has failed.
     """
     devices = set()
     for place in (path, *mounts_below(path)):
-        with suppress(OSError):  # the walk says what cannot be read
+        with suppress(OSError):  # the scan reports folders that cannot be read
             fd = os.open(place, _FOLDER)
             try:
                 device = os.fstat(fd).st_dev
@@ -81,7 +81,7 @@ def _is_synced(fd: int, place: str) -> bool:
             _log.warning("syncfs refused, reading all files again", path=place, reason=reason)
             return False
         raise StorageError(
-            f"the disk of the library has not taken what was written to it ({reason})",
+            f"a write to the disk of the library has failed ({reason})",
             path=place,
             hint="Check the VM's disk and kernel log, then run again.",
         ) from error
@@ -89,7 +89,7 @@ def _is_synced(fd: int, place: str) -> bool:
 
 
 def _type_of(fd: int) -> str:
-    """The type of the filesystem that ``fd`` was opened on; empty if nothing tells it."""
+    """Return the type of the filesystem that ``fd`` was opened on; empty if it is unknown."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
         found = re.search(rb"^mnt_id:\s*(\d+)$", file.read(), re.MULTILINE)
     for fields in _mounts():
@@ -99,7 +99,7 @@ def _type_of(fd: int) -> str:
 
 
 def _mounts() -> list[list[bytes]]:
-    """The fields of each line of this process's mount table."""
+    """Return the fields of each line of this process's mount table."""
     with open(_MOUNTS, "rb") as file:
         return [line.split() for line in file]
 

@@ -131,7 +131,7 @@ def test_disk_that_does_not_take_what_was_written(new: Agent, target: Path, tmp_
     patched(new, tmp_path / "patch", "raise OSError(5, 'lost')")
     done = pull(target, new)
     assert done.code == 15, done.text
-    assert "has not taken what was written to it (Input/output error)" in done.reason()
+    assert "a write to the disk of the library has failed (Input/output error)" in done.reason()
     assert str(new.library) in done.reason()
     assert not (target / "Library").exists()
 
