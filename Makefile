@@ -8,7 +8,7 @@ UPGRADE := --upgrade
 # The lock files agree on the version of each package, so that any of them can be installed together.
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
-PROSE := *.md docs tests/README.md charts
+PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 

@@ -40,7 +40,7 @@ PREFLIGHT_ONLY = frozenset({When.PREFLIGHT})
 
 
 class Outcome(Enum):
-    """What a check means for the move."""
+    """The result of a check, for the move."""
 
     PASS = "pass"  # noqa: S105 - no password
     WARNING = "warning"

@@ -69,7 +69,7 @@ class PlexService(Protocol):
         """End a stop that this process began, if it has not ended yet."""
 
     def run(self) -> str:
-        """Return an identifier of Plex's last start; empty if there is none."""
+        """Return an identifier of Plex's last start; empty without one."""
 
     def stop(self, seconds: float, ending: Event) -> None:
         """Stop Plex.

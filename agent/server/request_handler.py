@@ -1,4 +1,4 @@
-"""What becomes of requests that are no HTTP: a 400 that repeats none of it, and a short log line.
+"""Requests that are not HTTP: they get a 400 that repeats none of it, and a short log line.
 
 aiohttp answers such a request with the line that it could not read, which may hold the token, and
 logs that line with a traceback.

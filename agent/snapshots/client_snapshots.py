@@ -23,7 +23,7 @@ _CLIENTS = 256
 
 
 class Handouts:
-    """What was handed out, in ``STATE/handouts.json``. Its methods block.
+    """The snapshot of each client, in ``STATE/handouts.json``. Its methods block.
 
     Args:
         state: the agent's state folder.

@@ -22,7 +22,7 @@ class Scans:
 
     Args:
         store: where they go.
-        activity: is told when there is one.
+        activity: called when a scan is under way.
     """
 
     def __init__(self, store: SnapshotStore, activity: Activity) -> None:

@@ -213,7 +213,7 @@ class SnapshotStore:
         """The snapshot called ``name``, ready to be read from.
 
         Raises:
-            SnapshotGone: there is none of that name, or the library is not where it was then.
+            SnapshotGone: it does not exist, or the library is not where it was then.
         """
         with self._lock:
             # never twice: two would not hear of what the other one learns of the frames
@@ -315,7 +315,7 @@ class SnapshotStore:
     def _renew_omitted(self, draft: str, final: str, omitted: OmittedList) -> None:
         """Give the list of a scan to the snapshot in ``final``, which has the same entries.
 
-        What is left out may have changed where no entry has, and an older release kept no list.
+        Omitted entries may have changed although no entry has, and an older release kept no list.
         """
         about = _read_about(final)
         before = about.omitted

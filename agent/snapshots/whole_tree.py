@@ -1,4 +1,4 @@
-"""What is asked of the whole tree once its frames are out: every digest, and is it unchanged."""
+"""Work on the whole tree after its frames: every digest, and whether it is unchanged."""
 
 from __future__ import annotations
 

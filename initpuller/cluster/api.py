@@ -210,7 +210,7 @@ class Cluster:
 
 
 def own_name() -> str:
-    """Our pod's: ``POD_NAME``, or the host's, which is the pod's own unless it is told another."""
+    """Return the pod's name: ``POD_NAME``, or the host name, which is the pod's name by default."""
     return os.environ.get("POD_NAME") or os.environ.get("HOSTNAME", "")
 
 
@@ -220,7 +220,7 @@ def token_path() -> str:
 
 
 def is_in_cluster() -> bool:
-    """Whether this is a container of a pod: each is told where the API is."""
+    """Return whether this is a container of a pod: each has the API's address."""
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
@@ -230,7 +230,7 @@ def may_ask() -> bool:
 
 
 async def plex_image() -> str:
-    """The image of the container that runs Plex in our own pod; empty if that cannot be told.
+    """Return the image of Plex's container in the puller's own pod; empty if unknown.
 
     It is waited for, so it may not take long.
     """

@@ -39,7 +39,7 @@ class _Daemons(ThreadPoolExecutor):
         def call() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            except BaseException as error:  # noqa: BLE001 - the waiting thread gets it
                 future.set_exception(error)
 
         threading.Thread(target=call, daemon=True).start()

@@ -1,7 +1,7 @@
-"""A pull's milestones as Events on our own pod, and where it stands in a ConfigMap.
+"""A pull's milestones as Events on the puller's own pod, and its progress in a ConfigMap.
 
 In a thread of its own, which nobody waits for but a moment at the end: whatever the API does, the
-pull goes on. What the API did not take is told again, until then.
+pull goes on. Refused reports are sent again, until then.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ClusterReport:
     """Reports of one pull; outside of a cluster, nothing.
 
     Args:
-        progress: where the pull stands.
+        progress: progress of the pull.
         configmap: the name of the one that shows it; empty: none does.
     """
 
@@ -77,7 +77,7 @@ class ClusterReport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tell what has not been told yet."""
+        """Send the reports that are still unsent."""
         self._progress.heard = lambda: None
         self._ends = time.monotonic() + _LAST_SECONDS
         self._is_over.set()
@@ -123,7 +123,7 @@ class ClusterReport:
                 await asyncio.sleep(_GLANCE)
 
     async def _show(self, cluster: Cluster) -> None:
-        """Where the pull stands, after each milestone and every few seconds, in the ConfigMap."""
+        """Write the progress to the ConfigMap, after each milestone and every few seconds."""
         shown, kept = 0, time.monotonic()
         while self._configmap:
             is_over, reached = self._is_over.is_set(), len(self._progress.milestones)

@@ -1,4 +1,4 @@
-"""Plex' HTTP API, as the web UI uses it; what was seen of it, what assumed: docs/plex-api.md."""
+"""Plex's HTTP API, as the web UI uses it. docs/plex-api.md says what was seen and assumed."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _BLOCK_HEADER, _CHECKSUM, _RLE = 3, 4, 1
 
 @dataclass(frozen=True, slots=True)
 class LineFormat:
-    """What the lines are, for error messages, and which errors a damaged file raises."""
+    """A kind of lines, for error messages, and the errors of a damaged file."""
 
     name: str
     malformed: type[IntegrityError]

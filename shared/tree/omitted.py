@@ -1,4 +1,4 @@
-"""What a scan leaves out, as records: one JSON object a line, in the order of a manifest.
+"""Records of what a scan leaves out: one JSON object a line, in the order of a manifest.
 
 Nothing is ever written at these paths. They are checked because people read them in the receipt.
 """

@@ -84,7 +84,7 @@ class _Level:
 
 
 class Memory(Protocol):
-    """What is known from an earlier walk, asked in the order of this one."""
+    """The knowledge from an earlier walk, queried in the order of this one."""
 
     def recall(self, outside: Entry, device: int) -> Entry | None:
         """Return the entry if it looks as it did and has not changed unseen: it is not opened.
@@ -97,7 +97,7 @@ class Memory(Protocol):
     def names(self, folder: Entry) -> Iterator[bytes] | None:
         """Return the names in a recalled folder, if there can be no other name: it is not listed.
 
-        What is below a name is asked about before the next name is.
+        The entries below a name are queried before the next name.
         """
 
     def omitted(self, entry: Entry) -> Iterator[Omitted]:

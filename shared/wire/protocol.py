@@ -203,7 +203,7 @@ class CommitRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CutoverStanding(msgspec.Struct, frozen=True):
-    """Answer to all of `/v1/cutover`: where it stands."""
+    """Answer to all of `/v1/cutover`: the state of the cutover."""
 
     phase: CutoverPhase
     id: str

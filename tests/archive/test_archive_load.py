@@ -120,7 +120,7 @@ def test_segments_and_wholes_at_the_same_time(within_reach: InProcess, suffix: s
 def test_segments_of_what_is_larger_than_the_cache(larger: InProcess) -> None:
     """Eight at the same time: a frame is made again where one segment ends in it, few others are.
 
-    Who falls behind the others may lose a frame that was prepared for it: seen 2 in 48.
+    A client that falls behind may lose a frame that was prepared for it: seen 2 in 48.
     """
     path = archive_path(larger.client.snapshot(), "tar.gz")
     whole = larger.client.ask(path).body

@@ -33,7 +33,7 @@ _CONTENT = random.Random(21)  # noqa: S311 - the same tree each time
 def grow(root: Path) -> list[str]:
     """Make the library ``root``; return what in it is no library content, as a receipt lists it.
 
-    What only root may do (owners, devices) is left out for others.
+    Without root, entries that only root can create (owners, devices) are left out.
     """
     top = os.fsencode(root)
     os.makedirs(top)

@@ -262,7 +262,7 @@ def test_delta_keeps_a_file_that_was_found_damaged(sides: TwoSides, staging: Sta
 def test_too_many_changes_to_list(
     sides: TwoSides, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list is left out, and frames are found all the same."""
+    """The list is left out, and frames are still found."""
     monkeypatch.setattr(changes, "_MOST", 3)
     for number in range(4):
         (sides.library / "b" / f"{number}").write_bytes(b"new")
