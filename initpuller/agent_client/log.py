@@ -49,7 +49,7 @@ class Teller:
             event = self._events.get()
             reason = self._send(event)
             if reason:
-                _log.warning("the agent could not be told", what=event.event, reason=reason)
+                _log.warning("event not sent to the agent", what=event.event, reason=reason)
 
     def _send(self, event: protocol.PullerEvent) -> str:
         """Return why ``event`` could not be sent; empty if it was."""

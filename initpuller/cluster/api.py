@@ -1,7 +1,7 @@
-"""The cluster that we run in, asked through its API: the only file that knows ``kubernetes``.
+"""The cluster's API: the only module that imports ``kubernetes``.
 
-Its typed calls are not used: their models take twice as long to import as all of a pull, and forty
-MiB of the image. What we read and write is a Pod, Events and a ConfigMap, as JSON.
+Its typed calls are not used, because their models take twice as long to import as all of a pull,
+and forty MiB of the image. We read and write a Pod, Events and a ConfigMap as JSON.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""Where a pod finds its token, its CA and its namespace (Kubernetes documentation, "Accessing the
+"""The folder with a pod's token, CA and namespace (Kubernetes documentation, "Accessing the
 Kubernetes API from a Pod")."""
 CONTROLLER = "plexodus-puller"
-"""By which Events are told from those of others."""
+"""The name by which our Events differ from those of other controllers."""
 _SECONDS = 5.0
 _IMAGE_SECONDS = 5.0
-"""An older Plex on a newer database is worse than a moment beside the scan."""
+"""Seconds to wait for the image: an older Plex on a newer database is worse than a short wait."""
 _PLEX = re.compile(r"(?:.*/)?[^/]*(?:pms|plex(?!odus))[^/]*")
 _MAX_NOTE = 1024
 """Bytes of an Event's note (Kubernetes API reference, Event v1 events.k8s.io)."""
 
 
 class ClusterError(Exception):
-    """The API refused, did not answer in time, or not with what was asked for."""
+    """The API refused a request, or did not answer it in time or with the requested object."""
 
     def __init__(self, reason: str, status: int = 0) -> None:
         super().__init__(reason)
         self.status = status
-        """Of the HTTP answer; 0: there was none that can be read."""
+        """The status code of the response; 0 if there was none that can be read."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would be refused again."""
+        """Return whether the API would refuse the same request again."""
         return self.status // 100 == 4 and self.status not in _PASSING  # noqa: PLR2004
 
 
 _PASSING = (408, 429)
-"""Refusals that pass (RFC 9110 section 15.5.9, RFC 6585 section 4)."""
+"""Status codes of temporary refusals (RFC 9110 section 15.5.9, RFC 6585 section 4)."""
 _CONFLICT = 409
 
 
@@ -70,14 +70,14 @@ class _PodSpec(msgspec.Struct):
 
 
 class _Pod(msgspec.Struct):
-    """As much of a Pod as we need (Kubernetes API reference, Pod v1)."""
+    """The fields of a Pod that we need (Kubernetes API reference, Pod v1)."""
 
     metadata: _Metadata
     spec: _PodSpec
 
 
 class _Status(msgspec.Struct):
-    """Why not (Kubernetes API reference, Status v1)."""
+    """The reason of a refusal (Kubernetes API reference, Status v1)."""
 
     message: str = ""
     reason: str = ""
@@ -88,7 +88,7 @@ class Event:
     """Something that happened to a pod."""
 
     name: str
-    """Unlike any other's: an Event that is told twice is there once."""
+    """A unique name: an Event that is published twice exists once."""
     reason: str
     note: str
     when: datetime
@@ -96,13 +96,13 @@ class Event:
 
 
 class Cluster:
-    """The API, with the rights of our service account."""
+    """The API, with the rights of the pod's service account."""
 
     async def __aenter__(self) -> Self:
-        """Find it.
+        """Read the service account.
 
         Raises:
-            ClusterError: what a pod finds of its service account is not usable.
+            ClusterError: the service account's files cannot be used.
         """
         try:
             self._api = await asyncio.to_thread(_client)
@@ -118,19 +118,19 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of it."""
+        """Close the connections."""
         await self._api.close()
 
     async def own_uid(self) -> str:
-        """Our pod's, from ``POD_UID`` (Kubernetes documentation, "Downward API") or the API.
+        """Return the pod's UID, from ``POD_UID`` (the downward API) or from the API.
 
         Raises:
-            ClusterError: refused, no answer, or none that is a Pod.
+            ClusterError: the API refused, did not answer, or sent something else than a Pod.
         """
         return os.environ.get("POD_UID") or (await self._own_pod()).metadata.uid
 
     async def own_images(self) -> list[str]:
-        """Of our pod's containers; not of its init containers.
+        """Return the images of the pod's containers, without its init containers.
 
         Raises:
             ClusterError: as for :meth:`own_uid`.
@@ -145,14 +145,14 @@ class Cluster:
             raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
 
     async def emit(self, uid: str, event: Event) -> None:
-        """Tell what happened to our pod (Kubernetes API reference, Event v1 events.k8s.io).
+        """Publish an Event of the pod (Kubernetes API reference, Event v1 events.k8s.io).
 
         Args:
-            uid: the pod's.
-            event: what happened.
+            uid: the pod's UID.
+            event: the event.
 
         Raises:
-            ClusterError: refused, or no answer.
+            ClusterError: the API refused, or did not answer.
         """
         told = {
             "apiVersion": "events.k8s.io/v1",
@@ -182,10 +182,10 @@ class Cluster:
                 raise
 
     async def keep(self, configmap: str, data: dict[str, str]) -> None:
-        """Have ``data`` in a ConfigMap that is there; its other keys stay.
+        """Write ``data`` into an existing ConfigMap; its other keys stay.
 
         Raises:
-            ClusterError: refused, not there, or no answer.
+            ClusterError: the API refused or did not answer, or there is no such ConfigMap.
         """
         path = f"/api/v1/namespaces/{self._namespace}/configmaps/{configmap}"
         await self._ask("PATCH", path, {"data": data}, "application/merge-patch+json")  # RFC 7396
@@ -215,7 +215,7 @@ def own_name() -> str:
 
 
 def token_path() -> str:
-    """Where our service account's token is, if we have one."""
+    """Return the path of the service account's token."""
     return os.path.join(SERVICE_ACCOUNT, "token")
 
 
@@ -225,23 +225,23 @@ def is_in_cluster() -> bool:
 
 
 def may_ask() -> bool:
-    """Whether we may ask the API at all."""
+    """Return whether there is a token for the API."""
     return os.path.exists(token_path())
 
 
 async def plex_image() -> str:
     """Return the image of Plex's container in the puller's own pod; empty if unknown.
 
-    It is waited for, so it may not take long.
+    The pull waits for it, so the API gets only a few seconds.
     """
     if not may_ask():
         return ""
     asked = asyncio.wrap_future(aside(_plex_image))
     try:
         return await asyncio.wait_for(asked, _IMAGE_SECONDS)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the pull goes on
+    except Exception as error:  # noqa: BLE001 - a pull does not depend on the API
         reason = str(error) or f"no answer within {_IMAGE_SECONDS:.0f} s"
-        _log.warning("the cluster does not tell which Plex the pod will run", reason=reason)
+        _log.warning("cannot read from the cluster which Plex the pod will run", reason=reason)
         return ""
 
 
@@ -252,7 +252,7 @@ async def _plex_image() -> str:
 
 
 def _client() -> Any:  # noqa: ANN401 - the library has no types
-    # Takes longer to import than all else that a pull needs.
+    # This import takes longer than all others of a pull.
     from kubernetes.aio.client.api_client import ApiClient  # noqa: PLC0415
     from kubernetes.aio.client.configuration import Configuration  # noqa: PLC0415
     from kubernetes.aio.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Work in a thread and an event loop of its own, which nobody has to wait for.
+"""Work in a thread with its own event loop, for which the process does not wait.
 
-A question to a name server can take minutes, and cannot be stopped: Python waits at its end for the
-threads in which event loops ask, but not for those that are daemons.
+A query to a name server can take minutes and cannot be canceled. When Python exits, it waits for
+the threads that an event loop starts for such queries, but not for daemon threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def aside(work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """Begin ``work``; what comes of it."""
+    """Start ``work``, and return the future of its result."""
 
     def run() -> T:
         with asyncio.Runner() as runner:
@@ -30,11 +30,11 @@ def aside(work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
 
 
 class _Daemons(ThreadPoolExecutor):
-    """A thread for each call; the process may end before it does."""
+    """Runs each call in a daemon thread, for which the process does not wait."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # from here on, nobody can cancel it
+        future.set_running_or_notify_cancel()  # it cannot be canceled from here on
 
         def call() -> None:
             try:

@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 _GLANCE = 0.25
-"""Seconds between two looks for news."""
+"""Seconds between two checks for news."""
 _KEPT_SECONDS = 10.0
 _PROGRESS_SECONDS = 30.0
 _PAUSE = 10.0
-"""Seconds until what was refused is tried again, while the pull goes on."""
+"""Seconds until a refused request is repeated, while the pull runs."""
 _LAST_SECONDS = 2.0
-"""That the last news may take, of an API that answers: Plex' pod starts after that."""
+"""Seconds for the last news, if the API answers: Plex's container starts only after that."""
 
 
 class ClusterReport:
-    """Reports of one pull; outside of a cluster, nothing.
+    """Reports of one pull. Outside a cluster it does nothing.
 
     Args:
         progress: progress of the pull.
@@ -64,7 +64,7 @@ class ClusterReport:
         self._is_said = False
 
     def __enter__(self) -> Self:
-        """Begin with the first milestone: before it, other processes are still to be forked."""
+        """Wait for the first milestone: forks happen before it, and threads come after."""
         if may_ask():
             self._progress.heard = self._begin
         elif self._configmap or is_in_cluster():
@@ -96,7 +96,7 @@ class ClusterReport:
             self._say_once(str(error))
 
     async def _tell(self, cluster: Cluster) -> None:
-        """Each milestone in an Event, and now and then one of how far it is."""
+        """Publish each milestone as an Event, and an Event of the progress every 30 s."""
         uid = ""
         told, said, first = 0, time.monotonic(), time.time_ns()
         while True:
@@ -171,7 +171,7 @@ class ClusterReport:
     def _say_once(self, reason: str) -> None:
         if not self._is_said:
             self._is_said = True
-            _log.warning("the cluster is not told all of the pull", reason=reason)
+            _log.warning("cannot publish Events or status", reason=reason)
 
 
 def _in_words(standing: Standing) -> str:

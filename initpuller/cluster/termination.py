@@ -1,4 +1,4 @@
-"""The last word of a container, as ``kubectl describe pod`` shows it."""
+"""The termination message of the container, which ``kubectl describe pod`` shows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import stat
 from contextlib import suppress
 
 TERMINATION_LOG = "/dev/termination-log"
-"""Where kubelet reads it (Kubernetes documentation, "Customizing the termination message")."""
+"""The file that kubelet reads (Kubernetes documentation, "Customizing the termination message")."""
 _MAX_BYTES = 4096
 
 
 def last_word(text: str) -> None:
-    """Leave one line for kubelet; outside of a pod, and where it cannot be written, nothing."""
+    """Write one line for kubelet. Outside a pod, or if the file cannot be written, do nothing."""
     with suppress(OSError):
         file = os.open(TERMINATION_LOG, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:

@@ -26,13 +26,13 @@ _TRASH = "autoEmptyTrash"
 
 @dataclass(frozen=True)
 class ApiSection:
-    """A library as the running server has it."""
+    """A section as the running server has it."""
 
     number: int
     name: str
     folders: list[str]
     items: int
-    """On its top level."""
+    """Number of items on the top level."""
     is_scanning: bool
 
 
@@ -40,52 +40,52 @@ class PlexApi:
     """A running server.
 
     Args:
-        url: where it is.
-        token: the owner's; empty for a server that nobody has claimed.
+        url: the server's address.
+        token: the owner's token; empty for a server that is not claimed.
 
     Raises:
-        PlexUnreachable, AuthenticationError, PlexRefused: also of every method.
+        PlexUnreachable, AuthenticationError, PlexRefused: the constructor and every method do.
     """
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         with self._asked():
             self._session = requests.Session()
-            self._session.trust_env = False  # no proxy lies between us and our own pod
+            self._session.trust_env = False  # there is no proxy within a pod
             self._server = PlexServer(url, token, session=self._session, timeout=_SECONDS)
 
     @property
     def version(self) -> str:
-        """As it says itself."""
+        """The version that the server reports."""
         return str(self._server.version)
 
     @property
     def machine_identifier(self) -> str:
-        """As its clients know it by."""
+        """The identity that clients know the server by."""
         return str(self._server.machineIdentifier)
 
     def sections(self) -> list[ApiSection]:
-        """All libraries."""
+        """Return all sections."""
         with self._asked():
             return [_section(each) for each in self._all()]
 
     def section(self, number: int) -> ApiSection:
-        """One of them."""
+        """Return one section."""
         with self._asked():
             return _section(self._find(number))
 
     def sees(self, folder: str) -> bool:
-        """Whether this folder is there, where Plex runs."""
+        """Return whether Plex sees this folder."""
         try:
             with self._asked():
                 return bool(self._server.isBrowsable(folder.rstrip("/")))
-        except PlexRefused:  # its parent is not there
+        except PlexRefused:  # the parent folder does not exist
             return False
 
     def set_folders(self, number: int, folders: Sequence[str]) -> None:
-        """Have a library look in these folders and no others.
+        """Set the folders of a section.
 
-        python-plexapi's own ``edit`` refuses folders that are not there: but an old one has to stay
+        python-plexapi's own ``edit`` refuses folders that do not exist, but an old one has to stay
         until the new one was scanned.
         """
         with self._asked():
@@ -102,18 +102,18 @@ class PlexApi:
             )
 
     def scan(self, number: int) -> None:
-        """Begin to look for media in a library's folders."""
+        """Start a scan of a section's folders."""
         with self._asked():
             self._find(number).update()
 
     def empties_trash(self) -> bool:
-        """Whether what a scan does not find is deleted after it."""
+        """Return whether Plex deletes items that a scan does not find."""
         with self._asked():
             settings = Settings(self._server, self._server.query(Settings.key))
             return bool(settings.get(_TRASH).value)
 
     def set_empties_trash(self, *, on: bool) -> None:
-        """Switch that on or off."""
+        """Switch automatic emptying of trash on or off."""
         with self._asked():
             route = f"/:/prefs?{urlencode({_TRASH: int(on)})}"
             self._server.query(route, method=self._session.put)
@@ -123,7 +123,7 @@ class PlexApi:
             )
 
     def _all(self) -> list[LibrarySection]:
-        """As they are now: python-plexapi keeps what it has read once."""
+        """Return the current sections: python-plexapi caches what it has read once."""
         library = Library(self._server, self._server.query(Library.key))
         return list(library.sections())
 

@@ -1,8 +1,8 @@
-"""Moves Plex's libraries to new folders through its own API, so that nothing of them is deleted.
+"""Give Plex's sections their new folders through its own API, so that no item is deleted.
 
-A folder that is exchanged at once loses its items with the first scan. So, library by library: the
-new folders beside the old ones, a scan, and only then without the old ones; with the automatic
-emptying of trash off from before the first change until after the last.
+A section whose folder is replaced in one step loses its items with the first scan. So each section
+first gets the new folders beside the old ones, then a scan, and only then loses the old ones.
+Automatic emptying of trash is off from before the first change until after the last.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("puller")
 _QUIET = 2
-"""Looks in a row that must see no scan: one begins a moment after its order."""
+"""Number of checks in a row that must see no scan: one begins a moment after the request."""
 _PAUSE = 2.0
 _SAID = 30.0
-"""Seconds between two words about a scan that goes on."""
+"""Seconds between two log lines about a running scan."""
 
 
 def apply_sections(
@@ -35,18 +35,18 @@ def apply_sections(
     trash: TrashRecord,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Have each library look where its media is now; the names of those that were changed.
+    """Give each section the folders where its media is now, and return the changed sections' names.
 
     Args:
         api: the running server.
-        sections: libraries whose media was found under their new folders.
-        trash: whether the emptying of trash was on before the first run of all.
-        pause: waits for so many seconds.
+        sections: sections whose media was found in their new folders.
+        trash: the note whether emptying of trash was on before the first run.
+        pause: waits for a number of seconds.
 
     Raises:
-        PlexRefused: Plex did not do it, or a library has fewer items than before. The emptying of
-            trash then stays off; what was changed stays, and the next run goes on from there.
-        PlexUnreachable, AuthenticationError: likewise.
+        PlexRefused: Plex refused a change, or a section has fewer items than before. Emptying of
+            trash then stays off, changed sections stay changed, and the next run continues there.
+        PlexUnreachable, AuthenticationError: with the same consequences.
     """
     changing = [each for each in sections if not each.is_unchanged]
     for section in changing:
@@ -67,7 +67,7 @@ def _check_folders(api: PlexApi, section: Section) -> None:
     if absent:
         raise PlexRefused(
             f"Plex does not see {', '.join(absent)}, where {section.name} is to be",
-            hint="Mount the media in Plex's own container at the same path as here.",
+            hint="Mount the media in Plex's container at the same path as here.",
         )
 
 

@@ -15,15 +15,15 @@ _SECTIONS = (
     " AND (m.metadata_type = s.section_type OR s.section_type = 13 AND m.metadata_type = 14)"
     " GROUP BY s.id ORDER BY s.id"
 )
-"""Items on the top level of each library: films, shows, artists; photos (13) and their albums."""
+"""Top-level items of each section: films, shows, artists; photos (13) and their albums."""
 
 
 def read_facts(server: str, version: str | None) -> ServerFacts:
-    """Identity and contents of the server whose own folder is at ``server``.
+    """Return the identity and contents of the server in the folder ``server``.
 
     Args:
-        server: the folder; what in it cannot be read is left out.
-        version: of the Plex that it was written by.
+        server: Plex's own folder; unreadable parts of it are left out.
+        version: the version of the Plex that has written it.
     """
     identity, sections = "", []
     with suppress(OSError, ValueError):

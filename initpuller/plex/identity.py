@@ -1,4 +1,4 @@
-"""Whether Plex answers yet, and as whom: ``/identity``, which needs no token."""
+"""Plex's ``/identity``, which needs no token: whether a server answers, and which one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Identity:
-    """A server that is up."""
+    """A server that answers."""
 
     version: str
     machine_identifier: str
@@ -34,10 +34,10 @@ Answer: TypeAlias = Identity | NotYet
 
 
 def check_url(url: str) -> str:
-    """``url`` without a slash at its end.
+    """Return ``url`` without a slash at its end.
 
     Raises:
-        ConfigurationError: it is no address of a server.
+        ConfigurationError: ``url`` is not the address of a server.
     """
     try:
         parts = urlsplit(url)
@@ -50,7 +50,7 @@ def check_url(url: str) -> str:
 
 
 def ask_identity(url: str) -> Answer:
-    """Ask once. While Plex migrates its database it answers 503, and says so."""
+    """Ask once. While Plex migrates its database, it answers 503 with a status."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_SECONDS)

@@ -1,6 +1,6 @@
-"""Where Plex's libraries look for their media, and whether it is there in this container.
+"""The folders where Plex's sections look for media, and whether these exist in this container.
 
-Absolute paths stand in the database, which is only read: folders are changed in Plex itself.
+The database has absolute paths. It is only read; folders are changed through Plex itself.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ class Mapping(msgspec.Struct, frozen=True):
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """One folder of a library."""
+    """One folder of a section."""
 
     old: str
     new: str
-    """Where it is looked for here."""
+    """The folder's path here."""
     is_there: bool
 
 
 class Section(msgspec.Struct, frozen=True):
-    """One library of Plex."""
+    """One section of Plex."""
 
     number: int
     name: str
     folders: list[Folder]
     found: int
-    """Media files that are where they are looked for."""
+    """Number of media files that exist here."""
     missing: list[str]
-    """Those that are not, as they are looked for here."""
+    """Paths of the media files that do not exist here."""
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether nothing has to be changed in Plex."""
+        """Return whether nothing has to be changed in Plex."""
         return all(folder.is_there and folder.old == folder.new for folder in self.folders)
 
 
 def parse_mapping(text: str) -> Mapping:
-    """``/old/path=/new/path``.
+    """Parse ``/old/path=/new/path``.
 
     Raises:
-        ConfigurationError: it is not that.
+        ConfigurationError: ``text`` has another form.
     """
     old, equals, new = text.partition("=")
     if not equals or not old.startswith("/") or not new.startswith("/"):
@@ -71,7 +71,7 @@ def parse_mapping(text: str) -> Mapping:
 
 
 def mapped(path: str, mappings: Sequence[Mapping]) -> str:
-    """Where ``path`` is here: the longest mapping that it is below decides."""
+    """Return the path of ``path`` here, by the longest mapping that applies."""
     for mapping in sorted(mappings, key=lambda each: len(each.old), reverse=True):
         if path == mapping.old or path.startswith(f"{mapping.old}/"):
             return mapping.new + path[len(mapping.old) :]
@@ -79,11 +79,11 @@ def mapped(path: str, mappings: Sequence[Mapping]) -> str:
 
 
 def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]:
-    """All libraries of the Plex whose ``Library`` folder is at ``library``.
+    """Return all sections of the Plex whose ``Library`` folder is ``library``.
 
     Raises:
-        ConfigurationError: it is not Plex's.
-        IntegrityError: its database cannot be read.
+        ConfigurationError: the folder is not Plex's.
+        IntegrityError: the database cannot be read.
     """
     server = server_folder(library)
     if server is None or not os.path.isdir(server):

@@ -1,4 +1,4 @@
-"""Preferences of the target's Plex that the user wants changed before its first start."""
+"""Preferences that the user wants changed before Plex's first start on the volume."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _IDENTITY = frozenset(
         "PlexOnlineToken",
     }
 )
-"""What makes the server the one that it was."""
+"""The preferences that are the server's identity."""
 
 
 def parse_preferences(settings: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` of each; the last one of a name counts.
+    """Parse ``NAME=VALUE`` settings; the last one of a name counts.
 
     Raises:
-        ConfigurationError: one is not that, or would make the server another one.
+        ConfigurationError: a setting has another form, or would change the server's identity.
     """
     found = {}
     for setting in settings:
@@ -44,24 +44,24 @@ def parse_preferences(settings: Sequence[str]) -> dict[str, str]:
 
 
 def preferences_name(library: str) -> str:
-    """Where the preferences are in the library of this name.
+    """Return the path of the preferences in the library of this name.
 
     Raises:
-        ConfigurationError: it is not Plex's.
+        ConfigurationError: the library is not Plex's.
     """
     server = server_folder(library)
     if server is None:
         raise ConfigurationError(
-            "preferences are Plex's, and this is not its library", path=library
+            "preferences can only be set in a library of Plex, and this is none", path=library
         )
     return f"{server}/{PREFERENCES}"
 
 
 def with_preferences(content: bytes, settings: Mapping[str, str]) -> bytes:
-    """``Preferences.xml`` with these attributes; every other byte is as it was.
+    """Return ``Preferences.xml`` with these attributes; every other byte stays as it was.
 
     Raises:
-        IntegrityError: it is not one element with attributes, in UTF-8.
+        IntegrityError: the content is not one element with attributes, in UTF-8.
     """
     try:
         text = content.decode()

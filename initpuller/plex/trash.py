@@ -1,4 +1,4 @@
-"""Whether the automatic emptying of trash was on before we switched it off: kept over a kill."""
+"""A note that automatic emptying of trash was on before the puller switched it off."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from shared.errors import storage_error
 
 
 class TrashRecord:
-    """A file that is there from before it is switched off until it is on again.
+    """A file that exists from before the setting is switched off until it is on again.
+
+    It survives a kill of the puller.
 
     Args:
-        path: where.
+        path: the file.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def remember(self) -> None:
-        """It is on, and will be switched off.
+        """Note that the setting is on and will be switched off.
 
         Raises:
-            StorageError: the volume does not take it.
+            StorageError: the file cannot be written.
         """
         try:
             write_durably(
@@ -32,14 +34,14 @@ class TrashRecord:
             raise storage_error(error, self._path) from error
 
     def was_on(self) -> bool:
-        """Whether it has to be switched on again."""
+        """Return whether the setting has to be switched on again."""
         return os.path.exists(self._path)
 
     def forget(self) -> None:
-        """It is on again.
+        """Remove the note: the setting is on again.
 
         Raises:
-            StorageError: the volume does not take it.
+            StorageError: the file cannot be removed.
         """
         try:
             os.unlink(self._path)

@@ -1,4 +1,4 @@
-"""Where a pull or a watch stands, in Prometheus' text format."""
+"""The metrics of a pull or a watch, in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _GAUGES = {
 
 
 def phase_metrics(phase: str) -> bytes:
-    """The phase alone, as a label."""
+    """Return the phase alone, as a label."""
     return generate_latest(_with_phase(phase))
 
 
 def pull_metrics(standing: Standing) -> bytes:
-    """A pull's phase, and its figures."""
+    """Return a pull's phase and figures."""
     registry = _with_phase(standing.phase)
     for name, about in _GAUGES.items():
         gauge = Gauge(f"plexodus_puller_{name}", about, registry=registry)

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SECONDS = 10.0
-"""That a client may take for its request."""
+"""Seconds that a client may take for its request."""
 
 
 class Probes:
     """A small HTTP server in a thread: ``/healthz``, ``/readyz``, ``/progress``, ``/metrics``.
 
     Args:
-        address: host and port to listen on; ``::`` is every address of both families, or of the
-            one that the machine has.
-        is_ready: whether ``/readyz`` says yes.
-        progress: the JSON that ``/progress`` shows.
-        metrics: what ``/metrics`` shows.
+        address: host and port to listen on; ``::`` means every address of both families, or of
+            the only one that the machine has.
+        is_ready: returns whether ``/readyz`` answers 200.
+        progress: returns the JSON for ``/progress``.
+        metrics: returns the text for ``/metrics``.
 
     Raises:
-        ConfigurationError: it cannot listen there.
+        ConfigurationError: the address cannot be used.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Probes:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> Self:
-        """Answer."""
+        """Start to answer."""
         self._thread.start()
         return self
 
@@ -72,7 +72,7 @@ class Probes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Close the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -85,7 +85,7 @@ class _ServerOfBoth(_Server):
     address_family = socket.AF_INET6
 
     def server_bind(self) -> None:
-        """On ``::``, for clients of IPv4 too, whatever the system's default (RFC 3493, 5.3)."""
+        """Accept IPv4 clients on ``::`` whatever the system's default (RFC 3493 section 5.3)."""
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
 
@@ -100,7 +100,7 @@ def _listening(address: tuple[str, int], handler: type[_Handler]) -> _Server:
         # Machines without IPv6 have no such family, or no such address.
         if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - as was asked
+        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the same as ``::``
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def do_HEAD(self) -> None:
-        """The same without the body."""
+        """Answer a probe without the body."""
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
@@ -128,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Probes come every few seconds: no line for each."""
+        """Log nothing: probes come every few seconds."""

@@ -1,6 +1,6 @@
-"""Progress of a pull: a bar on a terminal, a log line now and then everywhere else.
+"""The progress of a pull: a bar on a terminal, a log line every ten seconds everywhere else.
 
-100 % is said when the receipt is written, and not before.
+It reaches 100 % when the receipt is written, and not before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALMOST = 99
 
 
 Reached = Literal["Started", "Verified", "Committed", "Published", "Skipped", "Failed"]
-"""Which people wait for, as the cluster's Events call them."""
+"""The milestones of a pull, as the cluster's Events name them."""
 
 
 class Milestone(NamedTuple):
@@ -45,7 +45,7 @@ class Milestone(NamedTuple):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Progress of a pull, for programs: in bytes of the archive, entries and seconds."""
+    """The progress of a pull for programs: in bytes of the archive, entries and seconds."""
 
     phase: str
     percent: int
@@ -60,16 +60,16 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class PullProgress:
-    """Phase, bytes, entries, rate and time left of one pull.
+    """Phase, bytes, entries, rate and remaining time of one pull.
 
-    It is written by the pull, and may be read in another thread.
+    The pull updates it; other threads may read it.
     """
 
     def __init__(self) -> None:
         self.milestones: list[Milestone] = []
-        """In the order in which they were reached; only ever added to."""
+        """The milestones that were reached, in order; none is ever removed."""
         self.heard: Callable[[], None] = lambda: None
-        """Called after each of them."""
+        """Called after each milestone."""
         self._snapshot = self._error = ""
         self._bytes = self._total_bytes = 0
         self._entries = self._total_entries = 0
@@ -102,7 +102,7 @@ class PullProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar, and leave it on the screen."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -115,18 +115,18 @@ class PullProgress:
             self._say()
 
     def expect(self, total_bytes: int, total_entries: int, have_bytes: int, have: int) -> None:
-        """How much there is in all, and how much is there already, in tar bytes and entries."""
+        """Set the totals, and how much of them is on the volume already."""
         self._total_bytes, self._total_entries = total_bytes, total_entries
         self._bytes, self._entries = have_bytes, have
         self._fetched, self._started = 0, time.monotonic()
         self._last = self._started
         if self._bar is not None:
-            # One more than there is: the bar is full when the receipt is written.
+            # A larger total: the bar is full only when the receipt is written.
             self._bar.update(self._task, total=total_bytes + max(1, total_bytes // 100))
         self._show()
 
     def advance(self, more_bytes: int, more_entries: int) -> None:
-        """Some more is on the volume."""
+        """Add bytes and entries that are on the volume now."""
         self._bytes += more_bytes
         self._entries += more_entries
         self._fetched += more_bytes
@@ -139,23 +139,23 @@ class PullProgress:
         structlog.contextvars.bind_contextvars(snapshot=snapshot)
 
     def reached(self, milestone: Reached, about: str) -> None:
-        """Have people told."""
+        """Report a milestone."""
         self.milestones.append(Milestone(milestone, about, datetime.now(UTC)))
         self.heard()
 
     def skipped(self) -> None:
-        """There is a library that nobody has verified, and Plex will start on it."""
+        """Report that nothing was done: Plex will start on a library that nobody has verified."""
         self._phase = "skipped"
         about = "A library that is not ours is there already: nothing was done"
         self.reached("Skipped", about)
 
     def failed(self, reason: str) -> None:
-        """The pull has ended without a library."""
+        """Report that the pull has failed."""
         self._phase, self._error = "failed", reason
         self.reached("Failed", reason)
 
     def standing(self) -> Standing:
-        """Return the current progress."""
+        """Return the progress."""
         rate = self._rate()
         left = (self._total_bytes - self._bytes) / rate if rate else None
         percent = _ALMOST * self._bytes // self._total_bytes if self._total_bytes else 0
@@ -173,7 +173,7 @@ class PullProgress:
         )
 
     def done(self) -> None:
-        """Everything is published and the receipt is written."""
+        """Report that the library is published and the receipt written."""
         self._phase = "done"
         if self._bar is not None:
             self._bar.update(
@@ -200,7 +200,7 @@ class PullProgress:
             self._say()
 
     def _rate(self) -> float:
-        """Bytes a second of this run, from its first frame to its last."""
+        """Return bytes a second of this run, from its first frame to its last."""
         return self._fetched / max(self._last - self._started, 0.001)
 
     def _rate_text(self) -> str:

@@ -1,6 +1,7 @@
-"""The sidecar: waits for Plex's first start on the volume, looks whether all arrived, tells it.
+"""The sidecar: waits for Plex's first start on the volume, checks the move, and reports the result.
 
-It stays as long as its pod, so it is kept small: what needs libraries runs in processes that end.
+It runs as long as its pod, so it stays small: commands that need large libraries run in processes
+that end.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ Phase: TypeAlias = Literal[
     "waiting", "checking", "moving libraries", "migrated", "attention", "idle"
 ]
 _PATIENT_SECONDS = 60.0
-"""Between two words about a Plex that is not up yet: it may migrate its database for an hour."""
+"""Seconds between two log lines about a Plex that does not answer: it may migrate its database for
+an hour."""
 _GLANCE = 0.5
-"""Seconds between two looks whether we are told to stop."""
+"""Seconds between two checks whether the sidecar has to stop."""
 
 
 class Watched(msgspec.Struct):
-    """Where the watch stands: what ``/progress`` shows, and at its end what is kept."""
+    """The state of the watch: ``/progress`` shows it, and its last one is kept on the volume."""
 
     phase: Phase
     since: str
@@ -56,7 +58,7 @@ class Watched(msgspec.Struct):
 
 
 class _Folder(msgspec.Struct):
-    """Limit of the lines that are reported of the output of :mod:`initpuller.plex.paths`."""
+    """The fields that are used of what :mod:`initpuller.plex.paths` prints, here and below."""
 
     old: str
     new: str
@@ -74,13 +76,13 @@ class WatchOptions:
     target: str
     plex_url: str
     pairing: Pairing | None
-    """Of the agent that is told; None if nobody is."""
+    """The pairing of the agent that gets the events; None for no agent."""
     mappings: Sequence[str]
     applies: bool
-    """Whether Plex's libraries are moved to the folders that the mappings say."""
+    """Whether Plex's libraries get the folders that the mappings name."""
     listen: tuple[str, int]
     interval: float
-    """Seconds between two questions to Plex."""
+    """Seconds between two requests to Plex."""
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
@@ -88,10 +90,10 @@ class Watch:
     """One watch, from the pod's start to its end.
 
     Args:
-        options: what is watched.
+        options: the volume and the Plex that are watched.
 
     Raises:
-        ConfigurationError: the target is not a volume with a library.
+        ConfigurationError: there is no volume.
         StorageError: its receipt cannot be read.
     """
 
@@ -104,10 +106,10 @@ class Watch:
         self._teller = Teller(pairing, options.stopping) if pairing is not None else None
 
     def run(self) -> None:
-        """Watch until told to stop.
+        """Watch until the sidecar is stopped.
 
         Raises:
-            ConfigurationError: the probes' port is taken.
+            ConfigurationError: the port for probes is in use.
         """
         answers = self._is_ready, self._progress, lambda: phase_metrics(self._now.phase)
         with Probes(self._options.listen, *answers) as probes:
@@ -125,13 +127,13 @@ class Watch:
             return
         while (identity := self._wait()) is not None:
             try:
-                self._settle(identity)
-            except PlexUnreachable as error:  # it starts again, as after a migration
+                self._check_move(identity)
+            except PlexUnreachable as error:  # Plex restarts, as it does after a migration
                 self._enter("waiting", error.what)
             else:
                 return
 
-    def _settle(self, identity: Identity) -> None:
+    def _check_move(self, identity: Identity) -> None:
         self._now.plex_version = identity.version
         self._enter("checking", f"Plex {identity.version} runs")
         _log.info("Plex runs", version=identity.version)
@@ -147,7 +149,7 @@ class Watch:
             self._tell("migrated", self._now.about)
 
     def _wait(self) -> Identity | None:
-        """Plex, once it answers; None if we are stopped before."""
+        """Wait for Plex and return its identity; return None if the sidecar is stopped before."""
         said, heard = 0.0, ""
         started = time.monotonic()
         while True:
@@ -184,7 +186,7 @@ class Watch:
         return code == 0 or self._needs_attention(said)
 
     def _tell_paths(self) -> None:
-        """Where the libraries look for their media now."""
+        """Report where the libraries look for their media now."""
         _, out, said = self._ours("paths", "--json", *self._maps())
         try:
             sections = msgspec.json.decode(out, type=list[_Section])
@@ -202,7 +204,7 @@ class Watch:
         return [f"--map={each}" for each in self._options.mappings]
 
     def _ours(self, *command: str) -> tuple[int, bytes, str]:
-        """Exit code, output and last words of one of our own commands, in a process that ends."""
+        """Run a puller command in a process; return its exit code, output and last error."""
         arguments = [*command, "--target", self._options.target]
         arguments += ["--plex-url", self._options.plex_url]
         with subprocess.Popen(  # noqa: S603 - ourselves
@@ -227,7 +229,7 @@ class Watch:
 
     def _needs_attention(self, about: str) -> bool:
         if self._options.stopping.is_set():
-            return False  # we have stopped it ourselves
+            return False  # the command was stopped by us
         self._enter("attention", about)
         _log.error("the migration needs attention", reason=about)
         self._tell("attention", about)
@@ -237,7 +239,7 @@ class Watch:
         self._now.phase, self._now.since, self._now.about = phase, timestamp(), about
 
     def _keep(self, migrated: Watched) -> None:
-        """Record that this is done for the next start of the pod, before it is reported."""
+        """Note on the volume that the move is done, so that the next start of the pod knows it."""
         try:
             write_durably(self._layout.migrated, msgspec.json.encode(migrated) + b"\n")
         except OSError as error:

@@ -126,7 +126,7 @@ def test_pull_without_rights(
         cluster.kubectl("create", "-f", "-", stdin=json.dumps(kept))
     assert done.returncode == 0
     assert rsync_differences(library, target / "Library", owner=False) == []
-    assert done.stderr.count("the cluster is not told all of the pull") == 1
+    assert done.stderr.count("cannot publish Events or status") == 1
     assert reasons(cluster) == []
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rig.programs import Agent
 
 STATUS = ("--status-configmap", "plexodus-status")
-NOT_TOLD = "the cluster is not told all of the pull"
+NOT_TOLD = "cannot publish Events or status"
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ def test_agent_is_gone(volume: Path, plex: FakePlex, agent: Agent) -> None:
         sidecar.until("migrated")
         sidecar.process.send_signal(signal.SIGTERM)
         assert sidecar.process.wait(10) == 0
-    assert any("could not be told" in line["event"] for line in read_log(sidecar.log))
+    assert any("not sent to the agent" in line["event"] for line in read_log(sidecar.log))
 
 
 def test_libraries_move_once_plex_runs(volume: Path, plex: FakePlex, tmp_path: Path) -> None:
