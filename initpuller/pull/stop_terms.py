@@ -3,7 +3,7 @@
 A failure that depends on the volume and the options alone is remembered, on the volume and by the
 agent, together with its circumstances. Plex is not stopped again until one of these has changed. A
 failure that depends on the source is not remembered, since nothing shows here that somebody has
-mended a file on the VM. For those, the agent makes a growing pause between two stops.
+repaired a file on the VM. For those, the agent makes a growing pause between two stops.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class StopTerms:
         )
 
     def check(self, standing: CutoverStanding, failure: StopFailure | None) -> bool:
-        """Return whether the agent has to be told to stop Plex whatever it remembers.
+        """Return whether the agent has to stop Plex in spite of its own record of failures.
 
         Args:
             standing: of the cutover, with what the agent remembers.

@@ -1,4 +1,4 @@
-"""What a pull leaves beside the library, and when it is removed."""
+"""Removal of the files that a pull leaves beside the library."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the volume keeps of an entry's times and extended attributes.
+"""The times and extended attributes of an entry that the volume can keep.
 
-A volume that keeps less than the manifest asks for is told what it can keep, and is compared with
+A volume that keeps less than the manifest has is given what it can keep, and is compared with
 that. The receipt lists what it could not.
 """
 
@@ -86,7 +86,7 @@ class AttributePolicy:
 
 
 class Losses(msgspec.Struct, forbid_unknown_fields=True):
-    """What of the source's attributes the volume cannot keep."""
+    """The source's attributes that the volume cannot keep."""
 
     time_step_ns: int = 1
     """All times are rounded down to a multiple of this."""

@@ -1,4 +1,4 @@
-"""Whether a Plex library that we did not put there is whole, as far as that can be told.
+"""Check whether a Plex library that plexodus did not put there is complete, as far as possible.
 
 A killed ``curl | tar`` leaves a torso, and a Plex that starts on one becomes a new server: its
 history is lost, and so is the chance to notice.
@@ -20,7 +20,7 @@ _ON_THE_WAY = {"Application Support"}
 
 @dataclass(frozen=True)
 class Wholeness:
-    """What is known of a library. It is whole if nothing is missing and nothing is unchecked."""
+    """Findings about a library. It is whole if nothing is missing and nothing is unchecked."""
 
     missing: list[str] = field(default_factory=list)
     """What a Plex could not start on, a line each."""

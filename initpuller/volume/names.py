@@ -47,7 +47,7 @@ def make_symlink(folder: int, name: bytes, entry: Entry, ownership: Ownership) -
     """Make ``name`` the symlink ``entry``; one that an earlier run made is kept.
 
     Returns:
-        What it is now.
+        The attributes of the symlink.
 
     Raises:
         OSError: as the filesystem says.

@@ -1,4 +1,4 @@
-"""Who owns what arrives: as in the source, or one owner for all."""
+"""The owner of arriving files: as in the source, or one owner for all."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def plex_owner(environment: Mapping[str, str]) -> str | None:
 
 
 def choose_ownership(option: str | None) -> Ownership:
-    """What ``--owner`` asks for; without it: keep where we may, our own where we may not.
+    """Return the owner by ``--owner``; without it, the source's if allowed, otherwise our own.
 
     Raises:
         ConfigurationError: it cannot be read, or we may not do that.

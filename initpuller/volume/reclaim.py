@@ -44,7 +44,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Discarded(Enum):
-    """What of staging goes, the first of these first."""
+    """Kinds of content in staging, in the order in which they are discarded."""
 
     OTHER_RECORDS = "records of other snapshots"
     DIGESTS = "digests, which are made again"

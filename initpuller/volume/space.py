@@ -33,7 +33,7 @@ _SECTOR = 512
 
 @dataclass
 class Need:
-    """What must fit."""
+    """The space that a pull needs."""
 
     bytes: int = 0
     inodes: int = 0
@@ -44,7 +44,7 @@ def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
 
     Args:
         staging: descriptor of the staging folder.
-        manifest: everything that shall be there.
+        manifest: everything that has to be there.
         journal: what is there.
 
     Raises:
@@ -102,7 +102,7 @@ def check_room_for_delta(staging: str) -> None:
 
 
 def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) -> Need:
-    """What the missing frames take, less what an interrupted run wrote and did not journal."""
+    """Return the space for the missing frames, less what an interrupted run has written."""
     records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
     need = Need(max(0, records), _RECORD_INODES)
     with DirStack(staging) as folders:
@@ -137,7 +137,7 @@ def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allo
 
 
 def _written_records(staging: int) -> int:
-    """Bytes that the records beside staging take already, but for the manifest."""
+    """Return the bytes of the records beside staging, except the manifest."""
     folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
     try:
         with os.scandir(folder) as found:

@@ -1,4 +1,4 @@
-"""What the volume says about itself: ``status`` and ``verify``, both without the agent."""
+"""The commands ``status`` and ``verify``: facts from the volume, without the agent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALMOST = 99
 
 
 class Standing(msgspec.Struct):
-    """Where a pull stands."""
+    """The state of a pull."""
 
     phase: Literal[
         "nothing", "transferring", "ready", "committing", "publishing", "rehearsed", "done"
@@ -110,7 +110,7 @@ def as_text(standing: Standing) -> str:
 
 
 def moved_plex(target: str) -> tuple[ServerFacts, str]:
-    """What the server was that was moved onto this volume, and its owner's token.
+    """Return the facts of the server that was moved to this volume, and its owner's token.
 
     Raises:
         TargetConflict: none was.

@@ -21,7 +21,7 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
     """Replace a file in one step; it keeps owner, mode, times and extended attributes.
 
     Its frame counts as not there from then on: a run that does not get as far as the receipt costs
-    that file once more.
+    that file again.
 
     Args:
         staging: finished and verified; its list of digests then has the new one.

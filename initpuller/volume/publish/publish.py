@@ -1,7 +1,7 @@
 """The one rename, and the receipt: every crash point between has one defined continuation.
 
 1. state ``publishing`` with the receipt in it, durable (after ``committing``, in a cutover)
-2. manifest and digests in place; what has the library's name and shall be set aside: renamed
+2. manifest and digests in place; an existing library that is to be set aside: renamed
 3. staging/NAME renamed to NAME, its folder fsynced
 4. receipt durable
 5. leftovers removed
@@ -40,7 +40,7 @@ _OWNER, _MODE = 0o700, 0o7777
 
 @dataclass(frozen=True)
 class Observations:
-    """What the receipt says beside the snapshot."""
+    """The content of the receipt beside the snapshot."""
 
     preferences: dict[str, str] = field(default_factory=dict)
     """Plex's preferences that were set in the volume's copy."""

@@ -56,7 +56,7 @@ def check_databases(staging: Staging, depth: DatabaseCheck) -> tuple[list[str], 
     """Check Plex's databases in staging, if there are any.
 
     Returns:
-        What is wrong with them, and which were not checked and why; a line each.
+        Their faults, and the unchecked ones with the reason; a line each.
     """
     server = server_folder(staging.state.snapshot.library.name)
     if server is None:
@@ -74,7 +74,7 @@ def check_databases(staging: Staging, depth: DatabaseCheck) -> tuple[list[str], 
 
 
 def changed_files(base: int, sums_path: str) -> Iterator[str]:
-    """One line for each file below ``base`` that is not what ``sums_path`` says, read anew."""
+    """Read all files below ``base``; yield one line for each that differs from ``sums_path``."""
     with open(sums_path, "rb") as file, DirStack(base) as folders:
         for digest, path in read_sums(file):
             try:

@@ -77,17 +77,17 @@ class Layout:
 
     @property
     def receipt_omitted(self) -> str:
-        """What was left out of the move."""
+        """Return the path of the list of omitted entries."""
         return os.path.join(self.folder, "omitted.jsonl.zst")
 
     @property
     def trash(self) -> str:
-        """While Plex' libraries move to other folders: its emptying of trash was on."""
+        """Return the path of the note that Plex's emptying of trash was on before new folders."""
         return os.path.join(self.folder, "trash-was-on")
 
     @property
     def migrated(self) -> str:
-        """What was found when Plex ran on this volume for the first time."""
+        """Return the path of the findings of Plex's first run on this volume."""
         return os.path.join(self.folder, "migrated.json")
 
     def manifest(self, snapshot: str) -> str:
@@ -111,7 +111,7 @@ class Layout:
         return os.path.join(self.folder, f"omitted-{snapshot}")
 
     def amended(self, snapshot: str) -> str:
-        """What is about to take the place of a file of it."""
+        """Return the path of the edited file that will replace one of the snapshot."""
         return os.path.join(self.folder, f"amended-{snapshot}")
 
     def library(self, name: str) -> str:

@@ -20,7 +20,7 @@ P = ParamSpec("P")
 class PullRecord:
     """The record on one volume, read from there once.
 
-    Whoever changes it holds the volume's lock.
+    The writer holds the volume's lock.
 
     Args:
         layout: the volume.
@@ -33,7 +33,7 @@ class PullRecord:
 
     @property
     def state(self) -> State | None:
-        """What the record says; None if no pull is under way.
+        """Return the record; None if no pull is under way.
 
         Raises:
             StorageError: it is there and cannot be read.
@@ -44,10 +44,10 @@ class PullRecord:
 
     @property
     def current(self) -> State:
-        """What the record says.
+        """Return the record.
 
         Raises:
-            StorageError: there is none, or it cannot be read.
+            StorageError: the record does not exist or cannot be read.
         """
         if self.state is None:
             raise StorageError("no pull is under way on this volume", path=self.layout.state)
@@ -88,7 +88,7 @@ class PullRecord:
 
         Raises:
             WrongPhase: the transition is not allowed now.
-            StorageError: the volume does not take the record, or there is none.
+            StorageError: the volume refuses the record, or it does not exist.
         """
         return self._save(transition(self.current, *args, **kwargs))
 

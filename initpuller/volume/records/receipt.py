@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was moved, from where, when, with which digests."""
+    """The receipt of a move: source, time, content and digests."""
 
     format: Literal[1]
     plexodus: str

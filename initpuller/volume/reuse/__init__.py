@@ -1,1 +1,1 @@
-"""What an earlier snapshot already put on the volume: compared, kept or removed."""
+"""Reuse of an earlier snapshot's content on the volume: compared, kept or removed."""

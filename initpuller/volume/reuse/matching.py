@@ -57,7 +57,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What the volume already has of a newer snapshot."""
+    """The content of a newer snapshot that the volume already has."""
 
     kept: list[tuple[int, str | None]]
     """Frames that need not be fetched. With their digests, where these are known."""
