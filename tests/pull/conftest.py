@@ -1,4 +1,4 @@
-"""Fixtures of tests about what the next pull transfers."""
+"""Fixtures of the tests of what a later pull transfers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def steady_libraries(tmp_path_factory: pytest.TempPathFactory) -> SteadyLibraries:
-    """Libraries that age while other tests run: each wait would be 8 seconds."""
+    """Prepare libraries that age while other tests run, because each wait would take 8 seconds."""
     return SteadyLibraries(tmp_path_factory.mktemp("steady"))
 
 
 @pytest.fixture
 def steady_library(steady_libraries: SteadyLibraries) -> Iterator[Path]:
-    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    """Return small files in folders, a large file and links of both kinds, all some seconds old."""
     library = steady_libraries.take()
     yield library
     steady_libraries.drop(library)

@@ -1,4 +1,4 @@
-"""The comparison runs, with every method: what it measures is not judged here."""
+"""The benches run with every method. Their figures are not judged here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(module: str, *options: str | Path) -> str:
 
 
 def test_every_method_moves_a_small_library(tmp_path: Path) -> None:
-    """Each ends well and is in the table, the figures and the picture; ours with its memory."""
+    """Each method succeeds and is in the table, the figures and the picture."""
     out = run("bench.compare", "--folder", tmp_path, "--output", tmp_path / "results")
     figures = json.loads((tmp_path / "results" / "loopback.json").read_text())
     moves = figures["moves"]["smoke"]
@@ -47,7 +47,7 @@ def test_every_method_moves_a_small_library(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_downtime_is_measured(tmp_path: Path) -> None:
-    """Each of its figures is printed, and nothing is left behind or mounted."""
+    """The downtime bench prints each figure, and leaves no file and no mount behind."""
     out = run("bench.downtime", "--database", "50000000", "--folder", tmp_path)
     down = re.search(r"^down: median (\S+) s", out, re.MULTILINE)
     assert down is not None, out

@@ -1,4 +1,4 @@
-"""Large files that changed between two passes: little else than what was written is brought."""
+"""Large files that changed between two passes: little more than the written blocks is sent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def library(steady_library: Path) -> Path:
-    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    """Return small files in folders, a large file and links of both kinds, all some seconds old."""
     return steady_library
 
 
 def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, library: Path) -> None:
-    """The others are asked for by their digests, and not sent."""
+    """Only the changed block is sent.
+
+    The others are requested by digest and answered without content.
+    """
     with (library / "large").open("r+b") as file:
         file.seek(5 * FRAME + 17)
         file.write(b"new")
@@ -40,7 +43,7 @@ def test_one_block_of_a_large_file_has_changed(ready: Agent, target: Path, libra
 def test_database_with_pages_changed_here_and_there(
     agent: Agent, target: Path, library: Path
 ) -> None:
-    """Pieces are sent in the order of the changes, although every block has some."""
+    """If every block has some changed pages, only the pieces with these pages are sent."""
     database, content = library / "x.db", random.Random(9)  # noqa: S311 - reproducible
     database.write_bytes(content.randbytes(LARGE * FRAME))
     time.sleep(RACY)
@@ -58,7 +61,7 @@ def test_database_with_pages_changed_here_and_there(
 def test_blocks_are_told_apart_however_they_were_hashed(
     agent: Agent, library: Path, *, digests_first: bool
 ) -> None:
-    """304 for what did not change, whether or not the file's digest was asked for before."""
+    """An unchanged block gets 304, whether or not the file's digest was requested before."""
     base = _snapshot(agent, kind="live")
     tags = ", ".join(_frame(agent, base, number)[1] for number in range(base["frames"]))
     with (library / "large").open("r+b") as file:
@@ -83,7 +86,7 @@ def _snapshot(agent: Agent, **request: str) -> dict[str, Any]:
 
 
 def _frame(agent: Agent, snapshot: dict[str, Any], number: int, known: str = "") -> tuple[int, str]:
-    """Status and entity-tag of the answer to one who has frames of these tags."""
+    """Return status and entity-tag of the response to a client that has frames with these tags."""
     right = {"Authorization": f"Bearer {agent.token}", "If-None-Match": known}
     with closing(agent.connect()) as http:
         path = f"{SNAPSHOTS}/{snapshot['id']}/frames/{number}.tar.zst"
@@ -95,13 +98,13 @@ def _frame(agent: Agent, snapshot: dict[str, Any], number: int, known: str = "")
 
 @pytest.mark.parametrize("size", [(LARGE + 1) * FRAME + 1, 3 * FRAME, FRAME, 0])
 def test_large_file_has_another_size(ready: Agent, target: Path, library: Path, size: int) -> None:
-    """Longer, shorter by whole blocks, or no large file any more."""
+    """A large file that grew, lost whole blocks or became small arrives with its new content."""
     os.truncate(library / "large", size)
     finish(target, ready, library)
 
 
 def test_database_that_keeps_its_times(agent: Agent, target: Path, library: Path) -> None:
-    """Memory maps may change one at any time: its blocks are always asked for."""
+    """A database may change through a memory map without new times, so every block is compared."""
     database = library / "folder0" / "x.db"
     shutil.copy(library / "large", database)
     time.sleep(RACY)
@@ -113,7 +116,7 @@ def test_database_that_keeps_its_times(agent: Agent, target: Path, library: Path
 
 @pytest.mark.parametrize("call", [1, 2])
 def test_killed_between_two_blocks(ready: Agent, target: Path, library: Path, call: int) -> None:
-    """Blocks of two times are in one file then; each is known by its own digest."""
+    """After a kill between two blocks, the file arrives even if another block changed since."""
     with (library / "large").open("r+b") as file:
         for block in (0, 2, 5):
             file.seek(block * FRAME)

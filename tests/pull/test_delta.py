@@ -1,4 +1,4 @@
-"""Live passes and what the next pull brings: only what has changed, and all of that."""
+"""Live passes and later pulls: they transfer everything that changed, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def library(steady_library: Path) -> Path:
-    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    """Return small files in folders, a large file and links of both kinds, all some seconds old."""
     return steady_library
 
 
 def test_nothing_has_changed(ready: Agent, target: Path, library: Path) -> None:
-    """The volume says that it is ready; then no frame is sent at all."""
+    """If nothing changed, the volume is reported as ready and no frame is sent."""
     assert json.loads(run_puller("status", "--target", target, "--json").out)["phase"] == "ready"
     finish(target, ready, library)
     assert frames(ready) == (0, 0)
 
 
 def test_one_small_file_has_changed(ready: Agent, target: Path, library: Path) -> None:
-    """One frame with it is sent."""
+    """If one small file changed, only its frame is sent."""
     (library / "folder3" / "below" / "07").write_bytes(b"new")
     finish(target, ready, library)
     assert frames(ready) == (1, 0)
 
 
 def test_changed_without_a_new_mtime(ready: Agent, target: Path, library: Path) -> None:
-    """Size and mtime are as they were: the ctime tells."""
+    """A file changed with the same size and mtime is found by its ctime."""
     file = library / "folder2" / "below" / "11"
     info = file.stat()
     file.write_bytes(bytes(reversed(file.read_bytes())))
@@ -63,7 +63,7 @@ def test_changed_without_a_new_mtime(ready: Agent, target: Path, library: Path) 
 
 
 def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, library: Path) -> None:
-    """Removed, renamed, replaced by another kind, new; links moved; attributes changed."""
+    """Removed, renamed, new and retyped entries, moved links and changed attributes all arrive."""
     below = [library / f"folder{number}" / "below" for number in range(6)]
     shutil.rmtree(below[0])
     below[1].rename(library / "renamed")
@@ -88,7 +88,7 @@ def test_everything_that_can_happen_to_a_tree(ready: Agent, target: Path, librar
 
 
 def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) -> None:
-    """An entry as young as the scan may have changed after it with the same ctime."""
+    """A file as young as the scan is sent again: a later change may leave the same ctime."""
     (library / "folder0" / "young").write_bytes(b"young")
     assert pull(target, agent, "--until", "ready").code == 0
     agent.log.write_bytes(b"")
@@ -99,7 +99,7 @@ def test_new_files_are_not_trusted(agent: Agent, target: Path, library: Path) ->
 def test_large_file_has_changed_as_long_ago_as_one_write_takes(
     agent: Agent, target: Path, library: Path
 ) -> None:
-    """Its blocks are asked for, and it keeps its other name. A small file counts as old enough.
+    """The blocks of a young large file are requested, and its other name stays.
 
     A write that set the ctime at its start may have ended after the scan.
     """
@@ -125,7 +125,7 @@ def test_large_file_has_changed_as_long_ago_as_one_write_takes(
     ],
 )
 def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: bool) -> None:
-    """Two seconds, and what the longest write takes. A hard link is treated as its file."""
+    """A file is trusted after two seconds plus the longest write, and a hard link like its file."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
     changed = int((began.timestamp() - age) * 1000) * 10**6
     file = Entry(b"L/a", Kind.FILE, 0o600, 0, 0, 0, changed, 1, size=size)
@@ -135,7 +135,7 @@ def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: 
 
 
 def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
-    """A delta lists what was left out as a whole copy does, also of files that it keeps."""
+    """A delta lists what was left out as a whole copy does, also beside unchanged files."""
     os.mkfifo(library / "folder1" / "below" / "pipe")
     os.setxattr(library / "folder2" / "below" / "07", "user.two\nlines", b"")
     (library / "folder4" / "below" / "plex.pid").write_bytes(b"1234")
@@ -155,7 +155,7 @@ def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, lib
 def test_left_out_entries_change_between_two_scans_of_the_same_library(
     agent: Agent, target: Path, library: Path
 ) -> None:
-    """The entries are the same, so is the snapshot: the list of what was left out is the newest."""
+    """The list of left-out entries is the newest, also if the snapshot is the same."""
     options = "--exclude", "folder4/below/*.tmp"
     excluded = library / "folder4" / "below" / "a.tmp"
     excluded.write_bytes(b"1")
@@ -168,7 +168,7 @@ def test_left_out_entries_change_between_two_scans_of_the_same_library(
 
 
 def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> None:
-    """The whole library is scanned, and unchanged entries stay."""
+    """If the agent lost the base, it scans the whole library, and unchanged entries stay."""
     shutil.rmtree(ready.state / "snapshots")
     ready.kill()
     ready.start()
@@ -178,7 +178,7 @@ def test_agent_has_lost_the_base(ready: Agent, target: Path, library: Path) -> N
 
 
 def test_volume_has_lost_what_is_kept(ready: Agent, target: Path, library: Path) -> None:
-    """Found when digests are compared; the whole is scanned, and the file is sent again."""
+    """A kept file that the volume lost is found by its digest and sent again."""
     staged = target / ".plexodus" / "staging" / "Library"
     (staged / "folder1" / "below" / "03").write_bytes(b"damaged on the volume")
     (staged / "folder2" / "below" / "04").unlink()
@@ -197,7 +197,7 @@ def test_volume_has_lost_what_is_kept(ready: Agent, target: Path, library: Path)
 def test_killed_while_the_delta_is_taken_over(
     ready: Agent, target: Path, library: Path, place: str
 ) -> None:
-    """The next run goes on from whatever there is."""
+    """After a kill while a delta is applied, the next run completes the library."""
     (library / "folder3" / "below" / "07").write_bytes(b"new")
     with (library / "large").open("r+b") as file:
         file.write(b"new")
@@ -207,7 +207,7 @@ def test_killed_while_the_delta_is_taken_over(
 
 
 def test_second_live_pass_goes_on_from_the_first(ready: Agent, target: Path, library: Path) -> None:
-    """A volume that was seeded days before gets only the difference; then the rest."""
+    """A volume that was filled days before gets only the difference."""
     (library / "folder3" / "below" / "07").write_bytes(b"new")
     assert pull(target, ready, "--until", "ready").code == 0
     assert frames(ready) == (1, 0)
@@ -218,7 +218,7 @@ def test_second_live_pass_goes_on_from_the_first(ready: Agent, target: Path, lib
 
 
 def test_files_change_and_go_while_they_are_read(agent: Agent, target: Path, library: Path) -> None:
-    """A live pass takes no offence; what it got wrong is brought by the next pull."""
+    """A live pass tolerates files that change or vanish, and the next pull corrects them."""
     stop = threading.Event()
 
     def write() -> None:
@@ -244,12 +244,12 @@ def test_files_change_and_go_while_they_are_read(agent: Agent, target: Path, lib
 
 
 def test_passes_go_on_until_they_get_no_shorter(agent: Agent, target: Path, library: Path) -> None:
-    """Each brings what has changed during the one before: less and less, then the same again."""
+    """Live passes repeat until one transfers no less than the one before."""
     changing = iter((4, 2, 2, 2, 2))
     real = Assembly.run_live
 
     async def run_live(assembly: Assembly) -> None:
-        """The pass, and what Plex writes meanwhile."""
+        """Write as Plex does, then run the pass."""
         for number in range(next(changing)):
             (library / f"folder{number}" / "below" / "00").write_bytes(os.urandom(3_000_000))
         await asyncio.sleep(RACY + 2)  # as passes take; a large file is trusted later than others
@@ -263,12 +263,12 @@ def test_passes_go_on_until_they_get_no_shorter(agent: Agent, target: Path, libr
 
 
 def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, library: Path) -> None:
-    """Zeros keep the layout, and the next pull brings what is so."""
+    """Zeros replace the missing bytes in a live pass, and the next pull sends the real content."""
     vanishing, shrinking = library / "folder0" / "below" / "00", library / "large"
     real = Assembly.run_live
 
     async def first(assembly: Assembly) -> None:
-        """The damage, then the pass."""
+        """Do the damage, then run the pass."""
         vanishing.unlink()
         os.truncate(shrinking, FRAME // 2)
         await real(assembly)
@@ -281,7 +281,7 @@ def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, libr
 def test_plex_library_until_ready(
     target: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """A library of Plex with its databases: only these are looked at again."""
+    """For a Plex library that did not change, only its databases are compared again."""
     library = tmp_path / "vm" / "Library"
     library.parent.mkdir()
     make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
@@ -298,7 +298,7 @@ def test_plex_library_until_ready(
 
 
 def test_only_a_whole_cold_snapshot_is_an_archive(ready: Agent, target: Path) -> None:
-    """A live one is not consistent, and a delta not whole: neither is given out as one."""
+    """A live snapshot and a delta are not served as an archive."""
     live = json.loads((target / ".plexodus" / "state.json").read_text())["snapshot"]["id"]
     body = json.dumps({"kind": "cold", "base": live}).encode()
     delta = json.loads(ready.ask("POST", protocol.SNAPSHOTS, body))

@@ -1,4 +1,4 @@
-"""Every failure has its exit code; every garbled answer its error."""
+"""Every failure has an exit code, and every garbled response is reported as an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 def every_error() -> Iterator[type[errors.PlexodusError]]:
-    """All classes below PlexodusError."""
+    """Return all classes below PlexodusError."""
     waiting = [errors.PlexodusError]
     while waiting:
         kind = waiting.pop()
@@ -37,7 +37,7 @@ def every_error() -> Iterator[type[errors.PlexodusError]]:
 
 
 def made(kind: type[errors.PlexodusError]) -> errors.PlexodusError:
-    """An error of this class."""
+    """Return an error of this class."""
     if kind is errors.SourceUnreadable:
         return errors.SourceUnreadable(["Library/a"])
     if kind is errors.TreeDiffers:
@@ -50,7 +50,7 @@ CLASSES = set(every_error()) - {errors.PlexodusError, errors.Temporary, errors.P
 
 @pytest.mark.parametrize("kind", sorted(CLASSES, key=repr))
 def test_error_has_an_exit_code(kind: type[errors.PlexodusError]) -> None:
-    """It is temporary or permanent, has a code that is documented, and can be shown."""
+    """Every error is temporary or permanent, has a documented exit code and can be printed."""
     error = made(kind)
     code = exit_code_for(error)
 
@@ -62,23 +62,23 @@ def test_error_has_an_exit_code(kind: type[errors.PlexodusError]) -> None:
 
 
 def test_errors_of_others_are_internal() -> None:
-    """A foreign error is a bug, and its code says so; so does a base class that is raised."""
+    """A foreign error or a raised base class exits with the code of an internal error."""
     for error in (ValueError(), OSError(), aiohttp.ClientError(), errors.Permanent("x")):
         assert exit_code_for(error) is ExitCode.INTERNAL
 
 
 def test_words_of_the_agent_cannot_move_the_cursor() -> None:
-    """Control characters in a message are escaped, whoever wrote it."""
+    """Control characters in an error message are escaped, whoever wrote it."""
     error = errors.AgentUnreachable("it said \x1b[2J\x07 and\nmore")
     assert str(error) == r"it said \x1b[2J\x07 and\nmore"
 
 
 @asynccontextmanager
 async def garbling(state: Path, answer: bytes) -> AsyncIterator[int]:
-    """A TLS server that answers each request with these bytes and hangs up; its port."""
+    """Yield the port of a TLS server that answers each request with these bytes and hangs up."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One answer to one request."""
+        """Answer one request."""
         try:
             await reader.readuntil(b"}")
             writer.write(answer)
@@ -115,7 +115,7 @@ GARBLED = {
 
 @pytest.mark.parametrize("answer", GARBLED.values(), ids=GARBLED.keys())
 async def test_answer_that_is_no_http(tmp_path: Path, answer: bytes) -> None:
-    """Nothing of the HTTP library leaves the client; no library appears."""
+    """If a response is not HTTP, the client raises its own error and no library appears."""
     (tmp_path / "target").mkdir()
     pairing = make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
     async with garbling(tmp_path / "state", answer) as port:

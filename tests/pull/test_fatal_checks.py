@@ -108,7 +108,7 @@ class CheckOf01(msgspec.Struct, forbid_unknown_fields=True):
 
 @pytest.mark.parametrize("route", [LIBRARY, LIBRARY_SERVER])
 def test_puller_of_an_earlier_release_reads_the_report(agent: Agent, route: str) -> None:
-    """It refuses unknown fields, so that only a puller that asks for ``id`` gets it."""
+    """A puller of release 0.1 refuses unknown fields, so it gets no ``id``."""
     before = json.loads(agent.get(route))["checks"]
     assert msgspec.convert(before, list[CheckOf01])
     now = json.loads(agent.get(f"{route}?identify-checks=true"))["checks"]
@@ -117,7 +117,7 @@ def test_puller_of_an_earlier_release_reads_the_report(agent: Agent, route: str)
 
 
 def test_unknown_value_of_check_ids_is_refused(agent: Agent) -> None:
-    """400 with the choices."""
+    """An unknown value gets 400 with the choices."""
     with closing(agent.connect()) as http:
         http.request(
             "GET",
@@ -143,7 +143,7 @@ def test_unknown_value_of_check_ids_is_refused(agent: Agent) -> None:
     ],
 )
 def test_agent_of_an_earlier_release_is_understood(name: str, check: CheckId) -> None:
-    """Its checks have no ``id``. A pull still knows those that it treats specially."""
+    """Checks without ``id`` from an older agent still end a pull where they should."""
     report = {
         "library": {"id": "i", "name": "Library", "host": "h", "path": "/Library"},
         "plex_version": None,

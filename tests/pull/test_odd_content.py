@@ -41,13 +41,13 @@ class OddSource:
 
     @property
     def arrived(self) -> Path:
-        """The library on the volume."""
+        """Return the library on the volume."""
         return self.puller.target / "Library"
 
 
 @contextmanager
 def served(place: Path, library: Path) -> Iterator[tuple[Agent, Puller]]:
-    """An agent for ``library`` and a puller for it, in the folder ``place``."""
+    """Start an agent for ``library``, and return a puller for it in the folder ``place``."""
     agent = Agent(place / "state", library, place / "agent.log")
     agent.pair()
     target = place / "config"
@@ -58,7 +58,7 @@ def served(place: Path, library: Path) -> Iterator[tuple[Agent, Puller]]:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddSource]:
-    """Pulled once; the specials are gone from the source afterwards, so that rsync can compare."""
+    """Pull once, then remove special files from the source so that rsync can compare."""
     place = tmp_path_factory.mktemp("odd")
     library = place / "vm" / "Library"
     skipped = odd_tree.grow(library)
@@ -69,7 +69,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddSource]:
 
 
 def test_every_oddity_arrives_exactly(odd: OddSource) -> None:
-    """Content, names, links, modes, owners, times and xattrs: rsync finds nothing to change."""
+    """Content, names, links, modes, owners, times and xattrs arrive: rsync finds no difference."""
     assert odd.done.code == ExitCode.OK, odd.done.text
     assert rsync_differences(odd.library, odd.arrived) == []
     assert sums_hold(odd.puller.target)
@@ -113,7 +113,7 @@ def test_fifos_sockets_and_devices_are_left_out_and_listed(odd: OddSource) -> No
 
 
 def test_status_and_verify_take_odd_names(odd: OddSource) -> None:
-    """Both read everything again without the agent, and are content; a flipped bit is found."""
+    """``status`` and ``verify`` accept odd names without the agent, and find a flipped bit."""
     standing = odd.puller.run("status", "--json")
     assert standing.returncode == ExitCode.OK
     assert json.loads(standing.stdout)["percent"] == 100
@@ -132,7 +132,7 @@ def test_status_and_verify_take_odd_names(odd: OddSource) -> None:
 
 
 def test_owner_option_holds_for_every_kind_of_entry(odd: OddSource, tmp_path: Path) -> None:
-    """With --owner, files, folders and symlinks are all theirs; all else is as in the source."""
+    """With --owner, every file, folder and symlink has that owner and is otherwise unchanged."""
     puller = Puller(tmp_path, tmp_path / "log", odd.agent.pairing)
 
     done = puller.pull("--owner", "1000:1001")
@@ -144,7 +144,7 @@ def test_owner_option_holds_for_every_kind_of_entry(odd: OddSource, tmp_path: Pa
 
 
 def test_owner_changed_between_interrupted_and_next_run(tmp_path: Path) -> None:
-    """SIGTERM half way, then --owner: also what the first run brought is the new owner's."""
+    """With --owner after an interrupted run, entries of the first run get the new owner too."""
     library = tmp_path / "vm" / "Library"
     (library / "small").mkdir(parents=True)
     for number in range(30):
@@ -179,7 +179,7 @@ def test_owner_changed_between_interrupted_and_next_run(tmp_path: Path) -> None:
 
 
 def test_excluded_paths_stay_away(odd: OddSource, tmp_path: Path) -> None:
-    """By name at any depth and by path from the library on; of links the other names arrive."""
+    """Excluded names and paths do not arrive, and other names of an excluded hard link do."""
     puller = Puller(tmp_path, tmp_path / "log", odd.agent.pairing)
     options = [f"--exclude={glob}" for glob in ("names", "sizes/empty*", "1[0-9]24", "here")]
 
@@ -231,7 +231,7 @@ def test_path_past_path_max(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_file_past_8_gib(tmp_path: Path) -> None:
-    """Larger than a ustar header can say: it arrives, the same where there is data, and sparse."""
+    """A file larger than a ustar header can say arrives with its data and its holes."""
     library = tmp_path / "vm" / "Library"
     library.mkdir(parents=True)
     size = 8 * 1024**3 + 5
@@ -256,7 +256,7 @@ def test_file_past_8_gib(tmp_path: Path) -> None:
 
 
 def _dig(root: Path, *, make: bool = False) -> tuple[bytes, bytes, int]:
-    """Content, xattr and time of a file 25 folders of 200 bytes down."""
+    """Return content, xattr and time of a file below 25 folders with names of 200 bytes."""
     name = b"d" * 200
     fd = os.open(root, os.O_RDONLY)
     for _ in range(25):

@@ -1,4 +1,4 @@
-"""The main job: a library arrives, identical, once."""
+"""A library arrives identical, once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_library_arrives_identical(library: Path, puller: Puller) -> None:
-    """Both sides are the same for rsync and sha256sum."""
+    """After a pull, rsync and sha256sum find no difference between both sides."""
     done = puller.pull()
 
     assert done.code == 0, done.text
@@ -22,7 +22,7 @@ def test_library_arrives_identical(library: Path, puller: Puller) -> None:
 
 
 def test_second_run_asks_nothing_of_the_agent(agent: Agent, puller: Puller) -> None:
-    """With our receipt beside the library, a run exits 0 without a single request."""
+    """With a receipt beside the library, a run exits 0 without a single request."""
     assert puller.pull().code == 0
     before = agent.requests()
 
@@ -31,7 +31,7 @@ def test_second_run_asks_nothing_of_the_agent(agent: Agent, puller: Puller) -> N
 
 
 def test_second_run_needs_no_agent(agent: Agent, puller: Puller) -> None:
-    """The agent may be gone for good."""
+    """With a receipt, a run exits 0 although the agent is gone."""
     assert puller.pull().code == 0
     agent.stop()
 
@@ -39,7 +39,7 @@ def test_second_run_needs_no_agent(agent: Agent, puller: Puller) -> None:
 
 
 def test_nothing_but_receipt_is_left(puller: Puller) -> None:
-    """Journal, staging and state go once the receipt is written."""
+    """Journal, staging and state are removed once the receipt is written."""
     assert puller.pull().code == 0
 
     left = {path.name for path in (puller.target / ".plexodus").iterdir()}

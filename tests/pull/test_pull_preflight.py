@@ -31,19 +31,19 @@ SAME = "1.40.1.8227-c0dd5a73e"
 
 @pytest.fixture
 def library(made: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """Return a copy of the Plex library that a test may change."""
     return shutil.copytree(made, tmp_path / "vm" / "Library", symlinks=True)
 
 
 def damage(database: Path) -> None:
-    """Garbage in the middle."""
+    """Write garbage into the middle of a file."""
     with database.open("r+b") as file:
         file.seek(database.stat().st_size // 2 // 4096 * 4096)
         file.write(b"\xa5" * 4096)
 
 
 def test_damaged_database_is_not_moved(agent: Agent, library: Path, target: Path) -> None:
-    """12, with its path and what to do; no frame was asked for."""
+    """A damaged source database exits 12 with path and remedy, and no frame is requested."""
     damage(library / DATABASE)
     done = pull(target, agent)
     assert done.code == 12
@@ -53,7 +53,7 @@ def test_damaged_database_is_not_moved(agent: Agent, library: Path, target: Path
 
 
 def test_older_plex_in_the_pod(agent: Agent, target: Path) -> None:
-    """12; with ``--version-policy warn`` it is said, and done."""
+    """An older Plex in the pod exits 12, and is a warning with ``--version-policy warn``."""
     older = "1.40.0.7998-c29d4c0c8"
     done = pull(target, agent, "--plex-version", older)
     assert done.code == 12
@@ -75,7 +75,7 @@ def test_database_that_got_damaged_on_the_way(agent: Agent, library: Path, targe
 
 
 async def _nothing(*_: object) -> None:
-    """A preflight that has found nothing."""
+    """Replace a preflight by one without findings."""
 
 
 def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Path) -> None:
@@ -98,7 +98,7 @@ def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Pa
 
 
 def test_wal_that_the_source_has_no_more(agent: Agent, library: Path, target: Path) -> None:
-    """An interrupted run brought it, then Plex was stopped cleanly: it would be replayed."""
+    """A -wal that an interrupted run left is removed if Plex was stopped cleanly since."""
     wal = library / f"{DATABASE}-wal"
     wal.write_bytes(bytes(40_000))
     with cut_at("initpuller.volume.publish.publish.prepare"):
@@ -111,7 +111,7 @@ def test_wal_that_the_source_has_no_more(agent: Agent, library: Path, target: Pa
 
 
 def test_preference_that_is_set(agent: Agent, library: Path, target: Path) -> None:
-    """Only it differs; receipt, digests and ``sha256sum -c`` agree with what lies there."""
+    """Only the preference differs, and receipt, digests and ``sha256sum -c`` match the volume."""
     before = (library / PREFERENCES).read_bytes()
     done = pull(target, agent, "--set-preference", "autoEmptyTrash=0")
     assert done.code == 0, done.text
@@ -139,7 +139,7 @@ def test_preference_that_is_set(agent: Agent, library: Path, target: Path) -> No
 def test_receipt_has_the_outcome_of_the_database_check(
     agent: Agent, target: Path, depth: str, outcome: str
 ) -> None:
-    """Of each database of the source; one that was not checked is a warning, too."""
+    """The receipt names each source database, and a skipped check is a warning."""
     done = pull(target, agent, "--database-check", depth)
     assert done.code == 0, done.text
     receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
@@ -153,7 +153,7 @@ def test_receipt_has_the_outcome_of_the_database_check(
 def test_killed_after_a_preference_was_set(
     agent: Agent, library: Path, target: Path, place: str
 ) -> None:
-    """The next run without the wish brings the file as it is in the source."""
+    """A later run without ``--set-preference`` restores the file as it is in the source."""
     with cut_at(f"initpuller.volume.{place}"):
         pull(target, agent, "--set-preference", "autoEmptyTrash=0")
     staged = target / ".plexodus" / "staging" / "Library" / PREFERENCES
@@ -167,13 +167,13 @@ def test_killed_after_a_preference_was_set(
 
 @pytest.mark.parametrize("setting", ["autoEmptyTrash", "=1", "a b=1", "x=\n", "<x>=1"])
 def test_what_is_no_preference(setting: str) -> None:
-    """Is refused before anything is asked."""
+    """A malformed preference is refused before any request."""
     with pytest.raises(ConfigurationError):
         parse_preferences([setting])
 
 
 def test_identity_is_not_changed() -> None:
-    """That would be another server, and the end of every client's link to this one."""
+    """The server's identity cannot be set, because every client would lose its link to it."""
     with pytest.raises(ConfigurationError, match="identity"):
         parse_preferences(["MachineIdentifier=x"])
 
@@ -189,20 +189,20 @@ def test_identity_is_not_changed() -> None:
     ],
 )
 def test_only_the_preference_changes(before: str, after: str) -> None:
-    """Every other byte of the file is as it was."""
+    """Setting a preference leaves every other byte of the file unchanged."""
     before, after = (text.replace("<?xml?>", '<?xml version="1.0"?>') for text in (before, after))
     assert with_preferences(before.encode(), {"a": "x"}).decode() == after
 
 
 @pytest.mark.parametrize("value", ['"', "<&>", "\\1", "ä", "'\""])
 def test_value_with_a_meaning_of_its_own(value: str) -> None:
-    """Arrives as it was given."""
+    """A value with characters special to XML arrives as given."""
     content = with_preferences(b'<Preferences a="1"/>', {"a": value})
     assert ET.fromstring(content).attrib == {"a": value}
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"<Other/>", b"<Preferences>", b"\xff"])
 def test_preferences_that_are_none(content: bytes) -> None:
-    """Are not guessed at."""
+    """A file without preferences is refused, not guessed at."""
     with pytest.raises(IntegrityError):
         with_preferences(content, {"a": "x"})

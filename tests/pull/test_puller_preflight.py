@@ -1,4 +1,4 @@
-"""The puller's preflight: both sides asked, nothing written, and each check has a way to say no."""
+"""The puller's preflight queries both sides, writes nothing, and each check can fail."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAME = "1.40.1.8227-c0dd5a73e"
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A small Plex library of version 1.40.1."""
+    """Return a small Plex library of version 1.40.1."""
     library = tmp_path / "vm" / "Library"
     library.parent.mkdir()
     make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
@@ -47,7 +47,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def look(puller: Puller, *options: str) -> tuple[int, dict[str, Check], str]:
-    """Exit code, checks of the target by name, and all that was said."""
+    """Return exit code, target checks by name, and the whole output."""
     done = program(
         "plexodus-puller", "preflight", "--target", puller.target, "--json", *options,
         check=False, environment={"PLEXODUS_PAIRING": puller.pairing},
@@ -61,7 +61,7 @@ def look(puller: Puller, *options: str) -> tuple[int, dict[str, Check], str]:
 
 
 def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -> None:
-    """A page with both; the VM's library and the volume are as they were, no scan was made."""
+    """A preflight shows both sides, changes neither of them, and makes no scan."""
     before, volume = fingerprint(library), os.listdir(puller.target)
     done = program(
         "plexodus-puller", "preflight", "--target", puller.target, "--plex-version", SAME,
@@ -80,7 +80,7 @@ def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -
 
 
 def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
-    """12, from the puller's side too."""
+    """A damaged source exits 12 from the puller's side too."""
     (library / SERVER / "Preferences.xml").write_bytes(b"")
     code, _, said = look(puller, "--plex-version", SAME)
     assert code == 12
@@ -100,7 +100,7 @@ def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
     ],
 )
 def test_version_gate(puller: Puller, options: list[str], outcome: Outcome) -> None:
-    """Equal passes, newer warns, older is refused: the schema only goes forward."""
+    """An equal Plex version passes, a newer one warns, and an older one is refused."""
     code, checks, said = look(puller, *options)
     assert checks["version"].outcome is outcome, said
     assert code == (12 if outcome is FAILURE else 0)
@@ -108,7 +108,7 @@ def test_version_gate(puller: Puller, options: list[str], outcome: Outcome) -> N
 
 
 def test_version_from_the_environment(puller: Puller) -> None:
-    """``PLEXODUS_PLEX_VERSION``, as a pod has it."""
+    """The version comes from ``PLEXODUS_PLEX_VERSION``, as in a pod."""
     environment = {"PLEXODUS_PAIRING": puller.pairing, "PLEXODUS_PLEX_VERSION": "1.2.3.4"}
     done = program(
         "plexodus-puller", "preflight", "--target", puller.target,
@@ -119,7 +119,7 @@ def test_version_from_the_environment(puller: Puller) -> None:
 
 
 def test_database_that_was_not_checked(puller: Puller) -> None:
-    """A warning that says why and how large it is; the move is not refused."""
+    """A skipped database check is a warning with reason and size, and does not end the move."""
     done = program(
         "plexodus-puller", "preflight", "--target", puller.target, "--json",
         "--database-check", "skip", environment={"PLEXODUS_PAIRING": puller.pairing},
@@ -135,7 +135,7 @@ def test_database_that_was_not_checked(puller: Puller) -> None:
 
 @pytest.mark.parametrize("route", [LIBRARY, LIBRARY_SERVER])
 def test_unknown_depth_of_the_database_check(agent: Agent, route: str) -> None:
-    """400 with the choices; nothing is checked less than was asked for."""
+    """An unknown depth gets 400 with the choices, never a weaker check."""
     with closing(agent.connect()) as http:
         http.request(
             "GET",
@@ -149,7 +149,7 @@ def test_unknown_depth_of_the_database_check(agent: Agent, route: str) -> None:
 
 
 def test_torso_on_the_volume(puller: Puller, library: Path, target: Path) -> None:
-    """Found before anything moves; a whole library is a warning."""
+    """An incomplete library on the volume is refused. A complete one is a warning."""
     shutil.copytree(library, target / "Library", symlinks=True)
     code, checks, _ = look(puller)
     assert code == 0
@@ -205,7 +205,7 @@ def test_volume_that_does_not_do(check: Check, outcome: Outcome) -> None:
 
 
 def test_media_that_the_pod_does_not_have() -> None:
-    """Each folder is named with the library that looks in it."""
+    """Each missing media folder is reported with the section that uses it."""
     films, shows = MediaFolder("Movies", "/mnt/nas/films"), MediaFolder("TV", "/mnt/nas/tv")
     assert check_media([films, shows], [films, shows]).outcome is PASS
     missing = check_media([films, shows], [shows])
@@ -216,14 +216,14 @@ def test_media_that_the_pod_does_not_have() -> None:
 
 
 def test_source_without_a_version() -> None:
-    """Is a warning, whatever the pod's is."""
+    """A source without a Plex version is a warning, whatever the pod's version is."""
     assert VersionGate(SAME).check(None).outcome is WARNING
 
 
 def test_agent_that_is_not_there(
     tmp_path: Path, target: Path, library: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """11, after the usual tries; a volume that is not there is 2."""
+    """An unreachable agent exits 11 after the usual retries, and a missing volume exits 2."""
     agent = new_agent(library)
     pairing = agent.pair()
     agent.start()
@@ -239,7 +239,7 @@ def test_agent_that_is_not_there(
     [(10**7, ("at least 2 min", "by the network, 9.5 MiB/s")), (10**9, ("at least 20 s", "disk"))],
 )
 def test_time_that_it_takes(rate: float, said: tuple[str, ...]) -> None:
-    """The slower of the VM's disk and the network decides; both were measured."""
+    """The estimate uses the slower of the VM's disk and the network, both measured."""
     check = predict(report(), rate)
     assert check.outcome is PASS
     assert all(words in check.found for words in said), check.found

@@ -1,4 +1,4 @@
-"""A tree that nobody here wrote goes the whole way."""
+"""A tree that nobody here wrote is moved whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_ENTRIES = 4000
 def test_copy_of_a_systems_files_arrives_identical(
     tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """Some thousand files of a distribution, with its links: rsync and sha256sum find no fault."""
+    """Thousands of a distribution's files and links arrive without a difference."""
     library = tmp_path / "vm" / "Library"
     entries = _copy_some(next(path for path in _CANDIDATES if path.is_dir()), library)
     if entries < 100:
@@ -47,7 +47,7 @@ def test_copy_of_a_systems_files_arrives_identical(
 
 
 def _copy_some(origin: Path, library: Path) -> int:
-    """Copy whole folders of ``origin`` until there is enough; how many entries that makes."""
+    """Copy whole folders of ``origin`` until there are enough entries, and return their number."""
     library.mkdir(parents=True)
     size = entries = 0
     for folder in sorted(origin.iterdir()):

@@ -1,4 +1,4 @@
-"""Files and folders that are renamed between two passes: they arrive under their new names only."""
+"""Files and folders renamed between two passes arrive under their new names only."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def library(steady_library: Path) -> Path:
-    """Small files in folders, a large one, links of both kinds; all of it some seconds old."""
+    """Return small files in folders, a large file and links of both kinds, all some seconds old."""
     return steady_library
 
 
 def test_large_file_and_folder_of_small_files(ready: Agent, target: Path, library: Path) -> None:
-    """Both are fetched at their new paths, and nothing is left at the old ones."""
+    """Both are fetched at their new paths, and nothing is left at the old paths."""
     (library / "large").rename(library / "folder3" / "larger")
     (library / "folder1" / "below").rename(library / "renamed")
     finish(target, ready, library)
@@ -34,7 +34,7 @@ def test_large_file_and_folder_of_small_files(ready: Agent, target: Path, librar
 
 
 def test_rotated_logs(ready: Agent, target: Path, library: Path) -> None:
-    """Each takes the place of the next: what the volume has there is another log."""
+    """After a log rotation, each log has its own content and not its predecessor's."""
     logs = [library / "large", *(library / f"large.{number}" for number in range(1, 4))]
     for number, log in enumerate(logs[1:]):
         content = random.Random(number)  # noqa: S311 - reproducible
@@ -48,7 +48,7 @@ def test_rotated_logs(ready: Agent, target: Path, library: Path) -> None:
 
 
 def test_files_that_swap_their_names(ready: Agent, target: Path, library: Path) -> None:
-    """Also a large one with a folder of small ones, each where the other was."""
+    """Files, large files and folders that swap names arrive at their new paths."""
     (library / "other").write_bytes(bytes(2 * FRAME))
     assert pull(target, ready, "--until", "ready").code == 0
     (library / "other").rename(library / "once")
@@ -74,7 +74,7 @@ def test_other_content_under_an_old_mtime(ready: Agent, target: Path, library: P
 def test_killed_while_a_file_comes_to_a_folders_place(
     ready: Agent, target: Path, library: Path, call: int
 ) -> None:
-    """The next run removes what is still in the way, and fetches the file."""
+    """After a kill while a file replaces a folder, the next run completes the replacement."""
     shutil.rmtree(library / "folder2" / "below")
     (library / "large").rename(library / "folder2" / "below")
     with cut_at("initpuller.volume.reuse.cleanup.remove", call):

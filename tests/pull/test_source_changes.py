@@ -1,4 +1,4 @@
-"""The library changes while it is moved, or between two runs, or cannot be read."""
+"""The library changes during a move or between two runs, or becomes unreadable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VAST = 10
 
 
 class Moving:
-    """A served library, and what is done to it.
+    """A served library that is damaged during a pull.
 
     In order: small files (frame 0), ``m-vast`` (its frames), small files (the last frame).
     """
@@ -53,11 +53,11 @@ class Moving:
             file_with_hole.truncate(VAST * FRAME)
 
     def puller(self, target: Path) -> Puller:
-        """A puller onto ``target``."""
+        """Return a puller for ``target``."""
         return Puller(target, target.parent / "puller.log", self.agent.pairing)
 
     def pull_and_meanwhile(self, puller: Puller, damage: Callable[[], None]) -> Finished:
-        """One run, held while ``damage`` is done: frame 0 has been sent, the last has not."""
+        """Hold a run between its first and last frame while ``damage`` is done."""
         asked = len(self.agent.frames_asked())
         process = puller.begin("--jobs", "1")
         wait_until(lambda: self.agent.frames_asked()[asked:], meanwhile=process)
@@ -81,13 +81,13 @@ def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moving]:
 
 @pytest.fixture
 def moving(_served: Moving) -> Moving:
-    """One agent for all tests, and a new library for each."""
+    """Return one agent for all tests, with a new library for each."""
     _served.renew()
     return _served
 
 
 def _modify(victim: Path) -> None:
-    """Same size and time: only ctime tells."""
+    """Change content with the same size and mtime, so that only the ctime differs."""
     info = victim.stat()
     victim.write_bytes(b"x" * info.st_size)
     os.utime(victim, ns=(info.st_atime_ns, info.st_mtime_ns))
@@ -98,7 +98,7 @@ def _truncate(victim: Path) -> None:
 
 
 def _replace(victim: Path) -> None:
-    """As editors do: another file of the same content takes the name."""
+    """Replace a file by another of the same content, as editors do."""
     copy = victim.with_name("copy")
     shutil.copy2(victim, copy)
     copy.rename(victim)
@@ -118,7 +118,7 @@ def _become_symlink(victim: Path) -> None:
 
 
 def _become_fifo(victim: Path) -> None:
-    """Nobody will ever write into it: an agent that opened it for reading would hang."""
+    """Replace a file by a FIFO without a writer, where opening it for reading would hang."""
     victim.unlink()
     os.mkfifo(victim)
 
@@ -129,7 +129,7 @@ def _become_fifo(victim: Path) -> None:
 def test_file_changed_before_its_frame_is_made(
     moving: Moving, damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """Exit 16 with the path and nothing published; the next run finishes with what is there."""
+    """Such a change exits 16 with the path and publishes nothing, and the next run completes."""
     target = tmp_path / "config"
     target.mkdir()
     puller = moving.puller(target)
@@ -169,7 +169,7 @@ def test_file_changed_after_its_frame_was_sent(
     again: list[int],
     tmp_path: Path,
 ) -> None:
-    """Noticed before publishing, when all frames are there; the next run fetches what changed."""
+    """The change is found before publication, and the next run fetches the changed file."""
     target = tmp_path / "config"
     target.mkdir()
     puller = moving.puller(target)
@@ -188,7 +188,7 @@ def test_file_changed_after_its_frame_was_sent(
 
 
 def test_library_rebuilt_between_two_runs(moving: Moving, tmp_path: Path) -> None:
-    """Renames, every kind turned into every other, links retied: the second run sorts it out.
+    """After renames, retyped entries and changed links, the second run restores the exact tree.
 
     The first had assembled the whole tree, links included, before it found the change.
     """
@@ -242,7 +242,7 @@ def test_library_rebuilt_between_two_runs(moving: Moving, tmp_path: Path) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user's")
 def test_file_closed_to_the_agent_while_it_is_moved() -> None:
-    """Read access taken away after the scan: refused with the path, never left out."""
+    """A file that becomes unreadable after the scan is refused with its path, never left out."""
     with open_place() as place:
         library = place / "vm" / "Library"
         library.mkdir(parents=True)

@@ -13,7 +13,7 @@ from shared.program.exit_codes import ExitCode
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user's")
 def test_everything_unreadable_is_listed_before_anything_moves() -> None:
-    """The agent has no right to some of it: exit 12 with each path, no frame asked, none published.
+    """Unreadable entries exit 12 with each path before any frame is requested.
 
     With those left out by --exclude, the rest arrives.
     """

@@ -1,4 +1,4 @@
-"""The output of a pull for people and scripts: status, verify, logs, the bar on a terminal."""
+"""The output of a pull for people and scripts: status, verify, logs and the progress bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PUBLISH = "initpuller.volume.publish.publish.publish"
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent with a tiny library for all."""
+    """Start one agent with a tiny library for all tests."""
     place = tmp_path_factory.mktemp("commands")
     agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
@@ -47,7 +47,7 @@ def _status(target: Path) -> dict[str, object]:
 
 
 def test_status_in_each_phase(target: Path, agent: Agent) -> None:
-    """Nothing, transferring, publishing, done; 100 % is done, and nothing else is."""
+    """``status`` reports nothing, transferring, publishing and done, and 100 % only when done."""
     assert _status(target)["phase"] == "nothing"
     with cut_at(COMMIT, 3):
         pull(target, agent)
@@ -67,7 +67,7 @@ def test_status_in_each_phase(target: Path, agent: Agent) -> None:
 
 
 def test_verify_finds_what_was_changed_removed_and_replaced(target: Path, agent: Agent) -> None:
-    """Exit 13 naming each file; without a receipt 14; with damaged digests 15."""
+    """``verify`` exits 13 with each file, 14 without a receipt and 15 with damaged digests."""
     assert run_puller("verify", "--target", target).code == ExitCode.CONFLICT
     assert pull(target, agent).code == ExitCode.OK
     assert run_puller("verify", "--target", target).code == ExitCode.OK
@@ -89,7 +89,7 @@ def test_verify_finds_what_was_changed_removed_and_replaced(target: Path, agent:
 
 
 def test_logs_are_json_when_nobody_watches(agent: Agent, target: Path) -> None:
-    """One object a line on stderr, with level, time and event; nothing on stdout."""
+    """Without a terminal, stderr has one JSON object a line, and stdout is empty."""
     done = pull(target, agent)
 
     assert done.code == ExitCode.OK
@@ -106,7 +106,7 @@ def test_logs_are_json_when_nobody_watches(agent: Agent, target: Path) -> None:
 
 
 def test_people_on_a_terminal_see_a_bar_that_ends_at_100(agent: Agent, target: Path) -> None:
-    """No JSON; the bar says 100 % once, at its end."""
+    """A terminal shows no JSON, and the bar shows 100 % once, at its end."""
     puller = Puller(target, target.parent / "log", agent.pairing)
     ours, theirs = pty.openpty()
     environment = puller.environment() | {"TERM": "xterm", "COLUMNS": "120"}
@@ -135,5 +135,5 @@ def test_people_on_a_terminal_see_a_bar_that_ends_at_100(agent: Agent, target: P
 
 
 def _plain(text: str) -> str:
-    """Without colours and cursor movements, one state of the bar a line."""
+    """Return the output without colors and cursor movements, one state of the bar a line."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
