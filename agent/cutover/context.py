@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.cutover.record import boottime
+from shared.timestamps import boottime
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,6 @@ from shared.file_lock import locked_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def boottime() -> float:
-    """Seconds since the machine started: nobody can set that clock, and sleep counts."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def witness_folder(state: str) -> str:

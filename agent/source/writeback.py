@@ -18,10 +18,10 @@ import structlog
 
 from shared.durable import syncfs
 from shared.errors import StorageError
+from shared.mounts import read_mounts
 
 _log = structlog.get_logger("agent")
 
-_MOUNTS = "/proc/self/mountinfo"
 _TELLING = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
 """Types of filesystems that set a file's times in their ``page_mkwrite``, as Linux names them."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -33,17 +33,13 @@ come in between. The second sync writes that page back, too."""
 
 
 def mounts_below(path: str) -> list[str]:
-    """Return the mount points below the folder ``path``, as listed in proc_pid_mountinfo(5).
+    """Return the mount points below the folder ``path``.
 
     Args:
         path: absolute path without symlinks.
     """
-    above, found = os.fsencode(path.rstrip("/") + "/"), set()
-    for fields in _mounts():
-        place = _unescaped(fields[4])
-        if place.startswith(above):
-            found.add(os.fsdecode(place))
-    return sorted(found)
+    above = path.rstrip("/") + "/"
+    return sorted({mount.point for mount in read_mounts() if mount.point.startswith(above)})
 
 
 def write_back(path: str) -> frozenset[int]:
@@ -90,19 +86,7 @@ def _is_synced(fd: int, place: str) -> bool:
 
 def _type_of(fd: int) -> str:
     """Return the type of the filesystem that ``fd`` was opened on; empty if it is unknown."""
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-        found = re.search(rb"^mnt_id:\s*(\d+)$", file.read(), re.MULTILINE)
-    for fields in _mounts():
-        if found is not None and fields[0] == found[1]:
-            return fields[fields.index(b"-") + 1].decode("ascii", "replace")
-    return ""
-
-
-def _mounts() -> list[list[bytes]]:
-    """Return the fields of each line of this process's mount table."""
-    with open(_MOUNTS, "rb") as file:
-        return [line.split() for line in file]
-
-
-def _unescaped(field: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        found = re.search(r"^mnt_id:\s*(\d+)$", file.read(), re.MULTILINE)
+    number = int(found[1]) if found is not None else -1
+    return next((mount.type for mount in read_mounts() if mount.number == number), "")

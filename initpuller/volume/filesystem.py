@@ -1,66 +1,52 @@
-"""Which filesystem a volume is: SQLite corrupts its databases where locks do not work."""
+"""The filesystem of a volume: SQLite corrupts its databases where locks do not work."""
 
 from __future__ import annotations
 
 import os
 import re
 
-_MOUNTS = "/proc/self/mountinfo"
+from shared.mounts import MOUNTS, read_mounts
+
 _NETWORK = re.compile(
     r"nfs4?|cifs|smb3|smbfs|9p|afs|ceph|fuse\.(sshfs|gluster.*|s3fs|rclone|ceph.*)"
 )
 """Ceph's own locks work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html)."""
 
 
-def network_filesystem(path: str, mounts: str = _MOUNTS) -> str | None:
-    """The type of the filesystem that ``path`` is on, if it is one over the network.
+def network_filesystem(path: str, table: str = MOUNTS) -> str | None:
+    """Return the type of the filesystem that ``path`` is on, if it is a network filesystem.
 
     Args:
-        path: anything on it.
-        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+        path: any file or folder on it.
+        table: path of the mount table.
     """
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            kind = after.split(" ", 1)[0]
-            if before.split(" ")[2] == number and _NETWORK.fullmatch(kind):
-                return kind
+    for mount in read_mounts(table):
+        if mount.device == number and _NETWORK.fullmatch(mount.type):
+            return mount.type
     return None
 
 
-def mount_of(path: str, mounts: str = _MOUNTS) -> str:
-    """Return where the filesystem of ``path`` is mounted and its type, for people.
+def mount_of(path: str, table: str = MOUNTS) -> str:
+    """Return the mount point of the filesystem of ``path`` and its type, for people.
 
     Args:
-        path: anything on it.
-        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+        path: any file or folder on it.
+        table: path of the mount table.
     """
     place = os.path.realpath(path)
     while not os.path.ismount(place):
         place = os.path.dirname(place)
-    kind = "unknown type"
-    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            if _unescaped(before.split(" ")[4]) == place:
-                kind = after.split(" ", 1)[0]  # the last one listed is on top
-    return f"{place} ({kind})"
+    # The last mount at a place covers the others.
+    types = [mount.type for mount in read_mounts(table) if mount.point == place]
+    return f"{place} ({types[-1] if types else 'unknown type'})"
 
 
-def is_mount_point(path: str, mounts: str = _MOUNTS) -> bool:
-    """Return whether something is mounted at ``path``, a bind mount of the same disk included.
+def is_mount_point(path: str) -> bool:
+    """Return whether ``path`` is a mount point, also of a bind mount of the same disk.
 
-    Args:
-        path: what cannot be renamed then (rename(2), EBUSY).
-        mounts: the file that lists what is mounted (proc_pid_mountinfo(5)).
+    A mount point cannot be renamed (rename(2), EBUSY).
     """
     place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-        return any(_unescaped(line.split(" ")[4]) == place for line in file)
-
-
-def _unescaped(name: str) -> str:
-    """Return a path as it was before mountinfo escaped spaces and the like in octal."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+    return any(mount.point == place for mount in read_mounts())
