@@ -1,4 +1,4 @@
-"""A volume that holds what must not be touched, and pulls that get into each other's way."""
+"""A volume that holds foreign content, and pulls that collide with each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SET_ASIDE = ("--on-existing", "set-aside")
 
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Agent]]:
-    """Two agents for different libraries of the same name."""
+    """Start two agents for different libraries of the same name."""
     made = []
     for number in range(2):
         place = tmp_path_factory.mktemp(f"agent{number}")
@@ -45,13 +45,13 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Ag
 
 @pytest.fixture
 def ours(agents: tuple[Agent, Agent]) -> Agent:
-    """The agent whose library is to arrive."""
+    """Return the agent whose library is to arrive."""
     return agents[0]
 
 
 @pytest.fixture
 def theirs(agents: tuple[Agent, Agent]) -> Agent:
-    """The other one."""
+    """Return the agent of the other library."""
     return agents[1]
 
 
@@ -100,7 +100,7 @@ def test_what_has_the_name_is_left_alone(
     code: ExitCode,
     says: str,
 ) -> None:
-    """A folder, file or symlink: the same inodes, modes, times and bytes; nothing is asked."""
+    """A foreign folder, file or symlink stays exactly as it was, and no request is made."""
     make(target / "Library")
     before, elsewhere = fingerprint(target / "Library"), fingerprint(target.parent)
     requests = ours.requests()
@@ -123,7 +123,7 @@ def test_what_has_the_name_is_left_alone(
 def test_what_has_the_name_is_set_aside_when_told(
     target: Path, ours: Agent, make: Callable[[Path], None]
 ) -> None:
-    """It is found again, whole, under the name that the log tells; where a link led stays."""
+    """Foreign content is renamed whole to the name in the log, and a symlink's target stays."""
     make(target / "Library")
     before = fingerprint(target / "Library")
 
@@ -139,7 +139,7 @@ def test_what_has_the_name_is_set_aside_when_told(
 
 @pytest.fixture
 def first(puller: Puller) -> Iterator[subprocess.Popen[bytes]]:
-    """A puller at work that holds the volume, and goes on when the test is over."""
+    """Run a puller that holds the volume, and let it finish after the test."""
     process = puller.begin()
     deadline = time.monotonic() + 30
     while not (puller.target / ".plexodus" / "state.json").exists():
@@ -156,7 +156,7 @@ def test_two_pullers_at_once(
     agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes],
     puller: Puller, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The second gives the first time to end, then exits 14 and says why; the first finishes."""
+    """A second puller waits, then exits 14 with the reason, and the first completes."""
     monkeypatch.setattr("initpuller.pull.recipe._LOCK_SECONDS", 0.5)
     monkeypatch.setattr("initpuller.pull.recipe._GLANCE", 0.1)
     second = pull(target, agent)
@@ -171,7 +171,7 @@ def test_two_pullers_at_once(
 def test_pod_that_takes_over_from_another(
     agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes]
 ) -> None:
-    """The first was asked to end, and takes a while: the second resumes from its state."""
+    """If the first puller ends slowly after SIGTERM, the second waits and resumes its state."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("initpuller.pull.recipe._GLANCE", 0.1)
         os.kill(first.pid, signal.SIGTERM)
@@ -184,7 +184,7 @@ def test_pod_that_takes_over_from_another(
 
 
 def test_name_is_taken_again_after_the_first_was_set_aside(target: Path, ours: Agent) -> None:
-    """A kill between the two renames, and something new in between: that is set aside, too."""
+    """After a kill between the two renames, new foreign content is set aside too."""
     _file(target / "Library")
     with cut_at("initpuller.volume.publish.publish.rename_noreplace"):
         pull(target, ours, *SET_ASIDE)
@@ -198,7 +198,7 @@ def test_name_is_taken_again_after_the_first_was_set_aside(target: Path, ours: A
 
 
 def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:
-    """Another puller finished between our first look and our lock: nothing is asked or fetched."""
+    """If another puller finishes before the lock is taken, nothing is requested or fetched."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("initpuller.pull.recipe.finished", lambda _layout, **_options: None)
         assert pull(target, ours).code == ExitCode.OK
@@ -212,7 +212,7 @@ def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> Non
 
 
 def test_receipt_with_a_file_in_place_of_its_library(target: Path, ours: Agent) -> None:
-    """Exit 14 without a request; the file is left alone."""
+    """A receipt beside a foreign file exits 14 without a request, and the file stays."""
     assert pull(target, ours).code == ExitCode.OK
     (target / "Library").rename(target / "moved")
     _file(target / "Library")
@@ -229,7 +229,7 @@ def test_receipt_with_a_file_in_place_of_its_library(target: Path, ours: Agent) 
 def test_staging_of_another_library_is_not_mixed_in(
     target: Path, ours: Agent, theirs: Agent
 ) -> None:
-    """Exit 14 naming both, everything stays; the other library's own pull goes on afterwards."""
+    """Foreign staging exits 14 naming both libraries, and the other library's pull resumes."""
     with cut_at(COMMIT, 3):
         pull(target, theirs)
     before, asked = fingerprint(target / ".plexodus"), len(theirs.frames_asked())
@@ -251,7 +251,7 @@ def test_staging_of_another_library_is_not_mixed_in(
 def test_staging_of_another_library_is_set_aside_when_told(
     target: Path, ours: Agent, theirs: Agent
 ) -> None:
-    """All of it is found again under another name, and none of it in the library that comes."""
+    """Foreign staging is renamed whole, and none of it is in the new library."""
     with cut_at(FINISH):
         pull(target, theirs)
     staging = target / ".plexodus" / "staging"
@@ -267,7 +267,7 @@ def test_staging_of_another_library_is_set_aside_when_told(
 
 
 def test_library_appears_while_a_pull_is_under_way(target: Path, ours: Agent) -> None:
-    """Exit 14, what appeared is untouched, what was brought is kept and published when told."""
+    """A library that appears during a pull exits 14 and stays, and no frame is discarded."""
     real = publish.publish
 
     def appear(record: PullRecord) -> Receipt:

@@ -1,4 +1,4 @@
-"""Damage of the volume between two runs is found, and only that is fetched again."""
+"""Damage to the volume between two runs is found, and only the damaged part is fetched again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WARNING = "files on the volume are not what was read"
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent with a tiny library for all."""
+    """Start one agent with a tiny library for all tests."""
     place = tmp_path_factory.mktemp("damage")
     agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
@@ -39,7 +39,7 @@ def _is_whole(target: Path, agent: Agent) -> None:
 
 
 def _flip(path: Path) -> None:
-    """One bit, without a trace in the times."""
+    """Flip one bit without changing the times."""
     info = path.stat()
     with path.open("r+b") as file:
         file.seek(info.st_size // 2)
@@ -73,7 +73,7 @@ def _make_symlink(path: Path) -> None:
 def test_file_in_staging_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None], name: str, when: str
 ) -> None:
-    """Large or small, hard-linked too: found before publishing, fetched again, all is well."""
+    """A damaged file is found before publication and fetched again, also if it is hard-linked."""
     with cut_at(when):
         pull(target, agent)
     damage(target / ".plexodus" / "staging" / "Library" / name)
@@ -88,7 +88,7 @@ def test_file_in_staging_damaged_between_two_runs(
 
 
 def test_folder_in_staging_lost_between_two_runs(target: Path, agent: Agent) -> None:
-    """Its content is fetched again."""
+    """The content of a lost folder is fetched again."""
     with cut_at(FINISH):
         pull(target, agent)
     shutil.rmtree(target / ".plexodus" / "staging" / "Library" / "Plex")
@@ -101,7 +101,7 @@ def test_folder_in_staging_lost_between_two_runs(target: Path, agent: Agent) -> 
 
 
 def test_strangers_in_staging_hold_up_one_run(target: Path, agent: Agent) -> None:
-    """A file too many and a changed mode are refused, by name, and repaired by the next run."""
+    """An extra file and a changed mode are refused by name, and the next run repairs them."""
     with cut_at(FINISH):
         pull(target, agent)
     staged = target / ".plexodus" / "staging" / "Library"
@@ -127,7 +127,7 @@ def _record(target: Path, kind: str) -> Path:
 def test_manifest_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None]
 ) -> None:
-    """It is fetched again, once; no frame is."""
+    """A damaged manifest is fetched again once, and no frame is."""
     with cut_at(FINISH):
         pull(target, agent)
     damage(_record(target, "manifest"))
@@ -146,7 +146,7 @@ def test_manifest_damaged_between_two_runs(
 def test_digests_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None]
 ) -> None:
-    """They are read back from the files; no frame is brought again."""
+    """Damaged digests are computed again from the files, and no frame is fetched."""
     with cut_at(PREPARE):
         pull(target, agent)
     damage(_record(target, "digests"))
@@ -163,7 +163,7 @@ def test_digests_damaged_between_two_runs(
 def test_journal_damaged_between_two_runs(
     target: Path, agent: Agent, damage: Callable[[Path], None], most: int
 ) -> None:
-    """Frames that it no longer lists are fetched again, at most all."""
+    """Frames that a damaged journal no longer lists are fetched again, and at most all of them."""
     with cut_at(FINISH):
         pull(target, agent)
     damage(_record(target, "journal"))
@@ -177,7 +177,7 @@ def test_journal_damaged_between_two_runs(
 
 
 def test_volume_cannot_be_written(target: Path, agent: Agent) -> None:
-    """A file where the puller's own folder should be: exit 15 without a request."""
+    """A file in place of the puller's own folder exits 15 without a request."""
     (target / ".plexodus").write_text("in the way")
     requests = agent.requests()
 

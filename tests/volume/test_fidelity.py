@@ -1,4 +1,4 @@
-"""Times, attributes and names that a volume can keep, by rules without a volume."""
+"""Times, attributes and names that a volume can keep, computed without a volume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NFS_3 = Fidelity(1, 0, (2**32 - 1) * SECOND)
 
 
 class Clock:
-    """os.utime of a volume that keeps times as ``rule`` says."""
+    """A replacement of os.utime on a volume that keeps times as ``rule`` says."""
 
     def __init__(self, rule: Fidelity) -> None:
         self._rule = rule
@@ -47,7 +47,7 @@ class Clock:
 def test_rule_of_a_volume_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: Fidelity
 ) -> None:
-    """Step and range come out as the volume applies them, on top of the test's own filesystem."""
+    """The probe finds the volume's step and range, on top of the test's own filesystem."""
     with (tmp_path / "file").open("wb") as file:
         below = time_fidelity(file.fileno(), [])
         monkeypatch.setattr(os, "utime", Clock(rule).utime)
@@ -67,12 +67,12 @@ def test_times_without_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.integers(-MAX_TIME, MAX_TIME), st.sampled_from([EXACT, FAT, NFS_3]))
 def test_what_is_kept_is_kept_again(time: int, rule: Fidelity) -> None:
-    """A time that a volume keeps is not changed by keeping it again: runs can be compared."""
+    """A time that was rounded once is not changed by rounding it again, so runs can be compared."""
     assert rule.time(rule.time(time)) == rule.time(time)
 
 
 def test_names_that_may_be_one_file() -> None:
-    """Case, Unicode form, and trailing dots, in one folder only."""
+    """Names collide by case, Unicode form or trailing dots, in one folder only."""
     pairs = [
         (b"L/Poster", b"L/poster"),
         ("L/a\u0301".encode(), "L/\u00e1".encode()),
@@ -100,7 +100,7 @@ def test_needs_hold_no_more_than_examples() -> None:
 
 
 def test_what_a_manifest_does_not_need_is_a_warning() -> None:
-    """A preflight has no manifest: hard links may not be needed, modes always are."""
+    """Without a manifest, missing hard links are a warning and missing modes an error."""
     found = Abilities(EXACT, {Ability.HARD_LINKS: "none", Ability.MODE: "none"})
     outcomes = [check.outcome for check in judge(found, "/config (x)", ALWAYS_NEEDED)]
     assert outcomes == [Outcome.WARNING, Outcome.FAILURE]

@@ -1,4 +1,4 @@
-"""Volumes that an interrupted pull has filled: the next run can write, whatever has changed."""
+"""After an interrupted pull has filled a volume, the next run can still write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZE = 24 * MIB
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 24 MiB."""
+    """Mount a tmpfs of 24 MiB."""
     path = tmp_path / "config"
     path.mkdir()
     subprocess.run(
@@ -42,7 +42,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library of 10 MiB: one large file, and many small ones."""
+    """Return a library of 10 MiB with one large file and many small ones."""
     library = tmp_path / "vm" / "Library"
     (library / "posters").mkdir(parents=True)
     (library / "large").write_bytes(os.urandom(2 * FRAME))
@@ -53,7 +53,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(new_agent: Callable[[Path], Agent], library: Path) -> Agent:
-    """Its agent."""
+    """Start an agent for the library."""
     agent = new_agent(library)
     agent.pair()
     agent.start()
@@ -61,7 +61,7 @@ def agent(new_agent: Callable[[Path], Agent], library: Path) -> Agent:
 
 
 def fill(volume: Path) -> None:
-    """Take all that is free, as half a file of an interrupted run did."""
+    """Take all free space, as half a file of an interrupted run does."""
     take_all(volume / ".plexodus" / "staging" / "Library" / "large")
 
 
@@ -73,7 +73,7 @@ def take_all(path: Path) -> None:
 
 
 def free(volume: Path) -> int:
-    """Bytes that are left."""
+    """Return the number of free bytes."""
     about = os.statvfs(volume)
     return about.f_bavail * about.f_frsize
 
@@ -81,7 +81,7 @@ def free(volume: Path) -> int:
 def test_file_outgrows_the_volume_in_the_last_pass(
     volume: Path, agent: Agent, library: Path
 ) -> None:
-    """Exit 15, and half a file does not keep the volume full; a library that shrinks then fits."""
+    """A file that outgrows the volume exits 15. A library that shrinks again then fits."""
     assert pull(volume, agent, "--until", "ready").code == ExitCode.OK
     with (library / "large").open("ab") as file:
         file.write(os.urandom(6 * FRAME))
@@ -108,7 +108,7 @@ def test_file_outgrows_the_volume_in_the_last_pass(
 def test_killed_run_left_no_byte_free(
     volume: Path, agent: Agent, library: Path, cut: int, remedy: str
 ) -> None:
-    """The next run frees what is incomplete, so that less data, or more room, is enough."""
+    """The next run frees incomplete content, so that less data or more space is enough."""
     with cut_at("initpuller.volume.staging.staging.Staging.commit", cut):
         pull(volume, agent, "--jobs", "1")
     fill(volume)
@@ -133,7 +133,7 @@ def test_killed_run_left_no_byte_free(
 
 
 def test_full_of_complete_files(volume: Path, agent: Agent, library: Path) -> None:
-    """Frames at the end are given up for the records, brought again, and nothing else is."""
+    """The last frames are discarded to free space for records, and only these are fetched again."""
     with cut_at("initpuller.volume.staging.staging.Staging.finish"):
         pull(volume, agent, "--jobs", "1")
     subprocess.run(["mount", "-o", f"remount,size={SIZE - free(volume)}", volume], check=True)
@@ -154,7 +154,7 @@ def test_full_of_complete_files(volume: Path, agent: Agent, library: Path) -> No
 
 
 def test_full_of_something_else(volume: Path, agent: Agent) -> None:
-    """Exit 15 at each run; what is verified and awaits its rename is not discarded."""
+    """Foreign content that fills the volume exits 15, and verified content is not discarded."""
     with cut_at("initpuller.volume.publish.publish.publish"):
         pull(volume, agent)
     frames = len(agent.frames_asked())
@@ -170,7 +170,7 @@ def test_full_of_something_else(volume: Path, agent: Agent) -> None:
 
 
 def test_no_room_for_the_last_records_before_a_commit(volume: Path, agent: Agent) -> None:
-    """It is found before Plex is stopped for good."""
+    """Missing space for the last records is found before the cutover is committed."""
     with cut_at("initpuller.volume.publish.publish.publish"):
         pull(volume, agent)
     require_room(Layout(str(volume)))

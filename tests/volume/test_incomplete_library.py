@@ -1,4 +1,4 @@
-"""A Plex library that something else has left: whole ones are let be, torsos are refused."""
+"""A Plex library from another program: a complete one is left alone, an incomplete one refused."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ DATABASE = f"{SERVER}/Plug-in Support/Databases/com.plexapp.plugins.library.db"
 
 @pytest.fixture
 def existing(made: Path, target: Path) -> Path:
-    """It lies on the volume, brought by somebody else."""
+    """Return a library on the volume that another program wrote."""
     shutil.copytree(made, target / "Library", symlinks=True)
     return target / "Library"
 
 
 @pytest.fixture
 def puller(tmp_path: Path, target: Path, new_agent: Callable[[Path], Agent], made: Path) -> Puller:
-    """Paired with an agent that does not run: nobody asks it."""
+    """Return a puller that is paired with an agent that does not run."""
     return Puller(target, tmp_path / "puller.log", new_agent(made).pair())
 
 
 def test_whole_library_is_let_be(puller: Puller, existing: Path) -> None:
-    """With a loud warning, and as it was."""
+    """A complete library stays unchanged, with a warning."""
     before = fingerprint(existing)
     done = puller.pull()
     assert done.code == 0, done.text
@@ -47,7 +47,7 @@ def test_whole_library_is_let_be(puller: Puller, existing: Path) -> None:
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
 def test_torso_of_a_killed_tar(puller: Puller, made: Path, target: Path, part: float) -> None:
-    """The remains of a killed script are refused, and stay for inspection."""
+    """The partial library of a killed script is refused, and stays for inspection."""
     archive = subprocess.run(
         ["tar", "c", "-C", made.parent, "--sort=name", "Library"], check=True, capture_output=True
     ).stdout
@@ -62,7 +62,7 @@ def test_torso_of_a_killed_tar(puller: Puller, made: Path, target: Path, part: f
 
 
 def no_server_yet(library: Path) -> None:
-    """Only a file above Plex's own folder has come; without it nothing would be in the way."""
+    """Leave only a file above Plex's own folder."""
     shutil.rmtree(library / SERVER)
     (library / "Application Support" / "file").touch()
 
@@ -93,7 +93,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_cannot_be_whole_is_refused(puller: Puller, existing: Path, damage: str) -> None:
-    """Saying what is missing."""
+    """An incomplete library is refused with the missing part."""
     inflict, told = DAMAGES[damage]
     inflict(existing)
     done = puller.pull()
@@ -102,7 +102,7 @@ def test_what_cannot_be_whole_is_refused(puller: Puller, existing: Path, damage:
 
 
 def damage_index(library: Path) -> None:
-    """Have an index of the library's database hold another column than the schema says."""
+    """Give an index of the library's database another column than the schema says."""
     with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
         database.execute("PRAGMA writable_schema = ON")
         changed = database.execute(
@@ -118,7 +118,7 @@ def damage_index(library: Path) -> None:
 def test_damage_that_only_a_full_check_finds(
     puller: Puller, existing: Path, options: tuple[str, ...], code: int
 ) -> None:
-    """A pod starts as soon as a quick check allows; a full one is made on request."""
+    """A quick check lets a pod start. A full check finds the damage."""
     damage_index(existing)
     done = puller.pull(*options)
     assert done.code == code, done.text
@@ -127,7 +127,7 @@ def test_damage_that_only_a_full_check_finds(
 
 
 def test_skipped_check_of_an_existing_library(puller: Puller, existing: Path) -> None:
-    """The log names each database that was not checked. An empty one is still refused."""
+    """The log names each unchecked database, and an empty database is still refused."""
     cut = (existing / DATABASE).read_bytes()[:1_000_000]
     (existing / DATABASE).write_bytes(cut)
     done = puller.pull("--database-check", "skip")
@@ -141,7 +141,7 @@ def test_skipped_check_of_an_existing_library(puller: Puller, existing: Path) ->
 def test_slow_check_of_an_existing_library(
     existing: Path, target: Path, new_agent: Callable[[Path], Agent], made: Path
 ) -> None:
-    """It is no damage: the pull leaves the library, exits 0 and says that it was not checked."""
+    """A check that takes too long is no damage: the pull exits 0 and logs that it was skipped."""
     before = fingerprint(existing)
     with patch("shared.plex.sqlite_query._SECONDS", 0.01):
         done = run_puller("pull", "--target", target, pairing=new_agent(made).pair())
@@ -162,7 +162,7 @@ def test_other_applications_folder_is_not_judged(puller: Puller, target: Path) -
 def test_torso_makes_room_when_told(
     puller: Puller, made: Path, existing: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """``--on-existing set-aside`` is the way on: the torso is kept beside the whole library."""
+    """``--on-existing set-aside`` renames the partial library, and the whole one arrives."""
     (existing / DATABASE).unlink()
     agent = new_agent(made)
     puller.pairing = agent.pair()
@@ -184,7 +184,7 @@ MOUNTS = """\
     [("nfs4", "nfs4"), ("cifs", "cifs"), ("fuse.sshfs", "fuse.sshfs"), ("ext4", None)],
 )
 def test_network_filesystem_is_known(tmp_path: Path, kind: str, told: str | None) -> None:
-    """By what the kernel says is mounted where the volume is, and by nothing else."""
+    """A network filesystem is recognized by the kernel's mount table alone."""
     device = tmp_path.stat().st_dev
     number = f"{device >> 8 & 0xFFF}:{device & 0xFF}"
     listing = tmp_path / "mountinfo"

@@ -1,4 +1,4 @@
-"""The journal: whatever a kill or a power loss leaves of it, it says nothing that is not so."""
+"""After a kill or a power loss, the journal lists no frame that is not on the volume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINES = [f"done {number} {DIGEST}\n".encode() for number in range(FRAMES)]
 
 
 def _replayed(path: Path, content: bytes, frames: int = FRAMES) -> list[int]:
-    """The frames that are safe, by a journal file of this content; status must agree."""
+    """Return the safe frames by a journal with this content. ``status`` must agree."""
     path.write_bytes(content)
     counted = count_done(str(path), frames)
     assert path.read_bytes() == content, "status changes nothing"
@@ -56,7 +56,7 @@ def _replayed(path: Path, content: bytes, frames: int = FRAMES) -> list[int]:
     ],
 )
 def test_torn_zeroed_or_foreign_tail(tmp_path: Path, tail: bytes) -> None:
-    """The good lines before count, the tail and all after it do not, and they are cut off."""
+    """Valid lines before a damaged tail count, and the tail is cut off."""
     path = tmp_path / "journal"
     good = LINES[0] + LINES[1]
 
@@ -65,7 +65,7 @@ def test_torn_zeroed_or_foreign_tail(tmp_path: Path, tail: bytes) -> None:
 
 
 def test_appending_after_a_torn_line(tmp_path: Path) -> None:
-    """The next record takes the torn one's place, and both ends agree."""
+    """A new record replaces a torn one, and both readers agree."""
     path = tmp_path / "journal"
     path.write_bytes(LINES[0] + LINES[1][:20])
     journal = Journal(str(path), FRAMES)
@@ -78,7 +78,7 @@ def test_appending_after_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_redo_is_remembered(tmp_path: Path) -> None:
-    """A frame found damaged is missing, after a restart too, until it is done again."""
+    """A frame found damaged stays missing after a restart, until it is fetched again."""
     path = tmp_path / "journal"
     journal = Journal(str(path), FRAMES)
     journal.done((number, DIGEST) for number in range(FRAMES))
@@ -92,7 +92,7 @@ def test_redo_is_remembered(tmp_path: Path) -> None:
 
 
 def test_what_this_run_brought_is_not_of_an_earlier_one(tmp_path: Path) -> None:
-    """Only what was there when the journal was opened has to be read back."""
+    """Only frames from before the journal was opened are read back."""
     path = tmp_path / "journal"
     path.write_bytes(LINES[4])
     journal = Journal(str(path), FRAMES)
@@ -105,7 +105,7 @@ def test_what_this_run_brought_is_not_of_an_earlier_one(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_not_there(tmp_path: Path) -> None:
-    """Status counts none and makes none; a link in its place is not followed."""
+    """Without a journal, ``status`` counts no frame and creates none, and follows no link."""
     path, elsewhere = tmp_path / "journal", tmp_path / "elsewhere"
     assert count_done(str(path), FRAMES) == 0
     assert not path.exists()
@@ -138,7 +138,7 @@ def _model(records: list[tuple[str, int]]) -> list[int]:
 def test_any_prefix_replays_to_a_prefix_of_the_records(
     records: list[tuple[str, int]], data: st.DataObject
 ) -> None:
-    """Cut at any byte, and zeros or garbage after it: the whole records before the cut hold."""
+    """A journal cut at any byte, with any tail, replays the whole records before the cut."""
     lines = [_line(what, number) for what, number in records]
     content = b"".join(lines)
     cut = data.draw(st.integers(0, len(content)))
@@ -156,7 +156,7 @@ def test_any_prefix_replays_to_a_prefix_of_the_records(
 @settings(deadline=None, max_examples=40)
 @given(records=RECORDS)
 def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) -> None:
-    """Memory and file agree, whatever was recorded in whatever order."""
+    """Memory and file agree after any records in any order."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "journal"
         journal = Journal(str(path), FRAMES)
@@ -174,7 +174,7 @@ def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) ->
 
 
 def test_held_is_known_and_not_safe(tmp_path: Path) -> None:
-    """The bytes in a frame's place can be requested by digest, after a restart too."""
+    """A held frame is not safe, and its bytes can be requested by digest after a restart too."""
     path, other = tmp_path / "journal", DIGEST[::-1]
     journal = Journal(str(path), FRAMES)
     journal.carried([(1, DIGEST), (2, None)], [(3, DIGEST), (4, DIGEST), (5, DIGEST)])

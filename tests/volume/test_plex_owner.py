@@ -1,4 +1,4 @@
-"""The owner in the settings of Plex's image is the owner of everything on arrival."""
+"""The owner in the settings of Plex's image owns every entry on arrival."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_images_start_script_finds_nothing_to_change(puller: Puller) -> None:
-    """``PLEX_UID`` and ``PLEX_GID`` are enough; find sees nothing of anybody else."""
+    """With ``PLEX_UID`` and ``PLEX_GID``, find sees no entry of another owner."""
     environment = {"PLEX_UID": "1234", "PLEX_GID": "1235"}
     assert puller.pull(environment=environment).code == ExitCode.OK
     others = ["(", "!", "-uid", "1234", "-o", "!", "-gid", "1235", ")"]
@@ -29,7 +29,7 @@ def test_images_start_script_finds_nothing_to_change(puller: Puller) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_sidecar_that_runs_as_plex_does(agent: Agent) -> None:
-    """It may read what root's pull has written down, and add to it."""
+    """The sidecar can read the records of root's pull, and add to them."""
     with open_place() as place:
         target = place / "config"
         target.mkdir()
@@ -55,7 +55,7 @@ def test_option_goes_before_the_images_variables(puller: Puller) -> None:
 
 
 def test_variable_that_is_no_number(puller: Puller) -> None:
-    """Refused before anything begins, with its name."""
+    """A variable that is not a number is refused by name before any request."""
     done = puller.pull(environment={"PLEX_UID": "plex"})
     assert done.code == ExitCode.CONFIGURATION
     assert "PLEX_UID" in done.reason()
@@ -74,12 +74,12 @@ def test_variable_that_is_no_number(puller: Puller) -> None:
     ],
 )
 def test_one_of_them_is_enough(environment: dict[str, str], owner: str | None) -> None:
-    """The image takes 1000 for the other one."""
+    """If only one of both variables is set, the other is 1000, as in the image."""
     assert plex_owner(environment) == owner
 
 
 def test_two_pairs_that_differ(puller: Puller) -> None:
-    """PLEX_UID and PUID with two owners: exit 2 with both, before anything begins."""
+    """PLEX_UID and PUID with different owners exit 2 with both names, before any request."""
     done = puller.pull(environment={"PLEX_UID": "5", "PLEX_GID": "6", "PUID": "7", "PGID": "8"})
     assert done.code == ExitCode.CONFIGURATION
     assert "PLEX_UID and PLEX_GID are 5:6" in done.reason()
@@ -88,7 +88,7 @@ def test_two_pairs_that_differ(puller: Puller) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_linuxservers_variables_say_whose_all_is(puller: Puller) -> None:
-    """PUID and PGID are enough: everything belongs to them."""
+    """PUID and PGID set the owner of every entry."""
     done = puller.pull(environment={"PUID": "1234", "PGID": "1235"})
     assert done.code == ExitCode.OK, done.text
     info = (puller.target / "Library").stat()

@@ -1,4 +1,4 @@
-"""Volumes that are too small, become too small, or just fit: real ones, of a few MiB."""
+"""Volumes that are too small, become too small, or just fit. They are real, of a few MiB."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPTLY = 5.0
 
 
 class Volume:
-    """A tmpfs of limited size, which can be changed."""
+    """A tmpfs whose size can be changed."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
@@ -41,19 +41,19 @@ class Volume:
         subprocess.run(["mount", "-t", "tmpfs", "plexodus-test", path], check=True)
 
     def limit(self, size: int = 256 * MIB, inodes: int = 10_000) -> None:
-        """Bytes, and how many files."""
+        """Set the size in bytes and the number of files."""
         self.size, self.inodes = size, inodes
         how = f"remount,size={size},nr_inodes={inodes}"
         subprocess.run(["mount", "-o", how, self.path], check=True)
 
     def gone(self) -> None:
-        """Unmounted."""
+        """Unmount the volume."""
         subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent with a tiny library for all."""
+    """Start one agent with a tiny library for all tests."""
     place = tmp_path_factory.mktemp("space")
     agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
@@ -63,14 +63,14 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Volume]:
-    """A volume that is not yet limited."""
+    """Return a volume without a limit."""
     volume = Volume(tmp_path / "config")
     yield volume
     volume.gone()
 
 
 def _missing(text: str, what: str) -> int:
-    """How many ``what`` the message says are missing."""
+    """Return how many ``what`` the message reports as missing."""
     found = re.search(rf"(\d+) {what} are missing", text)
     assert found, text
     return int(found[1])
@@ -82,7 +82,7 @@ def _is_whole(volume: Volume, agent: Agent) -> bool:
 
 
 def _enough(volume: Volume, agent: Agent) -> int:
-    """The bytes with which a run is not refused, found as a user would: from the message."""
+    """Return the smallest accepted size in bytes, found from the error message as a user would."""
     volume.limit(3 * MIB)
     refused = pull(volume.path, agent)
     assert refused.code == ExitCode.STORAGE, refused.text
@@ -90,7 +90,10 @@ def _enough(volume: Volume, agent: Agent) -> int:
 
 
 def test_volume_too_small_is_refused_before_any_frame(volume: Volume, agent: Agent) -> None:
-    """Exit 15 saying how many bytes are missing; with just as many more, the next run finishes."""
+    """A small volume exits 15 with the missing bytes.
+
+    With just as many more, the next run succeeds.
+    """
     before = agent.frames_asked()
 
     enough = _enough(volume, agent)
@@ -104,7 +107,10 @@ def test_volume_too_small_is_refused_before_any_frame(volume: Volume, agent: Age
 
 
 def test_too_few_inodes_are_refused_before_any_frame(volume: Volume, agent: Agent) -> None:
-    """Exit 15 saying how many inodes are missing; with just as many more, the next finishes."""
+    """Too few inodes exit 15 with the missing number.
+
+    With just as many more, the next run succeeds.
+    """
     before = agent.frames_asked()
     volume.limit(inodes=14)
 
@@ -120,7 +126,7 @@ def test_too_few_inodes_are_refused_before_any_frame(volume: Volume, agent: Agen
 
 
 def test_no_room_for_the_first_record(volume: Volume, agent: Agent) -> None:
-    """A volume that is full already: exit 15, and nothing is asked of the agent."""
+    """A volume that is already full exits 15, and no request is made."""
     volume.limit(MIB)
     requests = agent.requests()
     volume.limit(inodes=1)
@@ -135,7 +141,7 @@ def test_no_room_for_the_first_record(volume: Volume, agent: Agent) -> None:
 def test_volume_filled_by_something_else_meanwhile(
     volume: Volume, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit 15 within seconds, without a retry, saying how much is missing; then it goes on."""
+    """A volume that fills up exits 15 at once with the missing bytes. Later, the pull resumes."""
     volume.limit(8 * MIB)
     filler, real = volume.path / "filler", Staging.commit
 

@@ -36,7 +36,7 @@ BLOCKS = 3
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Every kind of entry, with modes, times, xattrs and holes."""
+    """Return a library with every kind of entry, with modes, times, xattrs and holes."""
     library = tmp_path / "Library"
     content = random.Random(4)  # noqa: S311 - reproducible
     (library / "folder" / "below").mkdir(parents=True)
@@ -59,27 +59,27 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sides(tmp_path: Path, library: Path) -> TwoSides:
-    """The library, and an empty volume."""
+    """Return the library and an empty volume."""
     return TwoSides(tmp_path / "sides", library)
 
 
 @pytest.fixture
 def staging(sides: TwoSides) -> Iterator[Staging]:
-    """Staging for a cold snapshot, still empty."""
+    """Return empty staging for a cold snapshot."""
     staging = sides.begin(sides.scan())
     yield staging
     staging.close()
 
 
 def first_frame(sides: TwoSides, staging: Staging) -> tuple[Destination, FetchedFrame]:
-    """The frame with the small files, and where it goes."""
+    """Return the frame with the small files, and its destination."""
     listing = sides.scan()
     into = Destination(staging.fd, staging.policy, staging.digests)
     return into, sides.fetch(listing, 0)
 
 
 def large_blocks(sides: TwoSides, staging: Staging) -> list[tuple[Block, FetchedFrame]]:
-    """All blocks of the large file, as they arrive."""
+    """Return all blocks of the large file, as they arrive."""
     listing, found = sides.scan(), []
     for frame in listing.manifest.plan:
         [entry] = listing.manifest.entries(frame.first, 1)
@@ -90,7 +90,7 @@ def large_blocks(sides: TwoSides, staging: Staging) -> list[tuple[Block, Fetched
 
 
 def test_all_frames_become_the_library(sides: TwoSides) -> None:
-    """Contents, modes, times, xattrs, links: rsync finds no difference, and holes stay holes."""
+    """After all frames are unpacked, rsync finds no difference, and holes stay holes."""
     staging = sides.bring(sides.scan())
     assert rsync_differences(sides.library, sides.staged) == []
     assert (sides.staged / "folder" / "sparse").stat().st_blocks * 512 < 1 << 19
@@ -98,7 +98,7 @@ def test_all_frames_become_the_library(sides: TwoSides) -> None:
 
 
 def test_gnu_tar_unpacks_the_same(sides: TwoSides, staging: Staging, tmp_path: Path) -> None:
-    """The files of a frame are those that GNU tar finds in the same bytes."""
+    """GNU tar finds the same files in the bytes of a frame."""
     into, fetched = first_frame(sides, staging)
     unpack_frame(into, fetched)
     other = tmp_path / "tar"
@@ -114,7 +114,7 @@ def test_gnu_tar_unpacks_the_same(sides: TwoSides, staging: Staging, tmp_path: P
 
 
 def test_digests_of_a_frame(sides: TwoSides, staging: Staging) -> None:
-    """Each small file's digest is stored under its number, and nothing else's."""
+    """Each small file's digest is stored under its own number, and no other digest is."""
     into, fetched = first_frame(sides, staging)
     unpack_frame(into, fetched)
     stored = list(staging.digests)
@@ -126,7 +126,7 @@ def test_digests_of_a_frame(sides: TwoSides, staging: Staging) -> None:
 
 
 def test_damaged_frame_writes_nothing(sides: TwoSides, staging: Staging) -> None:
-    """One wrong bit anywhere in a file: no file of the frame is written."""
+    """If any bit of a frame is wrong, no file of the frame is written."""
     into, fetched = first_frame(sides, staging)
     tar = bytearray(fetched.tar)
     tar[tar.index(b"in the middle")] ^= 1
@@ -140,7 +140,7 @@ def test_damaged_frame_writes_nothing(sides: TwoSides, staging: Staging) -> None
 def test_leftover_of_a_killed_run_is_replaced(
     sides: TwoSides, staging: Staging, tmp_path: Path, leftover: str
 ) -> None:
-    """Nothing is written through a link that is in a file's place."""
+    """A symlink in place of a file is replaced, and not written through."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"precious")
     place = sides.staged / "folder" / "2"
@@ -159,7 +159,7 @@ def test_leftover_of_a_killed_run_is_replaced(
 
 
 def test_what_a_frame_leaves_for_later(sides: TwoSides, staging: Staging) -> None:
-    """Hard links, folders that get one, and the folders that the next frame may continue."""
+    """A frame leaves hard links, their folders and folders of the next frame for later."""
     unpacked = unpack_frame(*first_frame(sides, staging))
     late = {os.fsdecode(entry.path) for _, entry in unpacked.late}
     assert late == {"Library", "Library/folder", "Library/folder/zhard"}
@@ -169,7 +169,7 @@ def test_what_a_frame_leaves_for_later(sides: TwoSides, staging: Staging) -> Non
 
 
 def test_blocks_in_any_order(sides: TwoSides, staging: Staging) -> None:
-    """The last block first: the file has its length at once, and its content in the end."""
+    """With the last block first, the file has its length at once and its content at the end."""
     into = Destination(staging.fd, staging.policy, staging.digests)
     for _, fetched in reversed(large_blocks(sides, staging)):
         unpack_frame(into, fetched)
@@ -198,7 +198,7 @@ def test_pieces_are_patched_into_a_block(sides: TwoSides, staging: Staging) -> N
 
 
 def test_wrong_pieces_leave_the_block_alone(sides: TwoSides, staging: Staging) -> None:
-    """The result would not have the announced digest: nothing is written."""
+    """If the result would not have the announced digest, nothing is written."""
     into = Destination(staging.fd, staging.policy, staging.digests)
     blocks = large_blocks(sides, staging)
     for _, fetched in blocks:
@@ -211,7 +211,7 @@ def test_wrong_pieces_leave_the_block_alone(sides: TwoSides, staging: Staging) -
 
 
 def test_first_block_gives_a_kept_file_its_length(sides: TwoSides, staging: Staging) -> None:
-    """A file that has become shorter loses what is too much, though no block is written."""
+    """A file that became shorter is truncated, though no block is written."""
     block, fetched = large_blocks(sides, staging)[0]
     (sides.staged).mkdir()
     (sides.staged / "large").write_bytes(bytes(9 * FRAME))
@@ -221,7 +221,7 @@ def test_first_block_gives_a_kept_file_its_length(sides: TwoSides, staging: Stag
 
 
 def test_volume_that_rounds_times_and_drops_xattrs(sides: TwoSides) -> None:
-    """Entries get what the volume keeps, and compare with that."""
+    """Entries get the attributes that the volume keeps, and are compared with these."""
     sides.policy = AttributePolicy(
         sides.policy.ownership, Fidelity(time_step_ns=10**9, xattr_bytes=0)
     )
@@ -233,7 +233,7 @@ def test_volume_that_rounds_times_and_drops_xattrs(sides: TwoSides) -> None:
 
 
 def test_resumed_run_finds_what_is_wrong(sides: TwoSides) -> None:
-    """Every entry is checked: one is missing, one is too many, one is a folder, one has a mode."""
+    """A resumed run finds missing, extra and retyped entries and wrong modes."""
     listing = sides.scan()
     staging = sides.bring(listing)
     (sides.staged / "stranger").write_bytes(b"")
@@ -246,7 +246,7 @@ def test_resumed_run_finds_what_is_wrong(sides: TwoSides) -> None:
 
 
 def test_moved_on_from_another_snapshot(sides: TwoSides) -> None:
-    """Everything that the library has lost goes, whatever it has become."""
+    """Everything that the library lost is removed, of whatever kind it is now."""
     staging = sides.bring(sides.scan())
     folder = sides.library / "folder"
     shutil.rmtree(folder / "below")
@@ -263,7 +263,7 @@ def test_moved_on_from_another_snapshot(sides: TwoSides) -> None:
 def test_old_records_hold_until_the_new_ones_are_whole(
     sides: TwoSides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new journal cannot be written: the state names the old snapshot, with its records."""
+    """If the new journal cannot be written, the state still names the old snapshot."""
     staging = sides.bring(sides.scan())
     old = staging.state.snapshot
     (sides.library / "large").write_bytes(b"small now")
@@ -292,7 +292,7 @@ def test_records_of_the_old_snapshot_are_removed(sides: TwoSides) -> None:
 
 
 def test_held_frame_of_an_earlier_release(sides: TwoSides, staging: Staging) -> None:
-    """Frames of small files could be held once: such a line is read, and the frame is fetched."""
+    """An older release's journal line for a held small-file frame has the frame fetched."""
     staging.journal.carried([], [(0, "0" * 64)])
     again = journal.Journal(
         sides.layout.journal(staging.state.snapshot.id), len(staging.manifest.plan)

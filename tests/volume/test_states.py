@@ -1,4 +1,4 @@
-"""The state table of docs/states.md: one volume a row, made by real pulls that were cut short."""
+"""The state table of docs/states.md: one volume a row, made by real pulls that were interrupted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent with a tiny library for all rows."""
+    """Start one agent with a tiny library for all rows."""
     place = tmp_path_factory.mktemp("states")
     agent = Agent(place / "state", grow_tiny_plex(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
@@ -53,7 +53,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], None]:
-    """A pull that ends where ``place`` is called."""
+    """Return a step: a pull that ends where ``place`` is called."""
 
     def make(target: Path, agent: Agent) -> None:
         with cut_at(place, call):
@@ -63,7 +63,7 @@ def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], No
 
 
 def _undone(_target: Path, agent: Agent) -> None:
-    """The administrator has undone whatever was moved."""
+    """Return a step: the administrator undoes any cutover."""
     undo = program(
         "plexodus-agent", "undo", "--config", str(agent.settings), "--state", agent.state
     )
@@ -71,7 +71,7 @@ def _undone(_target: Path, agent: Agent) -> None:
 
 
 def _cut_over(place: str) -> Callable[[Path, Agent], None]:
-    """A pull with cutover, the first since an undo, that ends where ``place`` is called."""
+    """Return a step: a pull with cutover, the first since an undo, that ends at ``place``."""
 
     def make(target: Path, agent: Agent) -> None:
         _undone(target, agent)
@@ -82,34 +82,34 @@ def _cut_over(place: str) -> Callable[[Path, Agent], None]:
 
 
 def _whole(target: Path, agent: Agent) -> None:
-    """A pull that goes through."""
+    """Return a step: a pull that succeeds."""
     assert pull(target, agent).code == ExitCode.OK
 
 
 def _rehearsed(target: Path, agent: Agent) -> None:
-    """A rehearsal that was published."""
+    """Return a step: a rehearsal that is published."""
     assert pull(target, agent, "--rehearse").code == ExitCode.OK
 
 
 def _taken_back(target: Path, agent: Agent) -> None:
-    """A pull that is killed right before it forgets the rehearsal's receipt."""
+    """Return a step: a pull that is killed right before it discards the rehearsal's receipt."""
     with cut_at("initpuller.volume.publish.rehearsal.taken_back"):
         pull(target, agent)
 
 
 def _foreign(target: Path, _agent: Agent) -> None:
-    """A library that is not ours."""
+    """Return a step: a foreign library appears."""
     (target / "Library").mkdir()
     (target / "Library" / "mark").write_text("not ours")
 
 
 def _rehearsal(place: str) -> Callable[[Path, Agent], None]:
-    """A rehearsal that ends where ``place`` is called."""
+    """Return a step: a rehearsal that ends where ``place`` is called."""
     return _cut(place, 1, "--rehearse")
 
 
 def _without(*names: str) -> Callable[[Path, Agent], None]:
-    """Something on the volume is gone."""
+    """Return a step: something on the volume is removed."""
 
     def make(target: Path, _agent: Agent) -> None:
         for name in names:
@@ -318,7 +318,7 @@ CASES = [
 def test_a_run_does_what_its_row_says(
     tmp_path: Path, agent: Agent, row: Row, options: tuple[str, ...]
 ) -> None:
-    """Exit code, requests, what was fetched, what was published, and what was not touched."""
+    """Exit code, requests, frames, publication and untouched content are those of the row."""
     target = tmp_path / "config"
     target.mkdir()
     for make in row.makes:
@@ -347,7 +347,7 @@ def test_a_run_does_what_its_row_says(
 
 
 def test_table_and_tests_have_the_same_rows() -> None:
-    """No row of the documented table is without a test, none is tested that is not there."""
+    """Each row of the documented table has a test, and each test has a row."""
     table = TABLE.read_text().partition("## The state table")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| ([a-z-]+) \| (?:yes|no)", table, re.MULTILINE)
 
@@ -359,7 +359,7 @@ def test_table_and_tests_have_the_same_rows() -> None:
 def test_a_damaged_record_stops_the_run(
     tmp_path: Path, agent: Agent, record: str, damage: bytes
 ) -> None:
-    """Exit code 15, naming the record, from pull and status; nothing asked, nothing touched."""
+    """A damaged record exits 15 with its name in pull and status, and nothing changes."""
     target = tmp_path / "config"
     target.mkdir()
     (_whole if record == "receipt.json" else RESUME)(target, agent)
@@ -379,7 +379,7 @@ def test_a_damaged_record_stops_the_run(
 def test_state_moved_away_begins_anew_with_another_library_of_that_name(
     tmp_path: Path, agent: Agent
 ) -> None:
-    """The hint of a damaged state works, although staging holds foreign content."""
+    """The remedy for a damaged state works, although staging holds foreign content."""
     target = tmp_path / "config"
     target.mkdir()
     RESUME(target, agent)

@@ -1,4 +1,4 @@
-"""A puller without any privilege: all is its own, and everything else as in the source."""
+"""A puller without privileges owns every entry, and all else is as in the source."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that the puller can reach."""
+    """Return a folder that the puller can reach."""
     with open_place() as path:
         yield path
 
 
 def _puller(place: Path, agent: Agent) -> UnprivilegedPuller:
-    """Its volume is as Kubernetes prepares one (fsGroup): of another group, and setgid."""
+    """Return a puller on a volume of another group with setgid, as fsGroup prepares it."""
     target = place / "config"
     target.mkdir()
     os.chown(target, USER, 4242)
@@ -51,7 +51,7 @@ def _agent(place: Path, library: Path) -> Agent:
 
 
 def _plain_tree(library: Path) -> None:
-    """Some frames: large and small, closed and open, sorted so that the vast file is the last."""
+    """Make large and small, closed and open files, sorted so that the vast file is the last."""
     content = random.Random(3)  # noqa: S311 - the same tree each time
     for mode in (0o000, 0o555, 0o755):
         folder = library / f"folder {mode:o}"
@@ -76,7 +76,7 @@ def _is_all_ours(library: Path) -> bool:
 
 
 def test_every_oddity_arrives_with_the_runners_ownership(place: Path) -> None:
-    """Modes (0000, 0555, setuid), times, links, xattrs as in the source; the owner is the runner.
+    """Modes, times, links and xattrs are as in the source, and the owner is the runner.
 
     Afterwards `status` and a second run find that everything is there.
     """
@@ -124,7 +124,7 @@ def test_stopped_half_way_and_gone_on_with(place: Path, number: signal.Signals) 
 
 @pytest.mark.parametrize("library_mode", [0o755, 0o555])
 def test_finished_tree_is_taken_over_by_the_next_run(place: Path, library_mode: int) -> None:
-    """All was assembled, then the source turned out changed: closed files and folders are reopened.
+    """Closed files and folders of a fully assembled tree are reopened if the source changed.
 
     The second run meets a read-only large file with xattrs, closed folders, a folder whose xattr
     is gone and one that is gone itself.

@@ -33,7 +33,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 def test_lock_refused_by_the_filesystem(
     target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Exit 15 names the mount and what to do, asks the agent nothing, and is no bug report."""
+    """Exit 15 names the mount and a remedy, and no request is made."""
     real = fcntl.flock
 
     def refuse(fd: int, operation: int) -> None:

@@ -1,4 +1,4 @@
-"""Volumes that cannot do all that a library needs: told before the first frame, or documented."""
+"""What a volume cannot keep is refused before the first frame, or listed."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def mount_ext4(tmp_path: Path, mount: Callable[..., None]) -> Callable[..., None
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library of four frames."""
+    """Return a library of four frames."""
     return grow_tiny(tmp_path / "vm" / "Library")
 
 
 @pytest.fixture
 def agent(tmp_path: Path, library: Path) -> Iterator[Agent]:
-    """An agent for :func:`library`, which a test may still change before it pulls."""
+    """Return an agent for :func:`library`, which a test may still change before it pulls."""
     agent = Agent(tmp_path / "state", library, tmp_path / "agent.log")
     agent.pair()
     with running(agent):
@@ -83,7 +83,7 @@ def _receipt(target: Path) -> dict[str, Any]:
 
 
 def _refused(done: Ended, target: Path, agent: Agent, *words: str) -> None:
-    """Exit 15 with the reason, no frame was asked for, and nothing of the probe is left."""
+    """Require exit 15 with the reason, no requested frame, and no leftover of the probe."""
     assert done.code == ExitCode.STORAGE, done.text
     assert all(word in done.reason() for word in words), done.reason()
     assert agent.frames_asked() == []
@@ -96,7 +96,7 @@ def _refused(done: Ended, target: Path, agent: Agent, *words: str) -> None:
 def test_volume_with_whole_seconds(
     target: Path, agent: Agent, library: Path, mount_ext4: Callable[..., None]
 ) -> None:
-    """ext4 with 128-byte inodes: every pass cuts times to seconds, and the receipt says so."""
+    """On ext4 with 128-byte inodes, times are cut to seconds, and the receipt says so."""
     mount_ext4(target, "-I", "128")
     assert pull(target, agent, "--until", "ready").code == ExitCode.OK
     (library / "late").write_bytes(b"changed between two runs")
@@ -117,7 +117,7 @@ def test_volume_with_whole_seconds(
 def test_times_out_of_the_volumes_range(
     tmp_path: Path, target: Path, mount: Callable[..., None], mount_ext4: Callable[..., None]
 ) -> None:
-    """A file of the year 2500 and one of 1800 get the nearest times that ext4 holds, also later.
+    """Files of the years 2500 and 1800 get the nearest times that ext4 holds, in every run.
 
     The source is a tmpfs, which holds both. No frame of a rehearsal is forgotten for its times.
     """
@@ -183,7 +183,7 @@ def test_xattr_too_large_for_the_volume(
 def test_volume_without_xattrs(
     target: Path, agent: Agent, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are left out and listed: a Plex library that Samba has touched can still be moved."""
+    """On a volume without xattrs they are left out and listed, and the library still moves."""
     os.setxattr(library / "zero", "user.DOSATTRIB", b"0x20")
 
     def refuse(*_: object, **__: object) -> None:
@@ -242,7 +242,7 @@ def test_own_folder_on_another_filesystem(
 def test_library_is_a_mount_point(
     tmp_path: Path, target: Path, agent: Agent, mount: Callable[..., None]
 ) -> None:
-    """It can never be set aside, not even a bind mount of the same disk: 14, and no such advice."""
+    """A mount point at Library exits 14 without the advice to set it aside."""
     (target / "Library").mkdir()
     (tmp_path / "other").mkdir()
     mount(target / "Library", "--bind", tmp_path / "other")
@@ -260,7 +260,7 @@ def test_library_is_a_mount_point(
 def test_volume_that_does_not_tell_its_size(
     target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """0 of 0 blocks is no verdict: a warning, and the library is moved."""
+    """A volume that reports 0 of 0 blocks gets a warning, and the library moves."""
     real = os.fstatvfs
 
     def nothing(fd: int) -> os.statvfs_result:
@@ -278,7 +278,7 @@ def test_volume_that_does_not_tell_its_size(
 
 
 class FoldingVolume:
-    """os.open of a filesystem that ignores case: an exclusive create meets any spelling."""
+    """A replacement of os.open for a filesystem that ignores case."""
 
     def __init__(self) -> None:
         self._real = os.open
@@ -319,7 +319,7 @@ def test_names_that_differ_only_in_case(
 def test_name_longer_than_the_volume_takes(
     target: Path, agent: Agent, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """143 bytes, as on eCryptfs: refused with the name, before the first frame."""
+    """A name over 143 bytes, the limit of eCryptfs, is refused before the first frame."""
     (library / ("n" * 200)).write_bytes(b"x")
     real = os.open
 
@@ -352,7 +352,7 @@ def test_probe_of_a_killed_run_is_removed(target: Path, agent: Agent) -> None:
 
 
 def test_foreign_folder_with_the_probes_name_stays(target: Path, agent: Agent) -> None:
-    """It is not emptied: the run ends with 15 and its path."""
+    """A foreign folder with the probe's name stays, and the run exits 15 with its path."""
     other = target / ".plexodus-probe" / "precious"
     other.mkdir(parents=True)
 
@@ -367,7 +367,10 @@ def test_foreign_folder_with_the_probes_name_stays(target: Path, agent: Agent) -
 def test_preflight_leaves_nothing_behind(
     target: Path, agent: Agent, mount_ext4: Callable[..., None], mount: Callable[..., None]
 ) -> None:
-    """It tells what the volume cannot do, and removes its folder; read-only, it warns."""
+    """A preflight reports what the volume cannot do, and removes its folder.
+
+    Read-only, it warns.
+    """
     mount_ext4(target, "-I", "128")
     arguments = ("preflight", "--target", target, "--json")
     done = run_puller(*arguments, pairing=agent.pairing)
@@ -382,7 +385,7 @@ def test_preflight_leaves_nothing_behind(
 
 
 def test_modes_arrive_with_special_bits(target: Path, agent: Agent, library: Path) -> None:
-    """Setuid, setgid and sticky are tried too, and a volume that keeps them is not refused."""
+    """Setuid, setgid and sticky bits are tried, and a volume that keeps them is accepted."""
     (library / "zero").chmod(0o4751)
     (library / "empty").chmod(0o3777)
 
