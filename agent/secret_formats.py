@@ -1,6 +1,6 @@
-"""The pairing as people carry it into a cluster: bare, as a Secret, or as a command.
+"""Output formats of the pairing string: plain, a Kubernetes Secret, or a kubectl command.
 
-The Secret's key is the variable that the puller reads, so that ``envFrom`` is all a pod needs.
+The Secret's key is the name of the variable that the puller reads, so a pod needs only ``envFrom``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def bare(pairing: str, _name: str) -> str:
-    """The string itself."""
+    """Return the pairing string itself."""
     return pairing
 
 
 def secret_yaml(pairing: str, name: str) -> str:
-    """A manifest, for ``kubectl apply -f -`` or to be sealed and committed."""
+    """Return a Secret's manifest, for ``kubectl apply -f -`` or for sealing and committing."""
     return (
         "apiVersion: v1\n"
         "kind: Secret\n"
@@ -32,7 +32,7 @@ def secret_yaml(pairing: str, name: str) -> str:
 
 
 def kubectl(pairing: str, name: str) -> str:
-    """A command to paste: the string goes through a pipe, so that no process list shows it."""
+    """Return a command to paste. It passes the string on stdin, so no process list shows it."""
     return (
         f"kubectl create secret generic {name} --from-env-file=/dev/stdin <<'EOF'\n"
         f"{PAIRING_VARIABLE}={pairing}\n"

@@ -1,4 +1,4 @@
-"""The agent's settings: their defaults, the file ``/etc/plexodus/agent.toml``, the command line."""
+"""The agent's settings: defaults, the file ``/etc/plexodus/agent.toml`` and the command line."""
 
 from __future__ import annotations
 
@@ -23,42 +23,43 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Limits for strangers, and for clients that hang."""
+    """Limits on unauthenticated clients, and on clients that stop responding."""
 
     connections: Count = 256
-    """In all."""
+    """Most connections in total."""
     connections_per_address: Count = 64
-    """From one IPv4 address, or one /64 of IPv6."""
+    """Most connections from one IPv4 address, or from one /64 of IPv6."""
     header_seconds: Seconds = 10.0
-    """For a TLS handshake, and for the whole head of a request."""
+    """Time for a TLS handshake, and for all headers of a request."""
     body_seconds: Seconds = 10.0
-    """For the whole body of a request; no body that we know is over a few KiB."""
+    """Time for the whole body of a request. No valid body exceeds a few KiB."""
     idle_seconds: Seconds = 300.0
-    """Between requests of a client with the token, or without an acknowledged byte of an answer."""
+    """Time between requests of an authenticated client, or without progress of a response."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings, each under the name that it has in the file."""
 
     library: str = ""
-    """Empty: found by :mod:`agent.plex.folder`."""
+    """Path of the library; empty to find it with :mod:`agent.plex.folder`."""
     unit: str = "plexmediaserver.service"
     listen: str = "0.0.0.0:8443"
     address: str = ""
-    """What the puller is told; empty: this machine's own, with the port of ``listen``."""
+    """Address in the pairing string; empty for this machine's own, with the port of ``listen``."""
     state: str = "/var/lib/plexodus"
     rate: str = ""
-    """Such as ``50MiB/s`` or ``400Mbit/s``; empty: as fast as it goes."""
+    """Limit such as ``50MiB/s`` or ``400Mbit/s``; empty for no limit."""
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
     stop_command: list[str] = []
-    """For a Plex that is no unit; with :attr:`start_command`, instead of :attr:`unit`."""
+    """Command that stops a Plex without a unit. It replaces :attr:`unit`, like
+    :attr:`start_command`."""
     start_command: list[str] = []
     stop_seconds: Seconds = 120.0
-    """That Plex may take to stop."""
+    """Time that Plex may take to stop."""
     lease_seconds: Seconds = 60.0
-    """That Plex stays stopped for a puller that is silent."""
+    """Time that Plex stays stopped without a request from the puller."""
     limits: Limits = Limits()
 
     @property
@@ -68,19 +69,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def bytes_per_second(self) -> float | None:
-        """Return :attr:`rate` in bytes a second; None without a limit."""
+        """Value of :attr:`rate` in bytes a second; None if there is no limit."""
         return parse_rate(self.rate) if self.rate else None
 
 
 def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings:
-    """The settings in the file, under those that were ``given`` on the command line.
+    """Return the settings in the file, overridden by those ``given`` on the command line.
 
     Args:
-        path: the file; None for the usual one, which may be missing.
-        given: by the settings' names; None where the file has the say.
+        path: path of the file; None for the default one, which may be missing.
+        given: values by the names of the settings; None to use the file's value.
 
     Raises:
-        ConfigurationError: the file cannot be read, or a setting in it cannot be used.
+        ConfigurationError: If the file cannot be read, or a setting is invalid.
     """
     file = path or DEFAULT_FILE
     values = _read(file, may_be_missing=path is None)
@@ -89,31 +90,33 @@ def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings
         settings = msgspec.convert(values, Settings)
         _ = settings.listen_address, settings.bytes_per_second
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"a setting that cannot be used ({error})", path=file) from error
+        raise ConfigurationError(f"a setting is invalid ({error})", path=file) from error
     if bool(settings.certificate) != bool(settings.key):
-        raise ConfigurationError("certificate and key go together: one is missing", path=file)
+        raise ConfigurationError("set both certificate and key, or neither", path=file)
     if bool(settings.stop_command) != bool(settings.start_command):
-        both = "stop_command and start_command go together: one is missing"
+        both = "set both stop_command and start_command, or neither"
         raise ConfigurationError(both, path=file)
     return settings
 
 
 def parse_rate(text: str) -> float:
-    """Bytes per second in ``50MiB/s``, ``50 MB/s`` or ``400Mbit/s``.
+    """Return the bytes per second of ``50MiB/s``, ``50 MB/s`` or ``400Mbit/s``.
 
     Raises:
-        ConfigurationError: it is not that, or no rate at which anything moves.
+        ConfigurationError: If ``text`` has another form, or the rate is below 1 kB/s.
     """
     found = _RATE.fullmatch(text)
     if found is None:
-        raise ConfigurationError(f"not a rate such as 50MiB/s or 400Mbit/s: {text!r}")
+        raise ConfigurationError(
+            f"the rate {text!r} is invalid", hint="Use a rate such as 50MiB/s or 400Mbit/s."
+        )
     number, prefix, unit = found.groups()
     prefix = prefix or ""
     base = 1024 if prefix.endswith("i") else 1000
     rate: float = float(number) * base ** _POWERS[prefix.removesuffix("i").lower()]
     rate = rate / 8 if unit == "bit" else rate
     if rate < 1000:  # noqa: PLR2004 - a library would take years
-        raise ConfigurationError(f"a rate below 1 kB/s: {text!r}")
+        raise ConfigurationError(f"the rate {text!r} is below 1 kB/s")
     return rate
 
 
@@ -124,10 +127,12 @@ def _read(path: str, *, may_be_missing: bool) -> dict[str, Any]:
     except FileNotFoundError as error:
         if may_be_missing:
             return {}
-        raise ConfigurationError("the settings are not there", path=path) from error
+        raise ConfigurationError("the settings file does not exist", path=path) from error
     except OSError as error:
         raise ConfigurationError(
-            f"the settings cannot be read ({error.strerror})", path=path
+            f"the settings file cannot be read ({error.strerror})", path=path
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeError) as error:
-        raise ConfigurationError(f"the settings are no TOML ({error})", path=path) from error
+        raise ConfigurationError(
+            f"the settings file is not valid TOML ({error})", path=path
+        ) from error

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from agent.settings import Settings
 
 _LAST = 5
-"""Lines of the migration log that are shown."""
+"""Number of lines of the migration log to show."""
 
 _MEANING = {
     "idle": "no cutover is under way",
     "stopping": "Plex is being stopped",
-    "stopped": "Plex is stopped while the rest is brought",
-    "committing": "all is brought, and the fence goes up",
+    "stopped": "Plex is stopped while the remaining changes are transferred",
+    "committing": "everything is transferred, and the fence is being put up",
     "committed": "the library has moved, and Plex stays stopped here",
     "undoing": "Plex is being started again",
 }
@@ -31,26 +31,26 @@ _UNDO = {
     "idle": "nothing: there is nothing to undo",
     "committed": "lift the fence and start Plex here; what it did in the cluster stays there",
 }
-_UNDO_EARLIER = "start Plex here again; the puller notices, and goes on from what it has"
+_UNDO_EARLIER = "start Plex here again; the puller notices and resumes with the data it has"
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All of it."""
+    """The state of the move on this VM."""
 
     cutover: CutoverStanding
     meaning: str
     plex: str
     undo: str
     log: list[str]
-    """The last lines."""
+    """The last lines of the migration log."""
 
 
 def read_status(settings: Settings, control: CutoverControl) -> Status:
-    """Look, and change nothing.
+    """Return the state of the move. Change nothing.
 
     Raises:
-        StorageError: the record of the cutover cannot be read.
-        OSError: the migration log cannot be.
+        StorageError: If the record of the cutover cannot be read.
+        OSError: If the migration log cannot be read.
     """
     standing = control.standing()
     return Status(
@@ -63,7 +63,7 @@ def read_status(settings: Settings, control: CutoverControl) -> Status:
 
 
 def status_screen(status: Status) -> str:
-    """For people."""
+    """Return the status as text for people."""
     cutover = status.cutover
     lease = f"{duration(cutover.seconds)} left, unless it is renewed" if cutover.seconds else ""
     pairs = {
@@ -87,7 +87,7 @@ def _plex(settings: Settings) -> str:
             return "runs"
         left = service.left()
     except CutoverRefused as error:
-        return f"cannot be looked at: {error.what}"
+        return f"state unknown: {error.what}"
     return f"is stopped, but: {'; '.join(left)}" if left else "is stopped"
 
 

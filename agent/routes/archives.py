@@ -1,7 +1,8 @@
-"""``/v1/snapshots/{id}/archive.tar``, ``.tar.gz``, ``.tar.zst``: the whole, for any HTTP client.
+"""``/v1/snapshots/{id}/archive.tar``, ``.tar.gz``, ``.tar.zst``: the library for any HTTP client.
 
-Made on the fly from the source files, the same bytes each time, and nothing of it on disk. What a
-length or a digest needs is encoded first, without being sent; the index remembers it.
+An archive is built from the source files while it is sent, with the same bytes each time, and is
+never on disk. If a response needs a length or a digest that is unknown, the frames are first
+encoded without being sent. The index records the results.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class ArchiveEndpoints:
 
     Args:
         store: the snapshots.
-        frames: where the archives' frames come from.
-        outflow: how they leave.
+        frames: builder and cache of the archives' frames.
+        outflow: sends the bodies of responses, within the rate limit.
     """
 
     def __init__(self, store: SnapshotStore, frames: FrameCache, outflow: Outflow) -> None:
@@ -50,12 +51,12 @@ class ArchiveEndpoints:
         self._stream = FrameStream(frames, outflow)
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this file."""
         route = protocol.archive_path("{snapshot:[^/]+}", f"{{suffix:{SUFFIX_PATTERN}}}")
         return [web.get(route, self.archive)]
 
     async def archive(self, request: web.Request) -> web.StreamResponse:
-        """The archive or one range of it (RFC 9110); conditions come before ranges."""
+        """Send the archive or one range of it (RFC 9110). Conditions are checked before ranges."""
         encoding = Encoding(request.match_info["suffix"])
         archive = await asyncio.to_thread(self._open, request.match_info["snapshot"], encoding)
         headers: dict[str, str] = {
@@ -65,7 +66,7 @@ class ArchiveEndpoints:
         }
         if (refusal := conditions.refused(request, archive.tag, headers)) is not None:
             return refusal
-        if archive.failed is not None:  # or the next one to come so far would be cut off, too
+        if archive.failed is not None:  # report the failure now, not in the middle of the body
             await self._frames.get(archive, archive.failed)
         asked = conditions.asked_range(request, archive.tag)
         await self._learn(request, archive, needs_size=asked is not None)
@@ -98,7 +99,9 @@ class ArchiveEndpoints:
             await response.prepare(request)
             return response
         stretch = archive.index.stretch(part)
-        first = await self._frames.get(archive, stretch.first)  # a failure now is still a problem
+        first = await self._frames.get(
+            archive, stretch.first
+        )  # a failure can still be sent as a problem
         if part is not None and (digest := _content_digest(archive, part, stretch, first)):
             response.headers["Content-Digest"] = digest_field(digest)
         del first
@@ -113,17 +116,17 @@ class ArchiveEndpoints:
         archive: Representation,
         stretch: Stretch,
     ) -> None:
-        """Send it to its end, or break the connection, so that no client takes a part for all."""
+        """Send the whole body, or abort the connection so that the client notices the failure."""
         try:
             await self._stream.send(request, response, archive, stretch)
         except ConnectionError:
-            return  # the client has gone
+            return  # the client has disconnected
         except Stopping:
             _abort(request)
-        except Exception as error:  # noqa: BLE001 - a problem now would become part of the body
+        except Exception as error:  # noqa: BLE001 - a problem response would become part of the body
             is_known = isinstance(error, (PlexodusError, OSError))
             _log.error(
-                "cut off",
+                "archive aborted",
                 path=request.path,
                 frame=archive.failed,
                 reason=str(error),
@@ -134,11 +137,11 @@ class ArchiveEndpoints:
     async def _learn(
         self, request: web.Request, archive: Representation, *, needs_size: bool
     ) -> None:
-        """Encode what has to be known before the answer can begin."""
+        """Encode the frames whose length or digest is needed before the response can begin."""
         needs_size = (
             needs_size
             or request.method == hdrs.METH_HEAD
-            or request.version < HttpVersion11  # could not tell a cut from the end
+            or request.version < HttpVersion11  # cannot distinguish an abort from the end
         )
         needs_digest = conditions.wants_digest(request)
 
@@ -172,7 +175,7 @@ def _abort(request: web.Request) -> None:
 def _content_digest(
     archive: Representation, part: range, stretch: Stretch, first: EncodedFrame
 ) -> bytes | None:
-    """The digest of what will be sent, where it is known before it is sent (RFC 9530 section 2)."""
+    """Return the digest of the body; None if it is unknown before sending (RFC 9530 section 2)."""
     if len(part) == archive.index.size:
         return archive.index.digest
     if stretch.first == stretch.last:

@@ -1,4 +1,4 @@
-"""``/v1/cutover``: Plex is stopped, kept stopped, and stays so or is started again."""
+"""``/v1/cutover``: the stop of Plex, its lease, and the commit or undo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shared.wire.protocol import CutoverRequest, CutoverStanding, StopFailure
 
 _SETTLE_SECONDS = 90.0
-"""That an earlier undo gets to see Plex running, before another stop is refused."""
+"""Time for an earlier undo to see Plex running, before another stop is refused."""
 _GLANCE = 0.5
 
 
@@ -41,11 +41,11 @@ class Control(Protocol):
 
 
 class CutoverEndpoints:
-    """Passes on what a puller asks for.
+    """The requests of a puller that concern the cutover.
 
     Args:
-        control: takes the steps.
-        check_library: raises if the library was moved since it was scanned last.
+        control: carries out the steps of a cutover.
+        check_library: raises an error if the library was moved since its last scan.
     """
 
     def __init__(self, control: Control, check_library: Callable[[], None]) -> None:
@@ -53,7 +53,7 @@ class CutoverEndpoints:
         self._control = control
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of this file."""
+        """Return the routes of this file."""
         name = "{cutover:[0-9a-f]{32}}"
         return [
             web.get(protocol.CUTOVER, self.describe),
@@ -68,7 +68,7 @@ class CutoverEndpoints:
         return json_response(await asyncio.to_thread(self._control.standing))
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Plex has stopped when the answer comes."""
+        """Stop Plex, and respond once it has stopped."""
         wanted = await read_body(request, protocol.CutoverRequest)
         location = protocol.cutover_path(wanted.id)
         return json_response(
@@ -76,7 +76,7 @@ class CutoverEndpoints:
         )
 
     async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
-        """Wait for the end of an earlier undo, and stop Plex."""
+        """Wait for the end of an earlier undo, then stop Plex."""
         for _ in range(int(_SETTLE_SECONDS / _GLANCE)):
             if (await asyncio.to_thread(self._control.standing)).phase != "undoing":
                 break
@@ -84,24 +84,24 @@ class CutoverEndpoints:
         return await asyncio.to_thread(self._begin, wanted)
 
     def _begin(self, wanted: protocol.CutoverRequest) -> CutoverStanding:
-        # A library that was moved since the last scan is found before Plex is stopped for it.
+        # Detect a library that was moved since the last scan before Plex is stopped for it.
         self._check_library()
         return self._control.begin(wanted)
 
     async def renew(self, request: web.Request) -> web.Response:
-        """The lease holds for its whole time again."""
+        """Extend the lease to its full time."""
         return json_response(
             await asyncio.to_thread(self._control.renew, request.match_info["cutover"])
         )
 
     async def commit(self, request: web.Request) -> web.Response:
-        """Plex stays stopped, whatever happens."""
+        """Commit the cutover, so that Plex stays stopped for good."""
         wanted = await read_body(request, protocol.CommitRequest)
         name = request.match_info["cutover"]
         return json_response(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
 
     async def undo(self, request: web.Request) -> web.Response:
-        """Start Plex again, if it ran before; the phase is idle once it was seen running."""
+        """Start Plex again if it ran before. The phase becomes idle once Plex is seen running."""
         failure = None
         if request.can_read_body:
             failure = (await read_body(request, protocol.UndoRequest)).failure

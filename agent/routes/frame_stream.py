@@ -1,4 +1,4 @@
-"""Sends frames to clients that may be slow, in memory that does not grow with their number."""
+"""Transmission of frames to possibly slow clients, in memory that does not grow with clients."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from agent.server.rate_limit import Outflow
 
 _AHEAD = 3
-"""Frames that are prepared while one is sent, where few clients share the cache."""
+"""Number of frames that are prepared while one is sent, if few clients share the cache."""
 _TURN = 1.0
-"""Seconds after which a client lets its frame go, for others to have a turn."""
+"""Seconds after which a client releases its frame, so that others have a turn."""
 
 
 class FrameStream:
-    """Sends what clients ask of archives.
+    """The transmission of parts of archives to clients.
 
-    A client holds a frame for one turn. Then it is left with the slice that is under way; it gets
-    its frame again, from the cache if it is still there, once it has taken that.
+    A client holds a frame for one turn. After that, only the slice in transmission stays in memory.
+    Once the client has received it, the client gets its frame again, from the cache if possible.
 
     Args:
-        frames: where frames come from.
-        outflow: how they leave.
+        frames: builder and cache of frames.
+        outflow: sends slices, within the rate limit.
     """
 
     def __init__(self, frames: FrameCache, outflow: Outflow) -> None:
@@ -50,9 +50,9 @@ class FrameStream:
         """Send the bytes ``stretch`` of ``archive``.
 
         Raises:
-            ConnectionError: the client has gone.
-            Stopping: the agent ends.
-            PlexodusError, OSError: a frame cannot be made, see :meth:`Representation.make`.
+            ConnectionError: If the client has disconnected.
+            Stopping: If the agent is stopping.
+            PlexodusError, OSError: If a frame cannot be built; see :meth:`Representation.make`.
         """
         self._clients += 1
         try:
@@ -68,7 +68,7 @@ class FrameStream:
                     )
                     await request.writer.drain()  # holding neither a turn nor a frame
                 if request.app[STOPPING].is_set():
-                    raise Stopping  # with this frame the client has a place to go on from
+                    raise Stopping  # the client can resume after this frame
         finally:
             self._clients -= 1
 
@@ -80,9 +80,13 @@ class FrameStream:
         position: int,
         stop: int | None,
     ) -> tuple[int, int]:
-        """Send as much of one frame as the client takes in a turn; returns how far, and how far to.
+        """Send as much of one frame as the client receives in a turn.
 
-        Slices are copies: a view in the transport's buffer would keep its whole frame in memory.
+        Slices are copies, because a view in the transport's buffer would keep the whole frame in
+        memory.
+
+        Returns:
+            The new position in the frame, and the position at which the part ends, in bytes.
         """
         size = self._outflow.slice_size
         await self._outflow.admit(size if stop is None else min(size, stop - position))
@@ -93,10 +97,12 @@ class FrameStream:
                 async with asyncio.timeout(_TURN):
                     while position < end:
                         piece = bytes(frame[position : min(position + size, end)])
-                        position += len(piece)  # it is in the transport's hands at once
+                        position += len(
+                            piece
+                        )  # the transport takes it at once, even if the wait below is cancelled
                         await response.write(piece)
                         self._outflow.sent += len(piece)
                         if self._outflow.rate is not None:
-                            break  # waits for the next slice without a frame in its hands
-                        await asyncio.sleep(0)  # others' turn, and news of a hang-up
+                            break  # wait for the next slice without holding a frame
+                        await asyncio.sleep(0)  # let other tasks run, and notice a disconnect
             return position, end

@@ -31,7 +31,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
     looking = asyncio.Lock()
 
     async def readyz(_request: web.Request) -> web.Response:
-        async with looking:  # strangers ask this: any number of requests costs one check a second
+        async with looking:  # unauthenticated: any number of requests costs one check a second
             now = asyncio.get_running_loop().time()
             if not looked or now - looked[0][0] > _STALE:
                 looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]

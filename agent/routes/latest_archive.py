@@ -1,4 +1,4 @@
-"""``/plex-library.tar.gz``, the address that scripts already use, and ``/SHA256SUMS`` beside it."""
+"""``/plex-library.tar.gz``, an address that existing scripts use, and its ``/SHA256SUMS``."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class PlexLibraryEndpoints:
         ]
 
     async def archive(self, request: web.Request) -> web.Response:
-        """Redirect to an archive of the current library; with ``Range``, to the earlier one.
+        """Redirect to an archive of the current library or, with ``Range``, to the earlier one.
 
         Raises:
-            SnapshotGone: the earlier one is not kept any more. A part of another cannot follow it.
+            SnapshotGone: If the earlier one no longer exists. Parts of two archives do not fit.
         """
         snapshot = await self._snapshot(request, is_back=hdrs.RANGE in request.headers)
         return _to(protocol.archive_path(snapshot, Encoding.GZIP.value))
@@ -48,7 +48,7 @@ class PlexLibraryEndpoints:
         """Redirect to the digests of the archive that this client was redirected to.
 
         Raises:
-            SnapshotGone: as for :meth:`archive`.
+            SnapshotGone: If that archive no longer exists.
         """
         return _to(protocol.sums_path(await self._snapshot(request, is_back=True)))
 

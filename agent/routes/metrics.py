@@ -1,4 +1,4 @@
-"""``/metrics``, for Prometheus: what the parts of the agent have counted, and request times."""
+"""``/metrics``, for Prometheus: counters of all parts of the agent, and request times."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from agent.source.activity import Activity
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Seconds: a frame takes tens of milliseconds, a scan minutes, an archive half an hour."""
+"""Seconds. A frame takes tens of milliseconds, a scan minutes, an archive half an hour."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 
 
 class Metrics(Collector):
-    """All that is counted, read where it is counted when somebody asks.
+    """The agent's metrics, read from the counting objects at each request.
 
     Args:
-        outflow: bytes.
-        frames: the cache.
-        activity: phases, and frames for pullers.
-        wrong: tokens.
+        outflow: counts the bytes sent.
+        frames: counts frames for archives, and cache hits.
+        activity: counts phases, and frames for pullers.
+        wrong: counts requests with invalid tokens.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Metrics(Collector):
         self._outflow, self._frames = outflow, frames
         self._activity, self._wrong = activity, wrong
         self.connections: Connections | None = None
-        """Once the port is open."""
+        """Set once the port is open."""
         self._registry = CollectorRegistry()
         self._requests = Histogram(
             "plexodus_agent_request_seconds",
-            "From the whole head of a request to the last byte of its answer",
+            "Time from the last header byte of a request to the last byte of its response",
             ("method", "route", "status"),
             buckets=_BUCKETS,
             registry=self._registry,
@@ -60,16 +60,16 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def routes(self) -> list[web.RouteDef]:
-        """The route of this file."""
+        """Return the route of this file."""
         return [web.get(protocol.METRICS, self.metrics)]
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus's text format."""
         body = generate_latest(self._registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def timed(self) -> Middleware:
-        """The middleware that times requests, each under its route, not its path."""
+        """Return a middleware that measures the time of requests by route, not by path."""
 
         @web.middleware
         async def time_request(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -90,10 +90,10 @@ class Metrics(Collector):
             "plexodus_agent_sent_bytes", "Bytes of bodies, before TLS", self._outflow.sent
         )
         yield CounterMetricFamily(
-            "plexodus_agent_frames", "Frames made for pullers", self._activity.frames
+            "plexodus_agent_frames", "Frames built for pullers", self._activity.frames
         )
         yield CounterMetricFamily(
-            "plexodus_agent_archive_frames", "Frames made for archives", self._frames.made
+            "plexodus_agent_archive_frames", "Frames built for archives", self._frames.made
         )
         yield CounterMetricFamily(
             "plexodus_agent_archive_cache_hits",
@@ -112,12 +112,12 @@ class Metrics(Collector):
     def _phases(self) -> Iterator[Metric]:
         took = SummaryMetricFamily(
             "plexodus_agent_phase_seconds",
-            "Work on the whole library that has ended",
+            "Completed work on the whole library",
             labels=["phase"],
         )
         running = GaugeMetricFamily(
             "plexodus_agent_phase_running",
-            "1 while this work on the whole library goes on",
+            "1 while this work on the whole library is running",
             labels=["phase"],
         )
         for phase in Phase:
@@ -132,7 +132,7 @@ def _connections(connections: Connections) -> Iterator[Metric]:
     yield GaugeMetricFamily("plexodus_agent_connections", "Open connections", len(connections.open))
     gone = CounterMetricFamily(
         "plexodus_agent_connections_sent_away",
-        "Connections ended for: too many of them, silence, no TLS that we speak",
+        "Connections closed by the agent: too many, idle, or without supported TLS",
         labels=["reason"],
     )
     for reason, count in connections.sent_away.items():

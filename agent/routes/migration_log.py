@@ -18,7 +18,7 @@ class Story(Protocol):
     """The part of the migration log that this module uses."""
 
     def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
-        """Return whole lines from ``offset`` on, and the offset after them."""
+        """Return complete lines from ``offset``, and the offset after them."""
 
     def write(self, event: str, about: str) -> None:
         """Append a line."""

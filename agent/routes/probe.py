@@ -1,4 +1,4 @@
-"""``/v1/probe``: random bytes, by which a puller measures the rate of the network."""
+"""``/v1/probe``: random bytes, with which a puller measures the rate of the network."""
 
 from __future__ import annotations
 
