@@ -26,6 +26,7 @@ from shared.checks import Check, Outcome
 from shared.durable import write_durably
 from shared.errors import PlexUnreachable, printable
 from shared.program.exit_codes import ExitCode
+from shared.program.failure import read_failure
 from shared.timestamps import timestamp
 from shared.wire.protocol import MAX_ABOUT, PullerEvent
 
@@ -204,7 +205,14 @@ class Watch:
         return [f"--map={each}" for each in self._options.mappings]
 
     def _ours(self, *command: str) -> tuple[int, bytes, str]:
-        """Run a puller command in a process; return its exit code, output and last error."""
+        """Run a puller command in a process.
+
+        Returns:
+            Its exit code, its output, and the reason of its failure.
+
+        Raises:
+            PlexUnreachable: Plex did not answer the command.
+        """
         arguments = [*command, "--target", self._options.target]
         arguments += ["--plex-url", self._options.plex_url]
         with subprocess.Popen(  # noqa: S603 - ourselves
@@ -213,11 +221,20 @@ class Watch:
             stderr=subprocess.PIPE,
         ) as process:
             out, err = self._communicate(process)
-        lines = err.decode(errors="replace").splitlines()
-        reason = _reason(lines[-1]) if lines else ""
-        if process.returncode == ExitCode.UNREACHABLE:
+        code, failure = process.returncode, read_failure(err)
+        reason = f"the command '{command[0]}' ended with exit code {code}"
+        if failure is not None:
+            reason = failure.reason
+        elif code and not self._options.stopping.is_set():
+            _log.error(
+                "command failed",
+                command=command[0],
+                exit_code=code,
+                log=err.decode(errors="replace"),
+            )
+        if code == ExitCode.UNREACHABLE:
             raise PlexUnreachable(reason)
-        return process.returncode, out, reason
+        return code, out, reason
 
     def _communicate(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         while True:
@@ -262,12 +279,3 @@ def _load(layout: Layout) -> Watched | None:
             return msgspec.json.decode(file.read(), type=Watched)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _reason(line: str) -> str:
-    """Return the text of the last line of a log."""
-    try:
-        said = msgspec.json.decode(line)
-        return str(said.get("reason") or said.get("event")) if isinstance(said, dict) else line
-    except msgspec.DecodeError:
-        return line

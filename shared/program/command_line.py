@@ -12,7 +12,7 @@ import click
 import structlog
 
 from shared.errors import PlexodusError, Temporary
-from shared.program import logs
+from shared.program import failure, logs
 from shared.program.environment import check_environment
 from shared.program.exit_codes import ExitCode, exit_code_for
 
@@ -45,7 +45,7 @@ def run(
         code = exit_code_for(error)
         # The message helps the user; a traceback would not.
         log.error(  # noqa: TRY400
-            "failed", reason=str(error), exit_code=int(code), kind=type(error).__name__
+            failure.EVENT, reason=str(error), exit_code=int(code), kind=type(error).__name__
         )
         last_word(logs.without_secrets(f"{_classified(error)}, exit code {int(code)}: {error}"))
         sys.exit(code)

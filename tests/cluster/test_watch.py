@@ -233,7 +233,7 @@ def test_media_is_not_mounted(volume: Path, plex: FakePlex) -> None:
     with watching(volume, plex, "--apply-paths", "--map=/srv/media=/nowhere") as sidecar:
         found = sidecar.until("migrated", "attention")
     assert found["phase"] == "attention"
-    assert "media is missing" in found["about"]
+    assert "media files are missing" in found["about"]
     assert plex.changes() == []
 
 
