@@ -1,11 +1,11 @@
 """The changed pieces of one block of a large file, found by short digests of its pieces.
 
-A database that is written here and there changes in most of its blocks of 4 MiB, but in few pieces
-of 32 KiB. So whoever holds an older version of a block sends a digest of each of its pieces, and
-gets only those that differ, with a bitmap of which they are. That is rsync's idea (Tridgell 1999,
-chapter 3) for what does not move: pages of a database have fixed places.
+Scattered writes change most of a database's 4 MiB blocks, but few of its 32 KiB pieces. So a puller
+with an older version of a block sends a digest of each of its pieces. It receives only the pieces
+that differ, with a bitmap of their numbers. That is rsync's idea (Tridgell 1999, chapter 3) for
+content at fixed offsets, such as the pages of a database.
 
-Digests are cut to 8 bytes: what they say is only believed once the digest of the whole block holds.
+Digests are cut to 8 bytes. The result is trusted only after the digest of the whole block matches.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 PIECE = 32 * 1024
 _SHORT = 8
 _MOST = 128
-"""Pieces of the longest block."""
+"""Number of pieces of the longest block."""
 
 
 def format_pieces(content: Buffer) -> str:
-    """The digests of all pieces of ``content``, for the request."""
+    """Return the digests of all pieces of ``content`` in base64, for the request."""
     return base64.b64encode(b"".join(_digests(content))).decode()
 
 
 def changed_pieces(content: Buffer, known: str) -> tuple[str, bytes] | None:
-    """Bitmap and bytes of the pieces of ``content`` that ``known`` does not name.
+    """Return the bitmap and the bytes of the pieces of ``content`` that differ from ``known``.
 
     Args:
-        content: a block as it is now.
-        known: what :func:`format_pieces` made of an older version.
+        content: the current content of a block.
+        known: result of :func:`format_pieces` for an older version of the block.
 
     Returns:
-        None if ``known`` is nothing of that kind.
+        The bitmap in hexadecimal and the changed bytes, or None if ``known`` is malformed.
     """
     try:
         old = base64.b64decode(known, validate=True)
@@ -56,11 +56,11 @@ def changed_pieces(content: Buffer, known: str) -> tuple[str, bytes] | None:
 
 
 def places(bitmap: str, length: int) -> list[tuple[int, int]] | None:
-    """Offset and length of each piece that ``bitmap`` says has changed; None if it is no bitmap.
+    """Return the offset and the length of each changed piece; None if ``bitmap`` is malformed.
 
     Args:
-        bitmap: as :func:`changed_pieces` made it.
-        length: bytes of the block as it is now.
+        bitmap: result of :func:`changed_pieces`.
+        length: current length of the block, in bytes.
     """
     try:
         bits = bytes.fromhex(bitmap)
