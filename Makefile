@@ -40,6 +40,7 @@ lint: setup  ## format, lint, types, layers, length of files, spelling, prose
 	$(BIN)/codespell $(PACKAGES) charts tests bench docs *.md
 	@tests/install-lint-tools
 	build/tools/bin/vale --output=line $(PROSE)
+	build/tools/bin/vale --config .vale/messages.ini --output=line $(PACKAGES)
 	@long=$$(git ls-files '*.py' | xargs wc -l | awk '$$1 > 400 && $$2 != "total"'); \
 		[ -z "$$long" ] || { echo "files over 400 lines:"; echo "$$long"; exit 1; }
 

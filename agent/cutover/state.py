@@ -85,7 +85,7 @@ def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
     if cutover.phase == "committed":
         raise CutoverRefused(
             f"this library has moved already, {cutover.since}, to {cutover.puller}",
-            hint="If Plex shall run on the VM again: 'plexodus-agent undo' there.",
+            hint="To run Plex on the VM again, run 'plexodus-agent undo' there.",
         )
     if cutover.phase == "idle":
         return Cutover(
@@ -100,7 +100,7 @@ def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
         )
     raise CutoverRefused(
         f"a cutover is under way, for {cutover.puller}",
-        hint="It ends by itself when its puller does. 'plexodus-agent status' tells more.",
+        hint="It ends when its puller does. 'plexodus-agent status' has the details.",
     )
 
 
@@ -115,7 +115,7 @@ def held(cutover: Cutover, name: str, now: float, phases: tuple[CutoverPhase, ..
     if cutover.is_overdue:
         raise CutoverRefused(
             f"{_OVER}: {cutover.why}",
-            hint="Find out what takes so long, or raise --max-downtime. What has been brought is"
+            hint="Find out what takes so long, or raise --max-downtime. The copied data is"
             " kept: run pull again.",
         )
     if cutover.phase not in phases:

@@ -53,7 +53,7 @@ class Handouts:
             last = next(reversed(self._clients.values()), None)
             found = self._clients.get(client, last)
         if found is not None and not self._store.has(found):
-            raise SnapshotGone("the archive that was begun is not kept any more, begin anew")
+            raise SnapshotGone("the agent no longer has this archive: restart the download")
         return found
 
     def remember(self, client: str, snapshot: str) -> None:

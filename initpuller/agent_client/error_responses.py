@@ -75,7 +75,7 @@ def wrong_certificate(base: str) -> errors.AuthenticationError:
     return errors.AuthenticationError(
         "the agent's certificate is not the paired one",
         path=base,
-        hint="Is this the right machine? If its certificate was made anew, pair again. One from a"
+        hint="Is this the right machine? If it has a new certificate, pair again. One from a"
         " CA must be valid for this name; SSL_CERT_FILE says which CAs are trusted.",
     )
 

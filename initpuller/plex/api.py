@@ -97,7 +97,7 @@ class PlexApi:
         found = self.section(number).folders
         if sorted(found) != sorted(folders):
             raise PlexRefused(
-                f"Plex was told to look in {', '.join(folders)}, and looks in {', '.join(found)}",
+                f"Plex has the folders {', '.join(found)}, not the new ones: {', '.join(folders)}",
                 path=self._url,
             )
 

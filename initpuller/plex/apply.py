@@ -85,7 +85,7 @@ def _change(api: PlexApi, section: Section, pause: Callable[[float], None]) -> N
     if items < before.items:
         raise PlexRefused(
             f"{section.name} has {items} items after the scan, and had {before.items}",
-            hint="Automatic emptying of trash stays off. Look at the library in Plex before"
+            hint="Automatic emptying of trash stays off. Check the library in Plex before"
             " running this again.",
         )
     api.set_folders(section.number, wanted)

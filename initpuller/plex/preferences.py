@@ -52,7 +52,7 @@ def preferences_name(library: str) -> str:
     server = server_folder(library)
     if server is None:
         raise ConfigurationError(
-            "preferences can only be set in a library of Plex, and this is none", path=library
+            "preferences can only be set in a library of Plex, and this is not one", path=library
         )
     return f"{server}/{PREFERENCES}"
 

@@ -70,7 +70,7 @@ def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) 
             f"staging holds another library, {theirs.host}:{theirs.path}, "
             f"not {ours.host}:{ours.path}",
             path=layout.staging,
-            hint="Use another volume; or, to begin anew, remove this folder or give "
+            hint="Use another volume. To start again, remove this folder or add "
             "--on-existing set-aside.",
         )
     aside = f"{layout.staging}.set-aside-{compact_timestamp()}"

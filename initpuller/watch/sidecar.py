@@ -192,7 +192,7 @@ class Watch:
         try:
             sections = msgspec.json.decode(out, type=list[_Section])
         except msgspec.DecodeError:
-            _log.warning("where the libraries look cannot be told", reason=said)
+            _log.warning("the folders of the library sections are unknown", reason=said)
             return
         is_new = self._options.applies
         told = [

@@ -34,7 +34,7 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
     """
     path = staging.regular_file(name)
     if path is None:
-        raise IntegrityError("the file that shall be changed did not come", path=name)
+        raise IntegrityError("the file to change did not arrive", path=name)
     layout, snapshot = staging.layout, staging.manifest.name
     plan, wanted = staging.manifest.plan, os.fsencode(name)
     [numbered] = [each for each in enumerate(staging.manifest) if each[1].path == wanted]

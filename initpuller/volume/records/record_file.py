@@ -29,8 +29,8 @@ def load_record(path: str, kind: type[T]) -> T | None:
         raise StorageError(
             f"a record of the puller that cannot be read ({error})",
             path=path,
-            hint="It is written in one step, so something else changed it. Move it away to begin "
-            "anew.",
+            hint="It is written in one step, so another program changed it. Move it away to start "
+            "again.",
         ) from error
     except OSError as error:
         raise storage_error(error, path) from error
