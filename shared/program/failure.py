@@ -22,7 +22,7 @@ class _Event(msgspec.Struct):
 
 
 def read_failure(log: bytes) -> Failure | None:
-    """Return the failure in the log of a program that has ended; None if there is none.
+    """Return the failure in the log of a program that has ended; None without one.
 
     Args:
         log: its stderr, which is no terminal: one JSON object a line.

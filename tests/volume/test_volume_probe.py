@@ -1,4 +1,4 @@
-"""What a volume cannot keep is refused before the first frame, or listed."""
+"""Attributes that a volume cannot keep are refused before the first frame, or listed."""
 
 from __future__ import annotations
 
