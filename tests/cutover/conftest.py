@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def library(tmp_path: Path, made: Path) -> Path:
-    """A small Plex library that the test may change."""
+    """Return a small Plex library that the test may change."""
     library = tmp_path / "vm" / "Library"
     shutil.copytree(made, library, symlinks=True)
     return library
@@ -27,7 +27,7 @@ def library(tmp_path: Path, made: Path) -> Path:
 
 @pytest.fixture
 def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """A Plex that runs and writes."""
+    """Start a Plex that runs and writes."""
     with plex_commands(tmp_path / "plex", library / SERVER) as plex:
         yield plex
 
@@ -40,12 +40,12 @@ def agent(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Agent:
-    """An agent that can stop and start that Plex."""
+    """Start an agent that can stop and start that Plex."""
     settings = plex.settings(tmp_path, **getattr(request.module, "SETTINGS", {}))
     return agent_with_plex(new_agent, library, settings)
 
 
 @pytest.fixture
 def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
-    """A puller as its users start it: with cutover."""
+    """Return a puller with cutover, as users start it."""
     return Puller(target, tmp_path / "puller.log", agent.pairing, cutover=True)

@@ -25,7 +25,7 @@ SETTINGS = {"lease_seconds": LEASE, "stop_seconds": 5}
 def test_moved_while_it_writes(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Plex was stopped once, for the delta; it stays down; the log tells the story in order."""
+    """Plex is stopped once, for the delta, and stays down, and the log has the steps in order."""
     done = puller.pull()
     assert done.code == 0, done.text
     moved(agent, puller, plex, library)
@@ -39,7 +39,7 @@ def test_moved_while_it_writes(
 
 
 def killed_while_stopped(puller: Puller, plex: PlexCommands) -> None:
-    """A puller that is gone as soon as Plex has stopped for it."""
+    """Kill a puller as soon as Plex has stopped for it."""
     process = puller.begin()
     plex.wait_until(running=False)
     process.kill()
@@ -49,7 +49,7 @@ def killed_while_stopped(puller: Puller, plex: PlexCommands) -> None:
 def test_puller_killed_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """The lease expires, and Plex runs again without anyone's help; a later pull moves it."""
+    """After the lease expires, Plex runs again by itself, and a later pull moves it."""
     killed_while_stopped(puller, plex)
     plex.wait_until(running=True, seconds=LEASE + 5)
     not_moved(agent, puller, plex)
@@ -61,7 +61,7 @@ def test_puller_killed_while_plex_is_stopped(
 def test_killed_puller_comes_back_within_its_lease(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Plex runs while it reads back what is on the volume, and is stopped again for the delta."""
+    """Plex runs while the volume is read back, and is stopped again for the delta."""
     killed_while_stopped(puller, plex)
     done = puller.pull()
     assert done.code == 0, done.text
@@ -74,7 +74,7 @@ def test_killed_puller_comes_back_within_its_lease(
 def test_agent_killed_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """It is back within the lease, and the pull goes on; nobody has to stop Plex again."""
+    """If the agent is back within the lease, the pull resumes without another stop."""
     process = puller.begin()
     plex.wait_until(running=False)
     agent.kill()
@@ -99,14 +99,14 @@ def test_both_killed_while_plex_is_stopped(
 
 
 def test_agent_stopped_while_plex_is(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """A stop of the service starts Plex: no process would see the lease expire."""
+    """Stopping the agent starts Plex, because no process would see the lease expire."""
     killed_while_stopped(puller, plex)
     assert agent.stop() == 0
     assert plex.is_running()
 
 
 def test_plex_does_not_stop(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """The pull is refused with its own exit code; Plex was never down."""
+    """If Plex does not stop, the pull fails with its own exit code, and Plex was never down."""
     (plex.here / "stubborn").touch()
     done = puller.pull()
     assert done.code == 17, done.text
@@ -120,7 +120,7 @@ def test_plex_does_not_stop(agent: Agent, puller: Puller, plex: PlexCommands) ->
 def test_somebody_starts_plex_during_the_cutover(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Its writes are not lost: it is stopped again, and its changes are transferred."""
+    """A Plex started during the cutover is stopped again, and its writes arrive."""
     process = puller.begin()
     wait_until(lambda: phase(agent) == "stopped")
     plex.start()
@@ -134,7 +134,7 @@ def test_somebody_starts_plex_during_the_cutover(
 def test_plex_was_stopped_before(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """With commands this is unknown: Plex is stopped anyway, and started if the pull fails."""
+    """A Plex that was down before is stopped by command, and started if the pull fails."""
     plex.stop()
     process = puller.begin()
     wait_until(lambda: "stop" in plex.story[2:])
@@ -147,7 +147,7 @@ def test_plex_was_stopped_before(
 
 
 def test_way_back(agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path) -> None:
-    """``undo`` starts Plex after the move, with the agent running or not; ``status`` tells."""
+    """``undo`` starts Plex after the move, with or without a running agent."""
     assert puller.pull().code == 0
     options = ("--state", agent.state, "--config", agent.settings or "")
     screen = program("plexodus-agent", "status", *options).stdout
@@ -166,7 +166,7 @@ def test_way_back(agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Pa
 
 @pytest.mark.long
 def test_started_after_the_move(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """Plex of a library that has moved is stopped again when the agent starts, and the log says so.
+    """Plex of a moved library is stopped again when the agent starts, and the log reports it.
 
     A unit does not even start: its fence is up (``make test-vm``).
     """
@@ -182,7 +182,7 @@ def test_started_after_the_move(agent: Agent, puller: Puller, plex: PlexCommands
 def test_second_volume_after_the_move(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """A library that has moved is not moved again: two servers would have one identity."""
+    """A moved library cannot be moved again, because two servers would share one identity."""
     assert puller.pull().code == 0
     (tmp_path / "other").mkdir()
     other = Puller(tmp_path / "other", tmp_path / "other.log", agent.pairing, cutover=True)
@@ -195,7 +195,7 @@ def test_second_volume_after_the_move(
 def test_answer_to_the_commit_is_lost(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """A volume without that answer asks again and publishes; nothing is transferred again."""
+    """If the answer to a commit is lost, the puller asks again and transfers nothing."""
     unheard_commit(puller)
     assert phase(agent) == "committed"
     assert not (puller.target / "Library").exists()
@@ -211,7 +211,7 @@ def test_answer_to_the_commit_is_lost(
 def test_agent_is_lost_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Only an administrator who knows that Plex is down can publish without the agent."""
+    """Without the agent, only an administrator who vouches for Plex can publish."""
     unheard_commit(puller)
     agent.kill()
     assert puller.pull("--no-cutover").code == 0

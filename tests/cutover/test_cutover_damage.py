@@ -1,4 +1,4 @@
-"""A cutover loses nothing: neither a server's last rows, links and times, nor Plex itself."""
+"""A cutover loses no rows, links or times, and never leaves Plex down."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
 
 
 def rows(databases: Path, copy: Path) -> int:
-    """How many rows Plex's stand-in has written, with what is in the ``-wal``."""
+    """Return how many rows the stand-in has written, including those in the ``-wal``."""
     shutil.copytree(databases, copy)
     with closing(sqlite3.connect(copy / Path(DATABASE).name)) as database:
         [count] = database.execute("SELECT count(*) FROM standin").fetchone()
@@ -39,7 +39,7 @@ def rows(databases: Path, copy: Path) -> int:
 def test_rows_in_the_wal_of_a_plex_that_was_killed(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, tmp_path: Path
 ) -> None:
-    """A rehearsal that was cut off left the -wal out; the move that follows has it."""
+    """A move after an interrupted rehearsal has the -wal that the rehearsal left out."""
     stop = plex.here / "stop"
     stop.write_text(stop.read_text().replace('kill "$pid"', 'kill -9 "$pid"'))
     time.sleep(RACY + 1)
@@ -55,7 +55,7 @@ def test_rows_in_the_wal_of_a_plex_that_was_killed(
 def test_hard_link_to_a_database(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """It is another name of what was brought last, not of what was there before."""
+    """A hard link to a database is another name of the newest content, not of the earlier one."""
     below = library / SERVER / "Metadata"
     (below / "aa.db").write_bytes(os.urandom(50_000))
     (below / "zz").hardlink_to(below / "aa.db")
@@ -68,7 +68,7 @@ def test_hard_link_to_a_database(
 def test_xattr_of_a_large_file_is_removed(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Plex is stopped once for it, and the file stays where it is."""
+    """A removed xattr needs one stop of Plex, and the file is not sent again."""
     large = library / SERVER / "Metadata" / "large"
     large.write_bytes(os.urandom(3 * FRAME))
     os.setxattr(large, "user.x", b"1")
@@ -84,7 +84,7 @@ def test_xattr_of_a_large_file_is_removed(
 def test_snapshot_is_gone_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """The agent has committed: it says so again, whatever has become of its snapshots."""
+    """A committed agent confirms the commit again, though its snapshot is gone."""
     unheard_commit(puller)
     shutil.rmtree(agent.state / "snapshots")
     agent.kill()
@@ -97,7 +97,7 @@ def test_snapshot_is_gone_after_an_unheard_commit(
 def test_something_takes_the_librarys_name_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """It is set aside on request, and the committed library is published."""
+    """Foreign content is set aside on request, and the committed library published."""
     unheard_commit(puller)
     (puller.target / "Library").mkdir()
     done = puller.pull("--on-existing", "set-aside")
@@ -109,7 +109,7 @@ def test_something_takes_the_librarys_name_after_an_unheard_commit(
 def test_not_the_move_that_was_about_to_be_committed(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, option: tuple[str, ...]
 ) -> None:
-    """A lesser request publishes no server beside a running one; the next pull moves it."""
+    """A lesser request publishes nothing beside a running Plex, and the next pull moves it."""
     dies(puller, "initpuller.agent_client.cutover", "CutoverClient.commit")
     done = puller.pull(*option)
     assert done.code == 0, done.text
@@ -126,7 +126,7 @@ def test_not_the_move_that_was_about_to_be_committed(
 def test_less_than_what_was_committed(
     agent: Agent, puller: Puller, option: tuple[str, ...]
 ) -> None:
-    """Refused, and what to do is said; nothing of what was verified is thrown away."""
+    """A request for less than was committed is refused with a remedy, and nothing is discarded."""
     unheard_commit(puller)
     done = puller.pull(*option)
     assert done.code == 17, done.text
@@ -136,7 +136,7 @@ def test_less_than_what_was_committed(
 
 
 def test_killed_while_what_is_not_wanted_goes(agent: Agent, puller: Puller, library: Path) -> None:
-    """The next run brings no more than one that was not killed."""
+    """After a kill during a removal, the next run transfers no more than without the kill."""
     for number in range(3):
         large = library / SERVER / "Metadata" / f"large{number}"
         large.write_bytes(os.urandom(4 * FRAME))
@@ -151,7 +151,7 @@ def test_killed_while_what_is_not_wanted_goes(agent: Agent, puller: Puller, libr
 def test_killed_puller_has_nothing_read_twice_while_plex_is_down(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """The agent does not hash again: the delta has the same base."""
+    """After a kill of the puller, the delta has the same base, and no file is hashed twice."""
     for number in range(4):
         large = library / SERVER / "Metadata" / f"large{number}"
         large.write_bytes(os.urandom(8 * FRAME))
@@ -173,7 +173,7 @@ def _read_bytes(agent: Agent) -> int:
 def test_preference_set_and_commit_refused(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Somebody has started Plex: one more round is enough, also for the file that was changed."""
+    """If a refused commit needs another round, one is enough, also for a changed preference."""
     time.sleep(RACY)
     script = puller.target.with_name("refused.py")
     script.write_text(

@@ -44,7 +44,7 @@ def replace(library: Path) -> None:
 
 @pytest.fixture
 def moving(plex: PlexCommands, puller: Puller) -> Puller:
-    """A puller with all on its volume that can be moved while Plex runs; Plex is stopped then."""
+    """Return a puller whose live pass is complete, so that it would stop Plex next."""
     assert puller.pull("--until", "ready").code == 0
     plex.stop()
     return puller
@@ -53,7 +53,7 @@ def moving(plex: PlexCommands, puller: Puller) -> Puller:
 def test_replaced_between_two_passes(
     agent: Agent, moving: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """The library of now arrives, and Plex is stopped once for it."""
+    """If the library is replaced between two passes, the new one arrives after one stop of Plex."""
     replace(library)
     plex.start()
     done = moving.pull()
@@ -67,7 +67,7 @@ def test_replaced_between_two_passes(
 def test_mounted_over_between_two_passes(
     agent: Agent, moving: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """A larger disk is mounted over the folder that the library is in."""
+    """If a disk is mounted over the library's folder, the mounted library arrives."""
     disk = library.parent.with_name("disk")
     shutil.copytree(library.parent, disk, symlinks=True)
     with mounted(library.parent, "--bind", disk):
@@ -101,7 +101,7 @@ fi
 def test_gone_between_two_passes(
     agent: Agent, moving: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """The pull is refused before Plex is stopped, and says which folder is not there."""
+    """A missing library refuses the pull before Plex is stopped, naming the folder."""
     away = library.with_name("away")
     library.rename(away)
     done = moving.pull()
@@ -114,7 +114,7 @@ def test_gone_between_two_passes(
 
 
 def test_replaced_under_a_snapshot(agent: Agent, library: Path, plex: PlexCommands) -> None:
-    """Nothing of the snapshot is served any more, nor is it checked or committed."""
+    """A snapshot of a replaced library is neither served nor checked nor committed."""
     plex.stop()
     name = agent.scan().id
     agent.get(f"/v1/snapshots/{name}/frames/0.tar")
@@ -135,7 +135,7 @@ def test_replaced_under_a_snapshot(agent: Agent, library: Path, plex: PlexComman
 def test_symlink_to_the_library_leads_elsewhere(
     agent: Agent, moving: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """A snapshot of the folder that it led to is refused by the check and the commit."""
+    """A snapshot of the symlink's earlier target fails the check and the commit."""
     plex.start()
     plex.stop()
     name = agent.scan().id
@@ -155,7 +155,7 @@ def test_symlink_to_the_library_leads_elsewhere(
 def test_moved_to_another_path(
     agent: Agent, moving: Puller, plex: PlexCommands, library: Path, tmp_path: Path
 ) -> None:
-    """The pull resumes: by its Plex server, this is the same library on the same machine."""
+    """A library at a new path is recognized by its Plex server, and the pull resumes."""
     larger = tmp_path / "larger" / "Library"
     larger.parent.mkdir()
     library.rename(larger)
@@ -172,7 +172,7 @@ def test_moved_to_another_path(
 def test_library_of_another_server_at_another_path(
     agent: Agent, moving: Puller, library: Path, tmp_path: Path
 ) -> None:
-    """It is not mixed with what the volume has: exit code 14."""
+    """The library of another server exits 14 and is not mixed with the volume's."""
     other = tmp_path / "other" / "Library"
     shutil.copytree(library, other, symlinks=True)
     preferences = other / SERVER / "Preferences.xml"
@@ -212,7 +212,7 @@ def test_settings_name_another_library(
 
 @pytest.fixture
 def disk(tmp_path: Path, made: Path) -> Iterator[Path]:
-    """A library without Plex that is a disk's top folder, with another disk at ``more``."""
+    """Return a library without Plex at the top of a disk, with another disk at ``more``."""
     with tmpfs(tmp_path / "vm" / "Photos") as disk:
         shutil.copytree(made, disk / "folder", symlinks=True)
         with tmpfs(disk / "more") as more:
@@ -225,7 +225,7 @@ def disk(tmp_path: Path, made: Path) -> Iterator[Path]:
 def test_disk_is_not_mounted_any_more(
     disk: Path, target: Path, new_agent: Callable[[Path], Agent], *, is_agent_restarted: bool
 ) -> None:
-    """An empty folder does not replace what the volume has. The agent keeps no disk busy."""
+    """An empty mount point does not replace the volume's content, and no disk stays busy."""
     agent = new_agent(disk)
     agent.pair()
     agent.start()
@@ -249,7 +249,7 @@ def test_disk_is_not_mounted_any_more(
 def test_disk_is_mounted_below_between_two_passes(
     disk: Path, target: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """The current library arrives, and nothing that the new disk hides."""
+    """The current library arrives, without anything that the new disk hides."""
     agent = new_agent(disk)
     agent.pair()
     agent.start()
@@ -265,7 +265,7 @@ def test_disk_is_mounted_below_between_two_passes(
 def test_snapshot_of_an_earlier_version(
     new_agent: Callable[[Path], Agent], made: Path, target: Path
 ) -> None:
-    """It has no record of where the library was: it is served, and no time in it is trusted."""
+    """A snapshot without a record of its place is served, and no time in it is trusted."""
     agent = new_agent(made)
     agent.pair()
     agent.start()
@@ -282,7 +282,7 @@ def test_snapshot_of_an_earlier_version(
 
 
 def test_id_of_a_library(made: Path, tmp_path: Path) -> None:
-    """It survives a move and a lost Preferences.xml; another server elsewhere has another id."""
+    """The id survives a move and a lost Preferences.xml, and differs for another server."""
     state = tmp_path / "state"
     state.mkdir()
     first, second = tmp_path / "first" / "Library", tmp_path / "second" / "Library"
@@ -302,7 +302,7 @@ def test_id_of_a_library(made: Path, tmp_path: Path) -> None:
 
 @NEEDS_ROOT
 def test_disk_is_mounted_below_during_the_scan(disk: Path, tmp_path: Path) -> None:
-    """A scan that began before the mount is of neither state: it is done again."""
+    """A scan during which a disk was mounted is repeated."""
     state = tmp_path / "state"
     store = SnapshotStore(str(state), CurrentLibrary(str(disk), str, str(state)))
     with ExitStack() as stack:

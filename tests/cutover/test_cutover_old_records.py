@@ -24,7 +24,7 @@ BEFORE_RENAME, BEFORE_RECEIPT = "publish", "seal"
 
 
 def undo(agent: Agent) -> None:
-    """As the administrator does it."""
+    """Undo the cutover as an administrator does."""
     done = program(
         "plexodus-agent", "undo", "--state", agent.state, "--config", agent.settings or ""
     )
@@ -33,24 +33,24 @@ def undo(agent: Agent) -> None:
 
 
 def watch(library: Path) -> None:
-    """Plex is used on the VM."""
+    """Write as a Plex in use on the VM does."""
     (library / SERVER / "Metadata" / "watched since").write_text("on the VM")
 
 
 def foreign(target: Path) -> None:
-    """A library that is not ours takes the name."""
+    """Create a foreign library at the library's name."""
     (target / "Library").mkdir()
     (target / "Library" / "mark").write_text("not ours")
 
 
 def is_left_alone(target: Path) -> bool:
-    """Whether that library is as it was made, with no receipt beside it."""
+    """Return whether that library is unchanged and has no receipt beside it."""
     found = [path.name for path in (target / "Library").rglob("*")]
     return found == ["mark"] and not (target / ".plexodus" / "receipt.json").exists()
 
 
 def pull_with(puller: Puller, changes: str, *options: str) -> int:
-    """Run a pull in which ``changes`` were made to the puller's code; its exit code."""
+    """Run a pull with ``changes`` to the puller's code, and return its exit code."""
     script = puller.target.with_name("changed.py")
     script.write_text(
         f"import subprocess\nfrom initpuller.__main__ import main\n{changes}\nmain()\n"
@@ -86,7 +86,7 @@ def test_undone_after_the_commit_and_used_again(
 def test_undone_and_vouched_for_all_the_same(
     agent: Agent, puller: Puller, plex: PlexCommands, step: str
 ) -> None:
-    """``--no-cutover`` against the agent's word publishes nothing, and Plex runs on the VM."""
+    """``--no-cutover`` against the agent's record publishes nothing, and Plex keeps running."""
     dies(puller, "initpuller.volume.publish.publish", step)
     undo(agent)
 
@@ -101,7 +101,7 @@ def test_undone_and_vouched_for_all_the_same(
 def test_undone_before_the_commit_was_heard_and_vouched_for(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """``--no-cutover`` is contradicted for ``committing``, too; a pull with a cutover moves it."""
+    """After an undo while ``committing``, ``--no-cutover`` is refused and a cutover succeeds."""
     unheard_commit(puller)
     undo(agent)
     watch(library)
@@ -119,7 +119,7 @@ def test_undone_before_the_commit_was_heard_and_vouched_for(
 def test_undone_after_a_library_was_set_aside(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, step: str
 ) -> None:
-    """The library that was set aside gets its name back, and is reported as a conflict again."""
+    """A library that was set aside gets its name back, and is reported as a conflict again."""
     foreign(puller.target)
     aside = ("--on-existing", "set-aside")
     dies(puller, "initpuller.volume.publish.publish", step, *aside)
@@ -142,7 +142,7 @@ def test_undone_after_a_library_was_set_aside(
 def test_puller_frozen_after_the_commit_while_the_move_is_undone(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """It asks again before it renames, since its answer is old, and moves what there is by then."""
+    """A puller that slept through an undo asks again before it renames."""
     words = ["plexodus-agent", "undo", "--state", str(agent.state), "--config", str(agent.settings)]
     words[0] = str(Path(puller.command()[0]).with_name(words[0]))
     code = pull_with(
@@ -171,7 +171,7 @@ CutoverClient.commit = commit
 def test_name_is_taken_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, where: str
 ) -> None:
-    """Exit 14, not 0, and Plex runs at once, whichever look before the commit finds it."""
+    """A name taken before the commit exits 14, and Plex runs again at once."""
     made = f"import os; os.mkdir({str(puller.target / 'Library')!r})"
     made += f"; open({str(puller.target / 'Library' / 'mark')!r}, 'w').close()"
     step = "Cutover._named" if where == "bring" else "Passes.bring"
@@ -209,7 +209,7 @@ KILLED = {
 def test_name_is_taken_after_a_puller_was_killed_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, state: str, option: str
 ) -> None:
-    """Exit 14, and Plex runs again long before the lease expires."""
+    """The next run exits 14, and Plex runs again before the lease expires."""
     dies(puller, *KILLED[state])
     assert phase(agent) == "stopped"
     foreign(puller.target)
@@ -225,7 +225,7 @@ def test_name_is_taken_after_a_puller_was_killed_while_plex_is_stopped(
 def test_name_is_taken_after_an_unheard_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Exit 14, not 0: the VM is fenced off. Once the name is free, the moved library gets it."""
+    """A name taken after the commit exits 14, and once it is free the library is published."""
     unheard_commit(puller)
     foreign(puller.target)
 
@@ -243,7 +243,7 @@ def test_name_is_taken_after_an_unheard_commit(
 def test_refused_pull_leaves_a_rehearsal_in_place(
     agent: Agent, puller: Puller, library: Path
 ) -> None:
-    """A pull that a side refuses takes nothing away: the rehearsal can be used, and is known."""
+    """A pull that either side refuses leaves the rehearsal usable."""
     assert puller.pull("--rehearse").code == ExitCode.OK
     receipt = puller.target / ".plexodus" / "receipt.json"
     before = receipt.read_bytes()

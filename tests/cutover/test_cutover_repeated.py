@@ -1,4 +1,4 @@
-"""Plex is not stopped again and again for nothing, nor for longer than allowed."""
+"""Plex is not stopped repeatedly without need, nor for longer than allowed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ main()
 
 
 def run(puller: Puller, script: str, *options: str) -> tuple[int, str]:
-    """A pull with some of it replaced; exit code and log."""
+    """Pull with parts replaced, and return exit code and log."""
     path = puller.target.with_name("replaced.py")
     path.write_text(script)
     command = [sys.executable, str(path), *puller.command(*options)[1:]]
@@ -63,7 +63,7 @@ def run(puller: Puller, script: str, *options: str) -> tuple[int, str]:
 def test_permanent_failure_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, tmp_path: Path
 ) -> None:
-    """Plex is stopped for it once, also on a new volume; and again when that is asked for."""
+    """A permanent failure stops Plex once, on any volume, unless another stop is forced."""
     code, text = run(puller, _BROKEN)
     assert code == 15, text
     not_moved(agent, puller, plex)
@@ -88,7 +88,7 @@ def test_permanent_failure_while_plex_is_stopped(
 def test_other_options_after_a_permanent_failure(
     agent: Agent, puller: Puller, plex: PlexCommands
 ) -> None:
-    """Something has changed: nobody has to force anything."""
+    """With changed options, a pull stops Plex again without being forced."""
     assert run(puller, _BROKEN)[0] == 15
     done = puller.pull("--exclude", "poster.jpg")
     assert done.code == 0, done.text
@@ -98,7 +98,7 @@ def test_other_options_after_a_permanent_failure(
 def test_source_is_mended_after_a_permanent_failure(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Nothing on the puller's side has changed, and Plex is stopped again without an option."""
+    """After a repair of the source, Plex is stopped again without an option."""
     code, text = run(puller, _DAMAGED)
     assert code == 13, text
     not_moved(agent, puller, plex)
@@ -140,7 +140,7 @@ def test_failures_that_a_change_on_the_vm_can_end(
 def test_no_byte_arrives_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands
 ) -> None:
-    """However often the lease is renewed, Plex is started again after the time allowed."""
+    """Plex is started after the allowed time, however often the lease is renewed."""
     code, text = run(puller, _STALLED, "--downtime", "1", "--max-downtime", "7")
     assert code == 17, text
     assert "--max-downtime" in text
@@ -148,7 +148,7 @@ def test_no_byte_arrives_while_plex_is_stopped(
 
 
 def test_client_that_renews_the_lease_for_ever(agent: Agent, plex: PlexCommands) -> None:
-    """The agent itself starts Plex after the time allowed, and refuses each later renewal."""
+    """The agent starts Plex after the allowed time, and refuses each later renewal."""
     name = "a" * 32
     request = {"id": name, "puller": "a client", "max_seconds": 3.0}
     agent.ask("POST", "/v1/cutover", json.dumps(request).encode())
@@ -172,7 +172,7 @@ def test_client_that_renews_the_lease_for_ever(agent: Agent, plex: PlexCommands)
 
 
 def ask_lease(agent: Agent, route: str) -> tuple[int, dict[str, Any]]:
-    """Status and body of a renewal, a moment after the last one."""
+    """Return status and body of a renewal, a moment after the last one."""
     time.sleep(0.1)
     with closing(agent.connect()) as http:
         http.request("PUT", route, headers={"Authorization": f"Bearer {agent.token}"})
@@ -181,7 +181,7 @@ def ask_lease(agent: Agent, route: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """It is tried once; a restart of the agent, which may have new rights, tries it again."""
+    """A failing stop command is tried once, and again after a restart of the agent."""
     stop = plex.here / "stop"
     works = stop.read_text()
     stop.write_text(f'#!/bin/sh\necho stop >> "{plex.here}/story"; echo denied >&2; exit 1\n')
@@ -201,7 +201,7 @@ def test_stop_command_that_fails(agent: Agent, puller: Puller, plex: PlexCommand
 
 
 def test_pause_between_stops_grows() -> None:
-    """After three stops in a row; a reboot does not shorten it to nothing, or forget it."""
+    """After three stops in a row the pause grows, and a reboot neither shortens nor resets it."""
     history, pauses = StopHistory(), list[float]()
     for _ in range(12):
         history = history.after_stop(10_000.0)
@@ -217,7 +217,7 @@ def test_pause_between_stops_grows() -> None:
 
 
 def restore(state: Path, backup: Path) -> None:
-    """The state folder as it was when ``backup`` was made."""
+    """Restore the state folder as it was when ``backup`` was made."""
     shutil.rmtree(state)
     shutil.copytree(backup, state)
 
@@ -225,7 +225,7 @@ def restore(state: Path, backup: Path) -> None:
 def test_state_folder_restored_while_plex_is_stopped(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """A cutover that is not in the backup is undone too."""
+    """A cutover that is missing in the restored backup is undone too."""
     shutil.copytree(agent.state, tmp_path / "backup")
     process = puller.begin()
     plex.wait_until(running=False)
@@ -241,7 +241,7 @@ def test_state_folder_restored_while_plex_is_stopped(
 def test_state_folder_restored_after_the_move(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """Plex stays down, status says why, and undo works."""
+    """After a restore Plex stays down, ``status`` gives the reason, and ``undo`` works."""
     shutil.copytree(agent.state, tmp_path / "backup")
     assert puller.pull().code == 0
     agent.kill()
@@ -261,7 +261,7 @@ def test_state_folder_restored_after_the_move(
 def test_settings_that_cannot_be_read_and_another_state_folder(
     agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """The command that systemd runs at the end finds the folder that the agent has noted."""
+    """The command that systemd runs at the end finds the state folder without settings."""
     agent.stop()
     runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     (tmp_path / "run").mkdir()

@@ -86,14 +86,14 @@ class Container:
 
 
 def listens() -> bool:
-    """Whether something is there for Plex's clients."""
+    """Return whether something listens for Plex's clients."""
     with socket.socket() as end:
         return end.connect_ex(("127.0.0.1", _PORT)) == 0
 
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Container]:
-    """One that takes three times as long to stop as it may."""
+    """Start a Plex that takes three times as long to stop as it may."""
     with only_plex():
         container = Container(tmp_path / "container", 6.0)
         try:
@@ -108,7 +108,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
 def agent(
     new_agent: Callable[[Path], Agent], made: Path, container: Container, tmp_path: Path
 ) -> Agent:
-    """An agent that can stop it."""
+    """Return an agent that can stop it."""
     agent = new_agent(made)
     agent.pair()
     agent.settings = container.settings(tmp_path / "agent.toml")
@@ -118,19 +118,19 @@ def agent(
 
 @pytest.fixture
 def puller(tmp_path: Path, agent: Agent, target: Path) -> Puller:
-    """A puller that has it stopped."""
+    """Return a puller that has it stopped."""
     return Puller(target, tmp_path / "puller.log", agent.pairing, cutover=True)
 
 
 def started_after_its_stop(container: Container) -> bool:
-    """Whether it has ended, and was started after that."""
+    """Return whether it ended and was started after that."""
     return container.story == ["start", "stop", "start"] and listens()
 
 
 def test_stop_that_ends_after_it_was_given_up(
     agent: Agent, puller: Puller, container: Container
 ) -> None:
-    """The refusal names the setting; Plex is started after its stop, and stays up."""
+    """A slow stop is refused with the setting's name, and Plex is started after it ended."""
     done = puller.pull()
     assert done.code == 17, done.text
     assert "stop_seconds" in done.reason()
@@ -142,7 +142,7 @@ def test_stop_that_ends_after_it_was_given_up(
 def test_agent_killed_during_a_slow_stop(
     agent: Agent, puller: Puller, container: Container
 ) -> None:
-    """Its next start waits for the end of a stop that it knows only from the record."""
+    """A restarted agent waits for a stop that it knows only from the record."""
     process = puller.begin()
     wait_until(lambda: "stop" in container.story)
     agent.kill()
@@ -154,7 +154,7 @@ def test_agent_killed_during_a_slow_stop(
 
 
 def test_agent_ends_during_a_slow_stop(agent: Agent, puller: Puller, container: Container) -> None:
-    """Nobody else would start Plex: the agent stays for it."""
+    """An agent that is stopped waits for the slow stop, and then starts Plex."""
     process = puller.begin()
     wait_until(lambda: "stop" in container.story)
     assert agent.stop() == 0
@@ -164,7 +164,7 @@ def test_agent_ends_during_a_slow_stop(agent: Agent, puller: Puller, container: 
 
 
 def test_stop_command_that_is_not_there(agent: Agent, puller: Puller, container: Container) -> None:
-    """It is found before anything is copied."""
+    """A missing stop command is found before anything is copied."""
     (container.here / "stop").chmod(0o644)
     done = puller.pull()
     assert done.code in {12, 17}, done.text
@@ -189,7 +189,7 @@ def test_stop_command_that_is_not_there(agent: Agent, puller: Puller, container:
 def test_check_beside_the_stop_is_not_plex(
     tmp_path: Path, comm: str, command: list[str], *, is_plex: bool
 ) -> None:
-    """A check that only reads does not keep Plex from counting as stopped; all else does."""
+    """A process that only reads does not count as Plex, and any other does."""
     process = tmp_path / "7"
     process.mkdir()
     (process / "cmdline").write_bytes("\0".join(command).encode() + b"\0")

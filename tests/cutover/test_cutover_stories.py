@@ -1,4 +1,4 @@
-"""Stories that end badly unless both sides look again: each is named after its damage.
+"""Stories that end badly unless both sides check again, each named after its damage.
 
 They run in the world of :mod:`test_cutover_model`: whole moves with real files and records.
 """
@@ -42,13 +42,13 @@ class Story:
 
 @pytest.fixture
 def story() -> Story:
-    """Nothing happens, unless a test says so."""
+    """Return a story in which nothing happens until a test adds events."""
     return Story()
 
 
 @pytest.fixture
 def world(tmp_path: Path, story: Story) -> Iterator[World]:
-    """A VM whose Plex runs, and two volumes on two filesystems."""
+    """Return a VM whose Plex runs, and two volumes on two filesystems."""
     shared_memory = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as at:
         yield World(tmp_path, Path(at), story)
@@ -59,13 +59,13 @@ def nothing() -> None:
 
 
 def is_moved(world: World) -> bool:
-    """Whether the volume has what Plex left, and Plex is down for good."""
+    """Return whether the volume has what Plex left, and Plex is down for good."""
     is_down = not world.plex.running and world.control.standing().phase == "committed"
     return is_down and cutover_library.tree(world.volume.library) == world.library
 
 
 def killed_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A pull whose puller is killed right before ``name`` of its publication."""
+    """Run a pull whose puller is killed right before ``name`` of its publication."""
 
     def dies(*_: object) -> None:
         world.puller.is_dead = True
@@ -80,7 +80,7 @@ def killed_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_move_undone_before_it_was_published(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The library of before an undo is not published: the next pull moves what Plex wrote since."""
+    """After an undo the old library is not published, and the next pull has Plex's new writes."""
     killed_at(world, monkeypatch, step)
     assert world.volume.phase == "publishing"
     world.undo()
@@ -93,7 +93,7 @@ def test_move_undone_before_it_was_published(
 def test_move_not_undone_is_published(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A pull that was killed after the commit is finished by the next one, without another stop."""
+    """A pull killed after the commit is finished by the next one without another stop."""
     killed_at(world, monkeypatch, step)
     starts = world.plex.starts
     assert world.pull() == "done"
@@ -118,7 +118,7 @@ def test_publication_without_cutover_is_out_of_date(
 
 
 def test_library_moved_between_ready_and_move(world: World) -> None:
-    """A library that was put on a larger disk is moved as it is there, not as it was before."""
+    """A library on a new disk is moved as it is there."""
     assert world.pull(Request(Mode.READY)) == "done"
     world.move_library()
     world.write()
@@ -127,7 +127,7 @@ def test_library_moved_between_ready_and_move(world: World) -> None:
 
 
 def test_library_moved_while_plex_is_stopped_for_the_move(world: World, story: Story) -> None:
-    """The folder that is committed is the one that Plex used last."""
+    """The committed folder is the one that Plex used last."""
     story.at("scan", nothing, world.move_library)
     world.pull()
     assert world.control.standing().phase != "committed" or is_moved(world)
@@ -139,7 +139,7 @@ def test_library_moved_while_plex_is_stopped_for_the_move(world: World, story: S
 def test_name_taken_while_plex_is_stopped(
     world: World, story: Story, on_existing: OnExisting
 ) -> None:
-    """Plex runs again at once, and the pull does not end as if all were well."""
+    """If the name is taken during the stop, Plex runs again and the pull fails."""
     story.at("scan", nothing, world.volume.take_name)
     assert world.pull(Request(on_existing=on_existing)) == "TargetConflict"
     world.wait(10.0)  # far less than a lease: until Plex was seen running
@@ -149,7 +149,7 @@ def test_name_taken_while_plex_is_stopped(
 
 
 def test_name_taken_after_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A foreign library is no success: Plex is fenced off, and its library is in staging."""
+    """A foreign library after the commit fails the pull, and ours stays in staging."""
     killed_at(world, monkeypatch, "rename_noreplace")
     world.volume.take_name()
     assert world.pull(Request(on_existing=OnExisting.SKIP)) == "TargetConflict"
@@ -161,7 +161,7 @@ def test_name_taken_after_the_commit(world: World, monkeypatch: pytest.MonkeyPat
 @NEEDS_ROOT
 @pytest.mark.parametrize("on_existing", list(OnExisting))
 def test_library_is_a_mount_point(world: World, on_existing: OnExisting) -> None:
-    """Nothing is committed that can never be published: Plex is not even stopped."""
+    """If Library is a mount point, the pull fails before Plex is stopped."""
     starts = world.plex.starts
     with tmpfs(world.volume.library):
         assert world.pull(Request(on_existing=on_existing)) == "TargetConflict"
@@ -171,7 +171,7 @@ def test_library_is_a_mount_point(world: World, on_existing: OnExisting) -> None
 
 @NEEDS_ROOT
 def test_own_folder_on_another_filesystem(world: World) -> None:
-    """The rename that publishes is tried before Plex is stopped for it."""
+    """The publishing rename is tried before Plex is stopped."""
     with tmpfs(Path(world.volume.layout.folder)):
         assert world.pull() == "VolumeUnsuitable"
         assert world.control.standing().stops == 0
@@ -181,7 +181,7 @@ def test_own_folder_on_another_filesystem(world: World) -> None:
 @pytest.mark.parametrize("takes", [3.0, 12.0, 100.0])
 @pytest.mark.parametrize("is_unit", [True, False])
 def test_slow_stop(world: World, takes: float, is_unit: bool) -> None:  # noqa: FBT001
-    """A stop that takes longer than the agent waits does not leave Plex down afterwards."""
+    """A stop that outlasts the agent's wait does not leave Plex down."""
     world.plex.is_unit, world.plex.stop_takes = is_unit, takes
     ended = world.pull()
     assert ended == ("done" if takes < 5 else "CutoverRefused")
@@ -192,7 +192,7 @@ def test_slow_stop(world: World, takes: float, is_unit: bool) -> None:  # noqa: 
 
 
 def test_agent_killed_during_a_slow_stop(world: World, story: Story) -> None:
-    """Its next start sees Plex through the end of the stop, and running again."""
+    """A restarted agent waits for the end of the stop, and starts Plex."""
     world.plex.is_unit, world.plex.stop_takes = False, 12.0
     story.at("request", nothing, nothing, lambda: setattr(world.agent, "left", 6))
     world.pull()
@@ -205,7 +205,7 @@ def test_agent_killed_during_a_slow_stop(world: World, story: Story) -> None:
 
 
 def test_stop_that_is_not_allowed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is undone that was not done: Plex is not started, and nothing is stuck."""
+    """A refused stop is not undone: Plex is not started, and the next pull is possible."""
 
     def refused(*_: object) -> None:
         raise CutoverRefused("the agent's user may not stop it")
@@ -219,7 +219,7 @@ def test_stop_that_is_not_allowed(world: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_permanent_failure_under_the_stop(world: World, story: Story) -> None:
-    """A kubelet that tries for ever has Plex stopped once, not for ever."""
+    """With endless retries by a kubelet, a permanent failure stops Plex only once."""
 
     def breaks() -> None:
         world.volume_fault = errno.EIO
@@ -241,7 +241,7 @@ def test_permanent_failure_under_the_stop(world: World, story: Story) -> None:
 
 
 def test_volume_full_under_the_stop(world: World, story: Story) -> None:
-    """The next run can write: it frees what the last one had left half written."""
+    """The next run frees the incomplete content of the last one, and can write."""
     story.at("scan", nothing, lambda: setattr(world, "volume_fault", errno.ENOSPC))
     assert world.pull() == "NoSpace"
     world.volume_fault = None
@@ -257,7 +257,7 @@ def test_state_folder_restored_while_plex_is_stopped(
     story: Story,
     was_backed_up: bool,  # noqa: FBT001
 ) -> None:
-    """An agent whose record says that nothing is under way still starts Plex."""
+    """An agent with a restored record of no cutover still starts Plex."""
     if was_backed_up:
         world.back_up_state()
 
@@ -277,7 +277,7 @@ def test_state_folder_restored_after_the_commit(
     world: World,
     was_backed_up: bool,  # noqa: FBT001
 ) -> None:
-    """Plex stays fenced off, also after a boot; an undo knows that there is something to undo."""
+    """Plex stays fenced over a restore and a boot, and an undo is possible."""
     if was_backed_up:
         world.back_up_state()
     assert world.pull() == "done"
@@ -290,7 +290,7 @@ def test_state_folder_restored_after_the_commit(
 
 
 def test_package_purged_after_the_move(world: World) -> None:
-    """Plex stays down over boots without the agent; an undo after a new installation starts it."""
+    """Plex stays down without the agent, and an undo after reinstallation starts it."""
     assert world.pull() == "done"
     world.purge()
     world.reboot(5.0)
@@ -301,7 +301,7 @@ def test_package_purged_after_the_move(world: World) -> None:
 
 
 def test_record_and_fence_removed_by_hand(world: World) -> None:
-    """An administrator who removes both starts over; that does not count as a restored backup."""
+    """Removing record and fence starts over, and does not count as a restored backup."""
     world.back_up_state()
     assert world.pull() == "done"
     for name in ("cutover.json", "fence"):
@@ -321,7 +321,7 @@ def test_record_and_fence_removed_by_hand(world: World) -> None:
 
 
 def test_record_removed_by_hand_while_plex_is_stopped(world: World, story: Story) -> None:
-    """Plex is still started: there is no fence yet that could be missing as well."""
+    """If the record is removed during the stop, Plex is still started."""
 
     def removed() -> None:
         Path(world.state, "cutover.json").unlink()

@@ -21,7 +21,7 @@ NAME, SNAPSHOT = "a" * 32, "b" * 64
 
 
 def moved_by_an_earlier_release(agent: Agent, plex: PlexCommands) -> None:
-    """Leave that release's files: a record without serial number, a fence, no second folder."""
+    """Leave that release's files: a record without serial number and a fence, without copies."""
     agent.kill()
     plex.stop()
     shutil.rmtree(witness(agent), ignore_errors=True)
@@ -43,17 +43,17 @@ def moved_by_an_earlier_release(agent: Agent, plex: PlexCommands) -> None:
 
 
 def witness(agent: Agent) -> Path:
-    """The folder with the second copy."""
+    """Return the folder with the second copy."""
     return agent.state.with_name(f"{agent.state.name}-witness")
 
 
 def is_witnessed(agent: Agent) -> bool:
-    """Whether record and fence have a copy in the second folder."""
+    """Return whether record and fence have a copy in the second folder."""
     return {"cutover.json", "fence"} <= {path.name for path in witness(agent).glob("*")}
 
 
 def test_agent_is_upgraded_after_the_move(agent: Agent, plex: PlexCommands) -> None:
-    """The move stays committed, Plex down, and record and fence get their second copy."""
+    """The move stays committed, Plex stays down, and record and fence get a second copy."""
     moved_by_an_earlier_release(agent, plex)
     plex.start()
     agent.start()
@@ -73,7 +73,7 @@ def test_agent_is_upgraded_after_the_move(agent: Agent, plex: PlexCommands) -> N
 def test_state_folder_restored_after_an_upgrade(
     agent: Agent, plex: PlexCommands, tmp_path: Path
 ) -> None:
-    """A backup from before the move does not start Plex: the second copy says that it has moved."""
+    """A backup from before the move does not start Plex, because of the second copy."""
     shutil.copytree(agent.state, tmp_path / "backup")
     moved_by_an_earlier_release(agent, plex)
     agent.start()

@@ -30,7 +30,7 @@ SMALL, LARGE = "folder/index.bin", "folder/large.bin"
 
 
 def grow(library: Path) -> Path:
-    """A library of an application that maps one small and one large file."""
+    """Make a library of an application that maps one small and one large file."""
     folder = library / "folder"
     folder.mkdir(parents=True)
     for number in range(20):
@@ -74,14 +74,14 @@ def patched(agent: Agent, folder: Path, syncfs: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 that only the library is on."""
+    """Mount an ext4 that holds only the library."""
     with ext4(tmp_path / "disk", tmp_path / "disk.img") as disk:
         yield disk
 
 
 @pytest.fixture
 def new(disk: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for a library on :func:`disk`, paired and not started."""
+    """Return an agent for a library on :func:`disk`, paired and not started."""
     agent = new_agent(grow(disk / "Library"))
     agent.pair()
     return agent
@@ -99,7 +99,7 @@ def ready_then_store(agent: Agent, target: Path) -> None:
 
 
 def test_store_after_the_live_pass_arrives(new: Agent, target: Path) -> None:
-    """Of a small file and of a large one, and nothing that has not changed is sent."""
+    """A store into a small and a large file arrives, and unchanged files are not sent."""
     new.start()
     ready_then_store(new, target)
     assert rsync_differences(new.library, target / "Library") == []
@@ -110,7 +110,7 @@ def test_store_after_the_live_pass_arrives(new: Agent, target: Path) -> None:
 
 
 def test_without_the_sync_the_store_would_be_lost(new: Agent, target: Path, tmp_path: Path) -> None:
-    """The tests beside this one are sharp: the kernel does leave the times alone."""
+    """Without the sync the store is lost, which shows that the other tests can fail."""
     patched(new, tmp_path / "patch", "pass")
     ready_then_store(new, target)
     names = (SMALL, LARGE)
@@ -119,7 +119,7 @@ def test_without_the_sync_the_store_would_be_lost(new: Agent, target: Path, tmp_
 
 
 def test_store_is_brought_where_syncfs_is_refused(new: Agent, target: Path, tmp_path: Path) -> None:
-    """No time is trusted then: every file is read again, and only what differs is sent."""
+    """If syncfs is refused, every file is read again and only differences are sent."""
     patched(new, tmp_path / "patch", "raise PermissionError(1, 'refused')")
     ready_then_store(new, target)
     assert rsync_differences(new.library, target / "Library") == []
@@ -127,7 +127,7 @@ def test_store_is_brought_where_syncfs_is_refused(new: Agent, target: Path, tmp_
 
 
 def test_disk_that_does_not_take_what_was_written(new: Agent, target: Path, tmp_path: Path) -> None:
-    """Writes that the page cache has lost cannot be moved: the pull ends, and names the disk."""
+    """If a disk loses writes of the page cache, the pull ends with the disk's name."""
     patched(new, tmp_path / "patch", "raise OSError(5, 'lost')")
     done = pull(target, new)
     assert done.code == 15, done.text
@@ -139,7 +139,7 @@ def test_disk_that_does_not_take_what_was_written(new: Agent, target: Path, tmp_
 def test_store_in_a_filesystem_in_memory(
     tmp_path: Path, target: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """Stores never touch times on a tmpfs: all is read again, and only what differs is sent."""
+    """On tmpfs every file is read again, because stores never change times there."""
     with tmpfs(tmp_path / "memory") as memory:
         agent = new_agent(grow(memory / "Library"))
         agent.pair()
@@ -153,7 +153,7 @@ def test_store_in_a_filesystem_in_memory(
 def test_store_in_a_filesystem_mounted_below(
     disk: Path, new: Agent, target: Path, tmp_path: Path
 ) -> None:
-    """Each filesystem of the library is written back, not only the one that its top is on."""
+    """Every filesystem of the library is synced, not only the top one."""
     with ext4(disk / "Library" / "more", tmp_path / "more.img") as more:
         (more / "mapped").write_bytes(os.urandom(100_000))
         os.sync()
@@ -190,7 +190,7 @@ def test_store_before_plex_is_stopped_for_the_move(
     target: Path,
     new_agent: Callable[[Path], Agent],
 ) -> None:
-    """With the cutover: the file that Plex had mapped is on the volume as Plex left it."""
+    """In a cutover, a file that Plex mapped arrives as Plex left it."""
     library = disk / "Library"
     shutil.copytree(made, library, symlinks=True)
     file = library / SERVER / "Metadata" / "index.bin"

@@ -36,7 +36,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent's user is not 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that every user may pass."""
+    """Return a folder that every user may pass."""
     with tempfile.TemporaryDirectory(prefix="plexodus-unit-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -44,14 +44,14 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def state(place: Path) -> Path:
-    """The agent's state folder."""
+    """Return the agent's state folder."""
     (place / "state").mkdir()
     return place / "state"
 
 
 @pytest.fixture
 def systemd(place: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
-    """Its programs are the first that are found."""
+    """Put the stand-in's programs first in the path."""
     fake = FakeSystemd(place / "systemd")
     fake.here.mkdir()
     fake.make(f"ConditionPathExists=!{state}/fence")
@@ -66,7 +66,7 @@ def control(state: Path, story: list[str]) -> CutoverControl:
 
 
 def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) -> None:
-    """A Plex that was not stopped is not started; the refused stop is what is reported."""
+    """A Plex whose stop was refused is not started, and the refusal is reported."""
     systemd.refuses()
     cutover = control(state, [])
     with pytest.raises(CutoverRefused, match=r"did not stop .*Access denied"):
@@ -80,7 +80,7 @@ def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) 
 def test_first_error_is_reported_when_the_start_fails_too(
     state: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plex has stopped too late, and cannot be started yet: that is tried again."""
+    """If stop and start fail, the first error is reported and the start is retried."""
     monkeypatch.setattr(SystemdUnit, "left", lambda _: ["process 1 (Plex Transcoder)"])
     systemd.skips()
     story: list[str] = []
@@ -99,7 +99,7 @@ def test_first_error_is_reported_when_the_start_fails_too(
 
 
 def test_start_that_systemd_skips(state: Path, systemd: FakeSystemd) -> None:
-    """An order ends well where a condition keeps a unit down; that is not a Plex that runs."""
+    """A start that succeeds without effect does not count as a running Plex."""
     (systemd.here / "active").write_text("inactive\n")
     systemd.skips()
     with pytest.raises(CutoverRefused, match="a condition of the unit is not met"):
@@ -112,7 +112,7 @@ def test_start_that_systemd_skips(state: Path, systemd: FakeSystemd) -> None:
 def test_unit_named_without_its_suffix(
     systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its processes are looked for by the name that their control group has."""
+    """Its processes are found under the full name of the control group."""
     found = {UNIT: ["1 (Plex Transcoder)"]}
     monkeypatch.setattr(service, "processes_of", lambda unit: found.get(unit, []))
     assert "process 1 (Plex Transcoder)" in SystemdUnit("plexmediaserver").left()
@@ -120,7 +120,7 @@ def test_unit_named_without_its_suffix(
 
 @as_root
 def test_polkit_refuses_the_agents_user(state: Path, systemd: FakeSystemd) -> None:
-    """It is asked as that user, also where root looks; nothing is stopped for the question."""
+    """The agent's user is the one that polkit is asked about, and nothing is stopped for it."""
     os.chown(state, AGENT, AGENT)
     fence = str(state / "fence")
     SystemdUnit(UNIT).check_fence(fence)
@@ -135,7 +135,7 @@ def test_polkit_refuses_the_agents_user(state: Path, systemd: FakeSystemd) -> No
 def test_pull_that_could_not_keep_plex_stopped(
     systemd: FakeSystemd, new_agent: Callable[[Path], Agent], made: Path, target: Path
 ) -> None:
-    """17, before a frame is asked for: the library is fit, but the cutover is not possible."""
+    """A cutover that is not possible exits 17 before a frame is requested."""
     systemd.make("# no fence")
     agent = new_agent(made)
     agent.pair()
@@ -152,7 +152,7 @@ def test_pull_that_could_not_keep_plex_stopped(
 def test_undo_by_root_where_the_agents_user_may_not_start_plex(
     state: Path, systemd: FakeSystemd
 ) -> None:
-    """Root orders the start, and what is written stays the agent's."""
+    """Root starts Plex, and the files written stay the agent's."""
     record = Cutover("committed", "a" * 32, "pod", was_running=True)
     CutoverRecord(str(state)).save(record)
     Fence(str(state)).put_up("pod")
@@ -172,7 +172,7 @@ def test_undo_by_root_where_the_agents_user_may_not_start_plex(
 def test_fence_of_an_earlier_version(
     state: Path, systemd: FakeSystemd, name: str, spaces: str
 ) -> None:
-    """A drop-in that somebody wrote with the assertion of before still counts."""
+    """A drop-in with the assertion of an earlier version still counts."""
     systemd.make(f"{name}{spaces}={spaces}!{state}/fence")
     SystemdUnit(UNIT).check_fence(str(state / "fence"))
     systemd.make(f"{name}={state}/fence")
@@ -191,7 +191,7 @@ def test_fence_of_an_earlier_version(
     ],
 )
 def test_removed_after_the_move_with_another_unit(tmp_path: Path, line: str) -> None:
-    """The package's removal blocks the unit of the settings, however these are written."""
+    """Removing the package blocks the unit of the settings, in any notation."""
     (tmp_path / "agent.toml").write_text(f'{line}\nstate = "{tmp_path}"\n')
     settings = load_settings(str(tmp_path / "agent.toml"), {})
     units = tmp_path / "units"
@@ -209,7 +209,7 @@ def test_removed_after_the_move_with_another_unit(tmp_path: Path, line: str) -> 
 
 
 def test_removed_after_the_move_whose_settings_were_changed_since(tmp_path: Path) -> None:
-    """The unit that was stopped is blocked, too; a fence that is missing does not matter."""
+    """The stopped unit is blocked too, even without a fence."""
     record = Cutover("committed", starting=["systemctl", "start", "--", "old.service"])
     CutoverRecord(str(tmp_path)).save(record)
     settings = Settings(state=str(tmp_path), unit="new.service")
@@ -219,7 +219,7 @@ def test_removed_after_the_move_whose_settings_were_changed_since(tmp_path: Path
 
 
 def test_removed_where_plex_is_a_container(tmp_path: Path) -> None:
-    """Its command has stopped it for good: there is no unit to block."""
+    """No unit is blocked, because the command stopped the container for good."""
     CutoverRecord(str(tmp_path)).save(Cutover("committed", starting=["docker", "start", "plex"]))
     settings = Settings(state=str(tmp_path), stop_command=["x"], start_command=["y"])
     assert keep_stopped(settings, str(tmp_path / "units")) == []

@@ -1,4 +1,4 @@
-"""``pull --rehearse``: a copy to try while Plex serves on, and a move that goes on from it."""
+"""``pull --rehearse``: a copy to try while Plex keeps running, and a move that builds on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORDS = ("manifest-", "journal-", "digests-")
 
 
 def rows(server: Path) -> int:
-    """How many rows the stand-in has written, of a database that SQLite finds sound."""
+    """Return how many rows the stand-in has written into a database that SQLite finds sound."""
     with closing(sqlite3.connect(f"file:{server / DATABASE}?immutable=1", uri=True)) as database:
         (found,) = database.execute("SELECT count(*) FROM standin").fetchone()
         assert database.execute("PRAGMA integrity_check(standin)").fetchone() == ("ok",)
@@ -48,7 +48,7 @@ def receipt(target: Path) -> dict[str, object]:
 def test_rehearsed_while_it_writes_then_moved(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """Plex is never stopped for the copy, which is sound; what was tried on it does not move."""
+    """Plex is not stopped for a sound copy, and changes to the copy do not move."""
     done = puller.pull("--rehearse")
 
     assert done.code == 0, done.text
@@ -80,7 +80,7 @@ def test_rehearsed_while_it_writes_then_moved(
 
 
 def try_on(server: Path) -> None:
-    """Change a library as a Plex on trial does: rows, a preference, new files, one less."""
+    """Change a library as a trial Plex does: rows, a preference, new and removed files."""
     with closing(sqlite3.connect(server / DATABASE)) as database, database:
         database.execute("UPDATE standin SET what = 'watched in the new place'")
     (server / "Preferences.xml").write_text("<Preferences/>")
@@ -91,7 +91,7 @@ def try_on(server: Path) -> None:
 def test_only_what_was_tried_is_brought_again(
     new_agent: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """A move after a rehearsal fetches the frames of changed files, not the whole library again."""
+    """A move after a rehearsal fetches only frames of changed files."""
     time.sleep(RACY)
     agent = new_agent(library)
     agent.pair()
@@ -123,7 +123,7 @@ def test_killed_on_the_way_there_and_back(
     step: str,
     option: tuple[str, ...],
 ) -> None:
-    """Whichever pull comes next, it ends with what it was asked for, and all of that."""
+    """After a kill, the next pull completes what it was asked for."""
     agent = new_agent(library)
     agent.pair()
     agent.start()
@@ -148,7 +148,7 @@ def test_killed_on_the_way_there_and_back(
 def test_no_room_for_the_copies(
     new_agent: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """Said before anything is copied or brought: how much, and where; then there is room."""
+    """Missing space for database copies is reported with amount and place before any copy."""
     agent = new_agent(library)
     mount = ["mount", "-t", "tmpfs", "plexodus-test", str(agent.state), "-o"]
     agent.state.mkdir()
@@ -172,7 +172,7 @@ def test_no_room_for_the_copies(
 def test_copies_go_with_the_next_scan(
     new_agent: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """The state folder does not fill with databases."""
+    """The next scan removes the database copies, so the state folder does not fill up."""
     agent = new_agent(library)
     agent.pair()
     agent.start()
@@ -194,7 +194,7 @@ def test_nothing_but_one_of_the_two(target: Path, tmp_path: Path) -> None:
 def test_damage_to_what_is_kept_is_mended_while_plex_runs(
     puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
-    """A live pass compares what it keeps: damage costs no second stop of Plex."""
+    """A live pass finds damage to kept content, so that Plex is stopped only once."""
     time.sleep(RACY)
     assert puller.pull("--until", "ready").code == 0
     staged = puller.target / ".plexodus" / "staging" / "Library" / SERVER
@@ -214,7 +214,7 @@ def test_damage_to_what_is_kept_is_mended_while_plex_runs(
 def test_rehearsed_again_and_nothing_has_changed(
     new_agent: Callable[[Path], Agent], tmp_path: Path
 ) -> None:
-    """A scan that sees the same, without a database, has the same name; it is served again."""
+    """An equal scan without a database has the same name, and is served again."""
     agent = new_agent(grow_small(tmp_path / "plain" / "Library"))
     agent.pair()
     agent.start()
@@ -228,6 +228,6 @@ def test_rehearsed_again_and_nothing_has_changed(
 
 
 def _rehearsal(agent: Agent) -> str:
-    """The name of a new snapshot."""
+    """Return the name of a new snapshot."""
     answer = json.loads(agent.ask("POST", SNAPSHOTS, b'{"kind":"rehearsal"}'))
     return str(answer["id"])

@@ -1,4 +1,4 @@
-"""The agent dies under a running puller: the same run goes on when it is back."""
+"""The agent is killed under a running puller, and the same run resumes when it is back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RATE = 10e6
 
 
 def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """SIGKILL three times: each costs the frames under way, and no second scan."""
+    """Three kills each cost the frames under way, and no second scan."""
     target = tmp_path / "config"
     target.mkdir()
     with FaultProxy(agent.port, RATE) as proxy:
@@ -44,7 +44,7 @@ def test_agent_killed_between_two_frames(agent: Agent, library: Path, tmp_path: 
 
 @pytest.mark.long
 def test_agent_gone_for_good(agent: Agent, puller: Puller) -> None:
-    """The puller tries for a while and exits with 11, saying where it looked."""
+    """The puller retries for a while, then exits 11 with the agent's address."""
     agent.kill()
 
     done = puller.pull()

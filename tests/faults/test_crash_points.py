@@ -44,7 +44,7 @@ OLD = "what was there before"
 def _run_driver(
     base: Path, agent: Agent, on_existing: str, who: str = "puller"
 ) -> list[dict[str, Any]]:
-    """Kill a pull at each of its steps, each followed by a whole run; what was seen each time."""
+    """Kill a pull at each of its steps, run it again each time, and return the results."""
     done = subprocess.run(
         [sys.executable, __file__, base, on_existing, agent.library, who],
         check=False,
@@ -63,7 +63,7 @@ PUBLICATION = {"save_state", "rename", "fsync", "rename_noreplace", "save_receip
 def _check(
     seen: list[dict[str, Any]], final: set[str], needed: AbstractSet[str] = PUBLICATION
 ) -> None:
-    """All steps that matter were killed at, and each time all was well in the end."""
+    """Require that all important steps were killed at, and that each next run succeeded."""
     steps = {each["step"] for each in seen}
     assert needed <= steps
     assert seen[-1]["killed"] is False, "the last run of all goes through without a kill"
@@ -79,7 +79,7 @@ def _check(
 
 @pytest.fixture
 def tiny_agent(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for a library of four frames, which is not root's."""
+    """Start an agent for a library of four frames that root does not own."""
     library = grow_tiny(tmp_path / "vm" / "Library")
     if os.geteuid() == 0:
         os.chown(library, 1234, 1235)
@@ -91,7 +91,7 @@ def tiny_agent(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> Iterator[Path]:
-    """A folder for volumes: in memory where there is such a place, since syncs are many."""
+    """Return a folder for volumes, in memory if possible because of many syncs."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as place:
         yield Path(place)
@@ -124,7 +124,7 @@ def test_killed_between_each_two_steps_while_setting_aside(
 
 @pytest.mark.long
 def test_killed_between_each_two_steps_of_a_take_over(volumes: Path, tiny_agent: Agent) -> None:
-    """The library changed since an earlier, interrupted run: nothing old gets in or stays."""
+    """If the library changed since an interrupted run, no old content arrives or stays."""
     first = volumes / "first"
     first.mkdir(parents=True)
     with cut_at("initpuller.volume.staging.staging.Staging.finish"):
@@ -141,7 +141,7 @@ def test_killed_between_each_two_steps_of_a_take_over(volumes: Path, tiny_agent:
 def test_killed_between_each_two_steps_of_taking_back_a_publication(
     volumes: Path, tiny_agent: Agent
 ) -> None:
-    """Renamed, but out of date: after each kill the next run brings what there is by now."""
+    """A renamed but outdated library is brought up to date by the next run."""
     first = volumes / "first"
     (first / "Library").mkdir(parents=True)
     (first / "Library" / "mark").write_text(OLD)
@@ -162,7 +162,7 @@ def test_killed_between_each_two_steps_of_taking_back_a_publication(
 
 
 def test_worker_killed_between_each_two_of_its_steps(volumes: Path, tiny_agent: Agent) -> None:
-    """As the kernel does when memory runs out: the run ends, and the next one repairs it all."""
+    """A killed worker ends the run, and the next run repairs the volume."""
     seen = _run_driver(volumes, tiny_agent, "skip", "worker")
 
     _check(seen, {"absent", "complete"}, {"mkdir", "pwrite, half"})
@@ -194,7 +194,7 @@ class Killer:
         self._write = os.pwrite
 
     def arm(self) -> None:
-        """Lie in wait in all that makes something durable, which the clock does not decide."""
+        """Intercept everything that makes data durable and does not depend on the clock."""
         transfer.BATCH = 1
         place, name = self._begin
         setattr(place, name, self._counting(getattr(place, name)))
@@ -248,7 +248,7 @@ class Killer:
 
 
 def _in_child(log: Path, arguments: list[str], killer: Killer | None) -> int:
-    """``plexodus-puller`` in a child; its exit code, or minus its signal."""
+    """Run ``plexodus-puller`` in a child, and return its exit code, or minus its signal."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

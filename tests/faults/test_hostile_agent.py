@@ -1,4 +1,4 @@
-"""A hostile agent: each lie is refused with an error of its own, nothing outside is touched."""
+"""Each lie of a hostile agent is refused with its own error, and nothing outside changes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def asked(agent: HostileAgent) -> list[str]:
 async def test_entry_that_leads_out(
     tmp_path: Path, bad: Entry, kind: type[errors.PlexodusError]
 ) -> None:
-    """Names, links and attributes that no library has."""
+    """Names, links and attributes that no library has are refused."""
     await refused(tmp_path, offer_tree([TOP, bad]), kind)
 
 
@@ -117,7 +117,7 @@ TREES = {
 async def test_entries_that_contradict_each_other(
     tmp_path: Path, bad: list[Entry], kind: type[errors.PlexodusError]
 ) -> None:
-    """Each is legal alone; together they would write through, over or beside something."""
+    """Entries that are legal only alone are refused before anything is written."""
     await refused(tmp_path, offer_tree([TOP, *bad]), kind)
 
 
@@ -147,7 +147,7 @@ LINES = {
 async def test_manifest_that_is_none(
     tmp_path: Path, lines: bytes, kind: type[errors.PlexodusError]
 ) -> None:
-    """Rightly named and packed, and yet no manifest."""
+    """A manifest with the right name and invalid content is refused."""
     offer = offer_lines(lines)
     if not lines:
         offer.announce(b"")
@@ -170,14 +170,14 @@ PACKED = {
 async def test_manifest_packed_badly(
     tmp_path: Path, wire: bytes, kind: type[errors.PlexodusError]
 ) -> None:
-    """Bombs are refused by what they declare, and the lines must be those of the name."""
+    """Bombs are refused by their declared size, and other content by the name."""
     offer = offer_tree([TOP])
     offer.announce(wire, name="f" * 64)
     await refused(tmp_path, offer, kind)
 
 
 async def test_manifest_without_end(tmp_path: Path) -> None:
-    """Not a byte more than was announced; what was fetched does not stay on the volume."""
+    """A manifest is cut off at its announced length and removed from the volume."""
     offer = offer_tree([TOP])
     offer.manifest = [Reply(b"\0" * 65536, endless=True)]
     await refused(tmp_path, offer, errors.ManifestTooLarge)
@@ -212,7 +212,7 @@ SNAPSHOTS: dict[str, tuple[dict[str, Any], type[errors.PlexodusError]]] = {
 async def test_snapshot_that_is_none(
     tmp_path: Path, lie: dict[str, Any], kind: type[errors.PlexodusError]
 ) -> None:
-    """Refused before anything more is asked for."""
+    """An invalid snapshot is refused before any further request."""
     offer = offer_tree([TOP])
     offer.snapshot |= lie
     agent = await refused(tmp_path, offer, kind)
@@ -242,7 +242,7 @@ ANSWERS = {
 async def test_answer_that_is_none(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError], tries: int
 ) -> None:
-    """Nothing is followed, and only what is temporary is asked for again."""
+    """No redirect is followed, and only temporary failures are retried."""
     offer = offer_tree([TOP])
     offer.scan = [reply]
     is_away = kind is errors.AgentUnreachable
@@ -263,7 +263,7 @@ REPORTS = {
 async def test_report_that_is_none(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError]
 ) -> None:
-    """Without a readable preflight, nothing is moved."""
+    """Without a readable preflight report, nothing is moved."""
     offer = offer_tree([TOP])
     offer.server = [reply]
     agent = await refused(tmp_path, offer, kind)

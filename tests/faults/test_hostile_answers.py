@@ -1,4 +1,4 @@
-"""Answers without bounds: too long or too slow, to a worker and to the client."""
+"""Responses without bounds, too long or too slow, to a worker and to the client."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ PROBLEM = b"Content-Type: application/problem+json\r\n"
 
 
 def without_end(head: bytes, again: bytes) -> Iterable[bytes]:
-    """An answer that begins with ``head`` and repeats ``again`` until the client hangs up."""
+    """Return a response of ``head``, then ``again`` until the client hangs up."""
     return itertools.chain([head], itertools.repeat(again))
 
 
@@ -107,7 +107,7 @@ WORKER: dict[str, Callable[[], Iterable[bytes]]] = {
 
 @pytest.mark.parametrize("name", WORKER)
 def test_worker_gives_up_an_answer_without_bounds(tmp_path: Path, name: str) -> None:
-    """An error of ours, after some of it: neither all of memory nor all of time is spent on it."""
+    """An endless response fails with our own error, within limits of memory and time."""
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
         """Send it."""
@@ -123,7 +123,7 @@ def test_worker_gives_up_an_answer_without_bounds(tmp_path: Path, name: str) -> 
 
 
 def test_worker_takes_a_frame_over_a_slow_link(tmp_path: Path) -> None:
-    """Of 64 kB/s, a sixteenth of which would do."""
+    """A frame at 64 kB/s, 16 times the minimum, is accepted."""
     body = os.urandom(300_000)
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
@@ -141,7 +141,7 @@ def test_worker_takes_a_frame_over_a_slow_link(tmp_path: Path) -> None:
 
 
 def test_body_longer_than_its_length(tmp_path: Path) -> None:
-    """The extra bytes are not read as the answer to the next request."""
+    """Extra bytes are not read as the response to the next request."""
     surplus = OK + b"Content-Length: 4\r\n\r\nlies"
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
@@ -188,7 +188,7 @@ CLIENT: dict[str, Callable[[], Iterable[bytes]]] = {
 async def test_client_gives_up_an_answer_without_bounds(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of ours; interim responses cannot put off the end of a short request for ever."""
+    """Interim responses do not extend the deadline of a short request."""
     monkeypatch.setattr("initpuller.agent_client.client._SOON_SECONDS", 3.0)
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
@@ -206,7 +206,7 @@ async def test_client_gives_up_an_answer_without_bounds(
 
 
 async def test_hostile_words_in_an_error(tmp_path: Path) -> None:
-    """The token, terminal escapes and a megabyte of text do not get into messages and Events."""
+    """Token, terminal escapes and a megabyte of text stay out of messages and Events."""
     state = tmp_path / "state"
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
@@ -226,7 +226,7 @@ async def test_hostile_words_in_an_error(tmp_path: Path) -> None:
 
 
 async def test_digests_are_not_asked_for_before_the_manifest_is_checked(tmp_path: Path) -> None:
-    """With Plex stopped, too: how long they may be is in the manifest."""
+    """Digests are requested after the manifest, which limits their length."""
     offer = offer_lines(b'{"kind":"dir"}\n')
     offer.sums = [Reply(b"#" * 65536, endless=True)]
     (tmp_path / "target").mkdir()
@@ -277,7 +277,7 @@ async def _peak(root: Path, agent: HostileAgent) -> int:
 
 
 async def test_sparse_file_of_terabytes_costs_no_memory(tmp_path: Path) -> None:
-    """A manifest of 140 bytes declares 16 TiB, the most on ext4: that costs hardly any memory."""
+    """A manifest of 140 bytes that declares 16 TiB costs hardly any memory."""
     peaks = []
     for number, size in enumerate((2 * FRAME, 2**44 - 4 * FRAME)):
         root = tmp_path / str(number)

@@ -81,7 +81,7 @@ FRAMES = {
 async def test_frame_that_lies(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError], tries: int
 ) -> None:
-    """Only damage is asked for again, and only once."""
+    """A damaged frame is requested once more, and any other lie ends the pull."""
     offer = offer_tree(SMALL, CONTENT)
     offer.frames = [[reply]]
     agent = await refused(tmp_path, offer, kind)
@@ -91,7 +91,7 @@ async def test_frame_that_lies(
 
 @pytest.mark.parametrize("damage", ["wrong_digest", "no_zstd", "empty"])
 async def test_frame_damaged_once(tmp_path: Path, damage: str) -> None:
-    """The second try succeeds, and the library is published."""
+    """The second request succeeds, and the library is published."""
     offer = offer_tree(SMALL, CONTENT)
     offer.frames = [[FRAMES[damage][0], RIGHT]]
     agent = await _published(tmp_path, offer)
@@ -114,14 +114,14 @@ SUMS = {
 async def test_digests_that_are_none(
     tmp_path: Path, body: bytes, kind: type[errors.PlexodusError]
 ) -> None:
-    """One line for each file, in order, and nothing else."""
+    """Only one line for each file, in order, is accepted as digests."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(body)]
     await refused(tmp_path, offer, kind)
 
 
 async def test_digests_without_end(tmp_path: Path) -> None:
-    """Not more than the files can have; the volume is not filled up with it."""
+    """Digests are cut off at the length that the files can have."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"#" * 65536, endless=True)]
     await refused(tmp_path, offer, errors.ManifestTooLarge)
@@ -129,7 +129,7 @@ async def test_digests_without_end(tmp_path: Path) -> None:
 
 
 async def test_digest_of_a_file_wrong(tmp_path: Path) -> None:
-    """The file is fetched again; after that the tree differs from the manifest."""
+    """The file is fetched again, and then the pull fails."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"0" * 64 + SUM[64:])]
     agent = await refused(tmp_path, offer, errors.TreeDiffers)
@@ -137,7 +137,7 @@ async def test_digest_of_a_file_wrong(tmp_path: Path) -> None:
 
 
 async def test_digest_of_a_file_wrong_once(tmp_path: Path) -> None:
-    """The agent's next answer is used, and the library is published."""
+    """The agent's next response is used, and the library is published."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"0" * 64 + SUM[64:]), Reply(SUM)]
     await _published(tmp_path, offer)
@@ -145,7 +145,7 @@ async def test_digest_of_a_file_wrong_once(tmp_path: Path) -> None:
 
 
 async def test_hard_link_with_attributes_of_its_own(tmp_path: Path) -> None:
-    """Two names of one file cannot have two modes."""
+    """A hard link with other attributes than its file is refused."""
     tree = [*SMALL, hardlink(b"Library/b", b"Library/a")]
     tree[-1] = msgspec.structs.replace(tree[-1], mode=0o777)
     await refused(tmp_path, offer_tree(tree, CONTENT), errors.TreeDiffers)
@@ -175,7 +175,7 @@ async def test_time_that_the_volume_cannot_hold(
 
 
 async def test_symlink_planted_by_an_earlier_run(tmp_path: Path) -> None:
-    """A first manifest leaves symlinks in staging where a second one has folders and files."""
+    """A symlink in staging is not followed where the next manifest has a folder or file."""
     planted = [
         TOP,
         symlink(b"Library/folder", OUTSIDE + b"/folder"),

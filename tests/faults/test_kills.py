@@ -46,7 +46,7 @@ _DONE = re.compile(r"done (\d+) [0-9a-f]{64}\n")
 
 @pytest.fixture(scope="module")
 def large_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of 70 frames: large files of two and a half, and folders of small ones."""
+    """Make a library of 70 frames with large files and folders of small ones."""
     root = tmp_path_factory.mktemp("vm") / "Library"
     content = random.Random(5)  # noqa: S311 - the same tree each time
     for number in range(14):
@@ -63,7 +63,7 @@ def large_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow_agent(
     new_agent: Callable[[Path], Agent], large_library: Path
 ) -> Iterator[tuple[Agent, FaultProxy]]:
-    """A serving agent, and the slow proxy that its pairing names."""
+    """Start an agent, and the slow proxy that its pairing names."""
     agent = new_agent(large_library)
     with FaultProxy(agent.port, RATE) as proxy:
         agent.pair(proxy.port)
@@ -73,12 +73,12 @@ def slow_agent(
 
 @pytest.fixture
 def agent(slow_agent: tuple[Agent, FaultProxy]) -> Agent:
-    """The agent alone."""
+    """Return the agent alone."""
     return slow_agent[0]
 
 
 def journalled(target: Path) -> set[int]:
-    """The frames that journals on the volume hold, read without any code of ours."""
+    """Return the frames in the journals on the volume, read without our code."""
     found: set[int] = set()
     for journal in (target / ".plexodus").glob("journal-*"):
         for line in journal.read_text().splitlines(keepends=True):
@@ -95,7 +95,7 @@ def wait_for_frames(agent: Agent, count: int, process: subprocess.Popen[bytes]) 
 def test_puller_killed_at_twelve_random_moments(
     agent: Agent, puller: Puller, large_library: Path
 ) -> None:
-    """No journalled frame is ever asked for again, and each kill costs what it may at most."""
+    """No journalled frame is requested again, and each kill costs at most its bound."""
     moments = random.Random(20)  # noqa: S311 - the same moments each time
     # Before the first frame, in the first batch, after it; last of all, when every frame is there.
     counts = [0, *(moments.randrange(1, 8) for _ in range(7)), BATCH, BATCH + 3, 0]
@@ -178,7 +178,7 @@ def test_both_killed_together_then_agent_loses_its_snapshots(
 def test_agent_made_anew_from_nothing_after_sigterm_of_puller(
     agent: Agent, slow_agent: tuple[Agent, FaultProxy], puller: Puller, large_library: Path
 ) -> None:
-    """SIGTERM keeps the journal; so does an agent with another certificate and no snapshot."""
+    """The journal survives SIGTERM and a new agent with another certificate."""
     process = puller.begin("--jobs", str(JOBS))
     wait_for_frames(agent, BATCH + 2, process)
     process.terminate()
@@ -211,7 +211,7 @@ class SlowDisk:
         self.is_asked = threading.Event()
 
     def sync(self, fd: int) -> None:
-        """A ``syncfs`` that takes its time."""
+        """Replace ``syncfs`` by one that takes its time."""
         self.is_asked.set()
         assert self.goes_on.wait(60)
         durable.syncfs(fd)
@@ -219,14 +219,14 @@ class SlowDisk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
-    """The disk of a puller in this process."""
+    """Return the disk of a puller in this process."""
     disk = SlowDisk()
     monkeypatch.setattr("initpuller.volume.staging.staging.syncfs", disk.sync)
     return disk
 
 
 def options(agent: Agent, target: Path) -> PullOptions:
-    """A pull in this process."""
+    """Return the options of a pull in this process."""
     return PullOptions(
         pairing=parse_pairing(agent.pairing),
         target=str(target),
@@ -241,7 +241,7 @@ def options(agent: Agent, target: Path) -> PullOptions:
 async def test_no_more_than_a_batch_is_at_stake_while_the_disk_is_slow(
     agent: Agent, puller: Puller, disk: SlowDisk, large_library: Path
 ) -> None:
-    """While a batch is being made durable, however long that takes, the bound holds too."""
+    """The bound of one batch holds however long a sync takes."""
     running = asyncio.create_task(pull(options(agent, puller.target), PullProgress()))
     try:
         assert await asyncio.to_thread(disk.is_asked.wait, 60)

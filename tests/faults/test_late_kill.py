@@ -23,7 +23,7 @@ _WASTE = 0.02
 
 @pytest.mark.long
 def test_puller_killed_at_99_percent(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> None:
-    """Of requests, bytes and files, the next run does two hundredths of the whole again at most."""
+    """After a kill at 99 %, the next run repeats at most 2 % of requests, bytes and files."""
     library = tmp_path / "vm" / "Library"
     make_library(library, SHAPES["l1"])
     agent = new_agent(library)
@@ -50,13 +50,13 @@ def test_puller_killed_at_99_percent(tmp_path: Path, new_agent: Callable[[Path],
 
 
 def _journalled(target: Path) -> int:
-    """How many frames journals on the volume hold, read without any code of ours."""
+    """Return how many frames the journals on the volume hold, read without our code."""
     found = (each.read_text() for each in (target / ".plexodus").glob("journal-*"))
     return sum(len(re.findall(r"(?m)^done \d+ [0-9a-f]{64}$", text)) for text in found)
 
 
 def _files(tree: Path, top: Path) -> dict[str, int]:
-    """The inode of each file below ``tree``, by its path from ``top`` on."""
+    """Return the inode of each file below ``tree``, by its path relative to ``top``."""
     return {
         str(path.relative_to(top)): path.lstat().st_ino
         for path in tree.rglob("*")

@@ -1,4 +1,4 @@
-"""Faults by connection, in handshake, head and body; refusals; tokens that change meanwhile."""
+"""Faults of each connection, in handshake, head and body, refusals, and changed tokens."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ FRAME = 4 * 1024 * 1024
 
 @pytest.fixture
 def proxy(agent: Agent) -> Iterator[FaultProxy]:
-    """A way to the agent, sound until told otherwise."""
+    """Return a proxy to the agent, without faults until a test adds one."""
     with FaultProxy(agent.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[PullOptions]:
-    """A pull through that proxy, with short pauses."""
+    """Return the options of a pull through that proxy, with short pauses."""
     target = tmp_path / "config"
     target.mkdir()
     yield PullOptions(
@@ -68,7 +68,7 @@ async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncItera
 async def test_every_kind_of_damage_in_one_pull(
     proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
 ) -> None:
-    """Connections cut and bits flipped in handshake, head and body, one after another."""
+    """A pull survives cuts and flipped bits in handshake, head and body."""
     places = random.Random(4)  # noqa: S311 - the same places each time
     handshake: list[Fault] = [Cut(0), Flip(3), Cut(150), Flip(700), Cut(1_000)]
     bodies: list[Fault] = []
@@ -86,7 +86,7 @@ async def test_every_kind_of_damage_in_one_pull(
 async def test_connections_stalled_in_handshake_head_and_body(
     agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
 ) -> None:
-    """The idle watchdog gives each up; what was under way is all that comes again."""
+    """Stalled connections are closed, and only the frames under way are sent again."""
     stalls = [Stall(1_700), Stall(3 * FRAME // 2), Stall(FRAME), Stall(FRAME // 2)]
     proxy.plan(stalls[0], Stall(2**40), *stalls[1:])  # the second is not one for frames
 
@@ -101,7 +101,7 @@ async def test_connections_stalled_in_handshake_head_and_body(
 async def test_one_slow_but_steady_frame_outlasts_the_idle_time(
     new_agent: Callable[[Path], Agent], options: PullOptions, tmp_path: Path
 ) -> None:
-    """A single answer of many times the idle time is not given up, as long as bytes come."""
+    """A slow response is accepted as long as bytes arrive."""
     small = tmp_path / "other" / "Library"
     small.mkdir(parents=True)
     (small / "one").write_bytes(random.Random(6).randbytes(FRAME))  # noqa: S311 - no secret
@@ -130,7 +130,7 @@ async def _five_frames_asked(agent: Agent, running: asyncio.Task[None]) -> None:
 async def test_network_gone_for_a_while(
     agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
 ) -> None:
-    """All connections cut and new ones refused: the same run goes on when they are accepted."""
+    """The same run resumes when connections are accepted again."""
     proxy.rate = 30e6
     running = asyncio.create_task(
         pull(replace(options, retrier=Retrier((0.1,) * 100)), PullProgress())
@@ -152,7 +152,7 @@ async def test_network_gone_for_a_while(
 async def test_no_handshake_ever_succeeds(
     proxy: FaultProxy, options: PullOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut, stalled or refused for good: exit 11, soon, and nothing is made of the library."""
+    """If no handshake succeeds, the pull exits 11 soon, without a library."""
     monkeypatch.setattr("initpuller.agent_client.client.CONNECT_SECONDS", 0.5)
     impatient = replace(options, idle=0.5, retrier=Retrier((0.01,)))
     for damage in (Cut(0), Cut(400), Stall(0), Stall(400), None):
@@ -182,7 +182,7 @@ async def test_another_machine_at_the_same_address_midway(
     library: Path,
     tmp_path: Path,
 ) -> None:
-    """A certificate that is not the paired one ends the run at once; it never sees the token."""
+    """An unpaired certificate ends the run at once, and never sees the token."""
     impostor = new_agent(library)
     impostor.pair()
     impostor.start()
@@ -203,7 +203,7 @@ async def test_another_machine_at_the_same_address_midway(
 async def test_token_replaced_midway(
     agent: Agent, proxy: FaultProxy, options: PullOptions, tmp_path: Path
 ) -> None:
-    """The old token stops at once, in both spellings; the new one works, with no restart."""
+    """The old token fails at once in both spellings, and the new one works without a restart."""
     proxy.rate = 30e6
     running = asyncio.create_task(pull(options, PullProgress()))
     await _five_frames_asked(agent, running)
