@@ -1,4 +1,4 @@
-"""Conditions on archives as RFC 9110 section 13 has them: before ranges, and in its order."""
+"""Conditions on archives are evaluated before ranges, in the order of RFC 9110 section 13."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archives]:
-    """One agent for the tests that only ask; it has seen each archive whole."""
+    """Start one agent for the tests that only read, with each archive complete."""
     place = tmp_path_factory.mktemp("archives")
     fill(place / "Library")
     with InProcess(place / "state", place / "Library") as agent:
@@ -23,7 +23,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archives]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_if_range(archives: Archives, suffix: str) -> None:
-    """The strong tag and nothing else lets the range be answered (RFC 9110 section 13.1.5)."""
+    """A range is answered for the strong tag and nothing else (RFC 9110 section 13.1.5)."""
     tag = archives.tag[suffix]
     expected = {
         tag: 206,
@@ -49,7 +49,7 @@ def test_if_range(archives: Archives, suffix: str) -> None:
 
 
 def test_if_none_match(archives: Archives) -> None:
-    """Weak comparison; 304 without a body, before ranges, and even before one that has no byte."""
+    """A weak match gets 304 without a body, also for an unsatisfiable range."""
     tag = archives.tag["tar.gz"]
     known: list[list[str]] = [
         [tag],
@@ -75,7 +75,7 @@ def test_if_none_match(archives: Archives) -> None:
 
 
 def test_if_match(archives: Archives) -> None:
-    """Strong comparison; 412 comes before everything else."""
+    """A failed strong comparison gets 412 before everything else."""
     tag = archives.tag["tar.gz"]
     for lines in ([tag], ["*"], [f'"x", {tag}'], ['"x"', tag], [tag, "W/" + tag]):
         conditions = [("If-Match", line) for line in lines]
@@ -92,7 +92,7 @@ def test_if_match(archives: Archives) -> None:
 
 
 def test_conditions_with_dates_neither_hold_nor_hinder(archives: Archives) -> None:
-    """Nothing here has a date (RFC 9110 sections 13.1.3 and 13.1.4)."""
+    """Dates are ignored, because no archive has one (RFC 9110 sections 13.1.3 and 13.1.4)."""
     for name in ("If-Modified-Since", "If-Unmodified-Since"):
         for year in (1994, 2094):
             date = f"Sun, 06 Nov {year} 08:49:37 GMT"

@@ -1,4 +1,4 @@
-"""A failure on the way breaks the connection; later requests say why, until the cause is gone.
+"""A failure on the way breaks the connection, and later requests get the reason until it is gone.
 
 No client may take a part for the whole, and none may be given an error message as content.
 """
@@ -43,14 +43,14 @@ WAYS: dict[str, tuple[bool, list[tuple[str, str]]]] = {
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[InProcess]:
-    """An agent for a library of six frames."""
+    """Start an agent for a library of six frames."""
     fill(tmp_path / "Library")
     with InProcess(tmp_path / "state", tmp_path / "Library") as agent:
         yield agent
 
 
 def broken_off(agent: InProcess, path: str, headers: list[tuple[str, str]], whole: bytes) -> None:
-    """Ask for what breaks on its way: what came is a beginning of ``whole``, and never all."""
+    """Request what breaks on its way, and require a true beginning of ``whole``."""
     with agent.client.opened(path, headers) as response:
         assert response.status in (200, 206)
         got = until_it_breaks(lambda: response.read1(65536))
@@ -61,7 +61,7 @@ def broken_off(agent: InProcess, path: str, headers: list[tuple[str, str]], whol
 
 
 def until_it_breaks(read: Callable[[], bytes]) -> bytes:
-    """All that can be read; there must be an end that no client takes for a good one."""
+    """Read until the end, which no client may take for a complete response."""
     got = b""
     try:
         while piece := read():
@@ -74,7 +74,7 @@ def until_it_breaks(read: Callable[[], bytes]) -> bytes:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("cause", ["EIO", "changed", "unknown"])
 def test_failure_on_the_way(agent: InProcess, way: str, cause: str) -> None:
-    """The connection breaks, over TLS, for each kind of length; then it works again."""
+    """The connection breaks for each kind of length, and then the archive works again."""
     is_known, headers = WAYS[way]
     archives = Archives(agent)
     if not is_known:
@@ -131,7 +131,7 @@ def spoil(agent: InProcess, cause: str, failing: ExitStack) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_frame_that_is_not_what_it_was_is_not_sent(agent: InProcess, suffix: str) -> None:
-    """Changed while size and times stay as they were: cut off, then 409 with the path."""
+    """A changed frame is cut off, and later requests get 409 with the path."""
     archives = Archives(agent)
     agent.restart()
     path = archive_path(archives.snapshot, suffix)
@@ -154,7 +154,7 @@ def test_frame_that_is_not_what_it_was_is_not_sent(agent: InProcess, suffix: str
 
 
 def test_state_folder_that_is_full_for_a_while(agent: InProcess) -> None:
-    """507 while it does not take what is learnt, cut off on the way; then all works, digest too."""
+    """A full state folder gets 507 or a cut, and once it has space everything works."""
     path = archive_path(agent.client.snapshot(), "tar.gz")
     write = os.pwrite
     room = threading.Semaphore(LATE)
@@ -192,7 +192,7 @@ def test_problem_before_the_first_byte(agent: InProcess) -> None:
 
 
 def test_encoder_that_slips(agent: InProcess) -> None:
-    """Other bytes for once are made again in silence; twice in a row, they are refused."""
+    """An encoder's one-time difference is corrected, and a second one in a row is refused."""
     archives = Archives(agent)
     agent.restart()
     slips = threading.Semaphore(0)
@@ -213,7 +213,7 @@ def test_encoder_that_slips(agent: InProcess) -> None:
 
 
 def test_cut_is_never_followed_by_anything(agent: InProcess) -> None:
-    """Not even by the rest, had the client asked twice on one connection."""
+    """After a cut, a second request on the connection gets no response."""
     archives = Archives(agent)
     agent.restart()
     path = archive_path(archives.snapshot, "tar.gz")
@@ -231,7 +231,7 @@ def test_cut_is_never_followed_by_anything(agent: InProcess) -> None:
 
 @pytest.mark.parametrize("pieces", [0, 1, 9])
 def test_digests_that_are_cut_off(agent: InProcess, pieces: int) -> None:
-    """``SHA256SUMS`` that cannot be read to its end is no list that ends with a problem."""
+    """``SHA256SUMS`` that cannot be read completely breaks off, without a problem in the list."""
 
     def sums(_snapshot: object) -> Iterator[bytes]:
         for _ in range(pieces):

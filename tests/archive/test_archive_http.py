@@ -1,4 +1,4 @@
-"""HTTP as RFC 9110 has it, for archives: ranges, lengths, digests, HEAD equal to GET."""
+"""Archives follow RFC 9110: ranges, lengths, digests, and HEAD equal to GET."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ every_encoding = pytest.mark.parametrize("suffix", SUFFIXES)
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archives]:
-    """One agent for the tests that only ask; it has seen each archive whole."""
+    """Start one agent for the tests that only read, with each archive complete."""
     place = tmp_path_factory.mktemp("archives")
     fill(place / "Library")
     with InProcess(place / "state", place / "Library") as agent:
@@ -32,14 +32,14 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archives]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[InProcess]:
-    """An agent for the same library that knows nothing yet."""
+    """Start an agent for the same library that has no index yet."""
     fill(tmp_path / "Library")
     with InProcess(tmp_path / "state", tmp_path / "Library") as agent:
         yield agent
 
 
 def test_archive_is_the_library(archives: Archives) -> None:
-    """Python's own tar reads it, and the three are the same tar."""
+    """Python's tarfile reads the archive, and the three encodings hold the same tar."""
     with tarfile.open(fileobj=io.BytesIO(archives.whole["tar"])) as tar:
         for member in tar.getmembers():
             if member.isfile():
@@ -76,7 +76,7 @@ def ranges(size: int) -> dict[str, tuple[int, int]]:
 
 @every_encoding
 def test_one_range(archives: Archives, suffix: str) -> None:
-    """206, the bytes of that place, and what they are the bytes of."""
+    """A range gets 206 with its bytes and their position."""
     whole = archives.whole[suffix]
     for asked, (start, stop) in ranges(len(whole)).items():
         answer = archives.get(suffix, ("Range", f"bytes={asked}"))
@@ -92,7 +92,7 @@ def test_one_range(archives: Archives, suffix: str) -> None:
 
 @every_encoding
 def test_range_that_has_no_byte(archives: Archives, suffix: str) -> None:
-    """416 with the size, as a problem, and nothing that would be said of the archive itself."""
+    """An unsatisfiable range gets 416 with the size, as a problem, without archive headers."""
     size = len(archives.whole[suffix])
     for asked in ("-0", f"{size}-", f"{size}-{size}", f"{size + 1}-", f"{'9' * 30}-{'9' * 31}"):
         answer = archives.get(suffix, ("Range", f"bytes={asked}"))
@@ -116,7 +116,7 @@ def test_range_that_has_no_byte(archives: Archives, suffix: str) -> None:
     ],
 )
 def test_ranges_that_are_answered_whole(archives: Archives, lines: list[str]) -> None:
-    """Several, other units, no range at all: 200 and everything."""
+    """Several ranges, other units or no range get 200 and the whole."""
     answer = archives.get("tar.gz", *(("Range", line) for line in lines))
     assert (answer.status, len(answer.body)) == (200, len(archives.whole["tar.gz"]))
     assert "Content-Range" not in answer.headers
@@ -145,7 +145,7 @@ def test_head_is_get_without_its_body(archives: Archives, suffix: str) -> None:
 
 @every_encoding
 def test_head_first(fresh: InProcess, suffix: str) -> None:
-    """Asked for before anything else it has the length, which is that of what is then sent."""
+    """A first HEAD has the length, and the GET sends exactly that many bytes."""
     path = archive_path(fresh.client.snapshot(), suffix)
     head = fresh.client.ask(path, method="HEAD")
     get = fresh.client.ask(path)
@@ -158,7 +158,7 @@ def test_head_first(fresh: InProcess, suffix: str) -> None:
 
 @every_encoding
 def test_first_get_is_sent_at_once(fresh: InProcess, suffix: str) -> None:
-    """Chunked where the length is not known, which only the second one has; the same bytes."""
+    """The first GET is chunked, a later one has a length, and the bytes are the same."""
     path = archive_path(fresh.client.snapshot(), suffix)
     first, second = fresh.client.ask(path), fresh.client.ask(path)
     is_known = suffix == "tar"
@@ -172,7 +172,7 @@ def test_first_get_is_sent_at_once(fresh: InProcess, suffix: str) -> None:
 
 @every_encoding
 def test_http_1_0_is_told_the_length(fresh: InProcess, suffix: str) -> None:
-    """Or a cut would look like the end; also the first time."""
+    """HTTP/1.0 clients get a length at once, because a cut would look like the end."""
     path = archive_path(fresh.client.snapshot(), suffix)
     for _ in range(2):
         with fresh.client.asked(path, version="HTTP/1.0") as connection:
@@ -187,7 +187,7 @@ def test_http_1_0_is_told_the_length(fresh: InProcess, suffix: str) -> None:
 
 @every_encoding
 def test_digest_when_it_is_asked_for(fresh: InProcess, suffix: str) -> None:
-    """Of the whole, with HEAD, GET and a range; after a restart it is known without being asked."""
+    """HEAD, GET and ranges have the digest of the whole, and it is known after a restart."""
     snapshot = fresh.client.snapshot()
     path = archive_path(snapshot, suffix)
     frames = [fresh.client.ask(frame_path(snapshot, number, suffix)) for number in range(7)]
@@ -210,7 +210,7 @@ def test_digest_when_it_is_asked_for(fresh: InProcess, suffix: str) -> None:
 
 
 def test_other_methods_and_names(archives: Archives) -> None:
-    """405 with the allowed methods; 404 for unknown encodings and snapshots."""
+    """Other methods get 405 with the allowed ones, and unknown names get 404."""
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         answer = archives.get("tar.gz", ("Content-Length", "0"), method=method)
         assert answer.status == 405
@@ -236,7 +236,7 @@ def test_patience_is_asked_only_of_who_understands(
     prefers: str,
     is_told: bool,  # noqa: FBT001 - a row
 ) -> None:
-    """102 while frames are encoded, to HTTP/1.1 clients that ask for it; the answer is right."""
+    """Only HTTP/1.1 clients that ask for it get 102 while frames are encoded."""
     monkeypatch.setattr(interim_responses, "_INTERVAL", 0.001)
     path = archive_path(fresh.client.snapshot(), "tar.gz")
     with fresh.client.asked(

@@ -1,4 +1,4 @@
-"""Downloads that are interrupted for good reason: agents killed, libraries changed meanwhile."""
+"""Downloads are interrupted by killed agents and changed libraries."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ ANOTHER = ("--interface", "127.0.0.2")
 
 
 def _begin(agent: Agent, path: str, into: Path, *options: str) -> subprocess.Popen[bytes]:
-    """``curl -C -``, slow enough to be caught half way."""
+    """Start ``curl -C -``, slow enough to be interrupted half way."""
     words = curl_words(agent, path, *SLOWLY, "-C", "-", "-o", into, *options)
     return subprocess.Popen(words, stderr=subprocess.DEVNULL)
 
 
 def _begin_and_kill(agent: Agent, path: str, into: Path, at: int) -> None:
-    """A client that is killed when it has got ``at`` bytes."""
+    """Start a client and kill it when it has ``at`` bytes."""
     process = _begin(agent, path, into)
     wait_for_size(into, at, process)
     process.kill()
@@ -53,7 +53,7 @@ def _begin_and_kill(agent: Agent, path: str, into: Path, at: int) -> None:
 
 
 def _is_library(archive: Path, library: Path, place: Path) -> bool:
-    """Whether GNU tar makes exactly ``library`` of the archive."""
+    """Return whether GNU tar extracts exactly ``library`` from the archive."""
     place.mkdir()
     done = shell("tar -xpf $1", archive, cwd=place)
     assert (done.code, done.err) == (0, "")
@@ -62,7 +62,7 @@ def _is_library(archive: Path, library: Path, place: Path) -> bool:
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_agent_killed_three_times(agent: Agent, library: Path, suffix: str, tmp_path: Path) -> None:
-    """SIGKILL half way, thrice: curl says so each time, and goes on where it was."""
+    """After each of three kills curl reports it, and resumes where it was."""
     whole_seconds(library)
     path = downloads.archive(agent.scan().id, suffix)
     file = tmp_path / "got"
@@ -81,7 +81,7 @@ def test_agent_killed_three_times(agent: Agent, library: Path, suffix: str, tmp_
 
 
 def test_agent_killed_under_one_curl(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """``--retry`` does it in one run, through the redirect, also while nobody listens."""
+    """``--retry`` resumes in one run, through the redirect, also while the agent is down."""
     whole_seconds(library)
     file = tmp_path / "got"
     retry = ("--retry", "30", "--retry-all-errors", "--retry-delay", "1")
@@ -98,7 +98,7 @@ def test_agent_killed_under_one_curl(agent: Agent, library: Path, tmp_path: Path
 
 
 def test_agent_killed_under_eight_connections(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """``aria2c`` gives up with an error; begun again, it has the right bytes in every place."""
+    """``aria2c`` fails, and a new start completes the file correctly."""
     whole_seconds(library)
     announced = announced_digest(agent, LIBRARY)
     file, control = tmp_path / "got", tmp_path / "got.aria2"
@@ -120,7 +120,7 @@ def test_agent_killed_under_eight_connections(agent: Agent, library: Path, tmp_p
 
 
 def test_library_changed_behind_the_download(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """The rest is of the first archive; a client that starts again gets the new one."""
+    """A resumed download is of the first archive, and a new one of the new library."""
     file, new = tmp_path / "begun", tmp_path / "new"
     first = redirected(agent)
     _begin_and_kill(agent, LIBRARY, file, 9 * MIB)
@@ -152,7 +152,7 @@ def test_library_changed_behind_the_download(agent: Agent, library: Path, tmp_pa
 def test_archive_that_was_begun_is_not_kept_any_more(
     agent: Agent, library: Path, tmp_path: Path
 ) -> None:
-    """Four newer snapshots later it is refused: the rest of another is never joined to it."""
+    """A download of a discarded snapshot is refused, never continued with another."""
     file = tmp_path / "begun"
     _begin_and_kill(agent, LIBRARY, file, 6 * MIB)
     begun = file.stat().st_size
@@ -207,7 +207,7 @@ def test_file_changed_ahead_of_the_download(
 
 
 def test_pipe_breaks_when_a_file_changes(agent: Agent, library: Path, tmp_path: Path) -> None:
-    """``curl | tar`` is never content with half a library: the pipe fails, as does tar itself."""
+    """With ``curl | tar``, both the pipe and tar fail if a file changes."""
     path = downloads.archive(agent.scan().id, "tar.gz")
     words = ["bash", "-o", "pipefail", "-c", '"$@" | tar xz', "bash"]
     process = subprocess.Popen(

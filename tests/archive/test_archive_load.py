@@ -1,4 +1,4 @@
-"""Many clients, slow, stalled, gone: no work is done twice, memory is bounded, nobody halts."""
+"""With many slow, stalled or gone clients, no work is done twice and memory is bounded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 def grow(library: Path, frames: int) -> None:
-    """Files that nothing makes smaller, each a frame of its own."""
+    """Make incompressible files, each a frame of its own."""
     library.mkdir(parents=True)
     content = random.Random(frames)  # noqa: S311 - the same tree each time
     for number in range(frames):
@@ -41,32 +41,32 @@ def grow(library: Path, frames: int) -> None:
 
 
 def serving(place: Path, frames: int) -> InProcess:
-    """An agent for such a library, not yet started."""
+    """Return an agent for such a library, not yet started."""
     grow(place / "Library", frames)
     return InProcess(place / "state", place / "Library")
 
 
 @pytest.fixture
 def within_reach(tmp_path: Path) -> Iterator[InProcess]:
-    """An agent whose library is as large as what it keeps."""
+    """Start an agent whose library fits into its cache."""
     with serving(tmp_path, KEPT) as agent:
         yield agent
 
 
 @pytest.fixture
 def larger(tmp_path: Path) -> Iterator[InProcess]:
-    """An agent whose library is three times as large as what it keeps."""
+    """Start an agent whose library is three times as large as its cache."""
     with serving(tmp_path, 3 * KEPT) as agent:
         yield agent
 
 
 def segments(size: int, count: int) -> list[tuple[int, int]]:
-    """Where each of ``count`` equal pieces begins and ends."""
+    """Return where each of ``count`` equal pieces begins and ends."""
     return [(size * n // count, size * (n + 1) // count) for n in range(count)]
 
 
 def fetch_segments(client: ArchiveClient, path: str, size: int, count: int = 8) -> bytes:
-    """The archive, by ranges that are asked for at the same time."""
+    """Return the archive, fetched by concurrent ranges."""
 
     def fetch(place: tuple[int, int]) -> bytes:
         return client.part(path, f"{place[0]}-{place[1] - 1}").body
@@ -76,12 +76,12 @@ def fetch_segments(client: ArchiveClient, path: str, size: int, count: int = 8) 
 
 
 def at_rest(agent: InProcess) -> bool:
-    """Whether nobody is being served and nothing is being made."""
+    """Return whether no client is served and no frame is built."""
     return agent.look(lambda: not agent.frames._making and agent.streams._clients == 0)
 
 
 def wait(until: Callable[[], bool], seconds: float = 60) -> None:
-    """Until it is so."""
+    """Wait until it is so."""
     deadline = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < deadline, "it is still not so"
@@ -90,7 +90,7 @@ def wait(until: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.zst"])
 def test_segments_and_wholes_at_the_same_time(within_reach: InProcess, suffix: str) -> None:
-    """Eight segments, four whole ones and a HEAD: the same bytes, and each frame is made once.
+    """Concurrent segments, whole archives and a HEAD agree, and each frame is built once.
 
     A second time by the client that needs the lengths for segments and HEAD, if they are unknown.
     """
@@ -118,7 +118,7 @@ def test_segments_and_wholes_at_the_same_time(within_reach: InProcess, suffix: s
 
 
 def test_segments_of_what_is_larger_than_the_cache(larger: InProcess) -> None:
-    """Eight at the same time: a frame is made again where one segment ends in it, few others are.
+    """Of eight segments larger than the cache, few frames are built twice.
 
     A client that falls behind may lose a frame that was prepared for it: seen 2 in 48.
     """
@@ -133,7 +133,7 @@ def test_segments_of_what_is_larger_than_the_cache(larger: InProcess) -> None:
 
 
 def test_slow_reader_beside_fast_ones(larger: InProcess) -> None:
-    """At 10 KB/s, with little lent by the kernel: the fast ones do not notice, nor does it fail."""
+    """A reader at 10 KB/s does not slow the fast ones down, and completes."""
     path = archive_path(larger.client.snapshot(), "tar.gz")
     whole = larger.client.ask(path).body
     got, done = bytearray(), threading.Event()
@@ -158,11 +158,11 @@ def test_slow_reader_beside_fast_ones(larger: InProcess) -> None:
 
 
 def test_stalled_clients_hold_no_frames(larger: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty read nothing, each at another place: only what is kept is alive; one more is fast."""
+    """Forty stalled clients keep no frame alive beyond the cache, and another client is fast."""
     made = archive_encoding.EncodedFrame
 
     class Watched(made):  # type: ignore[misc, valid-type]
-        """A frame that can be seen to be alive."""
+        """A frame whose lifetime can be observed."""
 
         __slots__ = ("__weakref__",)
 
@@ -194,13 +194,13 @@ def test_stalled_clients_hold_no_frames(larger: InProcess, monkeypatch: pytest.M
 
 
 def open_files() -> int:
-    """File descriptors of this process."""
+    """Return the file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
 def test_clients_that_hang_up_leave_nothing(larger: InProcess, suffix: str) -> None:
-    """At the first byte, in the middle, without reading: no task, future, turn or file stays."""
+    """Clients that hang up at any point leave no task, future, turn or file."""
     path = archive_path(larger.client.snapshot(), suffix)
     size = len(larger.client.ask(path).body)
     wait(lambda: at_rest(larger))
@@ -232,7 +232,7 @@ def tasks_of(agent: InProcess) -> list[Any]:
 def test_hung_up_before_the_answer(
     larger: InProcess, method: str, headers: list[tuple[str, str]]
 ) -> None:
-    """The frames for its lengths are no longer encoded, and the next client gets them."""
+    """Encoding for a client that is gone ends, and the next client gets the frames."""
     path = archive_path(larger.client.snapshot(), "tar.gz")
     larger.before_make = lambda _archive, _number: time.sleep(0.05)
     with larger.client.asked(path, headers, method=method):
@@ -246,7 +246,7 @@ def test_hung_up_before_the_answer(
 
 
 def memory(pid: int, field: str) -> int:
-    """MiB that a process has (``VmRSS``) or had at its most (``VmHWM``)."""
+    """Return the MiB that a process has (``VmRSS``) or had at most (``VmHWM``)."""
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         (line,) = [line for line in status if line.startswith(f"{field}:")]
     return int(line.split()[1]) // 1024
@@ -257,7 +257,7 @@ def memory(pid: int, field: str) -> int:
 def test_memory_of_an_agent_under_load(
     new_agent: Callable[[Path], Agent], tmp_path: Path, suffix: str
 ) -> None:
-    """600 MB, cold: eight segments, a whole one, a slow reader, forty stalled: under 256 MiB."""
+    """With 600 MB and fifty clients, the agent stays below 256 MiB."""
     grow(tmp_path / "Library", 200)
     agent = new_agent(tmp_path / "Library")
     agent.pair()

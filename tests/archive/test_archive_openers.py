@@ -1,4 +1,4 @@
-"""Every program that opens archives makes the same tree of ours, and always gets the same bytes."""
+"""Every program that opens archives extracts the same tree, and always gets the same bytes."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def _serve(place: Path, library: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The library of most tests, with times in whole seconds."""
+    """Return the library of most tests, with times in whole seconds."""
     place = tmp_path_factory.mktemp("small")
     yield from _serve(place, whole_seconds(grow_small(place / "vm" / "Library")))
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """All oddities that a filesystem allows, with times in whole seconds."""
+    """Return a library with all legal oddities, with times in whole seconds."""
     place = tmp_path_factory.mktemp("odd")
     library = place / "vm" / "Library"
     odd_tree.grow(library)
@@ -115,7 +115,7 @@ def _sums_hold(served: Served, place: Path) -> bool:
 def test_any_program_makes_the_same_tree(
     small: Served, suffix: str, line: str, tmp_path: Path
 ) -> None:
-    """Content, modes, owners, times to the second, links; nothing is missing, nothing too many."""
+    """Each program extracts the same content, modes, owners, times and links."""
     opened = shell(line, small.archives[suffix], cwd=tmp_path)
 
     assert (opened.code, opened.err) == (0, "")
@@ -129,7 +129,7 @@ def test_any_program_makes_the_same_tree(
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
 def test_python_makes_the_same_tree(small: Served, suffix: str, tmp_path: Path) -> None:
-    """``tarfile``, which finds the encoding by itself and reads to the end."""
+    """``tarfile`` detects the encoding and reads to the end."""
     with tarfile.open(small.archives[suffix]) as opened:
         opened.extractall(tmp_path, filter="fully_trusted")  # noqa: S202 - it is ours
 
@@ -140,7 +140,7 @@ def test_python_makes_the_same_tree(small: Served, suffix: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", ENCODINGS)
 def test_nothing_follows_the_end_of_the_archive(small: Served, suffix: str) -> None:
-    """The decoders check all that they are given; the tar ends with its two zero blocks alone."""
+    """Decoders accept every byte, and the tar ends with its two zero blocks."""
     lines = {
         "tar": "cat $1",
         "tar.gz": "gzip -t $1 && pigz -t $1 && gzip -dc $1",
@@ -159,7 +159,7 @@ def test_nothing_follows_the_end_of_the_archive(small: Served, suffix: str) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of any owner")
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_gnu_tar_makes_every_oddity(odd: Served, suffix: str, tmp_path: Path) -> None:
-    """All that a tar can carry: any name, far times and ids, xattrs, modes, links."""
+    """GNU tar extracts every odd name, time, id, xattr, mode and link."""
     opened = shell(XATTRS, odd.archives[suffix], cwd=tmp_path)
 
     assert opened.code == 0, opened.err
@@ -169,7 +169,7 @@ def test_gnu_tar_makes_every_oddity(odd: Served, suffix: str, tmp_path: Path) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of any owner")
 def test_bsdtar_makes_every_oddity(odd: Served, tmp_path: Path) -> None:
-    """libarchive, which is no copy of GNU tar, extracts the same, except what it never does."""
+    """Libarchive extracts the same, except what it never extracts."""
     line = "LC_ALL=C.UTF-8 bsdtar --numeric-owner -xpf $1"
     opened = shell(line, odd.archives["tar.gz"], cwd=tmp_path)
 
@@ -180,7 +180,7 @@ def test_bsdtar_makes_every_oddity(odd: Served, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_same_bytes_each_time(small: Served, suffix: str, tmp_path: Path) -> None:
-    """Again, after a restart, frame by frame: equal to what came first, and so announced."""
+    """Each download, also after a restart and frame by frame, has the announced bytes."""
     first = small.archives[suffix]
     path = downloads.archive(small.snapshot.id, suffix)
     again, after, frames = (tmp_path / name for name in ("again", "after", "frames"))

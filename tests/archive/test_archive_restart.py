@@ -25,7 +25,7 @@ RECORD = 64
 
 
 def known(state: Path) -> set[int]:
-    """The frames whose length is in the one index of a state folder, read as documented."""
+    """Return the frames with a known length in the index of a state folder, as documented."""
     (index,) = state.glob("snapshots/*/index.tar.gz")
     content = index.read_bytes()
     frames = len(content) // RECORD - 2
@@ -38,7 +38,7 @@ def _knows(state: Path, count: int) -> bool:
 
 
 def test_killed_in_the_middle_of_a_cold_head(agent: Agent, library: Path) -> None:
-    """SIGKILL again and again: what was known stays known, grows to the whole, the tag is one."""
+    """After each kill, known lengths stay known, and the tag stays the same."""
     client = ArchiveClient(agent.port, agent.state, agent.token)
     path = archive_path(client.snapshot(), "tar.gz")
     tags = {client.ask(path, [("If-Match", '"none"')], method="HEAD").headers["ETag"]}
@@ -70,7 +70,7 @@ def test_killed_in_the_middle_of_a_cold_head(agent: Agent, library: Path) -> Non
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_what_is_known_is_not_encoded_again(tmp_path: Path, method: str) -> None:
-    """Restarted whenever a hung-up request has made a frame: the next makes only the others."""
+    """After restarts, only frames of unknown length are encoded."""
     fill(tmp_path / "Library")
     headers = [("Range", "bytes=-1")] if method == "GET" else []
     with InProcess(tmp_path / "state", tmp_path / "Library") as agent:
@@ -94,7 +94,7 @@ def test_what_is_known_is_not_encoded_again(tmp_path: Path, method: str) -> None
 
 
 def test_other_snapshots_asked_for_meanwhile(tmp_path: Path) -> None:
-    """A request is not left alone with what it knows when its snapshot is no longer a recent one.
+    """A request completes though its snapshot is no longer a recent one.
 
     More snapshots than are held in memory are asked for while frames of the first are encoded:
     it still learns its length, from its own frames and from those that others have made.

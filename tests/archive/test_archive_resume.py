@@ -1,4 +1,4 @@
-"""A download that was cut anywhere is finished by curl, wget and aria2c, and nothing is wrong."""
+"""A download that was cut anywhere is completed correctly by curl, wget and aria2c."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIB = 1024 * 1024
 
 @dataclass
 class Fetched:
-    """An archive as curl got it, and where its frames begin."""
+    """An archive as curl downloaded it, and the offsets of its frames."""
 
     agent: Agent
     path: str
@@ -56,7 +56,7 @@ class Fetched:
         return file
 
     def is_whole(self, file: Path) -> bool:
-        """Whether ``cmp`` finds no difference."""
+        """Return whether ``cmp`` finds no difference."""
         return downloads.run("cmp", self.whole, file).code == 0
 
     def cuts(self) -> list[int]:
@@ -74,7 +74,7 @@ class Fetched:
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent for all tests that leave it running."""
+    """Start one agent for all tests that leave it running."""
     place = tmp_path_factory.mktemp("served")
     library = whole_seconds(grow_small(place / "vm" / "Library"))
     agent = Agent(place / "state", library, place / "agent.log")
@@ -85,7 +85,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @contextmanager
 def fetched(agent: Agent, suffix: str, place: Path) -> Iterator[Fetched]:
-    """The archive in one encoding; where its frames begin is learnt from the frames' own URLs."""
+    """Return the archive in one encoding, with frame offsets from the frames' own URLs."""
     snapshot = agent.scan()
     path, whole = downloads.archive(snapshot.id, suffix), place / "whole"
     got = curl(agent, path, "-o", whole)
@@ -107,7 +107,7 @@ def _resume_everywhere(of: Fetched, cuts: list[int], file: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ENCODINGS)
 def test_curl_after_a_cut_near_a_boundary(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """A byte before, at and after where a frame begins, in its header, before the end blocks."""
+    """A cut at or near the beginning of a frame is resumed correctly by curl."""
     with fetched(agent, suffix, tmp_path) as of:
         middle, last = of.starts[6], of.starts[-2]
         cuts = [0, 1, middle - 1, middle, middle + 1, middle + 5, last - 1, last, last + 10]
@@ -120,7 +120,7 @@ def test_curl_after_a_cut_near_a_boundary(agent: Agent, suffix: str, tmp_path: P
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("suffix", ENCODINGS)
 def test_curl_after_a_cut_anywhere(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """Around each boundary, at each byte of three members' headers, in the end, and at random."""
+    """A cut at boundaries, in headers, at the end or at random is resumed correctly by curl."""
     with fetched(agent, suffix, tmp_path) as of:
         cuts = of.cuts()
         assert len(cuts) > 100
@@ -129,7 +129,7 @@ def test_curl_after_a_cut_anywhere(agent: Agent, suffix: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_nothing_more_to_resume(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """A complete file stays as it is; so does a longer one, which no tool accepts as the whole.
+    """A complete file stays as it is, and a longer one is not accepted.
 
     curl calls both 416 and ends with 22, as it does with --fail; wget succeeds.
     """
@@ -151,7 +151,7 @@ def test_nothing_more_to_resume(agent: Agent, suffix: str, tmp_path: Path) -> No
 
 
 def test_complete_and_not_told_to_fail(agent: Agent, tmp_path: Path) -> None:
-    """Without ``-f`` curl takes 416 for the end, with 0, and appends nothing of the answer."""
+    """Without ``-f`` curl takes 416 for the end, exits 0 and appends nothing."""
     with fetched(agent, "tar.gz", tmp_path) as of:
         file = of.cut_at(of.size, tmp_path / "part")
         words = curl_words(agent, of.path, "-C", "-", "-o", file)
@@ -162,7 +162,7 @@ def test_complete_and_not_told_to_fail(agent: Agent, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
 def test_wget_after_a_cut(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """GNU's, which asks without the password first, at a boundary and beside it."""
+    """GNU wget, which first requests without the password, resumes correctly."""
     with fetched(agent, suffix, tmp_path) as of:
         for offset in (0, of.starts[4] - 1, of.starts[4], of.starts[4] + 3, of.size - 1):
             file = of.cut_at(offset, tmp_path / "part")
@@ -172,7 +172,7 @@ def test_wget_after_a_cut(agent: Agent, suffix: str, tmp_path: Path) -> None:
 
 
 def test_busybox_wget_after_a_cut(agent: Agent, tmp_path: Path) -> None:
-    """Its own TLS, its own idea of HTTP, the password in the address; through the redirect."""
+    """BusyBox wget resumes through the redirect, with its own TLS and HTTP."""
     with fetched(agent, "tar.gz", tmp_path) as of:
         url = f"https://x:{agent.token}@127.0.0.1:{agent.port}/plex-library.tar.gz"
         for offset in (0, of.starts[4], of.size // 2):
@@ -185,7 +185,7 @@ def test_busybox_wget_after_a_cut(agent: Agent, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ENCODINGS)
 def test_aria2_in_eight_pieces(agent: Agent, suffix: str, tmp_path: Path) -> None:
-    """It knows the length, so it really asks for ranges, several at a time: none is mixed up."""
+    """aria2 requests several ranges at once, and none is mixed up."""
     with fetched(agent, suffix, tmp_path) as of:
         announced = announced_digest(agent, of.path)
         before = downloads.statuses(agent, of.path).count(206)
@@ -199,7 +199,7 @@ def test_aria2_in_eight_pieces(agent: Agent, suffix: str, tmp_path: Path) -> Non
 
 
 def test_aria2_killed_and_begun_again(agent: Agent, tmp_path: Path) -> None:
-    """Its control file says which of the eight pieces are there; the rest is all that comes."""
+    """After a kill, aria2 fetches only what its control file says is missing."""
     with fetched(agent, "tar.gz", tmp_path) as of:
         file = tmp_path / "split"
         words = aria2_words(
@@ -229,7 +229,7 @@ def test_aria2_killed_and_begun_again(agent: Agent, tmp_path: Path) -> None:
     ],
 )
 def test_straight_into_files(agent: Agent, suffix: str, line: str, tmp_path: Path) -> None:
-    """``curl | tar``, and nothing is written down but the tree."""
+    """``curl | tar`` writes the tree and no other file."""
     words = curl_words(agent, downloads.archive(agent.scan().id, suffix))
 
     done = shell(f'"$@" | {line}', *words, cwd=tmp_path)
@@ -255,7 +255,7 @@ WAYS = {
 
 @pytest.mark.parametrize("line", WAYS.values(), ids=WAYS.keys())
 def test_every_way_to_say_who_one_is(agent: Agent, line: str, tmp_path: Path) -> None:
-    """Token as password or Bearer, through the redirect; with the certificate checked, too."""
+    """Token as password or Bearer works through the redirect, with the certificate checked."""
     variables = (
         f"TOKEN={agent.token} PORT={agent.port} STATE={agent.state}"
         f" URL={agent.url}/plex-library.tar.gz"

@@ -63,7 +63,7 @@ class Oracle:
                 self.edges[suffix] = edges
 
     def position(self, data: st.DataObject, suffix: str) -> int:
-        """Anywhere in the archive, often at or beside the edge of a frame, sometimes behind all."""
+        """Draw an offset of the archive, often near a frame's edge, sometimes past the end."""
         size = len(self.whole[suffix])
         beside = st.builds(
             lambda edge, off: max(0, edge + off),
@@ -75,7 +75,7 @@ class Oracle:
 
 @cache
 def oracle() -> Oracle:
-    """Made once for all runs."""
+    """Make the oracle once for all runs."""
     return Oracle(Path(tempfile.mkdtemp(prefix="plexodus-oracle-")))
 
 
@@ -87,7 +87,7 @@ class ArchiveMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """An agent that knows nothing."""
+        """Start an agent without an index."""
         self.oracle = oracle()
         self.state = Path(tempfile.mkdtemp(prefix="plexodus-state-"))
         self.agent = InProcess(self.state, self.oracle.library)
@@ -98,39 +98,39 @@ class ArchiveMachine(RuleBasedStateMachine):
         self.failures: list[str] = []
 
     def teardown(self) -> None:
-        """Nothing is left of it."""
+        """Stop it and remove its files."""
         if hasattr(self, "agent"):
             self.agent.__exit__()
             shutil.rmtree(self.state)
 
     @rule(suffix=suffixes, data=st.data())
     def fetch_range(self, suffix: str, data: st.DataObject) -> None:
-        """From somewhere to somewhere; sometimes with the entity tag of an earlier answer."""
+        """Fetch a range, sometimes with the entity tag of an earlier response."""
         first = self.oracle.position(data, suffix)
         length = data.draw(st.one_of(st.sampled_from(LENGTHS), st.integers(0, 5_000_000)))
         self.check(suffix, f"{first}-{first + length}", first, first + length + 1)
 
     @rule(suffix=suffixes, data=st.data())
     def fetch_open_ended(self, suffix: str, data: st.DataObject) -> None:
-        """From somewhere to the end."""
+        """Fetch from an offset to the end."""
         first = self.oracle.position(data, suffix)
         self.check(suffix, f"{first}-", first, None)
 
     @rule(suffix=suffixes, data=st.data())
     def fetch_suffix(self, suffix: str, data: st.DataObject) -> None:
-        """The last bytes."""
+        """Fetch the last bytes."""
         size = len(self.oracle.whole[suffix])
         count = size - min(size, self.oracle.position(data, suffix))
         self.check(suffix, f"-{count}", size - count, None)
 
     @rule(suffix=suffixes)
     def fetch_whole(self, suffix: str) -> None:
-        """Everything, by a plain GET."""
+        """Fetch everything by a plain GET."""
         self.check(suffix, None, 0, None)
 
     @rule(suffix=suffixes, wants=st.booleans())
     def head(self, suffix: str, wants: bool) -> None:  # noqa: FBT001 - drawn
-        """The length, and if it is wanted the digest."""
+        """Request the length, and the digest if drawn."""
         headers = [("Want-Repr-Digest", "sha-256=1")] if wants else []
         path = archive_path(self.oracle.snapshot, suffix)
         answer = self.agent.client.ask(path, headers, method="HEAD")
@@ -141,7 +141,7 @@ class ArchiveMachine(RuleBasedStateMachine):
 
     @rule(suffix=suffixes, data=st.data(), share=st.floats(0, 1))
     def hang_up(self, suffix: str, data: st.DataObject, share: float) -> None:
-        """Read a part of what was asked for, and go."""
+        """Read a part of a response, then close the connection."""
         first = min(self.oracle.position(data, suffix), len(self.oracle.whole[suffix]) - 1)
         headers = [("Range", f"bytes={first}-")] if data.draw(st.booleans()) else []
         start = first if headers else 0
@@ -155,7 +155,7 @@ class ArchiveMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.restarts < 4)
     @rule()
     def restart(self) -> None:
-        """All that was in memory is gone."""
+        """Restart the agent, so that all in memory is lost."""
         self.agent.restart()
         self.restarts += 1
 
@@ -163,7 +163,7 @@ class ArchiveMachine(RuleBasedStateMachine):
         what=st.lists(st.tuples(suffixes, st.integers(1, 8), st.booleans()), min_size=2, max_size=6)
     )
     def many_at_once(self, what: list[tuple[str, int, bool]]) -> None:
-        """Clients that fetch segments side by side; one may begin at another's frame."""
+        """Fetch segments by concurrent clients, some of which begin at another's frame."""
 
         def fetch(suffix: str, eighth: int, is_segment: bool) -> None:  # noqa: FBT001 - drawn
             size = len(self.oracle.whole[suffix])
@@ -183,7 +183,7 @@ class ArchiveMachine(RuleBasedStateMachine):
             client.join()
 
     def check(self, suffix: str, asked: str | None, start: int, stop: int | None) -> None:
-        """Ask, and compare with the oracle: the bytes, the size, the place, the digests."""
+        """Send the request, and compare bytes, size, position and digests with the oracle."""
         whole = self.oracle.whole[suffix]
         path = archive_path(self.oracle.snapshot, suffix)
         headers = [] if asked is None else [("Range", f"bytes={asked}")]
@@ -203,7 +203,7 @@ class ArchiveMachine(RuleBasedStateMachine):
         self.look_at(suffix, answer.headers)
 
     def look_at(self, suffix: str, headers: Any) -> None:  # noqa: ANN401 - a message
-        """The headers about the whole archive are always the same, and true."""
+        """Require that the headers about the whole archive are constant and true."""
         assert self.tags.setdefault(suffix, headers["ETag"]) == headers["ETag"]
         if "Repr-Digest" in headers:
             assert headers["Repr-Digest"] == digest(self.oracle.whole[suffix])
@@ -223,7 +223,7 @@ def digest(body: bytes) -> str:
 
 
 def run(examples: int, steps: int) -> None:
-    """So many sequences of so many steps."""
+    """Run so many sequences of so many steps."""
     try:
         run_state_machine_as_test(
             ArchiveMachine,
@@ -240,11 +240,11 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_any_sequence_gives_the_one_archive() -> None:
-    """A few sequences, each from an agent that knows nothing."""
+    """A few sequences, each with a fresh agent, give the bytes of the one archive."""
     run(examples=6, steps=12)
 
 
 @pytest.mark.long
 def test_any_long_sequence_gives_the_one_archive() -> None:
-    """Many more of them."""
+    """Many long sequences give the bytes of the one archive."""
     run(examples=25, steps=30)

@@ -1,4 +1,4 @@
-"""One range: what it means is what Python's slices mean, and what is no range is ignored."""
+"""A range selects the same bytes as Python's slices, and an invalid range is ignored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _positions = st.one_of(st.integers(0, 450), st.integers(0, 10**1000 - 1))
 
 
 def meant(header: str, size: int) -> bytes | None:
-    """The bytes that ``header`` selects of ``size`` bytes, None for the whole, empty for none."""
+    """Return the bytes that ``header`` selects: None for the whole, empty for none."""
     asked = parse_range(header)
     if asked is None:
         return None
@@ -28,33 +28,33 @@ def meant(header: str, size: int) -> bytes | None:
 
 
 def content(size: int) -> bytes:
-    """Bytes of which neighbours, and those 256 apart, differ."""
+    """Return bytes of which neighbors, and those 256 apart, differ."""
     return bytes((number * 7 + number // 256) % 256 for number in range(size))
 
 
 @given(_sizes, _positions, _positions)
 def test_from_first_to_last(size: int, first: int, last: int) -> None:
-    """Both ends are inclusive, the last may lie behind the end; last before first is no range."""
+    """Both ends are inclusive, a last byte past the end is cut, and a reversed range is invalid."""
     expected = None if last < first else content(size)[first : last + 1]
     assert meant(f"bytes={first}-{last}", size) == expected
 
 
 @given(_sizes, _positions)
 def test_open_ended(size: int, first: int) -> None:
-    """All from the first on."""
+    """An open-ended range selects everything from the first byte on."""
     assert meant(f"bytes={first}-", size) == content(size)[first:]
 
 
 @given(_sizes, _positions)
 def test_suffix(size: int, count: int) -> None:
-    """So many from the end, all if there are fewer; none for -0, which Python's slices call all."""
+    """A suffix selects so many last bytes, all if there are fewer, and none for -0."""
     expected = content(size)[-count:] if count else b""
     assert meant(f"bytes=-{count}", size) == expected
 
 
 @given(_sizes, _positions, _positions, st.booleans())
 def test_what_is_resolved_is_told(size: int, first: int, last: int, is_suffix: bool) -> None:  # noqa: FBT001 - drawn
-    """``Content-Range`` of a 206 lies within the size, and asked for again is the same range."""
+    """``Content-Range`` of a 206 lies within the size, and requested again is the same range."""
     asked = AskedRange(None, last) if is_suffix else AskedRange(min(first, last), last)
     found = resolve(asked, size)
     if found is None:
@@ -91,7 +91,7 @@ def test_any_text_is_a_range_or_ignored(unit: str, ranges: str) -> None:
     ],
 )
 def test_other_ways_to_write_it(header: str) -> None:
-    """The unit in any case, and the empty members that lists may have (RFC 9110 section 5.6.1)."""
+    """The unit may have any case, and lists may have empty members (RFC 9110 section 5.6.1)."""
     assert parse_range(header) == AskedRange(1, 2)
 
 
@@ -129,5 +129,5 @@ def test_other_ways_to_write_it(header: str) -> None:
     ],
 )
 def test_what_is_ignored(header: str) -> None:
-    """Other units, several ranges, what is no range, and numbers beyond all reason."""
+    """Other units, several ranges, invalid ranges and huge numbers are ignored."""
     assert parse_range(header) is None

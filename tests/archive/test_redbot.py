@@ -1,4 +1,4 @@
-"""REDbot, which knows HTTP better than we do, has nothing against what is served.
+"""REDbot, a checker of HTTP, finds no fault in the responses.
 
 It asks for a range, with ``If-None-Match`` and for compression, and compares the answers.
 """
@@ -30,7 +30,7 @@ RANGED = ("archive.tar", "archive.tar.gz", "archive.tar.zst", "manifest")
 
 @pytest.fixture
 def small(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for a library of three frames.
+    """Start an agent for a library of three frames.
 
     The first is not tiny: REDbot asks one byte too many of a piece of less than 97 bytes.
     """
@@ -47,7 +47,7 @@ def small(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
 async def opinions(
     agent: Agent, looks: list[tuple[str, str]], authorization: str
 ) -> dict[tuple[str, str], Opinion]:
-    """REDbot's opinion of each path and method, two at a time."""
+    """Return REDbot's opinion of each path and method, two at a time."""
     turns = asyncio.Semaphore(2)
 
     async def look(path: str, method: str) -> Opinion:
@@ -59,7 +59,7 @@ async def opinions(
 
 
 async def test_what_is_served_in_ranges(small: Agent) -> None:
-    """Nothing bad, nothing to warn of; range and condition were tried and found right.
+    """REDbot finds no fault, and has tried range and condition.
 
     The first GET of a compressed archive is chunked and of unknown length, its range is not.
     """
@@ -77,7 +77,7 @@ async def test_what_is_served_in_ranges(small: Agent) -> None:
 
 
 async def test_what_is_not(small: Agent) -> None:
-    """Nothing bad, nothing to warn of; of failures neither."""
+    """REDbot finds no fault in other resources and in failures."""
     snapshot = protocol.snapshot_path(small.scan().id)
     expected = {
         (protocol.HEALTHZ, "GET"): 200,
@@ -99,7 +99,7 @@ async def test_what_is_not(small: Agent) -> None:
 
 @asynccontextmanager
 async def served(wrong: str) -> AsyncIterator[str]:
-    """A URL whose server does ``wrong``, or nothing wrong."""
+    """Return the URL of a server that does ``wrong``, or nothing wrong."""
 
     async def answer(request: web.Request) -> web.Response:
         """One range or the whole; an invalid range is refused."""
@@ -140,7 +140,7 @@ async def served(wrong: str) -> AsyncIterator[str]:
     ],
 )
 async def test_redbot_sees_a_server_that_is_wrong(wrong: str, complaint: str | None) -> None:
-    """So the tests above can fail."""
+    """REDbot reports a faulty server, which shows that the tests above can fail."""
     async with served(wrong) as url:
         opinion = await asyncio.to_thread(look_at, url)
     names = {note.name for note in opinion.complaints()}
