@@ -191,7 +191,7 @@ def pull(
     from initpuller.commands.reporting import probes, reported
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
-    from initpuller.pull.options import PullOptions
+    from initpuller.pull.options import PullOptions, choose_mode
     from initpuller.pull.recipe import is_over
     from initpuller.report.progress import PullProgress
     from initpuller.volume.ownership import choose_ownership, plex_owner
@@ -218,10 +218,9 @@ def pull(
             jobs=jobs,
             on_existing=OnExisting(on_existing),
             preferences=parse_preferences(set_preferences),
-            cutover=not no_cutover and not rehearse,
-            is_vouched=no_cutover and not rehearse and until == "done",
-            rehearse=rehearse,
-            until_ready=until == "ready",
+            mode=choose_mode(
+                rehearse=rehearse, until_ready=until == "ready", no_cutover=no_cutover
+            ),
             downtime=downtime,
             max_downtime=max_downtime,
             retry_failed=retry_failed,

@@ -1,9 +1,9 @@
-"""The puller's side of a cutover: Plex is stopped for us, and the volume knows by which name.
+"""The puller's side of a cutover: the agent stops Plex, and the volume's record names the cutover.
 
-What the volume says decides what a killed puller's next run does (docs/cutover.md):
+After a kill, that record decides what the next run does (docs/cutover.md):
 
-- ``transferring`` with a cutover's name: Plex may be stopped for us; if it is, it is started again
-- ``committing``: all is verified, and the agent may have committed: it is asked before all else
+- ``transferring`` with a cutover's name: if Plex is still stopped for it, Plex is started again
+- ``committing``: everything is verified, and the agent may have committed, so it is asked first
 - ``publishing``: it had; it is asked whether that is still so (:mod:`initpuller.pull.pending`)
 """
 
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from initpuller.pull.stop_terms import StopTerms
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import committed, name_cutover, remember_failure
 from shared.checks import duration
@@ -37,41 +36,42 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from initpuller.agent_client.retry import Retrier
+    from initpuller.pull.stop_terms import StopTerms
     from initpuller.volume.records.pull_record import PullRecord
     from shared.wire.protocol import CutoverPhase, CutoverStanding, StopFailure
 
 _log = structlog.get_logger("puller")
 
 _RENEWALS = 4
-"""In the time of one lease; each may take as long as lies between two."""
+"""Renewals in the time of one lease; each may take as long as the time between two."""
 _SOON = 1.0
-"""Seconds after a renewal that failed."""
+"""Seconds until the next renewal after one that failed."""
 _LOOK_SECONDS = 1.0
 _LOOKS = 40
-"""Times that an agent is asked which is still starting Plex after an earlier cutover."""
+"""Questions to an agent that is still starting Plex after an earlier cutover."""
 _FRESH_SECONDS = 2.0
-"""An older answer is no ground for publishing: this process may have been frozen since."""
+"""An older answer does not permit a publication: this process may have been frozen since."""
 _ASKS = 3
-"""Times that the agent is asked before its answers count as too slow."""
+"""Questions to the agent before its answers count as too slow."""
 
 
 class CutoverWire(Protocol):
-    """What is asked of the agent; see :class:`initpuller.agent_client.cutover.CutoverClient`."""
+    """The requests of a cutover; see :class:`initpuller.agent_client.cutover.CutoverClient`."""
 
     async def standing(self) -> CutoverStanding:
-        """Where it stands."""
+        """Return the phase of the cutover."""
 
     async def stop(self, request: CutoverRequest) -> CutoverStanding:
-        """Have Plex stopped."""
+        """Stop Plex."""
 
     async def renew(self, name: str) -> CutoverStanding:
-        """Have the lease renewed."""
+        """Renew the lease."""
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Have Plex stay stopped."""
+        """Keep Plex stopped for good."""
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Have Plex started again."""
+        """Start Plex again."""
 
 
 class Cutover:
@@ -80,34 +80,26 @@ class Cutover:
     Args:
         record: of the volume.
         wire: the agent.
-        retrier: how to try again.
-        terms: on which Plex is stopped.
+        retrier: the policy for retries.
     """
 
-    def __init__(
-        self,
-        record: PullRecord,
-        wire: CutoverWire,
-        retrier: Retrier,
-        terms: StopTerms = StopTerms(),  # noqa: B008 - it cannot be changed
-    ) -> None:
-        self._terms = terms
+    def __init__(self, record: PullRecord, wire: CutoverWire, retrier: Retrier) -> None:
         self._record = record
         self._wire = wire
         self._retrier = retrier
         self._is_in_doubt = False
         self._since: float | None = None
         self._committed_at: float | None = None
-        """When the request was sent whose answer said last that the cutover is committed."""
+        """When the last request was sent whose answer was that the cutover is committed."""
 
     def downtime(self) -> float | None:
-        """Seconds since this run knew that Plex had stopped for it; None if it was not told so."""
+        """Return the seconds since the agent said that Plex had stopped; None if it never did."""
         return None if self._since is None else time.monotonic() - self._since
 
     async def end_earlier(self) -> None:
-        """Have Plex started again if a run that was killed had it stopped.
+        """Have Plex started again if it is still stopped for a run that was killed.
 
-        What that run brought is read back first, and Plex is not down for it.
+        What that run transferred is read back next, and Plex is not down for it.
 
         Raises:
             CutoverRefused: this library has moved already, or Plex does not start.
@@ -124,8 +116,15 @@ class Cutover:
         if state is not None and state.cutover == standing.id:
             await self._undo_unless_over(standing)
 
-    async def check_repeated(self) -> None:
+    async def check_repeated(self, terms: StopTerms) -> StopTerms:
         """Make sure that Plex is not stopped for a failure that is known already.
+
+        Args:
+            terms: of this run.
+
+        Returns:
+            The same, with what the agent says about itself, and with whether it must stop Plex
+            whatever it remembers.
 
         Raises:
             RepeatedFailure: nothing has changed since the last one.
@@ -133,13 +132,12 @@ class Cutover:
             PlexodusError: the agent cannot be asked.
         """
         standing = await self._retrier.run("where the cutover stands", self._wire.standing)
-        terms = self._terms
         if terms.circumstances:
             circumstances = terms.circumstances | {"agent": standing.agent}
             terms = replace(terms, circumstances=circumstances)
         state = self._record.state
         retry = terms.check(standing, None if state is None else state.failure)
-        self._terms = replace(terms, retry_failed=retry)
+        return replace(terms, retry_failed=retry)
 
     async def withdraw(self, name: str) -> None:
         """Undo what an earlier run was about to commit: this run must not end the move.
@@ -188,7 +186,7 @@ class Cutover:
             _log.warning("Plex starts when the lease expires", reason=str(error))
 
     async def is_committed(self) -> bool:
-        """Return whether exactly the cutover that the volume names is committed, by a fresh answer.
+        """Return whether exactly the cutover in the record is committed, by a fresh answer.
 
         Raises:
             AgentUnreachable: it cannot be asked, or takes too long to answer.
@@ -220,16 +218,19 @@ class Cutover:
         return standing
 
     @asynccontextmanager
-    async def stopped(self) -> AsyncIterator[None]:
-        """Inside, Plex is stopped and stays so; what goes wrong inside has it started again.
+    async def stopped(self, terms: StopTerms) -> AsyncIterator[None]:
+        """Keep Plex stopped inside this context; after a failure inside, have it started again.
+
+        Args:
+            terms: of :meth:`check_repeated`.
 
         Raises:
-            CutoverEnded: it was started again; what goes on inside is cancelled then.
-            CutoverRefused: it cannot be stopped, or would not stay so.
-            PlexodusError: whatever else; the lease expires where the agent cannot be told.
+            CutoverEnded: Plex was started again; the work inside is cancelled then.
+            CutoverRefused: Plex cannot be stopped, or would not stay so.
+            PlexodusError: another failure; if the agent cannot be reached, the lease expires.
         """
         await self._wait_for_restart()
-        name, stopped, terms = self._named(), None, self._terms
+        name, stopped = self._named(), None
         request = CutoverRequest(
             name,
             socket.gethostname(),
@@ -243,18 +244,18 @@ class Cutover:
             _expect(standing, name, "stopped")
             self._since = stopped = time.monotonic()
             _log.info("Plex is stopped", lease_seconds=standing.seconds)
-            async with self._renewed(name, standing.seconds / _RENEWALS):
+            async with self._renewed(name, standing.seconds / _RENEWALS, terms):
                 yield
         except BaseException as error:
             if not self._is_in_doubt:
-                failure = self._terms.remembered(error) if stopped is not None else None
+                failure = terms.remembered(error) if stopped is not None else None
                 if failure is not None:
                     await asyncio.to_thread(self._remember, failure)
                 await self._give_up(name, failure)
             raise
 
     async def _wait_for_restart(self) -> None:
-        """Wait while the agent watches the Plex that it has started again: it stops none then."""
+        """Wait while the agent watches the Plex that it starts again: it refuses a stop then."""
         for _ in range(_LOOKS):
             standing = await self._retrier.run("where the cutover stands", self._wire.standing)
             if standing.phase != "undoing":
@@ -299,18 +300,18 @@ class Cutover:
             self._record.apply(remember_failure, failure)
 
     @asynccontextmanager
-    async def _renewed(self, name: str, every: float) -> AsyncIterator[None]:
-        """Renew the lease all the time; whoever is inside is cancelled if that fails for good."""
+    async def _renewed(self, name: str, every: float, terms: StopTerms) -> AsyncIterator[None]:
+        """Renew the lease regularly; cancel the work inside if that fails for good."""
         inside = asyncio.current_task()
         ended: list[PlexodusError] = []
 
         async def renew() -> None:
-            pause, deadline = every, time.monotonic() + self._terms.max_downtime
+            pause, deadline = every, time.monotonic() + terms.max_downtime
             while True:
                 await asyncio.sleep(pause)
                 pause = every
                 try:
-                    self._check_downtime(deadline)
+                    self._check_downtime(deadline, terms)
                     async with asyncio.timeout(every):
                         await self._wire.renew(name)
                 except (AgentUnreachable, TimeoutError) as error:
@@ -334,22 +335,22 @@ class Cutover:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
-    def _check_downtime(self, deadline: float) -> None:
-        """Let the agent be asked for no more time than the user allows.
+    def _check_downtime(self, deadline: float, terms: StopTerms) -> None:
+        """Refuse to ask the agent for more time than the user allows.
 
         Raises:
-            CutoverRefused: it was stopped for that long.
+            CutoverRefused: Plex was stopped for that long.
         """
         if time.monotonic() >= deadline and not self._is_in_doubt:
             raise CutoverRefused(
-                f"Plex was stopped for {duration(self._terms.max_downtime)}, the most that"
+                f"Plex was stopped for {duration(terms.max_downtime)}, the most that"
                 " --max-downtime allows, and is started again",
                 hint="Find out what takes so long: 'plexodus-agent log' on the VM has the passes."
-                " What was brought is kept. Run pull again, or raise --max-downtime.",
+                " What was transferred is kept. Run pull again, or raise --max-downtime.",
             )
 
     async def _give_up(self, name: str, failure: StopFailure | None) -> None:
-        """Have Plex started again at once; if we cannot, the lease's end does it."""
+        """Have Plex started again at once; if the agent cannot be reached, the lease expires."""
         with suppress(PlexodusError):
             undo = asyncio.ensure_future(self._wire.undo(name, failure))
             standing = await asyncio.shield(undo)
@@ -357,7 +358,7 @@ class Cutover:
 
 
 def _boottime() -> float:
-    """Return seconds since the machine started: time goes on in a process that is frozen."""
+    """Return seconds since the machine started; this also counts while a process is frozen."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

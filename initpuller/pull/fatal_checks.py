@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.pull.options import Mode
 from initpuller.pull.target_checks import Target, TargetFacts, completed, run_checks
 from shared.checks import DATABASE_CHECKS, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
@@ -93,12 +94,12 @@ def fatal_outcomes(check: CheckId, options: PullOptions) -> frozenset[Outcome]:
     to a pull that stops Plex. :data:`CheckId.LIBRARY` matters to a pull that Plex will start on.
     """
     if check is CheckId.CUTOVER:
-        stops_plex = options.cutover and not options.until_ready
+        stops_plex = options.mode is Mode.MOVE
         return _FROM_WARNING if stops_plex and not options.retry_failed else _FROM_FAILURE
     if check is CheckId.LIBRARY:
-        if options.cutover:
+        if options.mode.is_for_cutover:
             return _FROM_WARNING
-        return _FROM_FAILURE if options.rehearse else _NONE
+        return _FROM_FAILURE if options.mode is Mode.REHEARSE else _NONE
     return _FROM_FAILURE
 
 

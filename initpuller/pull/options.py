@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from initpuller.agent_client.retry import IDLE_SECONDS, Retrier
@@ -16,9 +17,54 @@ if TYPE_CHECKING:
     from shared.wire.pairing import Pairing
 
 
+class Mode(Enum):
+    """What a pull is for."""
+
+    MOVE = "have the agent stop Plex, and publish"
+    MOVE_STOPPED = "publish, because Plex is stopped already, or the library is not Plex's"
+    REHEARSE = "publish a copy to try, and leave Plex running"
+    PRESEED = "transfer what a later MOVE then finds on the volume"
+    PRESEED_STOPPED = "transfer what a later MOVE_STOPPED then finds on the volume"
+
+    @property
+    def is_for_cutover(self) -> bool:
+        """Whether the agent stops Plex for this library, in this pull or in a later one.
+
+        Only a library that Plex finds on the volume is worth that.
+        """
+        return self in (Mode.MOVE, Mode.PRESEED)
+
+    @property
+    def is_preseed(self) -> bool:
+        """Whether nothing is published."""
+        return self in (Mode.PRESEED, Mode.PRESEED_STOPPED)
+
+    @property
+    def title(self) -> str:
+        """Return how people are told of it."""
+        if self is Mode.REHEARSE:
+            return "Rehearsal"
+        return f"Pull until {'ready' if self.is_preseed else 'done'}"
+
+
+def choose_mode(*, rehearse: bool, until_ready: bool, no_cutover: bool) -> Mode:
+    """Return the mode that the options of the command ask for.
+
+    Args:
+        rehearse: ``--rehearse``; ``--no-cutover`` beside it changes nothing.
+        until_ready: ``--until ready``.
+        no_cutover: ``--no-cutover``.
+    """
+    if rehearse:
+        return Mode.REHEARSE
+    if until_ready:
+        return Mode.PRESEED_STOPPED if no_cutover else Mode.PRESEED
+    return Mode.MOVE_STOPPED if no_cutover else Mode.MOVE
+
+
 @dataclass(frozen=True)
 class PullOptions:
-    """What the user wants, and how patient we are."""
+    """The options of one pull, with the limits of its retries."""
 
     pairing: Pairing
     target: str
@@ -28,21 +74,14 @@ class PullOptions:
     on_existing: OnExisting
     gate: VersionGate = field(default_factory=VersionGate)
     preferences: dict[str, str] = field(default_factory=dict)
-    """Of Plex, to be set in the volume's copy."""
-    cutover: bool = True
-    """Have Plex stopped by the agent, when there is little left to bring."""
+    """Plex's preferences to set in the volume's copy."""
+    mode: Mode = Mode.MOVE
     downtime: float = 30.0
-    """Seconds: a live pass that takes less is the last, since Plex would be down for so long."""
+    """Seconds: a live pass that takes less is the last, as Plex would be down for about as long."""
     max_downtime: float = MAX_DOWNTIME
     """Seconds that Plex may be stopped for this pull; then it is started again."""
     retry_failed: bool = False
-    """Have Plex stopped although an earlier failure would be met again."""
-    is_vouched: bool = False
-    """The user says that Plex is stopped, or that there is none."""
-    rehearse: bool = False
-    """Bring and publish a copy while Plex runs, and leave it running."""
-    until_ready: bool = False
-    """Move what can be moved while Plex runs, and publish nothing."""
+    """Stop Plex although an earlier failure would be met again."""
     database_check: DatabaseCheck = DatabaseCheck.FULL
     """How much of the source's databases is checked."""
     existing_check: DatabaseCheck = DatabaseCheck.QUICK

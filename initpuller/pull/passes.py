@@ -1,4 +1,4 @@
-"""A pass: one scan, and what of it the volume lacks brought into staging."""
+"""A pass: one scan, and the transfer of what the volume lacks of it into staging."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import structlog
 
 from initpuller.pull.fatal_checks import check_for_pull
 from initpuller.pull.omitted_entries import save_omitted
+from initpuller.pull.options import Mode
 from initpuller.pull.placement import PlexContents, refuse_misplaced
-from initpuller.pull.source_queries import SourceLook
+from initpuller.pull.source_queries import SourceQueries
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
@@ -33,16 +35,15 @@ from shared.wire.protocol import SnapshotRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from initpuller.agent_client.client import AgentClient
-    from initpuller.pull.options import PullOptions
-    from initpuller.report.progress import PullProgress
+    from initpuller.pull.context import PullContext
+    from initpuller.pull.fatal_checks import CheckedSource
     from initpuller.volume.fitness.requirements import Needs
-    from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.staging.staging import Staging
-    from initpuller.workers.pool import Worker
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Kind, Library, Snapshot
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("puller")
 
@@ -50,260 +51,257 @@ _SHRINKS = 0.8
 """A live pass that moves more than this part of what the one before moved is the last one, too."""
 
 
+class NothingToDo(Exception):
+    """A library that is not ours is there, and the user wants it left alone."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a pass asks the agent for."""
+
+    kind: Kind
+    """Whether files may change meanwhile."""
+    is_delta: bool = True
+    """What is complete in staging can be asked for as a base."""
+    is_stopped: bool = False
+    """Plex is, as the agent has proved: each second counts."""
+    done: ManifestFile | None = None
+    """What staging holds exactly, if this process has just made sure of that."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A snapshot with its checked manifest, and what was found in it."""
+
+    snapshot: Snapshot
+    manifest: ManifestFile
+    contents: PlexContents
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One scan, with staging ready for what the volume lacks of it."""
+
+    staging: Staging
+    queries: SourceQueries
+    source: CheckedSource
+    sums: asyncio.Future[None] | None
+    """The request for all digests, if it runs since the scan because Plex is stopped."""
+
+    async def __aenter__(self) -> Self:
+        """Return the pass itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close staging, and cancel what is still asked."""
+        await _cancel(self.sums)
+        self.staging.close()
+
+
 class Passes:
     """The passes of one run.
 
     Args:
-        record: of the volume.
-        options: what the user wants.
-        client: the agent.
-        workers: who bring frames.
-        progress: where people look.
+        context: of the run.
     """
 
-    def __init__(
-        self,
-        record: PullRecord,
-        options: PullOptions,
-        client: AgentClient,
-        workers: list[Worker],
-        progress: PullProgress,
-    ) -> None:
-        self.version: str | None = None
-        """Of the source's Plex."""
-        self.databases: dict[str, str] = {}
-        """What the agent's check of each of the source's databases found."""
-        self._record, self._layout = record, record.layout
-        self._options = options
-        self._client = client
-        self._workers = workers
-        self._progress = progress
-        self._is_looked_at = self._is_plex = self._are_links_told = False
-        self._fit = VolumeFit(record.layout, options.ownership)
-        self._done: ManifestFile | None = None
-        """What was finished last, if nothing was wrong with what is on the volume."""
-        self._look: SourceLook
-        self._asked: asyncio.Future[None] | None = None
+    def __init__(self, context: PullContext) -> None:
+        self._context = context
+        self._fit = VolumeFit(context.layout, context.options.ownership)
+        self._checks = _ChecksOnce(context)
+        self._has_warned_of_links = False
 
-    async def live(self, kind: Kind = "live", *, is_delta: bool) -> bool:
-        """Pass after pass while Plex runs, until there is little left, or it gets no less.
+    async def live(self, scan: Scan) -> ManifestFile | None:
+        """Transfer while Plex runs, pass after pass, until little is left, or it gets no less.
 
         Args:
-            kind: of the snapshots.
-            is_delta: whether what an earlier run brought can be asked for as a base.
+            scan: what the first pass asks for.
 
         Returns:
-            Whether there is anything to be done with this volume.
+            The manifest that staging holds exactly, if it does.
 
         Raises:
-            PlexodusError: what is on the volume stays, and the next run goes on from there.
+            NothingToDo: the library on the volume is to be left alone.
+            PlexodusError: what is on the volume stays, and the next run resumes from it.
         """
-        moved_before, is_over = None, False
+        options, moved_before, is_over = self._context.options, None, False
+        done: ManifestFile | None = None
         while not is_over:
             began = time.monotonic()
-            work = await self.begin(kind, is_delta=is_delta)
-            if work is None:
-                return False
-            try:
-                moved = await self._bring_live(work)
-            finally:
-                work.close()
-            seconds = time.monotonic() - began
+            async with await self.begin(scan) as work:
+                assembly = self._assembly(work)
+                is_exact = await self._within_space(work.staging, assembly.run_live)
+                done = work.staging.manifest if is_exact else None
+            seconds, moved = time.monotonic() - began, assembly.moved_bytes
             _log.info("live pass", moved=size(moved), took=duration(seconds))
-            await self._client.tell("pass", f"Live pass: {size(moved)} in {duration(seconds)}")
-            is_over = seconds < self._options.downtime or (
+            about = f"Live pass: {size(moved)} in {duration(seconds)}"
+            await self._context.client.tell("pass", about)
+            is_over = seconds < options.downtime or (
                 moved_before is not None and moved > _SHRINKS * moved_before
             )
-            moved_before, is_delta = moved, True
-        if self._options.cutover and not self._options.until_ready:
-            await asyncio.to_thread(check_room_for_delta, self._layout.staging)
-        return True
+            moved_before, scan = moved, Scan(scan.kind, done=done)
+        if options.mode is Mode.MOVE:
+            await asyncio.to_thread(check_room_for_delta, self._context.layout.staging)
+        return done
 
-    async def begin(
-        self, kind: Kind, *, is_delta: bool, is_stopped: bool = False
-    ) -> Staging | None:
-        """Scan, and make staging ready for what came of it; None if nothing is to be done.
-
-        Args:
-            kind: whether files may change meanwhile.
-            is_delta: whether what is complete in staging can be asked for as a base.
-            is_stopped: Plex is, as the agent has proved: each second counts.
+    async def begin(self, scan: Scan) -> Pass:
+        """Scan, and make staging ready for the result.
 
         Raises:
-            SnapshotGone: the agent, or the volume, has not what the delta is based on.
+            NothingToDo: the library on the volume is to be left alone.
+            SnapshotGone: the agent, or the volume, lacks what the delta is based on.
             PlexodusError: whatever else keeps a pull from beginning.
         """
-        layout, options = self._layout, self._options
-        base = await asyncio.to_thread(staging.delta_base, self._record) if is_delta else ""
-        self._progress.phase("scanning")
-        request = SnapshotRequest(kind, options.exclude, base, placed=layout.places_server)
-        look_first = asyncio.ensure_future(self._preflight())
-        try:
-            snapshot = await options.retrier.run("the scan", lambda: self._client.scan(request))
-            await look_first
-        finally:
-            look_first.cancel()
-            await asyncio.gather(look_first, return_exceptions=True)
-        self._progress.of(snapshot.id)
-        name = snapshot.library.name
-        check_root_name(os.fsencode(name))
-        if (snapshot.kind, snapshot.base) != (kind, base):
-            raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
-        if await asyncio.to_thread(is_to_be_taken_back, self._record, rehearse=options.rehearse):
-            _, contents, _ = await self._manifest(snapshot)
-            self._refuse_useless(name, contents)
-            await asyncio.to_thread(self._take_back_rehearsal, snapshot)
-        action = await asyncio.to_thread(
-            look,
-            self._record,
-            options.on_existing,
-            name,
-            rehearse=options.rehearse,
-            depth=options.existing_check,
-        )
-        if action is Action.REFUSE_TAKEN or (is_stopped and action is Action.SKIP):
-            raise name_taken(layout.library(name))
-        if action is Action.SKIP:
-            self._progress.skipped()
-            return None
+        context, options = self._context, self._context.options
+        snapshot, source = await self._scan(scan)
+        await self._return_rehearsal(snapshot, source)
+        await self._refuse_existing(snapshot.library.name, scan)
         await asyncio.to_thread(
             cleanup.refuse_foreign,
-            self._record,
+            context.record,
             snapshot,
             sets_aside=options.on_existing is OnExisting.SET_ASIDE,
         )
-        manifest, contents, needs = await self._manifest(snapshot)
-        await save_omitted(self._client, options.retrier, layout, snapshot)
-        self._refuse_useless(snapshot.library.name, contents)
-        most = max_bytes(manifest.plan.files, manifest.plan.path_bytes)
-        self._look = SourceLook(self._client, options.retrier, layout, snapshot, most)
-        self._asked = asyncio.ensure_future(self._look.sums()) if is_stopped else None
-        state = self._record.state
-        earlier = state.fidelity if state is not None else None
-        policy = await asyncio.to_thread(self._fit.policy, needs, manifest, earlier)
-        work = await asyncio.to_thread(
-            staging.begin, self._record, Listing(snapshot, manifest), policy, self._done
-        )
-        self._done = None
-        return work
+        scanned = await self._manifest(snapshot)
+        await save_omitted(context.client, options.retrier, context.layout, snapshot)
+        self._refuse_useless(scanned, source)
+        plan = scanned.manifest.plan
+        most = max_bytes(plan.files, plan.path_bytes)
+        queries = SourceQueries(context, snapshot, most)
+        sums = asyncio.ensure_future(queries.sums()) if scan.is_stopped else None
+        try:
+            work = await asyncio.to_thread(self._stage, scanned, scan.done)
+        except BaseException:
+            await _cancel(sums)
+            raise
+        return Pass(work, queries, source, sums)
 
-    def _refuse_useless(self, name: str, contents: PlexContents) -> None:
+    async def _scan(self, scan: Scan) -> tuple[Snapshot, CheckedSource]:
+        """Have the agent scan; check both sides meanwhile, if that was not done in this run."""
+        context, options = self._context, self._context.options
+        base = await asyncio.to_thread(staging.delta_base, context.record) if scan.is_delta else ""
+        context.progress.phase("scanning")
+        placed = context.layout.places_server
+        request = SnapshotRequest(scan.kind, options.exclude, base, placed=placed)
+        checks = asyncio.ensure_future(self._checks.result())
+        try:
+            snapshot = await options.retrier.run("the scan", lambda: context.client.scan(request))
+            source = await checks
+        finally:
+            await _cancel(checks)
+        context.progress.of(snapshot.id)
+        check_root_name(os.fsencode(snapshot.library.name))
+        if (snapshot.kind, snapshot.base) != (scan.kind, base):
+            raise errors.ProtocolViolation("a snapshot of another kind than was asked for")
+        return snapshot, source
+
+    async def _return_rehearsal(self, snapshot: Snapshot, source: CheckedSource) -> None:
+        """Return a published rehearsal to staging, if neither side refuses this pull."""
+        record, options = self._context.record, self._context.options
+        rehearse = options.mode is Mode.REHEARSE
+        if not await asyncio.to_thread(is_to_be_taken_back, record, rehearse=rehearse):
+            return
+        self._refuse_useless(await self._manifest(snapshot), source)
+        if options.on_existing is not OnExisting.SET_ASIDE:
+            await asyncio.to_thread(cleanup.refuse_foreign, record, snapshot, sets_aside=False)
+        await asyncio.to_thread(take_back, record, rehearse=rehearse)
+
+    async def _refuse_existing(self, name: str, scan: Scan) -> None:
+        """Inspect the volume again, now that the library's name is known.
+
+        Raises:
+            NothingToDo: a library that is not ours is to be left alone.
+            TargetConflict: it is in the way.
+        """
+        context, options = self._context, self._context.options
+        action = await asyncio.to_thread(
+            look,
+            context.record,
+            options.on_existing,
+            name,
+            rehearse=options.mode is Mode.REHEARSE,
+            depth=options.existing_check,
+        )
+        if action is Action.REFUSE_TAKEN or (scan.is_stopped and action is Action.SKIP):
+            raise name_taken(context.layout.library(name))
+        if action is Action.SKIP:
+            context.progress.skipped()
+            raise NothingToDo
+
+    def _refuse_useless(self, scanned: Scanned, source: CheckedSource) -> None:
         """Refuse to stop Plex, or to rehearse it, for a library that it would not find.
 
         Raises:
             PreflightRefused: see :mod:`initpuller.pull.placement`.
         """
-        options = self._options
-        if options.cutover or (options.rehearse and self._is_plex):
-            refuse_misplaced(self._layout, name)
+        mode, contents = self._context.options.mode, scanned.contents
+        if mode.is_for_cutover or (mode is Mode.REHEARSE and source.is_plex):
+            refuse_misplaced(self._context.layout, scanned.snapshot.library.name)
             contents.refuse_incomplete()
-        if contents.links_out and not self._are_links_told:
+        if contents.links_out and not self._has_warned_of_links:
             _log.warning(
                 "symlinks that lead out of the library",
                 count=contents.links_out,
                 examples=contents.some_links_out,
                 hint=LINKS_OUT_ADVICE,
             )
-        self._are_links_told = True
+        self._has_warned_of_links = True
 
-    def _take_back_rehearsal(self, snapshot: Snapshot) -> None:
-        """Return a rehearsal to staging, now that neither side refuses this pull."""
-        options = self._options
-        if options.on_existing is not OnExisting.SET_ASIDE:
-            cleanup.refuse_foreign(self._record, snapshot, sets_aside=False)
-        take_back(self._record, rehearse=options.rehearse)
+    def _stage(self, scanned: Scanned, done: ManifestFile | None) -> Staging:
+        """Probe the volume if that is needed, and make staging ready for the snapshot."""
+        record, manifest = self._context.record, scanned.manifest
+        earlier = record.state.fidelity if record.state is not None else None
+        policy = self._fit.policy(scanned.needs, manifest, earlier)
+        return staging.begin(record, Listing(scanned.snapshot, manifest), policy, done)
 
-    async def is_unchanged(self, snapshot: str) -> bool:
-        """Return whether the library on the VM is still as a snapshot with Plex stopped says.
-
-        Raises:
-            AgentUnreachable: the agent cannot be asked.
-            PlexodusError: it does not accept the request.
-        """
-        try:
-            await self._options.retrier.run(
-                "the check of the source", lambda: self._client.check(snapshot)
-            )
-        except (errors.SourceChanged, errors.SnapshotGone) as error:
-            _log.warning("the library has changed since it was verified", reason=str(error))
-            return False
-        return True
-
-    async def bring(self, work: Staging) -> None:
-        """Bring what a snapshot has that is not live, and verify all of it.
+    async def bring(self, work: Pass) -> None:
+        """Transfer what a snapshot has that is not live, and verify all of it.
 
         Raises:
-            PlexodusError: what is on the volume stays, and the next run goes on from there.
+            PlexodusError: what is on the volume stays, and the next run resumes from it.
         """
         assembly, began = self._assembly(work), time.monotonic()
-        depth = self._options.database_check
-        await self._within_space(work, lambda: assembly.run(self._asked, depth))
+        depth = self._context.options.database_check
+        await self._within_space(work.staging, lambda: assembly.run(work.sums, depth))
         seconds = duration(time.monotonic() - began)
-        moved = size(assembly.moved_bytes)
-        kind = work.state.snapshot.kind.capitalize()
-        await self._client.tell("pass", f"{kind} pass, verified: {moved} in {seconds}")
-        entries = work.manifest.plan.entries
-        self._progress.reached("Verified", f"{entries} entries are byte for byte as on the VM")
+        kind = work.staging.state.snapshot.kind.capitalize()
+        about = f"{kind} pass, verified: {size(assembly.moved_bytes)} in {seconds}"
+        await self._context.client.tell("pass", about)
+        entries = work.staging.manifest.plan.entries
+        verified = f"{entries} entries are byte for byte as on the VM"
+        self._context.progress.reached("Verified", verified)
 
-    async def _bring_live(self, work: Staging) -> int:
-        """Bring what a live snapshot has; the bytes that were moved for it."""
-        assembly = self._assembly(work)
-        await self._within_space(work, assembly.run_live)
-        if assembly.is_as_told:
-            self._done = work.manifest
-        return assembly.moved_bytes
+    def _assembly(self, work: Pass) -> Assembly:
+        return Assembly(work.staging, work.queries, self._context)
 
-    def _assembly(self, work: Staging) -> Assembly:
-        retrier, workers = self._options.retrier, self._workers
-        return Assembly(work, self._look, self._client, retrier, workers, self._progress)
-
-    async def close(self) -> None:
-        """Nothing is asked any more."""
-        if self._asked is not None:
-            self._asked.cancel()
-            await asyncio.gather(self._asked, return_exceptions=True)
-
-    async def _within_space(self, work: Staging, run: Callable[[], Awaitable[None]]) -> None:
+    async def _within_space(self, work: Staging, run: Callable[[], Awaitable[T]]) -> T:
+        """Check the space for a transfer, and run it; a full volume is reported with the need."""
         if not work.is_small_delta:  # else the pass before had room for it, or there is not much
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
         self._fit.require(work.policy)
         try:
-            await run()
+            return await run()
         except errors.NoSpace:
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
             raise
 
-    async def _preflight(self) -> None:
-        """Refuse a pull that a check rules out, before anything is moved. Does so once a run."""
-        if self._is_looked_at:
-            return
-        options = self._options
-        until = "ready" if options.until_ready else "done"
-        what = "Rehearsal" if options.rehearse else f"Pull until {until}"
-        await self._client.tell("pull", f"{what} started on {socket.gethostname()}")
-        self._progress.reached("Started", f"{what} from {options.pairing.host}")
-        source = await check_for_pull(self._client, options, self._layout)
-        self._is_plex, self.version = source.is_plex, source.plex_version
-        self.databases, self._is_looked_at = source.databases, True
-
-    async def _manifest(self, snapshot: Snapshot) -> tuple[ManifestFile, PlexContents, Needs]:
-        """Return the checked manifest, what is in it, and what it needs of the volume.
-
-        The manifest is the one on the volume if that is whole, or else the agent's.
-        """
-        path, root = self._layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
+    async def _manifest(self, snapshot: Snapshot) -> Scanned:
+        """Return the checked manifest: the one on the volume if it is whole, or the agent's."""
+        context = self._context
+        path, root = context.layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
         wanted, library = (path, snapshot.id, root, snapshot.kind), snapshot.library
         try:
             contents, needs, see = self._observed(library)
             manifest = await asyncio.to_thread(read_manifest, *wanted, see)
         except (FileNotFoundError, errors.IntegrityError):
-            await self._options.retrier.run(
-                "the manifest", lambda: self._client.manifest(snapshot, path)
+            await context.options.retrier.run(
+                "the manifest", lambda: context.client.manifest(snapshot, path)
             )
             contents, needs, see = self._observed(library)
             manifest = await asyncio.to_thread(read_manifest, *wanted, see)
         staging.check_sums(manifest, snapshot)
-        return manifest, contents, needs
+        return Scanned(snapshot, manifest, contents, needs)
 
     def _observed(self, library: Library) -> tuple[PlexContents, Needs, Callable[[Entry], None]]:
         """Return what a manifest is asked for, and what adds an entry to both."""
@@ -315,3 +313,31 @@ class Passes:
             take(entry)
 
         return contents, needs, see
+
+
+class _ChecksOnce:
+    """The checks of a run: made beside its first scan, and not repeated by a later one."""
+
+    def __init__(self, context: PullContext) -> None:
+        self._context = context
+        self._found: CheckedSource | None = None
+
+    async def result(self) -> CheckedSource:
+        """Return what the checks found; run them if they have not been run.
+
+        Raises:
+            PlexodusError: a check rules this pull out, or could not be made.
+        """
+        if self._found is None:
+            context = self._context
+            what = context.options.mode.title
+            await context.client.tell("pull", f"{what} started on {socket.gethostname()}")
+            context.progress.reached("Started", f"{what} from {context.options.pairing.host}")
+            self._found = await check_for_pull(context.client, context.options, context.layout)
+        return self._found
+
+
+async def _cancel(future: asyncio.Future[None] | asyncio.Future[CheckedSource] | None) -> None:
+    if future is not None:
+        future.cancel()
+        await asyncio.gather(future, return_exceptions=True)

@@ -11,41 +11,35 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.pull.options import Mode
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import presumed_committed
-from shared.errors import AgentUnreachable, CutoverEnded
+from shared.errors import AgentUnreachable, CutoverEnded, SnapshotGone, SourceChanged
 
 if TYPE_CHECKING:
+    from initpuller.pull.context import PullContext
     from initpuller.pull.cutover import Cutover
-    from initpuller.pull.options import PullOptions
-    from initpuller.pull.passes import Passes
-    from initpuller.volume.records.pull_record import PullRecord
 
 _log = structlog.get_logger("puller")
 
 
 class PendingPublication:
-    """Decides what becomes of what an earlier run had verified.
+    """Decides whether a library that an earlier run, or attempt, verified is still to be published.
 
     Args:
-        record: of the volume.
-        options: what the user wants.
-        passes: who asks the agent about a snapshot.
-        cutover: who asks the agent about a cutover.
+        context: of the run.
+        cutover: asks the agent about a cutover.
     """
 
-    def __init__(
-        self, record: PullRecord, options: PullOptions, passes: Passes, cutover: Cutover
-    ) -> None:
-        self._record = record
-        self._options = options
-        self._passes = passes
+    def __init__(self, context: PullContext, cutover: Cutover) -> None:
+        self._context = context
+        self._record = context.record
         self._cutover = cutover
 
     async def is_due(self) -> bool:
-        """Return whether what is staged is to be published; if not, it counts as transferred only.
+        """Return whether the volume holds a verified library that is to be published now.
 
-        The volume's record must say ``committing`` or ``publishing``.
+        If it holds one that is out of date, that counts as transferred only from now on.
 
         Raises:
             AgentUnreachable: nobody knows; nothing is published.
@@ -53,8 +47,10 @@ class PendingPublication:
             CutoverRefused: it was committed, and this run must not end the move.
             PlexodusError: the agent does not accept the request.
         """
-        options, state = self._options, self._record.current
-        if options.rehearse or options.until_ready:
+        state, mode = self._record.state, self._context.options.mode
+        if state is None or state.receipt is None or state.receipt.rehearsal:
+            return False
+        if mode is Mode.REHEARSE or mode.is_preseed:
             if state.cutover:
                 await self._cutover.withdraw(state.cutover)
             is_due = False
@@ -63,13 +59,29 @@ class PendingPublication:
         elif state.cutover:
             is_due = await self._is_committed_still()
         else:
-            is_due = options.is_vouched and await self._passes.is_unchanged(state.snapshot.id)
+            is_due = mode is Mode.MOVE_STOPPED and await self._is_unchanged(state.snapshot.id)
         if not is_due:
-            _log.warning(
-                "what was verified is out of date, resuming", path=self._record.layout.staging
-            )
+            path = self._context.layout.staging
+            _log.warning("what was verified is out of date, resuming", path=path)
             await asyncio.to_thread(unpublish, self._record)
         return is_due
+
+    async def _is_unchanged(self, snapshot: str) -> bool:
+        """Return whether the library on the VM is still as a snapshot with Plex stopped says.
+
+        Raises:
+            AgentUnreachable: the agent cannot be asked.
+            PlexodusError: it does not accept the request.
+        """
+        context = self._context
+        try:
+            await context.options.retrier.run(
+                "the check of the source", lambda: context.client.check(snapshot)
+            )
+        except (SourceChanged, SnapshotGone) as error:
+            _log.warning("the library has changed since it was verified", reason=str(error))
+            return False
+        return True
 
     async def _is_committed_now(self) -> bool:
         try:
@@ -85,7 +97,7 @@ class PendingPublication:
         except AgentUnreachable as error:
             self._take_the_users_word(error)
             return True
-        if not is_committed and self._options.is_vouched:
+        if not is_committed and self._is_vouched():
             await asyncio.to_thread(unpublish, self._record)
             raise CutoverEnded(
                 "the agent says that this move was undone, so nothing was published: what is staged"
@@ -96,7 +108,7 @@ class PendingPublication:
 
     def _take_the_users_word(self, error: AgentUnreachable) -> None:
         """Raise ``error`` unless the user says that Plex is down on the VM."""
-        if not self._options.is_vouched:
+        if not self._is_vouched():
             raise AgentUnreachable(
                 f"nothing was published, because {error.what}",
                 path=error.path,
@@ -105,3 +117,7 @@ class PendingPublication:
                 " --no-cutover.",
             ) from error
         _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")
+
+    def _is_vouched(self) -> bool:
+        """Return whether the user says that Plex is stopped on the VM, or that there is none."""
+        return self._context.options.mode is Mode.MOVE_STOPPED

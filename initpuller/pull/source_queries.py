@@ -1,43 +1,32 @@
-"""What the agent is asked about the whole library of one snapshot, beside its frames."""
+"""The questions to the agent about the whole library of one snapshot, beside its frames."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from initpuller.agent_client.client import AgentClient
-    from initpuller.agent_client.retry import Retrier
-    from initpuller.volume.records.layout import Layout
+    from initpuller.pull.context import PullContext
     from shared.wire.protocol import Snapshot
 
 
-class SourceLook:
-    """Asks about one snapshot.
+class SourceQueries:
+    """Asks the agent about one snapshot.
 
     Args:
-        client: the agent.
-        retrier: how to try again.
-        layout: where its digests go.
-        snapshot: which.
-        sums_bytes: the most bytes of SHA256SUMS, by the manifest, which was checked.
+        context: of the run.
+        snapshot: the snapshot.
+        sums_bytes: limit of the length of SHA256SUMS, by the manifest, which was checked.
     """
 
-    def __init__(
-        self,
-        client: AgentClient,
-        retrier: Retrier,
-        layout: Layout,
-        snapshot: Snapshot,
-        sums_bytes: int,
-    ) -> None:
-        self._client = client
-        self._retrier = retrier
-        self._path = layout.sums(snapshot.id)
+    def __init__(self, context: PullContext, snapshot: Snapshot, sums_bytes: int) -> None:
+        self._client = context.client
+        self._retrier = context.options.retrier
+        self._path = context.layout.sums(snapshot.id)
         self._snapshot = snapshot
         self._sums_bytes = sums_bytes
 
     async def sums(self) -> None:
-        """Bring the digest of each file, as the agent read it.
+        """Download the digest of each file, as the agent read it.
 
         Raises:
             SourceChanged: the library is not as it was scanned.
@@ -49,7 +38,7 @@ class SourceLook:
         )
 
     async def check(self) -> None:
-        """Have the agent look whether the library is as it was scanned; it need not, if Plex runs.
+        """Have the agent check that the library is as it was scanned, unless Plex runs.
 
         Raises:
             SourceChanged, PlexodusError: as for :meth:`sums`.

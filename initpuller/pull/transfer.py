@@ -20,11 +20,9 @@ from shared.plex.sqlite_check import DatabaseCheck
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from initpuller.agent_client.client import AgentClient
-    from initpuller.agent_client.retry import Retrier
     from initpuller.agent_client.schedule import Bring
-    from initpuller.pull.source_queries import SourceLook
-    from initpuller.report.progress import PullProgress
+    from initpuller.pull.context import PullContext
+    from initpuller.pull.source_queries import SourceQueries
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker
@@ -48,7 +46,7 @@ _LISTED = 1000
 
 @dataclass
 class _There:
-    """What the journal has."""
+    """Sums of the journaled frames."""
 
     frames: int = 0
     tar_bytes: int = 0
@@ -60,34 +58,19 @@ class Assembly:
 
     Args:
         work: the staging.
-        look: what of the agent is asked about the whole of it.
-        client: the agent.
-        retrier: how to try again.
-        workers: who bring frames.
-        progress: where people look.
+        queries: the questions to the agent about its snapshot.
+        context: of the run.
     """
 
-    def __init__(
-        self,
-        work: Staging,
-        look: SourceLook,
-        client: AgentClient,
-        retrier: Retrier,
-        workers: list[Worker],
-        progress: PullProgress,
-    ) -> None:
+    def __init__(self, work: Staging, queries: SourceQueries, context: PullContext) -> None:
         self._work = work
-        self._look = look
-        self._client = client
-        self._retrier = retrier
-        self._workers = workers
-        self._progress = progress
+        self._queries = queries
+        self._context = context
+        self._progress = context.progress
         self._unpacked: dict[int, Unpacked] = {}
-        """What came of those frames of this run that leave something to do."""
+        """Results of those frames of this run that leave something to do."""
         self.moved_bytes = 0
         """Tar bytes of the frames that were fetched."""
-        self.is_as_told = False
-        """Whether a live pass has left exactly what its manifest says."""
         self._pending: list[tuple[int, str]] = []
         self._left = 0
         self._since = time.monotonic()
@@ -101,15 +84,15 @@ class Assembly:
         """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
 
         Args:
-            asked: :meth:`SourceLook.sums`, where that was begun with the scan: Plex is proved to be
-                stopped from before it to after the commit, and was looked at while it ran. What
-                takes long is not done again while it is down, such as the check of its databases.
+            asked: :meth:`SourceQueries.sums`, if that was begun with the scan: the agent has proved
+                that Plex is stopped from before it to after the commit. What takes long, such as
+                the check of the databases, was done while Plex ran and is not repeated.
             depth: how much of Plex's databases is checked on the volume.
 
         Raises:
             SourceChanged: the library is not as it was scanned.
             IntegrityError: a database of Plex is not sound.
-            TreeDiffers: the tree is not what it shall be.
+            TreeDiffers: the tree is not what the manifest says.
             PlexodusError: whatever else stops a pull.
         """
         work = self._work
@@ -132,10 +115,13 @@ class Assembly:
             await asyncio.to_thread(work.distrust)
             raise TreeDiffers(differences[:_LISTED], work.layout.staging)
 
-    async def run_live(self) -> None:
-        """Fetch, finish, and compare what the delta keeps: all else Plex may be changing.
+    async def run_live(self) -> bool:
+        """Fetch, finish, and compare what the delta keeps: Plex may be changing everything else.
 
-        The agent has all digests then, and needs those of what has changed when Plex is stopped.
+        The agent then has all digests. When Plex is stopped, it needs only those of what changed.
+
+        Returns:
+            Whether staging holds exactly what the manifest says.
 
         Raises:
             PlexodusError: whatever stops a pull.
@@ -143,16 +129,16 @@ class Assembly:
         await self._fetch()
         self._progress.phase("finishing")
         finishing = asyncio.to_thread(self._work.finish, self._in_order())
-        differences, _ = await _side_by_side(finishing, self._look.sums())
+        differences, _ = await _side_by_side(finishing, self._queries.sums())
         wrong = await asyncio.to_thread(lambda: list(self._wrong()))
         await self._refuse_damaged(wrong)
-        self.is_as_told = not differences
+        return not differences
 
     async def _refuse_damaged(self, wrong: Wrong) -> None:
-        """See to it that what a delta keeps, and is wrong, is fetched again: by another snapshot.
+        """Have another snapshot fetch again what a delta keeps, if that is damaged.
 
         Raises:
-            SnapshotGone: there is such.
+            SnapshotGone: a file that the delta keeps has another digest.
         """
         if kept := [each for each in wrong if each[1].kept]:
             _log.warning("what the delta keeps is damaged on the volume", paths=_named(kept))
@@ -160,7 +146,7 @@ class Assembly:
             raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
 
     async def _fetch(self) -> None:
-        """Bring all missing frames onto the volume, and journal them."""
+        """Fetch all missing frames onto the volume, and journal them."""
         work, plan = self._work, self._work.manifest.plan
         there = await asyncio.to_thread(self._there)
         self._progress.phase("transferring")
@@ -171,9 +157,11 @@ class Assembly:
             plan.entries - (plan.counted_entries - there.entries),
         )
         self._left = len(plan) - there.frames
-        lanes = [await self._lane(worker) for worker in self._workers]
+        lanes = [await self._lane(worker) for worker in self._context.workers]
         try:
-            await fetch_frames(self._retrier, lanes, work.journal.missing(), self._receive)
+            await fetch_frames(
+                self._context.options.retrier, lanes, work.journal.missing(), self._receive
+            )
         finally:
             await to_its_end(self._commit_all())
 
@@ -188,12 +176,12 @@ class Assembly:
         return there
 
     async def _lane(self, worker: Worker) -> Bring[Unpacked]:
-        """What has ``worker`` bring frames of this snapshot."""
+        """Return a function that has ``worker`` fetch a frame of this snapshot."""
         work, manifest = self._work, self._work.manifest
         await worker.assign(
             Assignment(
-                pairing=self._client.pairing,
-                idle=self._client.idle,
+                pairing=self._context.client.pairing,
+                idle=self._context.client.idle,
                 snapshot=manifest.name,
                 manifest=manifest.path,
                 staging=work.layout.staging,
@@ -212,7 +200,7 @@ class Assembly:
         return bring
 
     async def _finish_soon(self, asked: asyncio.Future[None]) -> tuple[list[str], Wrong]:
-        """The same as :meth:`_finish`, when the agent was asked for its digests long since."""
+        """Do the same as :meth:`_finish`, while the earlier request for digests is answered."""
         self._progress.phase("verifying")
 
         async def finish() -> tuple[list[str], Wrong]:
@@ -220,20 +208,20 @@ class Assembly:
             await asked
             return differences, await asyncio.to_thread(self._drop_wrong)
 
-        found, _ = await _side_by_side(finish(), self._look.check())
+        found, _ = await _side_by_side(finish(), self._queries.check())
         return found
 
     async def _finish(self, depth: DatabaseCheck) -> tuple[list[str], Wrong]:
-        """Finish and look at the tree while the agent completes its digests and looks at its own.
+        """Finish and verify the tree while the agent completes its digests and checks its own.
 
         Returns:
-            What is wrong with attributes, and the files whose digest is wrong: these are removed.
+            Attributes that are wrong, and the files with a wrong digest, which are removed.
         """
         self._progress.phase("verifying")
         work = self._work
         finishing = asyncio.to_thread(work.finish, self._in_order())
-        differences, _ = await _side_by_side(finishing, self._look.sums())
-        (wrong, damaged), _ = await _side_by_side(self._verify(depth), self._look.check())
+        differences, _ = await _side_by_side(finishing, self._queries.sums())
+        (wrong, damaged), _ = await _side_by_side(self._verify(depth), self._queries.check())
         if damaged and not wrong:
             raise IntegrityError(
                 f"a database on the volume is damaged: {some(damaged)}",
@@ -244,7 +232,7 @@ class Assembly:
         return differences, wrong
 
     async def _verify(self, depth: DatabaseCheck) -> tuple[Wrong, list[str]]:
-        """Files whose digest is wrong, and what is wrong with databases."""
+        """Return the files with a wrong digest, and what is wrong with databases."""
         databases = asyncio.to_thread(check_databases, self._work, depth)
         wrong, (damaged, unchecked) = await asyncio.gather(
             asyncio.to_thread(self._drop_wrong), databases
@@ -308,7 +296,7 @@ def _named(wrong: Wrong) -> list[str]:
 
 
 async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """What a thread of ours and the agent do at the same time; the thread is never left running."""
+    """Await what a thread and the agent do at the same time; never leave the thread running."""
     asked = asyncio.ensure_future(there)
     try:
         return await to_its_end(here), await asked

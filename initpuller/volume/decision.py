@@ -1,4 +1,4 @@
-"""What a run does, by what it finds: the state table of docs/states.md, and nothing else."""
+"""Decide what a run does, by what it finds: the state table of docs/states.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OnExisting(Enum):
-    """What to do about a library that is there and not of our making."""
+    """What to do with a library that is there and that no pull put there."""
 
     SKIP = "skip"
     FAIL = "fail"
@@ -36,7 +36,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Findings:
-    """What lies on the volume."""
+    """What is on the volume."""
 
     receipt: bool
     library: bool
@@ -45,7 +45,7 @@ class Findings:
     staged: bool
     """The library is in staging."""
     displaces: bool
-    """The publication under way had been told to set aside what is in its place."""
+    """The publication under way is to set aside what is in its place."""
     names_cutover: bool = False
     """Plex on the VM was stopped for this move, at least once."""
     returns: bool = False
@@ -53,7 +53,7 @@ class Findings:
 
 
 def decide(found: Findings, on_existing: OnExisting) -> Action:
-    """The row of the table that ``found`` is in."""
+    """Return the action of the row that ``found`` is in."""
     if found.returns:
         return Action.TAKE_BACK
     if found.receipt:
@@ -79,7 +79,7 @@ def _decide_publishing(found: Findings, on_existing: OnExisting) -> Action:
 
 
 def _existing(found: Findings, on_existing: OnExisting) -> Action:
-    """Exit 0 beside somebody else's library is only right if nothing was stopped for this move."""
+    """Return the action beside a foreign library: exit 0 only if Plex was not stopped for it."""
     if found.names_cutover or found.phase == "committing":
         return Action.REFUSE_TAKEN
     return Action.SKIP if on_existing is OnExisting.SKIP else Action.REFUSE_EXISTING

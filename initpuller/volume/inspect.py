@@ -1,4 +1,4 @@
-"""Looks at the volume and finds the row of the state table."""
+"""Inspect the volume, and find the row of docs/states.md that it is in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 _DISPLACING = (Action.TRANSFER, Action.BEGIN_ANEW, Action.COMMIT, Action.PUBLISH)
-"""With something in the library's place, these end with a rename of it."""
+"""If something has the library's name, these actions end with a rename of it."""
 _IN_THE_WAY = "Move it away, or give --on-existing set-aside."
 _TORSO = (
     "Something else was stopped in the middle. Remove it, or give --on-existing set-aside, and run"
@@ -36,11 +36,11 @@ _MOUNTED = (
 
 
 def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
-    """The receipt, if there is one and its library is there: then a run does nothing.
+    """Return the receipt if there is one and its library is there: then a run does nothing.
 
     Args:
         layout: the volume.
-        rehearse: one of a rehearsal will do.
+        rehearse: the receipt of a rehearsal counts too.
 
     Raises:
         StorageError: the receipt cannot be read.
@@ -63,8 +63,8 @@ def look(
 
     Args:
         record: of the volume.
-        on_existing: what the user wants done about a library that is not ours.
-        name: the library's name, once the agent has told it.
+        on_existing: what the user wants done with a library that is not ours.
+        name: the library's name, once the agent has reported it.
         rehearse: the user wants a rehearsal.
         depth: how much is checked of the databases of a library that is not ours.
 
@@ -110,7 +110,7 @@ def look(
         raise TargetConflict(
             "the receipt says that the library was moved here, but it is gone",
             path=layout.library(name),
-            hint=f"To move it once more, remove {layout.receipt}.",
+            hint=f"To move it again, remove {layout.receipt}.",
         )
     return action
 

@@ -26,17 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from rig.cutover import library as cutover_library
-from rig.cutover.volume import MOVE, Mode, Request, Volume
+from rig.cutover.volume import MOVE, Request, Volume
 from rig.cutover.world import LEASE, World
 
+from initpuller.pull.options import Mode
 from initpuller.volume.decision import OnExisting
 from shared.errors import PlexodusError
 
 if TYPE_CHECKING:
     from rig.cutover.plex import Lifeline
 
-seen: Counter[str] = Counter()
-"""How often what happened, in all runs."""
+seen: Counter[str] = Counter()  # how often what happened, in all runs
 
 FATES = (
     *["nothing"] * 14,
@@ -187,26 +187,26 @@ class CutoverMachine(RuleBasedStateMachine):
         """One run of the puller, with faults at any of its points."""
         world = self.world
         world.volume = world.volumes[volume]
-        if request.mode is Mode.VOUCHED:
+        if request.mode is Mode.MOVE_STOPPED:
             self.somebody_stops_plex()
         before = world.volume.receipt
         self.data, world.stopped_as = data, set()
         world.note()
         ended = world.pull(request)
         self.data = None
-        seen[f"{request.mode.value}: {ended}"] += 1
+        seen[f"{request.mode.name.lower()}: {ended}"] += 1
         if before is None and world.volume.receipt is not None:
             self._has_published(request)
 
     def _has_published(self, request: Request) -> None:
         """The volume has what Plex left, and no cutover ends with Plex running."""
         world = self.world
-        assert request.mode in (Mode.MOVE, Mode.VOUCHED), request
+        assert request.mode in (Mode.MOVE, Mode.MOVE_STOPPED), request
         found = cutover_library.tree(world.volume.library)
-        if request.mode is Mode.VOUCHED:
+        if request.mode is Mode.MOVE_STOPPED:
             assert found in world.stopped_as
         if world.control.standing().phase != "committed":
-            assert request.mode is Mode.VOUCHED or world.volume.is_given_up
+            assert request.mode is Mode.MOVE_STOPPED or world.volume.is_given_up
             world.volume.is_given_up = True
 
     @rule(data=st.data())

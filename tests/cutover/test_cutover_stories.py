@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.cutover import library as cutover_library
-from rig.cutover.volume import Mode, Request
+from rig.cutover.volume import Request
 from rig.cutover.world import LEASE, World
 from rig.mounts import NEEDS_ROOT, tmpfs
 
+from initpuller.pull.options import Mode
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.publish import publish
 from shared.errors import CutoverRefused
@@ -109,7 +110,7 @@ def test_publication_without_cutover_is_out_of_date(
     with monkeypatch.context() as patched:
         patched.setattr(publish, "rename_noreplace", lambda *_: world.fate("publication"))
         world.fate = lambda _: setattr(world.puller, "is_dead", True)
-        world.pull(Request(Mode.VOUCHED))
+        world.pull(Request(Mode.MOVE_STOPPED))
     world.fate = lambda _: None
     world.plex.begin()
     world.write()
@@ -119,7 +120,7 @@ def test_publication_without_cutover_is_out_of_date(
 
 def test_library_moved_between_ready_and_move(world: World) -> None:
     """A library on a new disk is moved as it is there."""
-    assert world.pull(Request(Mode.READY)) == "done"
+    assert world.pull(Request(Mode.PRESEED)) == "done"
     world.move_library()
     world.write()
     assert world.pull() == "done"

@@ -27,7 +27,8 @@ from rig.programs import Puller
 
 from initpuller.agent_client.client import AgentClient
 from initpuller.agent_client.frames import FrameConnection, Held
-from initpuller.pull.passes import Passes
+from initpuller.pull.context import PullContext
+from initpuller.pull.passes import Passes, Scan
 from initpuller.report.progress import PullProgress
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
@@ -235,10 +236,9 @@ async def test_digests_are_not_asked_for_before_the_manifest_is_checked(tmp_path
         async with AgentClient(agent.pairing, 10) as client:
             layout = open_layout(wanted.target)
             os.makedirs(layout.folder, exist_ok=True)
-            passes = Passes(PullRecord(layout), wanted, client, [], PullProgress())
+            context = PullContext(PullRecord(layout), wanted, client, [], PullProgress())
             with pytest.raises(errors.ManifestMalformed):
-                await passes.begin("cold", is_delta=False, is_stopped=True)
-            await passes.close()
+                await Passes(context).begin(Scan("cold", is_delta=False, is_stopped=True))
         assert not [each for each in agent.requests if "SHA256SUMS" in each]
 
 

@@ -16,7 +16,7 @@ from rig.hostile.fault_proxy import FaultProxy
 from rig.oracle import rsync_differences, sums_hold
 from rig.waiting import wait_until
 
-from initpuller.pull.options import PullOptions
+from initpuller.pull.options import Mode, PullOptions
 from initpuller.pull.recipe import pull
 from initpuller.pull.transfer import BATCH
 from initpuller.report.progress import PullProgress
@@ -230,7 +230,7 @@ def options(agent: Agent, target: Path) -> PullOptions:
     return PullOptions(
         pairing=parse_pairing(agent.pairing),
         target=str(target),
-        cutover=False,
+        mode=Mode.MOVE_STOPPED,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=JOBS,

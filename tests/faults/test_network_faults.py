@@ -19,7 +19,7 @@ from rig.oracle import rsync_differences
 from rig.programs import Puller
 
 from initpuller.agent_client.retry import Retrier
-from initpuller.pull.options import PullOptions
+from initpuller.pull.options import Mode, PullOptions
 from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
@@ -53,7 +53,7 @@ async def options(agent: Agent, proxy: FaultProxy, tmp_path: Path) -> AsyncItera
     yield PullOptions(
         pairing=replace(parse_pairing(agent.pairing), port=proxy.port),
         target=str(target),
-        cutover=False,
+        mode=Mode.MOVE_STOPPED,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=3,

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 import pytest
 from rig.mounts import NEEDS_ROOT, mounted
@@ -18,6 +18,7 @@ from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
 
 from agent.__main__ import main as agent_main
 from agent.checks.placement import check_library, check_links, check_media, check_metadata
+from initpuller.pull.fatal_checks import CheckedSource
 from initpuller.volume.foreign_library import is_skeleton
 from shared.checks import Outcome
 
@@ -137,10 +138,6 @@ def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, 
     assert Outcome.FAILURE in {each.outcome for each in checks}
 
 
-async def _nothing(*_: object) -> None:
-    """A preflight that has found nothing."""
-
-
 @pytest.mark.parametrize("name", [DATABASES, f"{SERVER}/Metadata"])
 def test_symlink_that_came_after_the_preflight_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path, name: str
@@ -148,7 +145,8 @@ def test_symlink_that_came_after_the_preflight_is_refused(
     """The snapshot itself decides."""
     move_away(library / name, library.parent / "elsewhere")
     agent = serve(library)
-    with patch("initpuller.pull.passes.Passes._preflight", _nothing):
+    found_nothing = AsyncMock(return_value=CheckedSource(None, is_plex=False, databases={}))
+    with patch("initpuller.pull.passes.check_for_pull", found_nothing):
         assert name in refused(ask(target, agent), agent, target)
 
 

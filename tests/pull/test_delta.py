@@ -248,12 +248,12 @@ def test_passes_go_on_until_they_get_no_shorter(agent: Agent, target: Path, libr
     changing = iter((4, 2, 2, 2, 2))
     real = Assembly.run_live
 
-    async def run_live(assembly: Assembly) -> None:
+    async def run_live(assembly: Assembly) -> bool:
         """Write as Plex does, then run the pass."""
         for number in range(next(changing)):
             (library / f"folder{number}" / "below" / "00").write_bytes(os.urandom(3_000_000))
         await asyncio.sleep(RACY + 2)  # as passes take; a large file is trusted later than others
-        await real(assembly)
+        return await real(assembly)
 
     with patch.object(Assembly, "run_live", run_live):
         done = pull(target, agent, "--until", "ready", "--downtime", "0")
@@ -267,11 +267,11 @@ def test_files_shrink_and_vanish_after_the_scan(agent: Agent, target: Path, libr
     vanishing, shrinking = library / "folder0" / "below" / "00", library / "large"
     real = Assembly.run_live
 
-    async def first(assembly: Assembly) -> None:
+    async def first(assembly: Assembly) -> bool:
         """Do the damage, then run the pass."""
         vanishing.unlink()
         os.truncate(shrinking, FRAME // 2)
-        await real(assembly)
+        return await real(assembly)
 
     with patch.object(Assembly, "run_live", first):
         assert pull(target, agent, "--until", "ready").code == 0

@@ -11,7 +11,7 @@ import pytest
 
 from initpuller.agent_client.check_ids import with_check_ids
 from initpuller.pull.fatal_checks import excluded_checks, fatal_outcomes
-from initpuller.pull.options import PullOptions
+from initpuller.pull.options import Mode, PullOptions
 from initpuller.pull.target_checks import TARGET_CHECKS
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import Ownership
@@ -26,10 +26,10 @@ WARNING, FAILURE = Outcome.WARNING, Outcome.FAILURE
 
 MOVE: dict[str, Any] = {}
 RETRY_FAILED = {"retry_failed": True}
-PRESEED = {"until_ready": True}
-PRESEED_ANY_FOLDER = {"until_ready": True, "cutover": False}
-NO_CUTOVER = {"cutover": False, "is_vouched": True}
-REHEARSE = {"rehearse": True, "cutover": False}
+PRESEED = {"mode": Mode.PRESEED}
+PRESEED_ANY_FOLDER = {"mode": Mode.PRESEED_STOPPED}
+NO_CUTOVER = {"mode": Mode.MOVE_STOPPED}
+REHEARSE = {"mode": Mode.REHEARSE}
 
 
 def options(**chosen: Any) -> PullOptions:  # noqa: ANN401 - as PullOptions takes them

@@ -16,6 +16,7 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, cut_at, left_of_pull, pull
 
 from initpuller.plex.preferences import parse_preferences, with_preferences
+from initpuller.pull.fatal_checks import CheckedSource
 from shared.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:
@@ -67,15 +68,16 @@ def test_older_plex_in_the_pod(agent: Agent, target: Path) -> None:
 def test_database_that_got_damaged_on_the_way(agent: Agent, library: Path, target: Path) -> None:
     """A damaged database is not published, for every result of the source's own check."""
     damage(library / DATABASE)
-    with patch("initpuller.pull.passes.Passes._preflight", _nothing):
+    with patch("initpuller.pull.passes.check_for_pull", _nothing):
         done = pull(target, agent)
     assert done.code == 13
     assert "damaged" in done.reason()
     assert not (target / "Library").exists()
 
 
-async def _nothing(*_: object) -> None:
-    """Replace a preflight by one without findings."""
+async def _nothing(*_: object) -> CheckedSource:
+    """Return the result of checks that have found nothing."""
+    return CheckedSource(None, is_plex=False, databases={})
 
 
 def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from initpuller.pull.options import Mode
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.records.layout import Layout
 from initpuller.volume.records.receipt import Receipt, load_receipt
@@ -14,15 +14,6 @@ from initpuller.volume.records.state import load_state
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Mode(Enum):
-    """The mode of a pull."""
-
-    MOVE = "move"
-    READY = "until ready"
-    REHEARSE = "rehearse"
-    VOUCHED = "no cutover"
 
 
 class Volume:

@@ -27,7 +27,7 @@ from agent.source.library import CurrentLibrary
 from initpuller.agent_client import client, cutover
 from initpuller.agent_client.retry import Retrier
 from initpuller.pull import recipe, transfer
-from initpuller.pull.options import PullOptions
+from initpuller.pull.options import Mode, PullOptions
 from initpuller.report.progress import PullProgress
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.publish import publish, unpublish
@@ -37,7 +37,7 @@ from initpuller.workers import child
 from rig.cutover import library as cutover_library
 from rig.cutover.plex import Killed, Lifeline, MadeUpPlex
 from rig.cutover.puller import DirectClient, DirectConnection, DirectCutover, DirectWorker
-from rig.cutover.volume import MOVE, Mode, Request, Volume
+from rig.cutover.volume import MOVE, Request, Volume
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, PlexodusError, storage_error
 from shared.plex.library import ServerFacts
@@ -362,10 +362,7 @@ class World:
             exclude=[],
             jobs=1,
             on_existing=request.on_existing,
-            cutover=mode not in (Mode.VOUCHED, Mode.REHEARSE),
-            is_vouched=mode is Mode.VOUCHED,
-            rehearse=mode is Mode.REHEARSE,
-            until_ready=mode is Mode.READY,
+            mode=mode,
             retry_failed=request.retry_failed,
             retrier=Retrier((0.0, 0.0)),
         )

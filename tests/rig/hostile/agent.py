@@ -19,7 +19,7 @@ from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls
 from agent.settings import Settings
 from initpuller.agent_client.retry import Retrier
-from initpuller.pull.options import PullOptions
+from initpuller.pull.options import Mode, PullOptions
 from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from initpuller.volume.decision import OnExisting
@@ -287,7 +287,7 @@ def options(root: Path, pairing: Pairing) -> PullOptions:
     return PullOptions(
         pairing=pairing,
         target=str(root / "target"),
-        cutover=False,
+        mode=Mode.MOVE_STOPPED,
         ownership=choose_ownership(None),
         exclude=[],
         jobs=2,
