@@ -1,4 +1,4 @@
-"""The screen of 'plexodus-agent status'."""
+"""The output of ``plexodus-agent status``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from shared.wire.protocol import CutoverStanding
 
 
 def test_lease_and_what_undo_would_do() -> None:
-    """While Plex is stopped: for whom, for how long yet, and the way back."""
+    """While Plex is stopped, it shows the puller, the lease's end and how to undo."""
     standing = CutoverStanding(
         phase="stopped", id="a" * 32, puller="plex-0", since="2026-11-27T10:00:00+00:00",
         seconds=42.0, snapshot="", why="",
@@ -26,7 +26,7 @@ def test_lease_and_what_undo_would_do() -> None:
 
 
 def test_nothing_is_under_way() -> None:
-    """Why the last one ended, no lease, and nothing to undo."""
+    """After a cutover, it shows why it ended, no lease and nothing to undo."""
     standing = CutoverStanding(
         phase="idle", id="a" * 32, puller="plex-0", since="", seconds=0.0, snapshot="",
         why="the lease has expired",

@@ -1,4 +1,4 @@
-"""Other people's tools against the agent: slowhttptest, sslscan, promtool."""
+"""Third-party tools against the agent: slowhttptest, sslscan and promtool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vm
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of 480 MB that takes seconds to move."""
+    """Make a library of 480 MB that takes seconds to move."""
     library = tmp_path_factory.mktemp("vm") / "Library"
     library.mkdir()
     with open("/dev/urandom", "rb") as random:
@@ -36,7 +36,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pull_under_attack(
     attack: str, large: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """From the puller's own address, which is the worst one: the library still arrives."""
+    """A pull succeeds during an attack, even from the puller's own address."""
     agent = new_agent(large)
     agent.pair()
     agent.start()
@@ -50,7 +50,7 @@ def test_pull_under_attack(
 
 
 def test_sslscan_finds_nothing_old(agent: Agent) -> None:
-    """Protocols, ciphers, key exchanges, renegotiation, compression, Heartbleed."""
+    """Only current protocols, ciphers and key exchanges are offered."""
     done = subprocess.run(
         ["sslscan", "--xml=-", "--show-certificate", f"127.0.0.1:{agent.port}"],
         check=True,
@@ -75,7 +75,7 @@ def test_sslscan_finds_nothing_old(agent: Agent) -> None:
 
 
 def test_promtool_has_no_complaint(agent: Agent, puller: Puller) -> None:
-    """About names, types, help and format of the metrics, after a pull and a wrong token."""
+    """The metrics pass promtool after a pull and a wrong token."""
     assert puller.pull().code == 0
     promtool = REPOSITORY / "build" / "tools" / "usr" / "bin" / "promtool"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Hostile requests: what has no token, leads out, is too large or garbage gets a problem."""
+"""Requests without a token, with bad paths or sizes, or garbage get a problem response."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Session:
     async def ask(
         self, method: str, path: str, headers: dict[str, str], data: bytes | None = None
     ) -> Answer:
-        """The answer, with its body read; failures are problems, and never repeat the token."""
+        """Return the response with its body. Failures are problems, and never repeat the token."""
         url = URL(self._base + path, encoded=True)
         async with self._http.request(method, url, headers=headers, data=data) as answer:
             content = await answer.read()
@@ -71,11 +71,11 @@ class Session:
     async def status(
         self, method: str, path: str, headers: dict[str, str], data: bytes | None = None
     ) -> int:
-        """The status of the answer."""
+        """Return the status of the response."""
         return (await self.ask(method, path, headers, data)).status
 
     async def scan(self) -> protocol.Snapshot:
-        """A snapshot that is there."""
+        """Return an existing snapshot."""
         answer = await self.ask("POST", protocol.SNAPSHOTS, self.right, SCAN)
         assert answer.status == 201
         return msgspec.json.decode(answer.content, type=protocol.Snapshot)
@@ -83,7 +83,7 @@ class Session:
 
 @asynccontextmanager
 async def talking(root: Path) -> AsyncIterator[Session]:
-    """An agent for a library of one file, and who may talk to it."""
+    """Start an agent for a library of one file, and return a client with its token."""
     (root / "Library").mkdir()
     (root / "Library" / "file").write_bytes(b"content")
     state = str(root / "state")
@@ -103,7 +103,7 @@ async def talking(root: Path) -> AsyncIterator[Session]:
 async def test_request_without_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """401 on every route but the health's, whatever is sent instead; the log keeps the secret."""
+    """Every route except health gets 401 without the token, and the log keeps the secret."""
     monkeypatch.setattr("agent.server.auth._LONGEST_DELAY", 0.0)
     async with talking(tmp_path) as session:
         token = session.token
@@ -134,7 +134,7 @@ async def test_request_without_the_token(
 
 
 async def test_token_as_the_password_of_basic(tmp_path: Path) -> None:
-    """For curl -u and wget: whatever the user's name."""
+    """The token is accepted as a Basic password, with any user name."""
     async with talking(tmp_path) as session:
         for user in ("anybody", ""):
             both = base64.b64encode(f"{user}:{session.token}".encode()).decode()
@@ -160,7 +160,7 @@ BODIES = {
 
 
 async def test_body_that_is_garbage(tmp_path: Path) -> None:
-    """400, and a body over the limit 413; nothing is scanned."""
+    """A garbage body gets 400, one over the limit 413, and no scan is made."""
     async with talking(tmp_path) as session:
         for name, body in BODIES.items():
             status = await session.status("POST", protocol.SNAPSHOTS, session.right, body)
@@ -171,14 +171,14 @@ async def test_body_that_is_garbage(tmp_path: Path) -> None:
 
 
 async def test_body_that_is_not_what_its_encoding_says(tmp_path: Path) -> None:
-    """400: it is the client that is wrong."""
+    """A body that contradicts its encoding gets 400."""
     async with talking(tmp_path) as session:
         headers = session.right | {"Content-Encoding": "gzip"}
         assert await session.status("POST", protocol.SNAPSHOTS, headers, SCAN) == 400
 
 
 async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
-    """404 for whatever is no snapshot's name, even where a folder of that name is."""
+    """An invalid snapshot name gets 404, even if such a folder exists."""
     async with talking(tmp_path) as session:
         name = (await session.scan()).id
         for bad in (
@@ -197,7 +197,7 @@ async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
 
 
 async def test_frame_that_is_none(tmp_path: Path) -> None:
-    """404 for numbers beyond the last and encodings that are not ours."""
+    """A number past the last frame or an unknown encoding gets 404."""
     async with talking(tmp_path) as session:
         snapshot = await session.scan()
         numbers = ("-1", "0x0", "9" * 12, "1" * 13, str(snapshot.frames), "%D9%A1", "")
@@ -209,7 +209,7 @@ async def test_frame_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_frame_that_the_client_has(tmp_path: Path) -> None:
-    """304 without a body, in each encoding, since the entity-tag is that of the tar bytes."""
+    """A known entity-tag gets 304 without a body, in each encoding."""
     async with talking(tmp_path) as session:
         name = (await session.scan()).id
         whole = await session.ask("GET", protocol.frame_path(name, 0, "tar"), session.right)

@@ -1,4 +1,4 @@
-"""Limits for strangers and clients that hang, tried from outside on real sockets."""
+"""Limits for strangers and stalled clients, tested from outside on real sockets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOON = 3.0
 
 @pytest.fixture
 def limited(tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent with limits that a test need not wait for."""
+    """Start an agent with limits that a test need not wait for."""
     (tmp_path / "agent.toml").write_text(LIMITS)
     agent = new_agent(library)
     agent.pair()
@@ -43,19 +43,19 @@ def limited(tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent]) -
 
 
 def raw(agent: Agent, source: str = "127.0.0.1") -> socket.socket:
-    """A TCP connection that has said nothing."""
+    """Open a TCP connection without sending anything."""
     return socket.create_connection(("127.0.0.1", agent.port), 10, (source, 0))
 
 
 def secured(agent: Agent, source: str = "127.0.0.1") -> ssl.SSLSocket:
-    """The same after its TLS handshake."""
+    """Open a connection and complete its TLS handshake."""
     context = ssl.create_default_context(cafile=agent.state / "agent.crt")
     context.check_hostname = False
     return context.wrap_socket(raw(agent, source))
 
 
 def ends(connection: socket.socket, within: float = SOON) -> float:
-    """Seconds until the agent closes; what it says before does not matter."""
+    """Return the seconds until the agent closes the connection."""
     started = time.monotonic()
     connection.settimeout(within)
     try:
@@ -67,14 +67,14 @@ def ends(connection: socket.socket, within: float = SOON) -> float:
 
 
 def metric(agent: Agent, name: str) -> float:
-    """The value of one metric."""
+    """Return the value of one metric."""
     found = [line for line in agent.get("/metrics").decode().splitlines() if line.startswith(name)]
     assert len(found) == 1, found
     return float(found[0].rpartition(" ")[2])
 
 
 def test_connection_that_says_nothing(limited: Agent) -> None:
-    """Gone after its time, before and after TLS."""
+    """A silent connection is closed in time, before and after TLS."""
     with raw(limited) as plain, secured(limited) as secure:
         assert 0.5 < ends(plain) < SOON
         assert ends(secure) < SOON
@@ -82,7 +82,7 @@ def test_connection_that_says_nothing(limited: Agent) -> None:
 
 
 def test_head_that_never_ends(limited: Agent) -> None:
-    """A byte now and then does not keep the connection: the whole head has one time."""
+    """A slow request head is closed at its deadline, though bytes arrive."""
     with secured(limited) as slow:
         started = time.monotonic()
         with pytest.raises((ConnectionError, ssl.SSLError)):  # noqa: PT012 - any of the writes
@@ -93,7 +93,7 @@ def test_head_that_never_ends(limited: Agent) -> None:
 
 
 def test_second_head_that_never_ends(limited: Agent) -> None:
-    """Nor after a request that was answered."""
+    """A slow second head is closed at its deadline too."""
     with secured(limited) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert slow.recv(12) == b"HTTP/1.1 200"
@@ -102,7 +102,7 @@ def test_second_head_that_never_ends(limited: Agent) -> None:
 
 
 def test_body_that_never_ends(limited: Agent) -> None:
-    """408, by a client with the token."""
+    """A slow body gets 408, even with the token."""
     with secured(limited) as slow:
         head = f"POST /v1/snapshots HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {limited.token}"
         slow.sendall(f"{head}\r\nContent-Length: 50\r\n\r\n{{".encode())
@@ -111,7 +111,7 @@ def test_body_that_never_ends(limited: Agent) -> None:
 
 
 def test_client_with_the_token_may_rest(limited: Agent) -> None:
-    """Longer than a stranger, not for ever."""
+    """A client with the token may idle longer than a stranger, but not forever."""
     with secured(limited) as known, secured(limited) as stranger:
         request = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
         stranger.sendall(f"{request}\r\n".encode())
@@ -123,7 +123,7 @@ def test_client_with_the_token_may_rest(limited: Agent) -> None:
 
 
 def test_client_that_takes_nothing(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> None:
-    """It has the token, asks for an archive and stops reading: its connection ends."""
+    """A client with the token that stops reading an archive is disconnected."""
     library = tmp_path / "Library"
     library.mkdir()
     (library / "large").write_bytes(bytes(60_000_000))
@@ -145,7 +145,7 @@ def test_client_that_takes_nothing(tmp_path: Path, new_agent: Callable[[Path], A
 def test_crowd_of_strangers_makes_room_for_the_puller(
     limited: Agent, puller: Puller, library: Path, target: Path
 ) -> None:
-    """From the same address, held open all the time: the pull goes through, unslowed by limits."""
+    """A pull succeeds while strangers hold connections from the same address."""
     puller.pairing = limited.pairing
     with ExitStack() as crowd:
         for _ in range(30):
@@ -156,7 +156,7 @@ def test_crowd_of_strangers_makes_room_for_the_puller(
 
 
 def test_one_address_does_not_take_all(limited: Agent) -> None:
-    """Eight of it stay, those who came first go; somebody else's stay untouched."""
+    """One address keeps eight connections, and other addresses lose none."""
     with ExitStack() as crowd:
         other = crowd.enter_context(secured(limited, "127.0.0.2"))
         strangers = [crowd.enter_context(raw(limited)) for _ in range(9)]
@@ -166,7 +166,7 @@ def test_one_address_does_not_take_all(limited: Agent) -> None:
 
 
 def test_clients_with_the_token_are_not_sent_away(limited: Agent) -> None:
-    """Eight of them from one address are there already: the ninth is refused, they stay."""
+    """The ninth connection of an address is refused, and the first eight stay."""
     with ExitStack() as crowd:
         known = [crowd.enter_context(closing(limited.connect())) for _ in range(8)]
         headers = {"Authorization": f"Bearer {limited.token}"}
@@ -181,7 +181,7 @@ def test_clients_with_the_token_are_not_sent_away(limited: Agent) -> None:
 
 
 def test_wrong_tokens_are_slowed(limited: Agent) -> None:
-    """The first three are answered at once, then each waits longer; the right one never does."""
+    """After three wrong tokens each response is delayed, and the right one never is."""
     times = []
     with closing(limited.connect()) as http:
         for _ in range(6):
@@ -200,7 +200,7 @@ def test_wrong_tokens_are_slowed(limited: Agent) -> None:
 
 
 def test_wrong_tokens_are_forgiven_and_forgotten() -> None:
-    """After five quiet minutes; and a million clients take no memory."""
+    """The delay ends after five quiet minutes, and a million clients need no memory."""
     wrong = WrongTokens()
     assert [wrong.delay("a", 0.0) for _ in range(10)][-1] == 8.0
     assert wrong.delay("b", 0.0) == 0.0
@@ -223,5 +223,5 @@ def test_wrong_tokens_are_forgiven_and_forgotten() -> None:
     ],
 )
 def test_who_is_behind_an_address(host: str, expected: str) -> None:
-    """One customer has a whole /64 of IPv6."""
+    """An IPv6 /64 counts as one client."""
     assert party(host) == expected

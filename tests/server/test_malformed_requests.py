@@ -1,4 +1,4 @@
-"""Requests that are no HTTP, from strangers and from clients with a typo in their header.
+"""Requests that are not HTTP, from strangers and from clients with a mistyped header.
 
 None of them may put the token into the journal or into the answer, leave a traceback, or fill the
 journal. Both of aiohttp's parsers are tried, the one in C and the one in Python.
@@ -30,7 +30,7 @@ PARSERS: dict[str, dict[str, str]] = {"c": {}, "python": {"AIOHTTP_NO_EXTENSIONS
 def parsing(
     request: pytest.FixtureRequest, library: Path, new_agent: Callable[[Path], Agent]
 ) -> Agent:
-    """An agent that parses requests with one of the parsers."""
+    """Start an agent that parses requests with one of the parsers."""
     agent = new_agent(library)
     agent.pair()
     agent.start(environment=PARSERS[request.param])
@@ -38,7 +38,7 @@ def parsing(
 
 
 def secured(agent: Agent) -> ssl.SSLSocket:
-    """A connection after its TLS handshake."""
+    """Open a connection and complete its TLS handshake."""
     context = ssl.create_default_context(cafile=agent.state / "agent.crt")
     context.check_hostname = False
     return context.wrap_socket(socket.create_connection(("127.0.0.1", agent.port), 10))
@@ -130,7 +130,7 @@ def assert_clean(agent: Agent, token: str) -> str:
 
 
 def test_malformed_requests_leave_no_secret_and_no_traceback(parsing: Agent) -> None:
-    """Each is answered without what it sent, or not at all, and the agent still serves."""
+    """A malformed request is never echoed, and the agent keeps serving."""
     agent = parsing
     token = agent.token
     for name, parts in malformed(token.encode()).items():
@@ -142,7 +142,7 @@ def test_malformed_requests_leave_no_secret_and_no_traceback(parsing: Agent) -> 
 
 
 def test_stranger_cannot_fill_the_journal(agent: Agent) -> None:
-    """Hundreds of requests are some dozens of lines; whoever has the token keeps each line."""
+    """Hundreds of requests log some dozen lines, and the token's owner loses none."""
     long = b"x" * 7000
     started = time.monotonic()
     for number in range(300):
@@ -172,7 +172,7 @@ def test_stranger_cannot_fill_the_journal(agent: Agent) -> None:
 
 
 def test_garbage_instead_of_tls(agent: Agent) -> None:
-    """Plain HTTP, noise, and handshakes that break off: at most a line a second, without a word."""
+    """Plain HTTP, noise and broken handshakes log at most a line a second."""
     token = agent.token.encode()
     hello = bytes.fromhex("16030100700100006c0303") + bytes(20)
     for garbage in (

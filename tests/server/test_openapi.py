@@ -1,4 +1,4 @@
-"""``/openapi.json`` is what the agent does: schemathesis finds no answer that is not in it."""
+"""``/openapi.json`` describes every response of the agent: schemathesis finds no other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOT_PROVOKED = {"408", "409", "413", "500", "503", "507"}
 
 
 def described() -> dict[tuple[str, str], dict[str, Any]]:
-    """Each operation of the document by method and path."""
+    """Return each operation of the document by method and path."""
     return {
         (method.upper(), path): operation
         for path, item in json.loads(rendered())["paths"].items()
@@ -46,19 +46,19 @@ def described() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_committed_document_is_the_served_one() -> None:
-    """``make openapi`` was not forgotten."""
+    """The committed document equals the served one."""
     assert DOCS.read_bytes() == rendered()
 
 
 def test_document_is_valid() -> None:
-    """By the OpenAPI initiative's own schema for 3.1; each operation has a name of its own."""
+    """The document passes the schema of OpenAPI 3.1, and operation names are unique."""
     schemathesis.openapi.from_dict(json.loads(rendered())).validate()
     names = [operation["operationId"] for operation in described().values()]
     assert len(names) == len(set(names))
 
 
 def test_every_route_is_described(tmp_path: Path) -> None:
-    """And no other."""
+    """Every route is described, and no other."""
     (tmp_path / "Library").mkdir()
     make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
     settings = Settings(state=str(tmp_path / "state"))
@@ -74,7 +74,7 @@ def test_every_route_is_described(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for a library of a few frames."""
+    """Start an agent for a library of a few frames."""
     library = tmp_path / "Library"
     library.mkdir()
     (library / "large").write_bytes(bytes(range(256)) * 20_000)
@@ -90,7 +90,7 @@ def small(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
 def ask(
     agent: Agent, method: str, path: str, headers: dict[str, str] | None = None
 ) -> tuple[int, str, bytes]:
-    """Status, entity-tag, and whatever follows the headers until the connection ends."""
+    """Return status, entity-tag and whatever follows the headers on the connection."""
     trust = ssl.create_default_context(cafile=agent.state / "agent.crt")
     trust.check_hostname = False
     http = HTTPSConnection("127.0.0.1", agent.port, context=trust, timeout=60)
@@ -106,12 +106,12 @@ def ask(
 
 
 def path_of(template: str, snapshot: str) -> str:
-    """A path that is there."""
+    """Return a path that exists."""
     return template.format(snapshot=snapshot, number=0, suffix="tar.gz")
 
 
 def test_head_is_get_without_the_body(small: Agent) -> None:
-    """Nothing follows the headers, or the next answer on the connection would begin with it."""
+    """Nothing follows the headers of a HEAD response."""
     snapshot = small.scan().id
     for method, template in described():
         if method == "HEAD":
@@ -122,7 +122,7 @@ def test_head_is_get_without_the_body(small: Agent) -> None:
 
 
 def test_manifest_in_ranges(small: Agent) -> None:
-    """Joined they are the whole; failures are problems."""
+    """The ranges of a manifest joined are the whole, and failures are problems."""
     path = protocol.manifest_path(small.scan().id)
     _, tag, whole = ask(small, "GET", path)
     parts = [
@@ -186,7 +186,7 @@ parameters = {{ "header.If-Range" = {{ dictionary = "manifest", probability = 0.
 
 
 def configuration(agent: Agent) -> str:
-    """:data:`CONFIGURATION` for ``agent``."""
+    """Return :data:`CONFIGURATION` for ``agent``."""
     snapshot = agent.scan().id
     archive, manifest = protocol.archive_path(snapshot, "tar"), protocol.manifest_path(snapshot)
     return CONFIGURATION.format(
@@ -212,7 +212,7 @@ def statuses_without_token(agent: Agent) -> dict[tuple[str, str], int]:
 
 
 def provoke(agent: Agent) -> None:
-    """Ask for the answers that chance may not bring: one to each kind of condition."""
+    """Request responses that random requests may miss, one for each kind of condition."""
     snapshot = agent.scan().id
     archives = [protocol.archive_path(snapshot, each.value) for each in Encoding]
     conditions = [
@@ -229,7 +229,7 @@ def provoke(agent: Agent) -> None:
 
 
 def ask_for_pieces(agent: Agent) -> None:
-    """A frame of a large file, by a client that says later what it has of it."""
+    """Request a frame of a large file as a client that has a part of it."""
     snapshot = agent.scan()
     for number in range(snapshot.frames):
         for encoding in Encoding:
@@ -239,7 +239,7 @@ def ask_for_pieces(agent: Agent) -> None:
 
 
 def move_twice(agent: Agent) -> None:
-    """A cutover that is undone, and one that is committed: chance knows no name to go on with."""
+    """Undo one cutover and commit another, because random requests know no name."""
     undone, committed = "0" * 32, "1" * 32
     for name in (undone, committed):
         begin = json.dumps({"id": name, "puller": "test"}).encode()
@@ -253,7 +253,7 @@ def move_twice(agent: Agent) -> None:
 
 @pytest.mark.long
 def test_schemathesis_finds_no_other_answer(small: Agent, tmp_path: Path) -> None:
-    """It must have got every answer that a sound library and disk give.
+    """Schemathesis gets every response that a sound library and disk give.
 
     With all its checks but that of wrong tokens, which are slowed: see test_hostile_requests.
     """

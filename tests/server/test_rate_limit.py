@@ -1,4 +1,4 @@
-"""The limit of bandwidth: even over a second, shared by all, without a limit nothing is slowed."""
+"""The bandwidth limit is even over a second and shared by all, and is off by default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 4_000_000.0
 
 
 async def test_rate_is_even_over_a_second() -> None:
-    """Three clients together: no window of a second holds over 1.15 seconds' worth of bytes.
+    """No second with three clients has over 1.15 times the limit.
 
     Beside them the event loop is blocked now and then, as a scan's start does: what was missed is
     not made up for in one go.
@@ -52,7 +52,7 @@ async def test_rate_is_even_over_a_second() -> None:
 
 
 async def test_clients_share_slice_by_slice() -> None:
-    """Nobody waits while another one sends a whole frame."""
+    """No client waits while another receives a whole frame."""
     outflow = Outflow(RATE)
     order: list[int] = []
 
@@ -70,7 +70,7 @@ async def test_clients_share_slice_by_slice() -> None:
 def test_limit_holds_for_every_body(
     path: str, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """A body of a second's worth and more takes that long, whatever it is."""
+    """The limit holds for every kind of body."""
     library = tmp_path / "Library"
     library.mkdir()
     (library / "large").write_bytes(bytes(4_000_000))

@@ -1,4 +1,4 @@
-"""Settings: what may be said, what is refused with the file's name, what goes before what."""
+"""Settings: valid values, refusals with the file's name, and precedence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHIPPED = Path(__file__).parent.parent.parent / "agent" / "systemd" / "agent.tom
 
 
 def written(tmp_path: Path, text: str) -> str:
-    """A settings file of this text."""
+    """Write a settings file with this text."""
     path = tmp_path / "agent.toml"
     path.write_text(text)
     return str(path)
 
 
 def test_shipped_file_shows_every_default() -> None:
-    """Uncommented, the file has the default of every setting."""
+    """The shipped file, uncommented, equals the defaults."""
     text = re.sub(r"^#(\w+ = )", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
     said = tomllib.loads(text)
     assert msgspec.convert(said, Settings) == Settings()
@@ -32,7 +32,7 @@ def test_shipped_file_shows_every_default() -> None:
 
 
 def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
-    """Settings that are missing there come from the file, then from the defaults."""
+    """The command line overrides the file, and the file the defaults."""
     path = written(tmp_path, 'library = "/a"\nstate = "/b"\n[limits]\nconnections = 7\n')
     settings = load_settings(path, {"library": "/c", "state": None})
     assert settings == Settings(library="/c", state="/b", limits=Limits(connections=7))
@@ -54,7 +54,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
-    """Refused with the word that is wrong; never taken for something else."""
+    """An invalid setting is refused with the invalid word."""
     path = tmp_path / "agent.toml"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigurationError, match=re.escape(told)):
@@ -62,7 +62,7 @@ def test_settings_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> N
 
 
 def test_named_file_must_be_there(tmp_path: Path) -> None:
-    """The usual one need not."""
+    """A named file must exist, and the default file may be missing."""
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_settings(str(tmp_path / "none.toml"), {})
     assert isinstance(load_settings(None, {}), Settings)
@@ -80,12 +80,12 @@ def test_named_file_must_be_there(tmp_path: Path) -> None:
     ],
 )
 def test_rate_as_people_write_it(text: str, rate: float) -> None:
-    """Bytes or bits, powers of 1000 or 1024."""
+    """Rates are in bytes or bits, with powers of 1000 or 1024."""
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "50", "50MiB", "-1MB/s", "0MB/s", "1B/s", "50 miles/s"])
 def test_what_is_no_rate(text: str) -> None:
-    """Nor is one at which nothing moves."""
+    """An invalid rate is refused, and so is zero."""
     with pytest.raises(ConfigurationError):
         parse_rate(text)

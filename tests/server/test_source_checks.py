@@ -1,4 +1,4 @@
-"""The agent's preflight: each check passes on a sound library, and a damage makes it say so."""
+"""The agent's preflight: each check passes on a sound library and fails on its damage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DATABASE = "Plug-in Support/Databases/com.plexapp.plugins.library.db"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Plex's own folder in a small sound library; no Plex runs here, and none is installed."""
+    """Return Plex's own folder in a small sound library, without any Plex running."""
     monkeypatch.setattr(plex_server, "_IDENTITY", ("127.0.0.1", 9))
     monkeypatch.setattr(plex_server, "_PACKAGE", "no-such-package")
     library = tmp_path / "Library"
@@ -46,7 +46,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def looked(server: Path) -> dict[str, Check]:
-    """The checks by name, after which the library is as it was."""
+    """Return the checks by name, and require that the library is unchanged."""
     library = server.parent.parent
     before = fingerprint(library)
     source = open_library(str(library))
@@ -64,7 +64,7 @@ def set_preference(server: Path, name: str, value: str) -> None:
 
 
 def test_sound_library_fails_nowhere(server: Path) -> None:
-    """And passes every check once what the old machine left is put in order."""
+    """A sound library passes every check, once leftovers of the old machine are removed."""
     assert FAILURE not in {check.outcome for check in looked(server).values()}
     set_preference(server, "autoEmptyTrash", "0")
     set_preference(server, "TranscoderTempDirectory", "")
@@ -91,24 +91,24 @@ def test_each_result_has_the_identifier_of_its_check(server: Path) -> None:
 
 
 def garbage(path: Path) -> None:
-    """A page in the middle of a file is something else."""
+    """Overwrite a page in the middle of a file."""
     with path.open("r+b") as file:
         file.seek(4096 * 50)
         file.write(os.urandom(4096))
 
 
 def rewrite(name: str, text: str) -> Callable[[Path], object]:
-    """Replaces a file of the server's folder."""
+    """Return a damage that replaces a file of the server's folder."""
     return lambda server: (server / name).write_text(text)
 
 
 def remove(name: str) -> Callable[[Path], object]:
-    """Removes a file of the server's folder."""
+    """Return a damage that removes a file of the server's folder."""
     return lambda server: (server / name).unlink()
 
 
 def deep(server: Path) -> None:
-    """More folders one in another than can be moved."""
+    """Make more nested folders than can be moved."""
     (server / "/".join(["deep"] * 260)).mkdir(parents=True)
 
 
@@ -170,7 +170,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Outcome, str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_told_by_its_check(server: Path, damage: str) -> None:
-    """With what was found, and for all but a pass with what to do."""
+    """A damage fails its check, with the finding and a remedy."""
     inflict, name, outcome, words = DAMAGES[damage]
     inflict(server)
     check = looked(server)[name]
@@ -180,7 +180,7 @@ def test_damage_is_told_by_its_check(server: Path, damage: str) -> None:
 
 
 def test_dated_copies_are_counted(server: Path) -> None:
-    """Each, like all that Plex makes again, with its bytes."""
+    """Dated copies and what Plex rebuilds are counted, with bytes."""
     for day in ("2024-03-11", "2024-03-08"):
         copy = (server / DATABASE).with_name(f"com.plexapp.plugins.library.db-{day}")
         copy.write_bytes(bytes(3 * 1024**2))
@@ -193,7 +193,7 @@ def test_dated_copies_are_counted(server: Path) -> None:
 
 @pytest.fixture
 def plex(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that answers ``/identity`` as Plex does."""
+    """Start a server that answers ``/identity`` as Plex does."""
 
     class Identity(http.server.BaseHTTPRequestHandler):
         """One answer."""
@@ -223,7 +223,7 @@ def plex(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("plex")
 def test_running_server_is_asked(server: Path) -> None:
-    """Its word goes before its old log's; here is no unit that could be stopped for a move."""
+    """A running server's version overrides the one in its old log."""
     found = looked(server)
     assert found["Plex version"].found == "1.41.2.9200-c6bbc1b53"
     assert found["Plex"].found.startswith("it runs")
@@ -232,7 +232,7 @@ def test_running_server_is_asked(server: Path) -> None:
 
 
 def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
-    """A folder that is not Plex's is not judged as if it were."""
+    """A folder that is not Plex's is not checked as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
     checks = check_for_preflight(source, Settings()).checks
@@ -241,7 +241,7 @@ def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
 
 
 def test_command_says_refused_or_not(server: Path) -> None:
-    """0 or 12; a page for people, JSON for programs; a database that is in use is no obstacle."""
+    """The command exits 0 or 12, with text or JSON, also if a database is in use."""
     library = server.parent.parent
     with closing(sqlite3.connect(server / DATABASE, isolation_level=None)) as connection:
         connection.execute("INSERT INTO accounts(id, name) VALUES (77, 'now')")
@@ -260,7 +260,7 @@ def test_command_says_refused_or_not(server: Path) -> None:
 
 
 def test_page_reads_like_a_page() -> None:
-    """Columns, folded lines, advice below what it is about, and the counts at the end."""
+    """The page has columns, folded lines, advice below each finding, and counts."""
     long = "word " * 40
     shown = page([Check("one", PASS, "fine"), Check("second", FAILURE, long.strip(), "Do this.")])
     lines = shown.splitlines()
@@ -273,7 +273,7 @@ def test_page_reads_like_a_page() -> None:
 
 
 def test_figures_as_people_read_them() -> None:
-    """Sizes with their unit, and lists that do not fill a screen."""
+    """Sizes have a unit, and long lists are cut."""
     assert [size(0), size(1023), size(1536), size(5 * 1024**4)] == [
         *("0 bytes", "1023 bytes", "1.5 KiB", "5120.0 GiB")
     ]
@@ -282,7 +282,7 @@ def test_figures_as_people_read_them() -> None:
 
 
 def test_what_never_moves_is_listed(server: Path) -> None:
-    """With its bytes, before the move as in the receipt."""
+    """What never moves is listed with its bytes, as in the receipt."""
     (server / "plexmediaserver.pid").write_text("4711\n")
     os.mkfifo(server / "pipe")
     found = looked(server)["content"].found

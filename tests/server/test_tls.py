@@ -1,4 +1,4 @@
-"""TLS and pairing: what is spoken, who is trusted, what a wrong clock or file leads to."""
+"""TLS and pairing: protocols, trust, and wrong clocks or files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """A CA that only configured clients know."""
+    """Make a CA that only configured clients trust."""
     return Authority(tmp_path / "ca")
 
 
@@ -51,13 +51,13 @@ def handshake(agent: Agent, *options: str) -> str:
     ],
 )
 def test_only_modern_tls_is_spoken(agent: Agent, options: list[str], *, is_spoken: bool) -> None:
-    """1.2 with forward secrecy and authenticated encryption, or 1.3."""
+    """Only TLS 1.2 with forward secrecy and authenticated encryption, and 1.3, succeed."""
     said = handshake(agent, *options)
     assert ("Cipher is (NONE)" not in said) == is_spoken, said
 
 
 def test_no_renegotiation_and_no_compression(agent: Agent) -> None:
-    """A client that renegotiates makes the server work for nothing."""
+    """Renegotiation and compression are refused."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{agent.port}", "-tls1_2"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, input="R\nQ\n")
     assert "no renegotiation" in done.stderr
@@ -67,7 +67,7 @@ def test_no_renegotiation_and_no_compression(agent: Agent) -> None:
 def test_certificate_of_a_ca(
     tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
 ) -> None:
-    """Verified with the CA and the name; the string says so, and without the CA nothing moves."""
+    """A CA certificate is verified by CA and name, and refused without the CA."""
     certificate, key = authority.issue("localhost")
     settings = tmp_path / "agent.toml"
     settings.write_text(f'certificate = "{certificate}"\nkey = "{key}"\n')
@@ -97,7 +97,7 @@ def test_certificate_of_a_ca(
 def test_client_certificates(
     tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
 ) -> None:
-    """With ``client_ca`` who has only the token gets nothing, not even an answer."""
+    """With ``client_ca``, a token without a certificate gets no response."""
     (tmp_path / "agent.toml").write_text(f'client_ca = "{authority.certificate}"\n')
     agent = new_agent(library)
     agent.pair()
@@ -125,7 +125,7 @@ def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
 
 
 def test_clock_that_was_never_set(tmp_path: Path) -> None:
-    """1970, or ten years on: refused with both dates, instead of logs and leases that lie."""
+    """A clock at 1970 or ten years ahead is refused with both dates."""
     state = str(tmp_path)
     make_pairing(state, "127.0.0.1", 1)
     now = datetime.now(UTC)
@@ -140,7 +140,7 @@ def test_clock_that_was_never_set(tmp_path: Path) -> None:
 def test_certificate_files_that_cannot_be_used(
     tmp_path: Path, authority: Authority, damage: str
 ) -> None:
-    """An error of ours that names the file; OpenSSL never asks for a password."""
+    """An unusable certificate file is reported by name, without a password prompt."""
     make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
     certificate, key = authority.issue("localhost")
     if damage == "no key":
@@ -168,7 +168,7 @@ def test_certificate_files_that_cannot_be_used(
 
 
 def test_pairing_for_kubernetes(tmp_path: Path) -> None:
-    """The Secret holds the string that works; in the command no process list would show it."""
+    """The Secret holds a working string, and no process list can show it."""
     options: list[str | Path] = [
         "pair",
         "--state",
@@ -197,7 +197,7 @@ def test_pairing_for_kubernetes(tmp_path: Path) -> None:
 
 
 def test_name_that_would_run_something(tmp_path: Path) -> None:
-    """Is no name."""
+    """A name with shell syntax is refused."""
     options: list[str | Path] = [
         "pair",
         "--state",
@@ -211,7 +211,7 @@ def test_name_that_would_run_something(tmp_path: Path) -> None:
 
 
 def test_address_is_found(tmp_path: Path) -> None:
-    """Without ``--address``: one of this machine's own, with the port that is listened at."""
+    """Without ``--address``, an address of this machine with the listening port is used."""
     (tmp_path / "agent.toml").write_text('listen = "0.0.0.0:9999"\n')
     said = program(
         "plexodus-agent", "pair", "--state", tmp_path / "state", "--config", tmp_path / "agent.toml"
