@@ -29,6 +29,7 @@ ROUTES = [
     ("POST", protocol.SNAPSHOTS),
     ("GET", protocol.snapshot_path(NAME)),
     ("GET", protocol.manifest_path(NAME)),
+    ("GET", protocol.omitted_path(NAME)),
     ("GET", protocol.frame_path(NAME, 0, "tar.zst")),
     ("GET", protocol.sums_path(NAME)),
     ("POST", protocol.check_path(NAME)),
@@ -190,10 +191,10 @@ async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
             "%ff",
             name.upper(),
         ):
-            for method, path in ROUTES[1:6]:
+            for method, path in ROUTES[1:7]:
                 assert await session.status(method, path.replace(NAME, bad), session.right) == 404
         statuses = [await session.status(*route, session.right) for route in ROUTES[1:]]
-        assert statuses == [404, 404, 404, 404, 404, 404, 405]
+        assert statuses == [404, 404, 404, 404, 404, 404, 404, 405]
 
 
 async def test_frame_that_is_none(tmp_path: Path) -> None:
