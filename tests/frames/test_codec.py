@@ -1,4 +1,4 @@
-"""One frame, encoded and decoded: always the same bytes, and never more memory than planned."""
+"""Frames are always encoded to the same bytes, and decoding needs no more memory than planned."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> 
 
 @given(st.binary(min_size=2, max_size=500), st.integers(-300, 300).filter(bool))
 def test_planned_size_is_another(tar: bytes, off: int) -> None:
-    """Neither more nor less than planned is taken."""
+    """A frame with more or fewer bytes than planned is refused."""
     planned = max(1, len(tar) + off)
     if planned == len(tar):
         return
@@ -70,7 +70,7 @@ def test_something_follows_the_frame() -> None:
 
 @pytest.mark.parametrize("encoding", PACKERS)
 def test_all_frames_are_one_archive(encoding: Encoding, tmp_path: Path) -> None:
-    """The system's own program finds the concatenation whole, and all of the content in it."""
+    """The system's decoder accepts the concatenation of all frames."""
     noise = random.Random(5).randbytes(300_000)  # noqa: S311 - no secret
     parts = [b"first" * 10_000, noise, bytes(100_000), bytes(range(256)) * 50]
     path = tmp_path / "archive"
@@ -102,7 +102,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_bombs_take_no_memory(tmp_path: Path) -> None:
-    """A GiB that declares its size, declares none, or declares one MiB is never held in memory."""
+    """A bomb of a GiB is never held in memory, whatever size it declares."""
     gib = 1 << 30
     bombs = {
         "1-tar.zst": zstd_bomb(gib, gib),

@@ -1,4 +1,4 @@
-"""The file of digests: what is copied into it from another snapshot's is where it belongs."""
+"""Digests that are copied from another snapshot's file get the numbers of their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _digest(number: int) -> bytes:
 def test_runs_are_copied_to_their_new_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs longer than a batch too; what no run covers stays unknown."""
+    """Runs are copied in batches, and digests outside of runs stay unknown."""
     monkeypatch.setattr(file_digests, "_BATCH", 3)
     old = FileDigests(str(tmp_path / "old"), 20)
     old.put((number, _digest(number + 1)) for number in range(20))
@@ -36,7 +36,7 @@ def test_runs_are_copied_to_their_new_numbers(
 
 
 def test_unknown_digests_stay_unknown(tmp_path: Path) -> None:
-    """A copy of an empty file knows nothing."""
+    """A copy of an empty file has no digest."""
     old, new = (FileDigests(str(tmp_path / name), 5) for name in ("old", "new"))
     new.copy(old, [(0, 0, 5)])
     assert list(new) == [None] * 5

@@ -21,7 +21,7 @@ _OPENERS = {"tar": "cat", "tar.gz": "gzip -dc", "tar.zst": "zstd -dc"}
 
 
 def _get(agent: Agent, path: str, into: Path, *options: str) -> dict[str, str]:
-    """Ask with curl; the header fields, names in lower case."""
+    """Request with curl, and return the header fields with names in lower case."""
     head = into.with_suffix(".head")
     curl = ["curl", "-fsSk", "-u", f"x:{agent.token}", "-D", str(head), "-o", str(into), *options]
     subprocess.run([*curl, f"{agent.url}{path}"], check=True)
@@ -31,7 +31,7 @@ def _get(agent: Agent, path: str, into: Path, *options: str) -> dict[str, str]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """An agent for what shrinks, what does not, and a file of two frames."""
+    """Start an agent for compressible and incompressible files and one of two frames."""
     library = tmp_path / "vm" / "Library"
     (library / "empty folder").mkdir(parents=True)
     (library / "a picture.jpg").write_bytes(os.urandom(FRAME // 2))
@@ -48,7 +48,7 @@ def pictures(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> Agent:
 
 @pytest.mark.parametrize("encoding", _OPENERS)
 def test_digest_as_the_documentation_says(pictures: Agent, tmp_path: Path, encoding: str) -> None:
-    """Of the digests of the files in a frame, in any encoding; of a later piece, of that alone."""
+    """A frame's digest is that of its files' digests, in any encoding."""
     frames = f"/v1/snapshots/{pictures.scan().id}/frames"
     opened = f"{_OPENERS[encoding]} frame | tar xf - --to-command 'openssl dgst -sha256 -binary'"
     packed = _get(pictures, f"{frames}/0.{encoding}", tmp_path / "frame")
@@ -64,7 +64,7 @@ def test_digest_as_the_documentation_says(pictures: Agent, tmp_path: Path, encod
 
 
 def test_what_does_not_shrink_is_stored(pictures: Agent, tmp_path: Path) -> None:
-    """Compressed frames of noise are as large as the noise, except some bytes a block."""
+    """Compressed frames of noise are larger than the noise by some bytes a block only."""
     frames = f"/v1/snapshots/{pictures.scan().id}/frames"
     for encoding, per_block in (("tar.gz", 32 * 1024), ("tar.zst", 128 * 1024)):
         size = int(_get(pictures, f"{frames}/1.{encoding}", tmp_path / "f")["content-length"])
@@ -73,7 +73,7 @@ def test_what_does_not_shrink_is_stored(pictures: Agent, tmp_path: Path) -> None
 
 
 def test_digest_of_the_body_unless_it_is_not_wanted(pictures: Agent, tmp_path: Path) -> None:
-    """RFC 9530: sent to everybody; not to who gives it no weight."""
+    """The body's digest is sent unless the client gives it weight 0 (RFC 9530)."""
     frame = f"/v1/snapshots/{pictures.scan().id}/frames/0.tar.zst"
     usual = _get(pictures, frame, tmp_path / "f")
     spared = _get(pictures, frame, tmp_path / "g", "-H", "Want-Content-Digest: sha-256=0")

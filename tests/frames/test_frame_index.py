@@ -1,4 +1,4 @@
-"""The index of an archive outlives the agent; untrusted parts of it are computed again."""
+"""The index of an archive outlives the agent, and its untrusted parts are computed again."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ WHOLE = b"".join(ENCODED)
 
 @pytest.fixture
 def reopened(tmp_path: Path) -> Callable[[], FrameIndex]:
-    """The index as the next start of the agent finds it."""
+    """Return the index as the next start of the agent finds it."""
     return lambda: FrameIndex(str(tmp_path / "index"), PLAN, Encoding.GZIP)
 
 
 def put(index: FrameIndex, *numbers: int) -> None:
-    """Frames as they are always encoded."""
+    """Add frames as they are always encoded."""
     for number in numbers:
         assert index.put(number, len(ENCODED[number]), sha256(ENCODED[number]))
 
 
 def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) -> None:
-    """Each frame, put in any order, and the size once all are there."""
+    """Frames added in any order are known after reopening, and at last the size."""
     known: set[int] = set()
     for number in (4, 0, 6, 2, 1, 5, 3):
         put(reopened(), number)
@@ -53,7 +53,7 @@ def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) ->
 
 
 def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> None:
-    """An entry put through another index is still known when it is put again."""
+    """An entry added through another index is known when it is added again."""
     one, other = reopened(), reopened()
     put(one, *range(FRAMES))
     put(other, *range(FRAMES))
@@ -62,7 +62,7 @@ def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> No
 
 
 def test_frame_that_is_another_is_refused(reopened: Callable[[], FrameIndex]) -> None:
-    """Other bytes, or more of them: False, also after reopening; the first ones stay known."""
+    """A frame with other bytes is refused, also after reopening."""
     put(reopened(), 3)
     index = reopened()
     assert not index.put(3, len(ENCODED[3]), sha256(b"other"))
@@ -71,7 +71,7 @@ def test_frame_that_is_another_is_refused(reopened: Callable[[], FrameIndex]) ->
 
 
 def test_digest_of_the_whole(reopened: Callable[[], FrameIndex]) -> None:
-    """Known when the last frame was added in order; frames out of order or twice change nothing."""
+    """The whole's digest is known after the last frame, and out-of-order frames change nothing."""
     index = reopened()
     for number in (1, 0, 0, 3, 1, 2, 6, 3, 4, 5):
         index.add_to_whole(number, ENCODED[number])
@@ -108,7 +108,7 @@ def test_disk_that_refuses_the_digest_for_a_while(
 def test_file_that_cannot_be_trusted(
     reopened: Callable[[], FrameIndex], tmp_path: Path, damage: str
 ) -> None:
-    """Another encoder's, torn, too long: it is emptied; other bytes are then no contradiction."""
+    """An index of another encoder, torn or too long is emptied."""
     index = reopened()
     put(index, *range(FRAMES))
     for number in range(FRAMES):
@@ -136,7 +136,7 @@ def test_file_that_cannot_be_trusted(
 
 
 def test_tar_is_arithmetic(tmp_path: Path) -> None:
-    """The size is known before the first entry; a frame's bytes are recorded too."""
+    """The size of a tar is known before its first entry."""
     index = FrameIndex(str(tmp_path / "index"), PLAN, Encoding.TAR)
     assert index.size == sum(frame.size for frame in PLAN)
     assert list(index.missing()) == []
@@ -150,7 +150,7 @@ def test_tar_is_arithmetic(tmp_path: Path) -> None:
 def test_disk_is_not_waited_for_at_every_frame(
     tmp_path: Path, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames are made durable together; at the end again, in each encoding."""
+    """Frames are synced in batches and at the end, in each encoding."""
     synced: list[Any] = []
     monkeypatch.setattr("os.fdatasync", synced.append)
     index = FrameIndex(str(tmp_path / "index"), PLAN, encoding)
@@ -160,7 +160,7 @@ def test_disk_is_not_waited_for_at_every_frame(
 
 @given(st.data())
 def test_every_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """A stretch is exactly the bytes of its part, by one who has the whole in one piece."""
+    """Each stretch is exactly the bytes of its part of the whole."""
     index = FrameIndex(str(tmp_path_factory.mktemp("index") / "index"), PLAN, Encoding.ZSTD)
     assert index.stretch(None) == Stretch(0, 0, FRAMES - 1, None)
     with pytest.raises(LookupError):

@@ -1,4 +1,4 @@
-"""The frame plan: the archive is covered exactly, large files have boundaries of their own."""
+"""The frame plan covers the archive exactly, and large files are cut at places of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _sizes = st.one_of(
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Entry]:
-    """Files of any size, folders and links, with short and long names."""
+    """Return files of any size, folders and links, with short and long names."""
     tree = [folder(b"Library")]
     for number, what in enumerate(draw(st.lists(st.sampled_from("FFFFdsh"), max_size=25))):
         path = b"Library/%03d" % number + b"n" * draw(st.sampled_from([0, 0, 85, 90, 250]))
@@ -45,13 +45,13 @@ def trees(draw: st.DrawFn) -> list[Entry]:
 
 
 def whole_size(tree: list[Entry]) -> int:
-    """Bytes of the archive, by one who knows nothing of frames."""
+    """Return the size of the archive, computed without frames."""
     return sum(len(header(each)) + padded(each.size) for each in tree) + len(END_OF_ARCHIVE)
 
 
 @given(trees())
 def test_frames_cover_the_archive_exactly(tree: list[Entry]) -> None:
-    """Each entry's header and each byte of its content lies in one frame, in order, once."""
+    """Each header and each byte of content is in one frame, in order, once."""
     frames = list(plan(tree))
 
     assert sum(frame.size for frame in frames) == whole_size(tree)
@@ -79,7 +79,7 @@ def test_frames_cover_the_archive_exactly(tree: list[Entry]) -> None:
 
 @given(trees())
 def test_frames_are_full(tree: list[Entry]) -> None:
-    """Two neighbours that are packed would not have fitted into one."""
+    """Two neighboring packed frames would not fit into one."""
     frames = list(plan(tree))
     for this, following in pairwise(frames):
         both = tree[this.first], tree[following.first]
@@ -90,7 +90,7 @@ def test_frames_are_full(tree: list[Entry]) -> None:
 
 @given(trees())
 def test_frames_of_every_entry(tree: list[Entry]) -> None:
-    """The frames that an entry is said to be in are those that have it as a member."""
+    """The frames listed for an entry are those that have it as a member."""
     planned = plan(tree)
     found: dict[int, list[int]] = {}
     for frame in planned:
@@ -103,7 +103,7 @@ def test_frames_of_every_entry(tree: list[Entry]) -> None:
 
 @given(trees(), st.data())
 def test_what_is_kept_is_in_no_frame(tree: list[Entry], data: st.DataObject) -> None:
-    """All else is framed as if what is kept were not there; numbers stay those of the manifest."""
+    """Kept entries are in no frame, and numbers stay those of the manifest."""
     kept = data.draw(st.lists(st.booleans(), min_size=len(tree), max_size=len(tree)))
     delta = [
         msgspec.structs.replace(each, kept=keep) for each, keep in zip(tree, kept, strict=True)
@@ -143,7 +143,7 @@ def test_boundaries_of_a_large_file_are_its_own(
 @settings(max_examples=12, deadline=None)
 @given(trees())
 def test_frames_one_after_the_other_are_the_tar(tree: list[Entry]) -> None:
-    """Byte for byte what one would write who knows nothing of frames."""
+    """The joined frames equal a tar written without frames."""
     assume(whole_size(tree) < 40 * FRAME)
     pattern = bytes(range(1, 252)) * (7 * FRAME // 251)
     contents = {each.path: pattern[: each.size] for each in tree if each.size}
@@ -159,14 +159,14 @@ def test_frames_one_after_the_other_are_the_tar(tree: list[Entry]) -> None:
 
 @pytest.mark.parametrize(("size", "frames"), [(FRAME, 2), (FRAME + 1, 3), (2 * FRAME, 3)])
 def test_file_around_one_frame(size: int, frames: int) -> None:
-    """A file of exactly one frame is packed, beside its header; one byte more is cut."""
+    """A file of one frame is packed, and one byte more is cut."""
     planned = plan([folder(b"Library"), entry(b"Library/a", size=size)])
     assert len(planned) == frames
     assert (planned.entries, planned.files, planned.content_bytes) == (2, 1, size)
 
 
 def test_no_frame_of_that_number() -> None:
-    """Neither behind the end nor counted from it."""
+    """A number past the end or below zero is refused."""
     planned = plan([folder(b"Library")])
     for number in (-1, 1, 10**9):
         with pytest.raises(IndexError):
@@ -174,7 +174,7 @@ def test_no_frame_of_that_number() -> None:
 
 
 def test_more_frames_than_anybody_has() -> None:
-    """A size that would fill the memory with its plan is refused before it does."""
+    """A size whose plan would fill the memory is refused first."""
     planned = FramePlan()
     with pytest.raises(ManifestTooLarge):
         planned.add(entry(b"Library/a", size=MAX_FRAMES * FRAME))

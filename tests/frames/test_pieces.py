@@ -1,4 +1,4 @@
-"""Pieces of a block: only what has changed is sent, and nothing but the right block comes of it."""
+"""Only changed pieces of a block are sent, and nothing but the right block results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_one_page_costs_one_piece() -> None:
 
 @pytest.mark.parametrize("known", ["", "x", "AAAA", "A" * 20_000, "\xff", "=" * 8])
 def test_what_is_no_list_of_digests(known: str) -> None:
-    """Is no reason to fail: the whole is sent, or all of it as changed."""
+    """An invalid list of digests has the whole block sent."""
     found = changed_pieces(b"content", known)
     assert found is None or found[1] == b"content"
 
@@ -70,7 +70,7 @@ def test_what_is_no_bitmap(bitmap: str) -> None:
 
 
 async def test_pieces_that_nobody_asked_for(tmp_path: Path) -> None:
-    """An agent that sends a part for the whole is refused."""
+    """A part sent in place of the whole is refused."""
     large = entry(b"Library/large", size=FRAME + 1)
     offer: Offer = offer_tree([folder(b"Library"), large])
     for replies in offer.frames:

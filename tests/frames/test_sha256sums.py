@@ -1,4 +1,4 @@
-"""``SHA256SUMS``: the lines that the real ``sha256sum`` writes, and that it takes."""
+"""``SHA256SUMS`` has the lines that the real ``sha256sum`` writes and accepts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMES = [
 
 
 def test_same_lines_as_the_real_program(tmp_path: Path) -> None:
-    """Byte for byte, for each odd name; and it accepts ours."""
+    """The lines equal those of ``sha256sum`` for each odd name, and it accepts ours."""
     folder = os.fsencode(tmp_path)
     for name in NAMES:
         with open(os.path.join(folder, name), "wb") as file:
@@ -60,7 +60,7 @@ def test_same_lines_as_the_real_program(tmp_path: Path) -> None:
 
 @given(st.binary(min_size=1, max_size=80).filter(lambda name: b"\0" not in name))
 def test_line_is_read_back(path: bytes) -> None:
-    """For any path: one line, and the same path and digest from it."""
+    """Any path becomes one line, and path and digest are read back from it."""
     digest = hashlib.sha256(path).digest()
     line = format_sum(digest, path)
     assert line.count(b"\n") == 1
@@ -81,19 +81,19 @@ BAD = {
 
 @pytest.mark.parametrize("line", BAD.values(), ids=BAD.keys())
 def test_line_that_is_none(line: bytes) -> None:
-    """It is refused, not passed over."""
+    """An invalid line is refused, not skipped."""
     with pytest.raises(ProtocolViolation):
         parse_sum(line)
 
 
 def test_lines_are_read_without_comments() -> None:
-    """A comment is no file; the last line may lack its newline."""
+    """Comments are skipped, and the last line may lack its newline."""
     text = b"# comment\n" + format_sum(bytes(32), b"a") + format_sum(bytes(32), b"b").strip()
     assert list(read_sums(io.BytesIO(text))) == [(bytes(32), b"a"), (bytes(32), b"b")]
 
 
 def test_giant_line_is_not_read() -> None:
-    """It is refused after the bytes that the longest path can take."""
+    """A line is refused after the length of the longest path."""
     file = io.BytesIO(b"#" * (100 * MAX_LINE))
     with pytest.raises(ProtocolViolation):
         list(read_sums(file))

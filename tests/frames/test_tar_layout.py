@@ -1,4 +1,4 @@
-"""Tar headers: GNU tar and Python's tarfile, which are not ours, read what was meant."""
+"""GNU tar and Python's tarfile read the tar headers as they were meant."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _xattrs = st.dictionaries(
 
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
-    """Entries on both sides of each limit of a ustar header."""
+    """Return entries on both sides of each limit of a ustar header."""
     kind = draw(st.sampled_from(Kind))
     return entry(
         draw(_paths),
@@ -63,7 +63,7 @@ def entries(draw: st.DrawFn) -> Entry:
 
 
 def read_by_tarfile(blocks: bytes) -> tarfile.TarInfo:
-    """The one member that Python's tarfile finds."""
+    """Return the one member that Python's tarfile finds."""
     archive = tarfile.open(  # noqa: SIM115 - nothing to close
         fileobj=io.BytesIO(blocks), encoding="utf-8", errors="surrogateescape"
     )
@@ -75,7 +75,7 @@ def read_by_tarfile(blocks: bytes) -> tarfile.TarInfo:
 @settings(max_examples=300)
 @given(entries())
 def test_header_is_read_back_by_tarfile(made: Entry) -> None:
-    """Name, kind, mode, owner, size, seconds, link and xattrs: as they were."""
+    """Name, kind, mode, owner, size, seconds, link and xattrs are read back."""
     blocks = header(made)
     found = read_by_tarfile(blocks)
 
@@ -99,13 +99,13 @@ def test_header_is_read_back_by_tarfile(made: Entry) -> None:
 @settings(max_examples=300)
 @given(entries())
 def test_header_size_is_that_of_the_header(made: Entry) -> None:
-    """The short cut and the header itself never differ."""
+    """The computed size of a header is always its real size."""
     assert header_size(made) == len(header(made))
 
 
 @given(st.integers(1, 3000))
 def test_pax_record_counts_its_own_digits(length: int) -> None:
-    """At each length where the count gets a digit more."""
+    """The length is right wherever it gets another digit."""
     found = read_by_tarfile(header(entry(b"L/f", xattrs={"user.x": b"v" * length})))
     assert found.pax_headers["SCHILY.xattr.user.x"] == "v" * length
 
@@ -122,7 +122,7 @@ def test_pax_record_counts_its_own_digits(length: int) -> None:
     ids=["99_bytes", "100_bytes", "split", "link_of_100", "largest_numbers"],
 )
 def test_plain_ustar_where_it_can_say_it(plain: Entry) -> None:
-    """No pax records where none are needed, up to the last byte."""
+    """No pax record is written where ustar is enough, up to the last byte."""
     assert len(header(plain)) == BLOCK
     assert read_by_tarfile(header(plain)).name == os.fsdecode(plain.path)
 
@@ -131,7 +131,7 @@ def test_plain_ustar_where_it_can_say_it(plain: Entry) -> None:
     ("size", "shown"), [(8 * 1024**3, "8589934592"), (2**62 - 1, "4611686018427387903")]
 )
 def test_file_past_8_gib_for_gnu_tar(size: int, shown: str) -> None:
-    """GNU tar lists its size; the content itself is not needed for that."""
+    """GNU tar lists the size of a file over 8 GiB."""
     done = subprocess.run(
         ["tar", "-tvf", "-"],
         input=header(entry(b"L/large", size=size, uid=0, gid=0)),
@@ -154,7 +154,7 @@ ODD_CONTENT = {
 
 
 def odd_tree() -> list[Entry]:
-    """Everything that needs a pax record, in an order that tar can extract."""
+    """Return everything that needs a pax record, in an order that tar can extract."""
     names = b"L/" + b"/".join([b"d" * 200] * 4)
     parents = [folder(names[: 2 + 201 * depth + 200]) for depth in range(4)]
     xattrs = {"user.a=b%3Dc": b"v\n=1", "user.empty": b"", "user.h\xe4": b"\0"}
@@ -179,7 +179,7 @@ def odd_tree() -> list[Entry]:
 
 
 def test_archive_of_all_frames_for_gnu_tar(tmp_path: Path) -> None:
-    """GNU tar extracts the frames' concatenation, and what it makes is what was meant."""
+    """GNU tar extracts the joined frames to the same tree."""
     tree = odd_tree()
     archive = b"".join(frame_tars(tree, ODD_CONTENT))
     assert archive.endswith(END_OF_ARCHIVE)
@@ -222,7 +222,7 @@ def test_archive_of_all_frames_for_gnu_tar(tmp_path: Path) -> None:
 
 
 def test_archive_of_all_frames_for_tarfile() -> None:
-    """Python's tarfile finds the same members, and the same content in them."""
+    """Python's tarfile finds the same members and content."""
     tree = odd_tree()
     archive = io.BytesIO(b"".join(frame_tars(tree, ODD_CONTENT)))
     with tarfile.open(fileobj=archive, encoding="utf-8", errors="surrogateescape") as found:

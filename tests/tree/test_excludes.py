@@ -1,4 +1,4 @@
-"""Files that must never arrive at a Plex, and files that need not."""
+"""Files that must never arrive at a Plex, and files that may be left out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PID_FILES = ("plexmediaserver.pid", "Plug-in Support/other.pid")
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library with one file of each kind, of eleven bytes except the files that Plex needs."""
+    """Return a library with one file of each kind, of eleven bytes except what Plex needs."""
     library = tmp_path / "vm" / "Library"
     for name in (*KEPT, *REMADE, *PID_FILES):
         path = library / SERVER / name
@@ -51,7 +51,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> set[str]:
-    """Every file below Plex's own folder."""
+    """Return every file below Plex's own folder."""
     top = folder / SERVER
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 
@@ -59,7 +59,7 @@ def files(folder: Path) -> set[str]:
 def test_pid_file_never_arrives(
     agent: Agent, puller: Puller, library: Path, tmp_path: Path
 ) -> None:
-    """By a pull or by a script: the new server would wait for the old one for ever."""
+    """The PID file never arrives, because the new server would wait for the old one."""
     assert puller.pull().code == 0
     assert files(puller.target / "Library") == {*KEPT, *REMADE}
     assert omitted(puller.target) == {f"Library/{SERVER}/{name}": 11 for name in PID_FILES}
@@ -72,7 +72,7 @@ def test_pid_file_never_arrives(
 
 
 def test_what_plex_makes_again_can_stay_away(agent: Agent, puller: Puller, library: Path) -> None:
-    """The list of omitted entries has its size; what only has such a name further down arrives."""
+    """What Plex rebuilds is left out with its size, and equal names further down arrive."""
     assert puller.pull("--exclude-regenerable").code == 0
     assert files(puller.target / "Library") == set(KEPT)
     left_out = omitted(puller.target)
@@ -83,7 +83,7 @@ def test_what_plex_makes_again_can_stay_away(agent: Agent, puller: Puller, libra
 def test_plexs_own_folder_as_the_library(
     library: Path, tmp_path: Path, puller: Puller, agent: Agent
 ) -> None:
-    """The same, if Plex's data is outside of any Application Support."""
+    """The same holds for a library outside of any Application Support."""
     agent.kill()
     agent.library = library / SERVER
     agent.start()

@@ -1,4 +1,4 @@
-"""Manifest lines: what is written is read back; what no library has is refused."""
+"""Manifest lines are read back as written, and what no library has is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _times = st.integers(-MAX_TIME, MAX_TIME)
 
 @st.composite
 def any_entry(draw: st.DrawFn) -> Entry:
-    """Any entry at all: its names need not be legal."""
+    """Return any entry at all, with legal or illegal names."""
     kind = draw(st.sampled_from(Kind))
     size = draw(st.integers(0, 2**62 - 1)) if kind is Kind.FILE else 0
     return Entry(
@@ -62,7 +62,7 @@ def any_entry(draw: st.DrawFn) -> Entry:
 
 @given(any_entry())
 def test_line_is_read_back(made: Entry) -> None:
-    """For any entry: one line of plain JSON, and the same entry from it."""
+    """Any entry becomes one line of plain JSON, and is read back from it."""
     line = format_line(made)
 
     assert line.count(b"\n") == 1
@@ -74,14 +74,14 @@ def test_line_is_read_back(made: Entry) -> None:
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_garbage_for_a_line(garbage: bytes) -> None:
-    """It ends in an error of ours."""
+    """Garbage raises an error of ours."""
     with pytest.raises(IntegrityError):
         parse_line(garbage)
 
 
 @given(any_entry(), st.data())
 def test_cut_line(made: Entry, data: st.DataObject) -> None:
-    """No part of a line is an entry."""
+    """No part of a line is read as an entry."""
     line = format_line(made)
     cut = line[: data.draw(st.integers(0, len(line) - 2))]
     with pytest.raises(IntegrityError):
@@ -111,14 +111,14 @@ BAD: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("wrong", BAD.values(), ids=BAD.keys())
 def test_line_with_an_impossible_value(wrong: dict[str, object]) -> None:
-    """The same line without it is an entry."""
+    """A line with an impossible value is refused."""
     assert parse_line(json.dumps(GOOD).encode()).size == 10
     with pytest.raises(ManifestMalformed):
         parse_line(json.dumps(GOOD | wrong).encode())
 
 
 def test_line_too_long() -> None:
-    """Its length is looked at before anything else."""
+    """A line over the limit is refused before it is parsed."""
     with pytest.raises(ManifestTooLarge):
         parse_line(b"[" * (MAX_LINE + 1))
 
@@ -151,7 +151,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("entries", "kind"), REFUSED.values(), ids=REFUSED.keys())
 def test_entries_refused(entries: list[Entry], kind: type[IntegrityError]) -> None:
-    """With an error that says what is wrong, and a path where there is one."""
+    """Illegal entries are refused with the reason, and with the path if there is one."""
     with pytest.raises(IntegrityError) as caught:
         list(checked(entries, b"Library"))
     assert type(caught.value) is kind
@@ -166,7 +166,7 @@ _folders = st.lists(st.lists(_components, min_size=1, max_size=4), max_size=20)
 
 @given(_folders)
 def test_every_sorted_tree_is_taken(paths: list[list[bytes]]) -> None:
-    """Any folders with all their parents, in name by name order, whatever their names."""
+    """Any sorted tree with all its parents is accepted, whatever its names."""
     parts = {b"/".join(path[:depth]) for path in paths for depth in range(1, len(path) + 1)}
     tree = [TOP, *(folder(b"Library/" + part) for part in sorted(parts, key=sort_key))]
     assert list(checked(tree, b"Library")) == tree
@@ -175,7 +175,7 @@ def test_every_sorted_tree_is_taken(paths: list[list[bytes]]) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 50))
 def test_any_entries_from_the_middle(manifest_of_many: ManifestFile, first: int, n: int) -> None:
-    """From whichever pieces they come, also across two."""
+    """Entries are found in any pieces, also across two."""
     whole = list(manifest_of_many)
     wanted = whole[first : first + n]
     assert manifest_of_many.entries(first, len(wanted)) == wanted
@@ -200,7 +200,7 @@ def manifest_of_many(tmp_path_factory: pytest.TempPathFactory) -> ManifestFile:
 
 
 def test_damaged_byte_anywhere(tmp_path: Path) -> None:
-    """Each single byte of a manifest turned over is noticed."""
+    """Any single damaged byte of a manifest is noticed."""
     path = tmp_path / "m"
     name = write_manifest(str(path), b"Library", [TOP, FILE]).name
     good = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Files that become something else: FIFOs that block a reader, and symlinks to elsewhere."""
+"""Files replaced by FIFOs that block a reader, or by symlinks to elsewhere."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SECONDS = 100
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A small sound library of Plex."""
+    """Return a small sound library of Plex."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(300, 8_000_000, 2_000_000))
     return library
 
 
 def make_database(path: Path, content: str) -> None:
-    """A database in WAL mode, which ends with no -wal, with ``content`` in it."""
+    """Make a database in WAL mode, without a -wal, that holds ``content``."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE t (x)")
@@ -66,7 +66,7 @@ def make_database(path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_fifo_does_not_hang_preflight(library: Path, name: str) -> None:
-    """It ends, and the one that cannot be moved is a failure; where Plex runs or not."""
+    """A FIFO in place of a file ends in a failed check, not in a hang."""
     path = library / FILES[name]
     path.unlink(missing_ok=True)
     if name == "shm":  # it is looked at where there is a -wal
@@ -89,7 +89,7 @@ def test_fifo_does_not_hang_preflight(library: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_fifo_does_not_hang_the_puller(library: Path, name: str) -> None:
-    """A library on the volume with one in it is looked at, not waited for."""
+    """A FIFO in a library on the volume does not block the puller."""
     path = library / FILES[name]
     path.unlink(missing_ok=True)
     if name == "shm":
@@ -106,7 +106,7 @@ def test_fifo_does_not_hang_the_puller(library: Path, name: str) -> None:
 
 
 def copied(library: Path, place: Path) -> set[bytes]:
-    """Copy the library's databases as a rehearsal does; what is in the copies, all in one."""
+    """Copy the library's databases as a rehearsal does, and return their content joined."""
     place.mkdir()
     source = open_library(str(library))
     with source.opened() as base:
@@ -117,7 +117,7 @@ def copied(library: Path, place: Path) -> set[bytes]:
 def test_symlink_in_the_place_of_a_database(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Swapped in after it was looked at: the scan fails, and nothing from outside is copied."""
+    """A symlink swapped in fails the scan, and nothing from outside is copied."""
     make_database(tmp_path / "outside.db", "secret of another")
     database = library / FILES["database"]
 
@@ -138,7 +138,7 @@ def test_symlink_in_the_place_of_a_database(
 
 
 def is_name(asked: object) -> bool:
-    """Whether it is a name, not a descriptor."""
+    """Return whether it is a name, not a descriptor."""
     return isinstance(asked, str | bytes)
 
 
@@ -161,7 +161,7 @@ def test_swapped_while_sqlite_opens_it(
     monkeypatch: pytest.MonkeyPatch,
     swap: Callable[[Path, Path], None],
 ) -> None:
-    """SQLite opens by path: what it has opened is compared with what was looked at."""
+    """A file swapped while SQLite opens it by path is noticed."""
     outside = tmp_path / "outside"
     outside.mkdir()
     with closing(sqlite3.connect(outside / NAME)) as foreign:
@@ -191,7 +191,7 @@ def test_swapped_while_sqlite_opens_it(
 
 
 def test_databases_are_copied_as_before(library: Path, tmp_path: Path) -> None:
-    """Under any name, in use or not, with all that is in the -wal."""
+    """Databases are copied under any name, in use or not, with the -wal's content."""
     odd = library / DATABASES / os.fsdecode(b"odd ?#%41 \xff.db")
     with closing(sqlite3.connect(os.fsencode(odd))) as database:
         database.execute("PRAGMA journal_mode = WAL")

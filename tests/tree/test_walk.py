@@ -1,4 +1,4 @@
-"""One look at a tree: what it takes for content, and what it sees from outside alone."""
+"""The walk of a tree: what counts as content, and what is seen without opening anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def walked(tree: Path, *, inside: bool = True) -> tuple[list[Entry], list[str]]:
-    """All entries of ``tree``, and what could not be read."""
+    """Return all entries of ``tree``, and what could not be read."""
     base = os.open(tree.parent, os.O_RDONLY)
     try:
         walk = TreeWalk(Tree(base, os.fsencode(tree.name)), WalkOptions(inside=inside))
@@ -27,7 +27,7 @@ def walked(tree: Path, *, inside: bool = True) -> tuple[list[Entry], list[str]]:
 
 @pytest.mark.parametrize("kind", ["file", "symlink", "nothing"])
 def test_library_that_is_no_folder_any_more(tmp_path: Path, kind: str) -> None:
-    """Something else under its name is never taken for an empty library."""
+    """A file or link in place of the library is no empty library."""
     tree = tmp_path / "Library"
     if kind == "file":
         tree.write_bytes(b"")
@@ -39,7 +39,7 @@ def test_library_that_is_no_folder_any_more(tmp_path: Path, kind: str) -> None:
 
 
 def test_seen_from_outside(library: Path) -> None:
-    """The same entries with the same times, except targets of symlinks, holes and xattrs."""
+    """The entries are the same with the same times, except symlink targets, holes and xattrs."""
     sparse = library / "sparse"
     with sparse.open("wb") as file:
         file.truncate(1 << 20)

@@ -44,7 +44,7 @@ CHANCE = random.Random(20261123)  # noqa: S311 - the same moments each time, as 
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with the package, and a Plex at work that starts at boot."""
+    """Start a VM with the package, and a Plex at work that starts at boot."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
         install_agent(machine)
@@ -55,13 +55,13 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
 
 @pytest.fixture(scope="module")
 def pairing(vm: VirtualMachine) -> str:
-    """The pairing string of a service that runs."""
+    """Return the pairing string of a running service."""
     return pair_and_start(vm)
 
 
 @pytest.fixture
 def puller(vm: VirtualMachine, pairing: str, tmp_path: Path) -> Iterator[Puller]:
-    """A puller outside of the VM, with an empty target; Plex runs before and after."""
+    """Return a puller outside of the VM with an empty target. Plex runs before and after."""
     (tmp_path / "config").mkdir()
     yield Puller(tmp_path / "config", tmp_path / "puller.log", pairing, cutover=True)
     vm.run("plexodus-agent", "undo")
@@ -69,12 +69,12 @@ def puller(vm: VirtualMachine, pairing: str, tmp_path: Path) -> Iterator[Puller]
 
 
 def library(vm: VirtualMachine) -> Path:
-    """The source, from outside."""
+    """Return the source, seen from outside."""
     return vm.root / PLEX.lstrip("/") / "Library"
 
 
 def moved(vm: VirtualMachine, puller: Puller) -> None:
-    """Committed, Plex down, source and target identical to the byte."""
+    """Require a commit, a stopped Plex, and an identical source and target."""
     assert phase(vm) == "committed"
     assert not is_running(vm)
     assert rsync_differences(library(vm), puller.target / "Library") == []
@@ -94,7 +94,7 @@ def settled(vm: VirtualMachine) -> str:
 
 
 def as_promised(vm: VirtualMachine, puller: Puller) -> str:
-    """Exactly one of the two ends; and the next pull moves it."""
+    """Require one of the two ends, and that the next pull completes the move."""
     found = settled(vm)
     if found == "idle":
         assert is_running(vm)
@@ -108,7 +108,7 @@ def as_promised(vm: VirtualMachine, puller: Puller) -> str:
 
 
 def test_moved_while_it_writes_and_the_vm_rebooted(vm: VirtualMachine, puller: Puller) -> None:
-    """The log tells the story; the fence is up after a reboot, and for who starts Plex by hand."""
+    """The fence holds over a reboot and against a start by hand."""
     done = puller.pull()
     assert done.code == 0, done.text
     moved(vm, puller)
@@ -141,7 +141,7 @@ def test_moved_while_it_writes_and_the_vm_rebooted(vm: VirtualMachine, puller: P
 
 
 def test_rebooted_while_plex_is_stopped(vm: VirtualMachine, puller: Puller) -> None:
-    """Plex runs after the boot; nothing was committed, and the pull that was cut off moves it."""
+    """Plex runs after the boot, nothing is committed, and the interrupted pull completes."""
     process = puller.begin()
     vm.wait_for(f"test $(systemctl show -P ActiveState {UNIT}) = inactive")
     process.kill()
@@ -153,7 +153,7 @@ def test_rebooted_while_plex_is_stopped(vm: VirtualMachine, puller: Puller) -> N
 
 @pytest.mark.parametrize("how", ["stop", "kill --signal=KILL", "restart"])
 def test_agent_ends_while_plex_is_stopped(vm: VirtualMachine, puller: Puller, how: str) -> None:
-    """However it does, Plex runs then: the agent starts it, or systemd has it started."""
+    """However the agent ends, it or systemd starts Plex."""
     process = puller.begin()
     vm.wait_for(f"test $(systemctl show -P ActiveState {UNIT}) = inactive")
     vm.shell(f"systemctl {how} {AGENT}")
@@ -164,7 +164,7 @@ def test_agent_ends_while_plex_is_stopped(vm: VirtualMachine, puller: Puller, ho
 
 
 def test_plex_does_not_stop_in_time(vm: VirtualMachine, puller: Puller) -> None:
-    """The cutover is refused and undone; Plex goes on, and so does the administrator's day."""
+    """The cutover is refused and undone, and Plex keeps running."""
     drop_in = f"/run/systemd/system/{UNIT}.d/stubborn.conf"
     stubborn = "[Service]\\nKillSignal=SIGCONT\\nTimeoutStopSec=60\\n"
     vm.shell(
@@ -184,7 +184,7 @@ def test_plex_does_not_stop_in_time(vm: VirtualMachine, puller: Puller) -> None:
 
 
 def test_processes_that_are_left(vm: VirtualMachine, puller: Puller) -> None:
-    """A transcoder that outlives its server is no stopped Plex."""
+    """A transcoder that outlives its server does not count as a stopped Plex."""
     program = "/usr/lib/plexmediaserver/Plex Transcoder"
     vm.shell(f"cp /bin/sleep '{program}'; systemd-run --unit=transcoder '{program}' 300")
     done = puller.pull()
@@ -196,7 +196,7 @@ def test_processes_that_are_left(vm: VirtualMachine, puller: Puller) -> None:
 
 
 def test_without_a_fence(vm: VirtualMachine, puller: Puller) -> None:
-    """Nothing is moved, or stopped, that could not be kept stopped; what to put where is said."""
+    """Without a fence nothing is stopped or moved, and the remedy is reported."""
     conf = "/lib/systemd/system/plexmediaserver.service.d/50-plexodus-fence.conf"
     vm.shell(f"mv {conf} /root/fence; systemctl daemon-reload")
     done = puller.pull()
@@ -207,7 +207,7 @@ def test_without_a_fence(vm: VirtualMachine, puller: Puller) -> None:
 
 
 def one_pull(vm: VirtualMachine, puller: Puller) -> float:
-    """Seconds of one that nothing disturbs."""
+    """Return the seconds of an undisturbed pull."""
     began = time.monotonic()
     assert puller.pull().code == 0
     seconds = time.monotonic() - began
@@ -222,7 +222,7 @@ def fresh(puller: Puller) -> None:
 
 
 def wait_for_a_moment(vm: VirtualMachine, number: int, seconds: float) -> None:
-    """Of a pull that takes so many: any; every other time, one since Plex was to be stopped."""
+    """Wait for a random moment of a pull, every other time after the stop of Plex."""
     if number % 2:
         time.sleep(CHANCE.uniform(0.3, seconds))
         return
@@ -235,7 +235,7 @@ def wait_for_a_moment(vm: VirtualMachine, number: int, seconds: float) -> None:
 
 
 def test_puller_killed_at_any_moment(vm: VirtualMachine, puller: Puller) -> None:
-    """At many moments: it ends as promised each time, and the next pull moves it."""
+    """After each kill one of the two ends holds, and the next pull moves it."""
     seconds, ends = one_pull(vm, puller), []
     for number in range(KILLS):
         vm.run("plexodus-agent", "undo")
@@ -249,7 +249,7 @@ def test_puller_killed_at_any_moment(vm: VirtualMachine, puller: Puller) -> None
 
 
 def test_agent_killed_at_any_moment(vm: VirtualMachine, puller: Puller) -> None:
-    """At many moments: systemd starts it again, and the pull goes on, or ends as promised."""
+    """After each kill systemd restarts the agent, and the pull resumes or ends safely."""
     seconds, codes = one_pull(vm, puller), []
     for number in range(KILLS):
         vm.run("plexodus-agent", "undo")
