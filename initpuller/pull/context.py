@@ -1,4 +1,4 @@
-"""What every stage of one pull works with."""
+"""The context that every stage of one pull works with."""
 
 from __future__ import annotations
 

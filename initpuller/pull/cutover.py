@@ -99,7 +99,7 @@ class Cutover:
     async def end_earlier(self) -> None:
         """Have Plex started again if it is still stopped for a run that was killed.
 
-        What that run transferred is read back next, and Plex is not down for it.
+        The content that the earlier run transferred is read back next, while Plex runs.
 
         Raises:
             CutoverRefused: this library has moved already, or Plex does not start.

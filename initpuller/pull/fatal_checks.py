@@ -36,7 +36,7 @@ _FROM_WARNING = frozenset({Outcome.WARNING, Outcome.FAILURE})
 
 @dataclass(frozen=True)
 class CheckedSource:
-    """What the checks of a pull found on the VM."""
+    """The findings of a pull's checks on the VM."""
 
     plex_version: str | None
     """Version of the source's Plex; None if it is not known."""

@@ -1,4 +1,4 @@
-"""What the user wants of a pull."""
+"""The options of a pull."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Mode(Enum):
-    """What a pull is for."""
+    """The mode of a pull."""
 
     MOVE = "have the agent stop Plex, and publish"
     MOVE_STOPPED = "publish, because Plex is stopped already, or the library is not Plex's"
@@ -41,7 +41,7 @@ class Mode(Enum):
 
     @property
     def title(self) -> str:
-        """Return how people are told of it."""
+        """Return the name of the mode for people."""
         if self is Mode.REHEARSE:
             return "Rehearsal"
         return f"Pull until {'ready' if self.is_preseed else 'done'}"

@@ -57,7 +57,7 @@ class NothingToDo(Exception):
 
 @dataclass(frozen=True)
 class Scan:
-    """What a pass asks the agent for."""
+    """The request of a pass to the agent."""
 
     kind: Kind
     """Whether files may change meanwhile."""

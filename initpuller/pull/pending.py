@@ -119,5 +119,5 @@ class PendingPublication:
         _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")
 
     def _is_vouched(self) -> bool:
-        """Return whether the user says that Plex is stopped on the VM, or that there is none."""
+        """Return whether the user says that Plex is stopped on the VM, or does not exist."""
         return self._context.options.mode is Mode.MOVE_STOPPED

@@ -183,7 +183,7 @@ async def _is_decided(
 async def _room_for_others(record: PullRecord) -> AsyncIterator[None]:
     """If the volume runs full inside, discard incomplete files so that others can write.
 
-    What is complete is discarded only if the next run needs its room.
+    Complete files are discarded only if the next run needs their space.
     """
     try:
         yield
@@ -359,5 +359,5 @@ def _sweep(layout: Layout, receipt: Receipt) -> None:
     try:
         with locked(layout):
             cleanup.remove_leftovers(PullRecord(layout), receipt)
-    except (errors.PlexodusError, OSError) as error:  # the library is whole all the same
+    except (errors.PlexodusError, OSError) as error:  # the library is still whole
         _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

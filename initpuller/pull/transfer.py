@@ -81,7 +81,7 @@ class Assembly:
         asked: asyncio.Future[None] | None = None,
         depth: DatabaseCheck = DatabaseCheck.FULL,
     ) -> None:
-        """Fetch, finish, verify. Files whose digest is wrong are fetched once more.
+        """Fetch, finish, verify. Files whose digest is wrong are fetched again.
 
         Args:
             asked: :meth:`SourceQueries.sums`, if that was begun with the scan: the agent has proved

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OnExisting(Enum):
-    """What to do with a library that is there and that no pull put there."""
+    """The action for a library that is there and that no pull put there."""
 
     SKIP = "skip"
     FAIL = "fail"
@@ -19,7 +19,7 @@ class OnExisting(Enum):
 
 
 class Action(Enum):
-    """What a run does."""
+    """The action of a run."""
 
     NOTHING = "everything is done: exit 0, the agent is not asked"
     SKIP = "leave what is there, warn, exit 0"
@@ -36,7 +36,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Findings:
-    """What is on the volume."""
+    """The findings on the volume."""
 
     receipt: bool
     library: bool

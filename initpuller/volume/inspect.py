@@ -137,7 +137,7 @@ def name_taken(library: str) -> TargetConflict:
     return TargetConflict(
         "something that is not ours has taken the library's name during the move",
         path=library,
-        hint="Move it away, or give --on-existing set-aside, and run again: what was brought is"
+        hint="Move it away, or give --on-existing set-aside, and run again: the copied data is"
         " kept. Plex on the VM stays stopped only if the move was committed: 'plexodus-agent"
         " status' there shows it, and 'plexodus-agent undo' starts Plex.",
     )

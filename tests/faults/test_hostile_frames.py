@@ -81,7 +81,7 @@ FRAMES = {
 async def test_frame_that_lies(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError], tries: int
 ) -> None:
-    """A damaged frame is requested once more, and any other lie ends the pull."""
+    """A damaged frame is requested again, and any other lie ends the pull."""
     offer = offer_tree(SMALL, CONTENT)
     offer.frames = [[reply]]
     agent = await refused(tmp_path, offer, kind)

@@ -282,7 +282,7 @@ def test_figures_as_people_read_them() -> None:
 
 
 def test_what_never_moves_is_listed(server: Path) -> None:
-    """What never moves is listed with its bytes, as in the receipt."""
+    """Entries that never move are listed with their bytes, as in the receipt."""
     (server / "plexmediaserver.pid").write_text("4711\n")
     os.mkfifo(server / "pipe")
     found = looked(server)["content"].found
