@@ -1,4 +1,4 @@
-"""Where the probes listen: a kubelet asks the pod's address, of whichever family."""
+"""The address of probes: a kubelet uses the pod's address, of either family."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def listening(host: str, port: int = 0) -> Probes:
-    """Of something that is ready."""
+    """Listen as something that is ready."""
     return Probes((host, port), lambda: True, lambda: b"{}", lambda: b"")
 
 
 def is_answered(host: str, port: int) -> bool:
-    """Whether a probe to there succeeds."""
+    """Return whether a probe to that address succeeds."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=5) as answer:
             return int(answer.status) == 200
@@ -41,7 +41,7 @@ def is_answered(host: str, port: int) -> bool:
     ],
 )
 def test_families(host: str, answered: set[str]) -> None:
-    """``::`` is for both; any other is for its own."""
+    """``::`` serves both families, and any other address its own."""
     with listening(host) as server:
         assert {each for each in ("127.0.0.1", "[::1]") if is_answered(each, server.port)} == (
             answered
@@ -50,7 +50,7 @@ def test_families(host: str, answered: set[str]) -> None:
 
 @pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """``::`` is every address that there is."""
+    """Without IPv6, ``::`` serves every address that exists."""
     monkeypatch.setattr(probes, "_ServerOfBoth", _refusing(number))
     with listening("::") as server:
         assert is_answered("127.0.0.1", server.port)
@@ -59,7 +59,7 @@ def test_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -> N
 
 
 def test_port_is_taken() -> None:
-    """That is said, for either family, and not taken for a machine without IPv6."""
+    """A taken port is reported in either family, and not read as missing IPv6."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for host in ("127.0.0.1", "::"):

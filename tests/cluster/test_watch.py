@@ -1,4 +1,4 @@
-"""The sidecar: patient while Plex starts, exact about what it finds, small while it waits."""
+"""The sidecar waits while Plex starts, checks it exactly, and stays small while idle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECONDS = 60.0
 
 @pytest.fixture
 def agent(made: Path, new_agent: Callable[[Path], Agent]) -> Agent:
-    """The agent that serves it."""
+    """Start the agent that serves the library."""
     agent = new_agent(made)
     agent.pair()
     agent.start()
@@ -38,13 +38,13 @@ def agent(made: Path, new_agent: Callable[[Path], Agent]) -> Agent:
 
 @pytest.fixture
 def volume(moved: Path, target: Path) -> Path:
-    """A volume that it was pulled onto."""
+    """Return a volume that it was pulled onto."""
     return shutil.copytree(moved, target, symlinks=True, dirs_exist_ok=True)
 
 
 @pytest.fixture
 def plex(volume: Path) -> Iterator[FakePlex]:
-    """The Plex that starts on it."""
+    """Start the Plex that runs on it."""
     receipt = json.loads((volume / ".plexodus" / "receipt.json").read_text())
     with plex_of(receipt, token=TOKEN) as plex:
         yield plex
@@ -59,7 +59,7 @@ class Sidecar:
         self.log = log
 
     def ask(self, route: str) -> tuple[int, dict[str, Any]]:
-        """Status and JSON."""
+        """Return status and JSON."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{route}") as answer:
                 return answer.status, json.loads(answer.read())
@@ -82,7 +82,7 @@ class Sidecar:
         raise TimeoutError(f"{found}\n{self.log.read_text()}")
 
     def resident(self) -> int:
-        """Bytes."""
+        """Return the resident memory in bytes."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+) kB", text)
         assert found is not None
@@ -91,7 +91,7 @@ class Sidecar:
 
 @contextmanager
 def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> Iterator[Sidecar]:
-    """A sidecar beside ``plex``."""
+    """Start a sidecar beside ``plex``."""
     port, log = reserve_port(), volume.parent / "watch.log"
     environment = clean_environment() | ({"PLEXODUS_PAIRING": pairing} if pairing else {})
     with log.open("wb") as file:
@@ -118,7 +118,7 @@ def told(agent: Agent) -> list[dict[str, Any]]:
 
 
 def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """Migrated: on the probes, in the agent's log; then it is small, and ends on SIGTERM."""
+    """The sidecar reports ``migrated``, stays small, and ends on SIGTERM."""
     with watching(volume, plex, pairing=agent.pairing) as sidecar:
         found = sidecar.until("migrated", "attention")
         assert found["phase"] == "migrated", found
@@ -144,7 +144,7 @@ def test_plex_starts_and_all_is_there(volume: Path, plex: FakePlex, agent: Agent
 
 
 def test_plex_migrates_its_database_first(volume: Path, plex: FakePlex) -> None:
-    """Not ready, not alarmed: it says what it hears, and goes on when Plex does."""
+    """During a migration it is not ready, and it continues with Plex."""
     plex.is_migrating = True
     with watching(volume, plex) as sidecar:
         found = sidecar.until("waiting")
@@ -161,7 +161,7 @@ def test_plex_migrates_its_database_first(volume: Path, plex: FakePlex) -> None:
 
 
 def test_plex_goes_away_while_it_is_checked(volume: Path, plex: FakePlex) -> None:
-    """A server that restarts after its migration is waited for again."""
+    """A server that restarts during the check is waited for again."""
     plex.fails["GET /"] = 503
     with watching(volume, plex) as sidecar:
         sidecar.until("attention", "waiting", "checking")
@@ -171,7 +171,7 @@ def test_plex_goes_away_while_it_is_checked(volume: Path, plex: FakePlex) -> Non
 
 
 def test_another_server_on_the_volume(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """Attention, with both identities, and the agent's log has it."""
+    """Another server is reported with both identities, also to the agent."""
     plex.machine_identifier = "another"
     with watching(volume, plex, pairing=agent.pairing) as sidecar:
         found = sidecar.until("migrated", "attention")
@@ -184,7 +184,7 @@ def test_another_server_on_the_volume(volume: Path, plex: FakePlex, agent: Agent
 
 
 def test_second_start_of_the_pod(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """It knows that it is done: neither Plex nor the agent is asked again."""
+    """At a second start, neither Plex nor the agent is queried."""
     with watching(volume, plex) as sidecar:
         first = sidecar.until("migrated")
     plex.requests.clear()
@@ -195,7 +195,7 @@ def test_second_start_of_the_pod(volume: Path, plex: FakePlex, agent: Agent) -> 
 
 
 def test_nothing_was_moved_here(target: Path) -> None:
-    """A volume with somebody else's library: it idles, and harms nothing."""
+    """On a volume with a foreign library it idles."""
     with FakePlex("x") as plex, watching(target, plex) as sidecar:
         assert "nothing to compare" in sidecar.until("idle")["about"]
         assert sidecar.ask("/readyz")[0] == 200
@@ -204,7 +204,7 @@ def test_nothing_was_moved_here(target: Path) -> None:
 
 
 def test_agent_is_gone(volume: Path, plex: FakePlex, agent: Agent) -> None:
-    """The VM may be off by now: that is a warning, and the state is still migrated."""
+    """Without the agent, the move still counts as migrated, with a warning."""
     agent.kill()
     with watching(volume, plex, pairing=agent.pairing) as sidecar:
         sidecar.until("migrated")
@@ -214,7 +214,7 @@ def test_agent_is_gone(volume: Path, plex: FakePlex, agent: Agent) -> None:
 
 
 def test_libraries_move_once_plex_runs(volume: Path, plex: FakePlex, tmp_path: Path) -> None:
-    """With ``--apply-paths``; trash is emptied again at the end."""
+    """With ``--apply-paths`` sections move, and trash is emptied again at the end."""
     for section in json.loads(_paths(volume)):
         for path in section["missing"]:
             made = tmp_path / "media" / path.removeprefix("/srv/media/")
@@ -229,7 +229,7 @@ def test_libraries_move_once_plex_runs(volume: Path, plex: FakePlex, tmp_path: P
 
 
 def test_media_is_not_mounted(volume: Path, plex: FakePlex) -> None:
-    """Attention, and no library was touched."""
+    """If media is not mounted, it reports that and changes no section."""
     with watching(volume, plex, "--apply-paths", "--map=/srv/media=/nowhere") as sidecar:
         found = sidecar.until("migrated", "attention")
     assert found["phase"] == "attention"
@@ -238,7 +238,7 @@ def test_media_is_not_mounted(volume: Path, plex: FakePlex) -> None:
 
 
 def _paths(volume: Path) -> bytes:
-    """The libraries as JSON."""
+    """Return the sections as JSON."""
     done = subprocess.run(
         [Path(sys.executable).parent / "plexodus-puller", "paths", "--target", volume, "--json"],
         check=False,

@@ -1,4 +1,4 @@
-"""``paths``: where Plex looks for media, whether it is here, and what is to be changed."""
+"""``paths``: where Plex looks for media, whether it exists there, and what to change."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ DATABASE = (
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A volume with a Plex library of films, shows and music below /srv/media."""
+    """Return a volume with a Plex library of films, shows and music below /srv/media."""
     make_library(tmp_path / "config" / "Library", LibraryShape(300, 8_000_000, 2_000_000))
     return tmp_path / "config"
 
 
 def media_files(config: Path) -> list[str]:
-    """Every file that the database knows, by a reader that is not ours."""
+    """Return every file in the database, read without our code."""
     with closing(sqlite3.connect(f"file:{config / DATABASE}?immutable=1", uri=True)) as connection:
         rows = connection.execute("SELECT file FROM media_parts WHERE file LIKE '/%'").fetchall()
     return [path for (path,) in rows]
 
 
 def make_media(config: Path, root: Path) -> list[Path]:
-    """All of them, below ``root`` instead of /srv/media."""
+    """Make all of them below ``root`` instead of /srv/media."""
     made = [root / path.removeprefix("/srv/media/") for path in media_files(config)]
     for path in made:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def make_media(config: Path, root: Path) -> list[Path]:
 
 
 def look(config: Path, *options: str) -> tuple[int, list[dict[str, object]]]:
-    """Exit code, and each library as JSON; nothing on the volume has changed."""
+    """Return exit code and sections, and require that nothing on the volume changed."""
     before = fingerprint(config)
     done = program("plexodus-puller", "paths", "--target", config, "--json", *options, check=False)
     assert fingerprint(config) == before
@@ -58,7 +58,7 @@ def look(config: Path, *options: str) -> tuple[int, list[dict[str, object]]]:
 
 
 def test_media_at_another_place(config: Path, tmp_path: Path) -> None:
-    """Mapped, every file is found, and the page says which folder to add and which to remove."""
+    """With a mapping every file is found, and the page lists folders to add and remove."""
     made = make_media(config, tmp_path / "media")
     code, sections = look(config, f"--map=/srv/media={tmp_path}/media")
     assert code == 0
@@ -73,7 +73,7 @@ def test_media_at_another_place(config: Path, tmp_path: Path) -> None:
 
 
 def test_one_file_is_missing(config: Path, tmp_path: Path) -> None:
-    """It is named, with the library that it is of, and the exit code says so."""
+    """A missing file is named with its section, and the exit code reports it."""
     gone = make_media(config, tmp_path / "media")[0]
     gone.unlink()
     code, sections = look(config, f"--map=/srv/media={tmp_path}/media")
@@ -82,7 +82,7 @@ def test_one_file_is_missing(config: Path, tmp_path: Path) -> None:
 
 
 def test_media_is_nowhere(config: Path) -> None:
-    """Without a mapping the old paths are looked at; the page says to mount or to map."""
+    """Without a mapping the old paths are checked, and the page advises a mount or a mapping."""
     code, sections = look(config)
     assert code == 12
     assert all(section["found"] == 0 for section in sections)
@@ -92,7 +92,7 @@ def test_media_is_nowhere(config: Path) -> None:
 
 
 def test_media_at_the_old_paths(config: Path, tmp_path: Path) -> None:
-    """Then nothing is to be changed; the best that can be done."""
+    """If media is at the old paths, nothing has to change."""
     root = tmp_path / "as before"
     make_media(config, root)
     with closing(sqlite3.connect(config / DATABASE)) as connection:
@@ -108,7 +108,7 @@ def test_media_at_the_old_paths(config: Path, tmp_path: Path) -> None:
 
 
 def test_volume_without_plex(tmp_path: Path) -> None:
-    """2, and a database that cannot be read is 13."""
+    """A volume without Plex exits 2, and an unreadable database exits 13."""
     assert program("plexodus-puller", "paths", "--target", tmp_path, check=False).returncode == 2
     (tmp_path / DATABASE).parent.mkdir(parents=True)
     (tmp_path / DATABASE).write_text("no database")
@@ -117,7 +117,7 @@ def test_volume_without_plex(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "/a", "a=/b", "/a=b", "=/b", "/a="])
 def test_what_is_no_mapping(text: str) -> None:
-    """Both are absolute."""
+    """Both paths of a mapping must be absolute."""
     with pytest.raises(ConfigurationError):
         parse_mapping(text)
 

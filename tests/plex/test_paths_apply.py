@@ -1,4 +1,4 @@
-"""``check`` and ``paths --apply``: what the running Plex is asked, and told, after the move."""
+"""``check`` and ``paths --apply``: requests to the running Plex after the move."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SERVER = "Application Support/Plex Media Server"
 
 @pytest.fixture
 def volume(moved: Path, target: Path) -> Path:
-    """A volume with a library of films, shows and music below /srv/media."""
+    """Return a volume with a library of films, shows and music below /srv/media."""
     return shutil.copytree(moved, target, symlinks=True, dirs_exist_ok=True)
 
 
 @pytest.fixture
 def plex(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlex]:
-    """The Plex that runs on it, quicker than a real one."""
+    """Start the Plex that runs on it, quicker than a real one."""
     monkeypatch.setattr(apply, "_PAUSE", 0.01)
     receipt = json.loads((volume / ".plexodus" / "receipt.json").read_text())
     with plex_of(receipt, token=TOKEN) as plex:
@@ -40,7 +40,7 @@ def plex(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlex]:
 
 @pytest.fixture
 def media(volume: Path, tmp_path: Path) -> Path:
-    """Every media file, but below another folder than on the VM."""
+    """Make every media file below another folder than on the VM."""
     listing = run_puller("paths", "--target", volume, "--json").out
     for section in json.loads(listing):
         for path in section["missing"]:
@@ -51,12 +51,12 @@ def media(volume: Path, tmp_path: Path) -> Path:
 
 
 def look(volume: Path, plex: FakePlex) -> Ended:
-    """``check``."""
+    """Run ``check``."""
     return run_puller("check", "--target", volume, "--plex-url", plex.url, "--json")
 
 
 def move(volume: Path, plex: FakePlex, media: Path) -> Ended:
-    """``paths --apply``."""
+    """Run ``paths --apply``."""
     return run_puller(
         "paths", "--target", volume, "--map", f"/srv/media={media}", "--apply",
         "--plex-url", plex.url,
@@ -64,7 +64,7 @@ def move(volume: Path, plex: FakePlex, media: Path) -> Ended:
 
 
 def test_receipt_tells_what_the_server_was(volume: Path) -> None:
-    """Version, identity, and how many items each library has, as its own database says."""
+    """The receipt has version, identity and the items of each section."""
     moved = json.loads((volume / ".plexodus" / "receipt.json").read_text())["plex"]
     assert moved["version"] == "1.40.1.8227-c0dd5a73e"
     assert moved["machine_identifier"] == "fa4e" * 10
@@ -73,7 +73,7 @@ def test_receipt_tells_what_the_server_was(volume: Path) -> None:
 
 
 def test_all_has_arrived(volume: Path, plex: FakePlex) -> None:
-    """0, and nothing was changed, neither in Plex nor on the volume."""
+    """``check`` exits 0, and changes neither Plex nor the volume."""
     before = fingerprint(volume)
     done = look(volume, plex)
     assert done.code == 0, done.text
@@ -83,13 +83,13 @@ def test_all_has_arrived(volume: Path, plex: FakePlex) -> None:
 
 
 def test_more_items_than_before(volume: Path, plex: FakePlex) -> None:
-    """A scan has found new films: that is no loss."""
+    """Items that a scan added are no loss."""
     plex.sections[0].items += 5
     assert look(volume, plex).code == 0
 
 
 def test_another_server_answers(volume: Path, plex: FakePlex) -> None:
-    """13: Plex made itself a new identity, or it is somebody else's."""
+    """Another server's identity exits 13."""
     plex.machine_identifier = "another"
     done = look(volume, plex)
     assert done.code == 13
@@ -97,7 +97,7 @@ def test_another_server_answers(volume: Path, plex: FakePlex) -> None:
 
 
 def test_older_plex_answers(volume: Path, plex: FakePlex) -> None:
-    """13; a newer one is fine, its database is migrated."""
+    """An older Plex exits 13, and a newer one passes."""
     plex.version = "1.39.0.1-a"
     assert look(volume, plex).code == 13
     plex.version = "1.42.0.1-a"
@@ -105,7 +105,7 @@ def test_older_plex_answers(volume: Path, plex: FakePlex) -> None:
 
 
 def test_library_is_lost(volume: Path, plex: FakePlex) -> None:
-    """13, by name."""
+    """A missing section exits 13 with its name."""
     lost = plex.sections.pop()
     done = look(volume, plex)
     assert done.code == 13
@@ -113,7 +113,7 @@ def test_library_is_lost(volume: Path, plex: FakePlex) -> None:
 
 
 def test_items_are_lost(volume: Path, plex: FakePlex) -> None:
-    """A warning with both numbers: what a scan deleted does not come back by itself."""
+    """Fewer items are a warning with both numbers."""
     plex.sections[0].items -= 1
     done = look(volume, plex)
     assert done.code == 0
@@ -123,7 +123,7 @@ def test_items_are_lost(volume: Path, plex: FakePlex) -> None:
 
 
 def test_plex_does_not_answer(volume: Path, plex: FakePlex) -> None:
-    """11 when nobody listens, 10 when the token is not taken, 13 when it fails."""
+    """An unreachable Plex exits 11, a refused token 10, and a failing Plex 13."""
     plex.fails["GET /"] = 500
     assert look(volume, plex).code == 13
     plex.fails.clear()
@@ -135,17 +135,17 @@ def test_plex_does_not_answer(volume: Path, plex: FakePlex) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:32400", "ftp://x", "http://", "http://x:99999"])
 def test_what_is_no_address(volume: Path, url: str) -> None:
-    """2."""
+    """An invalid address exits 2."""
     assert run_puller("check", "--target", volume, "--plex-url", url).code == 2
 
 
 def test_volume_that_nothing_was_moved_to(target: Path) -> None:
-    """14: there is nothing to compare with."""
+    """A volume without a receipt exits 14, because there is nothing to compare with."""
     assert run_puller("check", "--target", target).code == 14
 
 
 def test_libraries_move(volume: Path, plex: FakePlex, media: Path) -> None:
-    """One after the other: new folder beside the old one, a scan, the old one away.
+    """Each section gets its new folder, a scan, and then loses the old folder.
 
     Trash is not emptied meanwhile, and is again afterwards; the database is never written.
     """
@@ -170,7 +170,7 @@ def test_libraries_move(volume: Path, plex: FakePlex, media: Path) -> None:
 
 
 def test_second_run_changes_nothing(volume: Path, plex: FakePlex, media: Path) -> None:
-    """All is as it is wanted."""
+    """A second run changes nothing."""
     assert move(volume, plex, media).code == 0
     plex.requests.clear()
     assert move(volume, plex, media).code == 0
@@ -179,7 +179,7 @@ def test_second_run_changes_nothing(volume: Path, plex: FakePlex, media: Path) -
 
 
 def test_trash_that_was_never_emptied(volume: Path, plex: FakePlex, media: Path) -> None:
-    """Stays so."""
+    """If trash was not emptied automatically before, it is not afterwards."""
     plex.empties_trash = False
     assert move(volume, plex, media).code == 0
     assert not plex.is_emptying()
@@ -187,7 +187,7 @@ def test_trash_that_was_never_emptied(volume: Path, plex: FakePlex, media: Path)
 
 
 def test_plex_does_not_see_the_media(volume: Path, plex: FakePlex, media: Path) -> None:
-    """Its container lacks the mount that ours has: refused before anything is changed."""
+    """If Plex lacks the mount, the command fails before any change."""
     plex.fails[f"GET /services/browse/{b64encode(str(media).encode()).decode()}"] = 404
     done = move(volume, plex, media)
     assert done.code == 13
@@ -196,14 +196,14 @@ def test_plex_does_not_see_the_media(volume: Path, plex: FakePlex, media: Path) 
 
 
 def test_media_is_missing(volume: Path, plex: FakePlex, media: Path) -> None:
-    """12, and Plex is not even asked."""
+    """Missing media exits 12 without a request to Plex."""
     next(path for path in media.rglob("*") if path.is_file()).unlink()
     assert move(volume, plex, media).code == 12
     assert plex.requests == []
 
 
 def test_plex_says_yes_and_does_nothing(volume: Path, plex: FakePlex, media: Path) -> None:
-    """Found by reading back; trash stays off, and is put on again by the run that succeeds."""
+    """An ignored change is found by reading back, and the next run restores trash."""
     plex.keeps_folders = True
     assert move(volume, plex, media).code == 13
     assert not plex.is_emptying()
@@ -215,7 +215,7 @@ def test_plex_says_yes_and_does_nothing(volume: Path, plex: FakePlex, media: Pat
 
 
 def test_scan_loses_items(volume: Path, plex: FakePlex, media: Path) -> None:
-    """The old folder stays, and so does trash: nothing is deleted for good."""
+    """If a scan loses items, the old folder stays and trash is not emptied."""
     plex.loses = 1
     done = move(volume, plex, media)
     assert done.code == 13
@@ -226,7 +226,7 @@ def test_scan_loses_items(volume: Path, plex: FakePlex, media: Path) -> None:
 def test_killed_between_two_libraries(
     volume: Path, plex: FakePlex, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next run does the rest, and remembers that trash was emptied before the first."""
+    """After a kill the next run completes the rest and restores the trash setting."""
     scan, scanned = PlexApi.scan, list[int]()
 
     def killed(api: PlexApi, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Where Plex keeps its library, as real units, drop-ins and files say it."""
+"""The place of Plex's library, read from real units, drop-ins and files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SHOWN = f'Environment="{VARIABLE}={USUAL}" PLEX_MEDIA_SERVER_MAX_PLUGIN_PROCS=6'
 
 
 def test_unit_says_where() -> None:
-    """A value with a blank is quoted by ``systemctl show``, others are not."""
+    """The folder is read from the unit, with or without the quotes of ``systemctl show``."""
     assert support_folder(SHOWN, {}, "/home/plex") == USUAL
     assert support_folder(f"Environment={VARIABLE}=/data/plex/", {}, "/x") == "/data/plex"
 
 
 def test_file_of_the_unit_goes_before_its_environment(tmp_path: Path) -> None:
-    """As systemd.exec(5) has it; a file that is not there says nothing."""
+    """An EnvironmentFile overrides Environment, and a missing one is ignored."""
     path = tmp_path / "plex env"
     path.write_text(f'# comment\n{VARIABLE}="/mnt/my plex"  # more\nexport OTHER=1\n')
     shown = f"{SHOWN}\nEnvironmentFiles={path} (ignore_errors=no)"
@@ -35,27 +35,27 @@ def test_file_of_the_unit_goes_before_its_environment(tmp_path: Path) -> None:
 
 
 def test_defaults_hold_where_the_unit_is_silent() -> None:
-    """And the home of Plex's user where everything is."""
+    """Without a setting, the default below the home of Plex's user is used."""
     assert support_folder("Environment=", {VARIABLE: "/d"}, "/x") == "/d"
     assert support_folder(SHOWN, {VARIABLE: "/d"}, "/x") == USUAL
     assert support_folder("", {}, "/home/plex") == "/home/plex/Library/Application Support"
 
 
 def test_file_that_no_shell_would_read(tmp_path: Path) -> None:
-    """Says nothing, and stops nobody."""
+    """An unreadable file is ignored."""
     (tmp_path / "a").write_text(f'{VARIABLE}="/never closed\n')
     (tmp_path / "b").write_bytes(b"\xff\n" + f"{VARIABLE}=/b\n".encode())
     assert read_assignments([str(tmp_path / "a"), str(tmp_path / "b")]) == {VARIABLE: "/b"}
 
 
 def test_library_is_what_the_pod_needs() -> None:
-    """``Library`` as a whole, or Plex's own folder where there is no such thing around it."""
+    """The library is ``Library`` as a whole, or Plex's own folder without one."""
     assert library_of(USUAL) == "/var/lib/plexmediaserver/Library"
     assert library_of("/data/plex") == "/data/plex/Plex Media Server"
 
 
 def test_library_is_found_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By asking ``systemctl``; where nothing is found, the error says what was looked for."""
+    """The library is found by ``systemctl``, or the error lists where it was looked for."""
     support = tmp_path / "Library" / "Application Support"
     (tmp_path / "bin").mkdir()
     systemctl = tmp_path / "bin" / "systemctl"

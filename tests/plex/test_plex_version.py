@@ -1,4 +1,4 @@
-"""Versions of Plex: read in every spelling, and ordered by their numbers alone."""
+"""Versions of Plex are read in every spelling, and ordered by their numbers alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ versions = st.builds(PlexVersion, _numbers, _builds)
 
 @given(versions)
 def test_version_is_read_back(version: PlexVersion) -> None:
-    """From a tag, a package's version, a log line."""
+    """A version is read from a tag, a package's version and a log line."""
     for text in (f"{version}", f"v{version}", f"Plex Media Server v{version} - Ubuntu PC x86_64"):
         found = find_version(text)
         assert found == version
@@ -24,7 +24,7 @@ def test_version_is_read_back(version: PlexVersion) -> None:
 
 @given(versions, versions, versions)
 def test_order_is_total(one: PlexVersion, two: PlexVersion, three: PlexVersion) -> None:
-    """One way or the other, by numbers and not by letters, and what is between stays between."""
+    """Versions have a total order by numbers."""
     assert (one < two) + (two < one) + (one == two) == 1
     assert (one < two) == (one.numbers < two.numbers)
     if one <= two <= three:
@@ -35,7 +35,7 @@ def test_order_is_total(one: PlexVersion, two: PlexVersion, three: PlexVersion) 
 def test_higher_number_is_newer(
     numbers: tuple[int, int, int, int], place: int, more: int, build: str, other: str
 ) -> None:
-    """In whichever place it is, whatever the build's hash."""
+    """A higher number in any place is newer, whatever the build's hash."""
     higher = list(numbers)
     higher[place] += more
     newer = PlexVersion((higher[0], higher[1], higher[2], higher[3]), other)
@@ -48,7 +48,7 @@ def test_higher_number_is_newer(
     [("1.9.0.4252", "1.40.1.8227"), ("1.40.1.8227-ffffffff", "1.40.2.8395-00000000")],
 )
 def test_versions_of_plex(older: str, newer: str) -> None:
-    """Real ones, of which the letters say the opposite."""
+    """Real versions are in order where their letters are not."""
     one, two = find_version(older), find_version(newer)
     assert one is not None
     assert two is not None
@@ -57,5 +57,5 @@ def test_versions_of_plex(older: str, newer: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "latest", "1.40", "public", "beta-1.2.3"])
 def test_what_is_no_version(text: str) -> None:
-    """A tag such as ``latest`` says nothing."""
+    """A tag such as ``latest`` is no version."""
     assert find_version(text) is None

@@ -46,20 +46,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(made: Path, tmp_path: Path) -> Path:
-    """A copy of the library's database after a clean stop."""
+    """Return a copy of the library's database after a clean stop."""
     (tmp_path / "db").mkdir()
     return Path(shutil.copy(made / "stopped" / LIBRARY, tmp_path / "db"))
 
 
 @pytest.fixture
 def crashed(made: Path, tmp_path: Path) -> Path:
-    """The same with its newest rows in a -wal, and the -shm of processes that are gone."""
+    """Return the same with its newest rows in a -wal, and the -shm of dead processes."""
     shutil.copytree(made / "crashed", tmp_path / "crashed")
     return tmp_path / "crashed" / LIBRARY
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The digest of each file."""
+    """Return the digest of each file."""
     return {path.name: sha256(path.read_bytes()).digest() for path in folder.iterdir()}
 
 
@@ -73,20 +73,20 @@ def findings(path: Path, sqlite: str = "sqlite3") -> list[str]:
 
 
 def rows(path: Path) -> int:
-    """Of the watch history, as the check sees it."""
+    """Return the rows of the watch history, as the check counts them."""
     [[[count]]] = query(str(path), ["SELECT count(*) FROM metadata_item_views"])
     return int(count)
 
 
 def test_newest_is_newer() -> None:
-    """Or the tests would run twice on the same."""
+    """The two SQLite versions differ, because otherwise the tests would run twice on one."""
     assert sqlite3.sqlite_version_info < pysqlite3.sqlite_version_info
 
 
 @BOTH
 @pytest.mark.parametrize("name", [LIBRARY, BLOBS])
 def test_healthy_database_passes(made: Path, sqlite: str, name: str) -> None:
-    """Which a plain integrity_check does not."""
+    """A healthy database passes, although a plain integrity_check fails on it."""
     assert findings(made / "stopped" / name, sqlite) == []
     module = {"sqlite3": sqlite3, "pysqlite3": pysqlite3}[sqlite]
     with closing(module.connect(f"file:{made / 'stopped' / name}?immutable=1", uri=True)) as plain:
@@ -106,7 +106,7 @@ def test_wal_that_a_crash_left_is_read(
     *,
     has_shm: bool,
 ) -> None:
-    """Its rows count, and it stays as it is, with or without a -shm beside it."""
+    """The rows of a -wal count, and it is not changed, with or without a -shm."""
     if not has_shm:
         crashed.with_name(f"{LIBRARY}-shm").unlink()
     before = contents(crashed.parent)
@@ -119,7 +119,7 @@ def test_wal_that_a_crash_left_is_read(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
 def test_read_only_filesystem(crashed: Path) -> None:
-    """As in the agent's sandbox: nothing can be made beside it, and nothing has to be."""
+    """A database on a read-only filesystem is checked, as in the agent's sandbox."""
     crashed.with_name(f"{LIBRARY}-shm").unlink()
     folder = crashed.parent
     subprocess.run(["mount", "--bind", folder, folder], check=True)
@@ -132,35 +132,35 @@ def test_read_only_filesystem(crashed: Path) -> None:
 
 
 def truncated(path: Path) -> None:
-    """The last third is missing."""
+    """Cut off the last third."""
     os.truncate(path, path.stat().st_size * 2 // 3)
 
 
 def garbage_page(path: Path) -> None:
-    """One page in the middle is something else."""
+    """Overwrite one page in the middle."""
     with path.open("r+b") as file:
         file.seek(4096 * 100)
         file.write(os.urandom(4096))
 
 
 def bad_header(path: Path) -> None:
-    """The first page begins with zeros."""
+    """Overwrite the beginning of the first page with zeros."""
     with path.open("r+b") as file:
         file.write(bytes(100))
 
 
 def foreign_file(path: Path) -> None:
-    """A picture under the database's name."""
+    """Put a picture under the database's name."""
     path.write_bytes(b"\xff\xd8\xff\xe0" + os.urandom(100_000))
 
 
 def zero_length(path: Path) -> None:
-    """Nothing is left of it."""
+    """Truncate the file to nothing."""
     os.truncate(path, 0)
 
 
 def index_damage(path: Path) -> None:
-    """An index that does not know ten rows: Plex would not find them."""
+    """Remove ten rows from an index."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         (name, sql) = connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE name = 'index_taggings_on_tag_id'"
@@ -188,7 +188,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
 @BOTH
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_told(database: Path, damage: Callable[[Path], None], sqlite: str) -> None:
-    """In words that name it, where it has a name; and never more than a page of them."""
+    """Each damage is named, in at most a page of text."""
     damage(database)
     found = findings(database, sqlite)
     assert found
@@ -198,7 +198,7 @@ def test_damage_is_told(database: Path, damage: Callable[[Path], None], sqlite: 
 
 @BOTH
 def test_torn_wal_is_no_damage(crashed: Path, sqlite: str) -> None:
-    """Power was lost while it was written: what was committed before is there, and sound."""
+    """A -wal torn by a power loss passes with everything committed before."""
     wal = crashed.with_name(f"{LIBRARY}-wal")
     os.truncate(wal, wal.stat().st_size - 1000)
     assert findings(crashed, sqlite) == []
@@ -206,7 +206,7 @@ def test_torn_wal_is_no_damage(crashed: Path, sqlite: str) -> None:
 
 @BOTH
 def test_stale_wal_is_told(made: Path, crashed: Path, sqlite: str) -> None:
-    """The database was replaced and the -wal of the old one stayed: it would be replayed."""
+    """The -wal of another database is reported, because SQLite would replay it."""
     shutil.copy(made / "another" / LIBRARY, crashed)
     assert findings(crashed, sqlite)
 
@@ -214,7 +214,7 @@ def test_stale_wal_is_told(made: Path, crashed: Path, sqlite: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @BOTH
 def test_wrong_permission_is_told(made: Path, sqlite: str) -> None:
-    """By somebody who may not read it."""
+    """An unreadable database is reported."""
     code = (
         "import os, sys; sys.path[:0] = sys.argv[1:3];"
         "from shared.plex.sqlite_check import check_database;"
@@ -248,7 +248,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def writing(database: Path) -> Iterator[None]:
-    """Plex at work: another process in the middle of a transaction."""
+    """Run a process that is in the middle of a transaction."""
     command = [sys.executable, "-c", _WRITE, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -261,7 +261,7 @@ def writing(database: Path) -> Iterator[None]:
 @BOTH
 @pytest.mark.usefixtures("writing")
 def test_locked_by_a_writer(database: Path, sqlite: str) -> None:
-    """It is read beside it, with what is committed and without what is not; nobody waits."""
+    """A database with a writer is checked with what is committed, without waiting."""
     before = set(contents(database.parent))
     assert check_database(str(database), module=sqlite, plex_sqlite=NOT_PLEX) == Soundness()
     assert query(str(database), ["SELECT id FROM accounts WHERE id > 70"], sqlite) == [[[77]]]
@@ -270,7 +270,7 @@ def test_locked_by_a_writer(database: Path, sqlite: str) -> None:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Plex's own program, which finds nothing wrong."""
+    """Write a Plex SQLite program that finds no fault."""
     path = tmp_path / "Plex SQLite"
     path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/asked\necho ok\n')
     path.chmod(0o755)
@@ -278,7 +278,7 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_plex_sqlite_makes_the_check(database: Path, crashed: Path, program: Path) -> None:
-    """Its verdict counts where it is installed; it is not run beside a -wal that a crash left."""
+    """Plex's SQLite decides if installed, but is not run beside a leftover -wal."""
     index_damage(database)
     assert check_database(str(database), plex_sqlite=str(program)).damage == []
     assert "immutable=1" in program.with_name("asked").read_text()
