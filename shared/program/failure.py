@@ -25,7 +25,7 @@ def read_failure(log: bytes) -> Failure | None:
     """Return the failure in the log of a program that has ended; None without one.
 
     Args:
-        log: its stderr, which is no terminal: one JSON object a line.
+        log: stderr of the program, one JSON object a line.
     """
     for line in reversed(log.splitlines()):
         try:
