@@ -72,7 +72,7 @@ def test_pid_file_never_arrives(
 
 
 def test_what_plex_makes_again_can_stay_away(agent: Agent, puller: Puller, library: Path) -> None:
-    """What Plex rebuilds is left out with its size, and equal names further down arrive."""
+    """Content that Plex rebuilds is left out with its size; equal names further down arrive."""
     assert puller.pull("--exclude-regenerable").code == 0
     assert files(puller.target / "Library") == set(KEPT)
     left_out = omitted(puller.target)
