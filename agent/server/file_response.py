@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import aiofiles
 from aiohttp import hdrs, web
 
 from agent.server import conditions
+from shared.async_file import opened
 from shared.wire.byte_range import UNIT, content_range, resolve
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def send_file(
     Raises:
         OSError: the file cannot be read.
     """
-    async with aiofiles.open(path, "rb") as file:
+    async with opened(path, "rb") as file:
         about = os.fstat(file.fileno())
         tag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
         headers: dict[str, str] = {

@@ -11,7 +11,6 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
-import aiofiles
 import aiohttp
 import msgspec
 
@@ -21,6 +20,7 @@ from initpuller.agent_client.check_ids import with_check_ids
 from initpuller.agent_client.pace import Pace
 from initpuller.agent_client.trust import tls_context
 from shared import errors
+from shared.async_file import opened
 from shared.digest import is_hex
 from shared.durable import replace_durably
 from shared.wire import protocol
@@ -256,7 +256,7 @@ class AgentClient:
         """Write the whole body into a file, which replaces ``path`` only at the end."""
         temporary = f"{path}.new"
         try:
-            async with aiofiles.open(temporary, "wb") as file:
+            async with opened(temporary, "wb") as file:
                 async for part in self._parts(response, most, too_large):
                     await file.write(part)
             await asyncio.to_thread(replace_durably, temporary, path)
