@@ -32,12 +32,12 @@ _START_SECONDS = 20.0
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without any ``PLEXODUS_`` variable of whoever runs the tests."""
+    """Return the environment without any ``PLEXODUS_`` variable."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PLEXODUS_")}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a program's stderr; a torn or foreign line is passed over."""
+    """Return the JSON lines of a program's stderr, without torn and foreign lines."""
     lines = []
     for line in path.read_text(errors="replace").splitlines():
         try:
@@ -53,7 +53,7 @@ def program(
     check: bool = True,
     environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """One of our programs, run to its end."""
+    """Run one of our programs to its end."""
     return subprocess.run(
         [_BIN / name, *arguments],
         check=check,
@@ -80,7 +80,7 @@ class Agent:
     _process: subprocess.Popen[bytes] | None = None
 
     def pair(self, port: int | None = None) -> str:
-        """A new pairing string, which names ``port`` (of a proxy) instead of the agent's own."""
+        """Return a new pairing string, which names ``port`` (of a proxy) if given."""
         self.pairing = subprocess.run(
             [
                 _BIN / "plexodus-agent",
@@ -125,11 +125,11 @@ class Agent:
         raise TimeoutError(self.log.read_text())
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL and wait."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM, and return the exit code."""
         return self._end(signal.SIGTERM)
 
     @property
@@ -140,7 +140,7 @@ class Agent:
 
     @property
     def url(self) -> str:
-        """Where it is reached, without a path."""
+        """Return its address without a path."""
         return f"https://127.0.0.1:{self.port}"
 
     @property
@@ -149,16 +149,16 @@ class Agent:
         return parse_pairing(self.pairing).token
 
     def scan(self) -> Snapshot:
-        """A snapshot, asked for over HTTP."""
+        """Request a snapshot over HTTP."""
         answer = self.ask("POST", SNAPSHOTS, b'{"kind":"cold"}')
         return msgspec.json.decode(answer, type=Snapshot)
 
     def get(self, path: str) -> bytes:
-        """The body that is answered at ``path``."""
+        """Return the body of the response for ``path``."""
         return self.ask("GET", path)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The body of a good answer."""
+        """Return the body of a successful response."""
         with closing(self.connect()) as http:
             http.request(method, path, body, {"Authorization": f"Bearer {self.token}"})
             response = http.getresponse()
@@ -167,7 +167,7 @@ class Agent:
             return content
 
     def connect(self, source: str = "127.0.0.1") -> HTTPSConnection:
-        """A connection that trusts this agent, from this address of ours."""
+        """Return a connection that trusts this agent, from this local address."""
         trust = ssl.create_default_context(cafile=self.state / "agent.crt")
         trust.check_hostname = False
         return HTTPSConnection(
@@ -175,7 +175,7 @@ class Agent:
         )
 
     def frames_asked(self) -> list[int]:
-        """The number of each frame that was asked for, from the agent's own request log."""
+        """Return the numbers of requested frames, from the agent's own request log."""
         return [
             int(found[1])
             for line in read_log(self.log)
@@ -183,7 +183,7 @@ class Agent:
         ]
 
     def requests(self) -> list[str]:
-        """Method and path of each request, from the agent's own log."""
+        """Return method and path of each request, from the agent's own log."""
         return [
             f"{line['method']} {line['path']}"
             for line in read_log(self.log)
@@ -201,7 +201,7 @@ class Agent:
 
 @dataclass
 class Finished:
-    """How a puller ended."""
+    """The result of a puller."""
 
     code: int
     log: list[dict[str, Any]]
@@ -225,18 +225,18 @@ class Puller:
     """Whether there is a Plex that the agent can stop."""
 
     def command(self, *options: str | Path) -> list[str | Path]:
-        """The command line of ``pull``."""
+        """Return the command line of ``pull``."""
         return [_BIN / "plexodus-puller", "pull", "--target", self.target, *options]
 
     def environment(self) -> dict[str, str]:
-        """The environment of ``pull``: the pairing, and whether there is a Plex to be stopped."""
+        """Return the environment of ``pull`` with the pairing."""
         no_cutover = {} if self.cutover else {"PLEXODUS_NO_CUTOVER": "1"}
         return clean_environment() | {"PLEXODUS_PAIRING": self.pairing} | no_cutover
 
     def pull(
         self, *options: str | Path, timeout: float = 120, environment: dict[str, str] | None = None
     ) -> Finished:
-        """One run to its end."""
+        """Run a pull to its end."""
         process = self.begin(*options, environment=environment)
         process.wait(timeout=timeout)
         return self.finished(process)
@@ -244,7 +244,7 @@ class Puller:
     def begin(
         self, *options: str | Path, environment: dict[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """One run, under way; its output replaces the content of :attr:`log`."""
+        """Start a pull, whose output replaces the content of :attr:`log`."""
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 self.command(*options),
@@ -254,12 +254,12 @@ class Puller:
             )
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:
-        """How ``process`` ended."""
+        """Return the result of ``process``."""
         code = process.wait(timeout=60)
         return Finished(code, read_log(self.log), self.log.read_text(errors="replace"))
 
     def run(self, command: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        """Another command of the puller on the same target, such as ``status``."""
+        """Run another command of the puller on the same target, such as ``status``."""
         return subprocess.run(
             [_BIN / "plexodus-puller", command, "--target", self.target, *options],
             check=False,
@@ -271,7 +271,7 @@ class Puller:
 
 @contextmanager
 def running(agent: Agent) -> Iterator[Agent]:
-    """``agent`` started, and certainly gone at the end."""
+    """Start ``agent``, and kill it at the end."""
     agent.start()
     try:
         yield agent

@@ -1,4 +1,4 @@
-"""Options, variables, messages and what is shown: what scripts and people see of the programs."""
+"""Options, variables, messages and output of the programs, as scripts and people see them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent with a tiny library for all."""
+    """Start one agent with a tiny library for all tests."""
     place = tmp_path_factory.mktemp("commands")
     agent = Agent(place / "state", grow_tiny(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
@@ -49,7 +49,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_every_option_has_its_variable(group: click.Group, name: str) -> None:
-    """``--some-option`` is also ``PLEXODUS_SOME_OPTION``."""
+    """``--some-option`` can be set as ``PLEXODUS_SOME_OPTION``."""
     for option in group.commands[name].params:
         (spelled,) = option.opts
         variable = "PLEXODUS_" + spelled.removeprefix("--").replace("-", "_").upper()
@@ -57,7 +57,7 @@ def test_every_option_has_its_variable(group: click.Group, name: str) -> None:
 
 
 def test_pull_by_variables_alone(target: Path, agent: Agent, tmp_path: Path) -> None:
-    """Every option of pull works from the environment; status and verify likewise."""
+    """Every option of pull, status and verify works from the environment."""
     pairing = tmp_path / "pairing"
     pairing.write_text(f"\n {agent.pairing}\n")
     (target / "Library").mkdir()
@@ -88,7 +88,7 @@ def test_pull_by_variables_alone(target: Path, agent: Agent, tmp_path: Path) -> 
     [("PLEXODUS_TARGTE", "PLEXODUS_TARGET"), ("PLEXODUS_ON_EXISTS", "PLEXODUS_ON_EXISTING")],
 )
 def test_misspelled_variable_names_its_neighbour(target: Path, unknown: str, near: str) -> None:
-    """Exit 2, not silence; nothing is made on the volume."""
+    """A misspelled variable exits 2, and nothing is written to the volume."""
     done = run_puller("pull", "--target", target, pairing=NOWHERE, **{unknown: "x"})
 
     assert done.code == ExitCode.CONFIGURATION
@@ -98,14 +98,14 @@ def test_misspelled_variable_names_its_neighbour(target: Path, unknown: str, nea
 
 
 def test_variables_of_a_kubernetes_service_are_no_mistake(target: Path) -> None:
-    """A Service called plexodus puts its links into every pod."""
+    """The links of a Service called plexodus are accepted in every pod."""
     links = {"PLEXODUS_SERVICE_HOST": "10.0.0.1", "PLEXODUS_PORT": "tcp://10.0.0.1:8443"}
 
     assert run_puller("status", "--target", target, **links).code == ExitCode.OK
 
 
 def test_version_of_both_programs(tmp_path: Path) -> None:
-    """It is the package's."""
+    """Both programs report the package's version."""
     for done in (run_puller("--version"), run_main(agent_main, "--version")):
         assert done.code == ExitCode.OK
         assert done.out.strip().endswith(__version__)
@@ -113,7 +113,7 @@ def test_version_of_both_programs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_help_shows_an_example_that_parses(group: click.Group, name: str) -> None:
-    """Each command's help has an example, and each example is one that the program takes."""
+    """Each command's help has an example that the command accepts."""
     main = agent_main if group is agent_cli else puller_main
     program = "plexodus-agent" if group is agent_cli else "plexodus-puller"
     shown = run_main(main, name, "--help")
@@ -147,7 +147,7 @@ def test_help_shows_an_example_that_parses(group: click.Group, name: str) -> Non
     ],
 )
 def test_wrong_option_value(target: Path, options: tuple[str, ...]) -> None:
-    """Exit 2, something is said, nothing is made on the volume."""
+    """A wrong value exits 2 with a message, and nothing is written to the volume."""
     done = run_puller("pull", "--target", target, *options, pairing=NOWHERE)
 
     assert done.code == ExitCode.CONFIGURATION, done.text
@@ -171,7 +171,7 @@ def test_wrong_option_value(target: Path, options: tuple[str, ...]) -> None:
     ],
 )
 def test_bad_pairing_file(target: Path, tmp_path: Path, content: bytes) -> None:
-    """Exit 2, and not a word of its content: it may be most of the secret."""
+    """A bad pairing file exits 2 without its content, which may be most of the secret."""
     pairing = tmp_path / "pairing"
     pairing.write_bytes(content)
 
@@ -184,7 +184,7 @@ def test_bad_pairing_file(target: Path, tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_pairing_or_two(target: Path, tmp_path: Path) -> None:
-    """Exit 2 naming both ways to give one; also for a file that is not there."""
+    """No pairing, two, or a missing file exit 2, naming both ways to give one."""
     neither = run_puller("pull", "--target", target)
     both = run_puller("pull", "--target", target, "--pairing-file", "x", pairing=NOWHERE)
     gone = run_puller("pull", "--target", target, "--pairing-file", tmp_path / "gone")
@@ -197,7 +197,7 @@ def test_no_pairing_or_two(target: Path, tmp_path: Path) -> None:
 
 
 def test_pair_prints_one_line_and_a_new_token_each_time(tmp_path: Path) -> None:
-    """The pairing string and nothing else, on stdout; the certificate stays."""
+    """Stdout has only the pairing string, and the certificate stays."""
     arguments = ("pair", "--state", tmp_path / "state", "--address", "[2001:db8::1]:8443")
     first, second = (run_main(agent_main, *arguments) for _ in range(2))
 
@@ -210,7 +210,7 @@ def test_pair_prints_one_line_and_a_new_token_each_time(tmp_path: Path) -> None:
 
 
 def test_secret_is_nowhere_to_be_seen(agent: Agent, target: Path, tmp_path: Path) -> None:
-    """Not in a log, an error, ``--help``, a process list or on the volume, on either side."""
+    """The secret is in no log, error, help text, process list or volume, on either side."""
     token = parse_pairing(agent.pairing).token
     pairing = tmp_path / "pairing"
     pairing.write_text(agent.pairing)
@@ -240,7 +240,7 @@ def test_secret_is_nowhere_to_be_seen(agent: Agent, target: Path, tmp_path: Path
 
 
 def test_agent_that_cannot_serve(agent: Agent, tmp_path: Path) -> None:
-    """Unpaired, without a library, on a port in use or no address: exit 2, saying what is wrong."""
+    """An agent that cannot serve exits 2 with the reason."""
     fresh, port = tmp_path / "fresh", f"127.0.0.1:{agent.port}"
     fresh.mkdir()
 

@@ -1,4 +1,4 @@
-"""Variables: a misspelled one is an error that helps, Kubernetes' own are let through."""
+"""Misspelled variables are errors with a hint, and Kubernetes' own variables are accepted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KNOWN = known_variables(puller_cli) | {PAIRING_VARIABLE}
     ],
 )
 def test_misspelled_variable_names_its_neighbour(name: str, neighbour: str) -> None:
-    """Both are in the message, the value (a secret, perhaps) is not."""
+    """The message has both names, and not the value, which may be secret."""
     with pytest.raises(ConfigurationError) as caught:
         check_environment({name: "s3cret"}, KNOWN)
     assert name in str(caught.value)
@@ -63,18 +63,18 @@ def test_service_links_are_let_through() -> None:
 
 @pytest.mark.parametrize("name", SERVICE_LINKS)
 def test_name_of_a_service_link_with_another_value(name: str) -> None:
-    """An option somebody believes in, as it does not hold what Kubernetes would set."""
+    """A variable named like a service link, with another value, is a misspelled option."""
     with pytest.raises(ConfigurationError):
         check_environment({name: "/etc/plexodus"}, KNOWN)
 
 
 def test_foreign_variables_do_not_matter() -> None:
-    """Only our own prefix is looked at."""
+    """Variables without our prefix are ignored."""
     check_environment({"PATH": "/bin", "XPLEXODUS_TARGET": "", "PLEXODUSTARGET": ""}, KNOWN)
 
 
 def test_every_option_has_its_variable() -> None:
-    """PLEXODUS_ and the option's own name, for both programs."""
+    """The variable is PLEXODUS_ and the option's name, in both programs."""
     for program in (agent_cli, puller_cli):
         for command in program.commands.values():
             for option in command.params:
@@ -84,7 +84,7 @@ def test_every_option_has_its_variable() -> None:
 
 @pytest.mark.parametrize("program", ["plexodus-agent", "plexodus-puller"])
 def test_program_refuses_a_misspelled_variable(program: str) -> None:
-    """The exit code is that of a wrong configuration, with service links set beside it."""
+    """A misspelled variable beside service links exits as a wrong configuration."""
     done = subprocess.run(
         [Path(sys.executable).parent / program, "--version"],
         check=False,

@@ -1,4 +1,4 @@
-"""Log lines: secrets are masked, other people's text stays on one line, the subject is named."""
+"""In log lines secrets are masked, foreign text stays on one line, and the subject is named."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RENDERINGS = {
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Logging as before, when a test has configured it."""
+    """Restore logging after a test configured it."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     structlog.contextvars.clear_contextvars()
     yield
@@ -58,7 +58,7 @@ def restored() -> Iterator[None]:
 
 @pytest.mark.parametrize("text", RENDERINGS.values(), ids=RENDERINGS.keys())
 def test_token_is_masked_in_each_rendering(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a value, in a list, in a key, in the event, and in the text of an exception."""
+    """A token is masked in values, lists, keys, events and exceptions."""
     logs.configure()
     secrets = TOKEN, base64.b64encode(f"user:{TOKEN}".encode()).decode()[:40]
     log = structlog.get_logger("test")
@@ -87,7 +87,7 @@ def test_digests_and_paths_are_not_masked() -> None:
 
 
 def test_hostile_words_stay_on_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """No terminal escape, no forged line, and a length that a journal can hold."""
+    """Foreign text has no terminal escape and no newline, and is cut."""
     logs.configure()
     words = "\x1b]0;title\x07\x9b31m\u202egnp\r" + "long " * 100_000
     structlog.get_logger("test").warning("event", said=words, paths=[words])
@@ -99,7 +99,7 @@ def test_hostile_words_stay_on_one_short_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_secret_where_a_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """No half of a token is left at the end of what is kept."""
+    """No half of a token is left where a value is cut."""
     logs.configure()
     for before in range(logs.MAX_VALUE - 60, logs.MAX_VALUE + 10, 7):
         structlog.get_logger("test").warning("event", said="." * before + " " + TOKEN)
@@ -107,7 +107,7 @@ def test_secret_where_a_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_library_that_logs_too_much(capsys: pytest.CaptureFixture[str]) -> None:
-    """A burst passes, the rest is counted; nothing goes past our own format."""
+    """Of a burst of foreign lines the rest is counted, and every line has our format."""
     logs.configure()
     for number in range(1000):
         logging.getLogger("asyncio").warning("socket.send() raised exception %d", number)

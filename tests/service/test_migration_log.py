@@ -1,4 +1,4 @@
-"""The migration log: it tells the story, survives crashes without a torn line, and no secret."""
+"""The migration log has every step, survives crashes without a torn line, and holds no secret."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S.*")
 
 @pytest.fixture
 def library(made: Path) -> Path:
-    """A small Plex library."""
+    """Return a small Plex library."""
     return made
 
 
 def story(agent: Agent) -> list[str]:
-    """The lines of the text, without their times."""
+    """Return the lines of the text without their times."""
     lines = (agent.state / TEXT).read_text().splitlines()
     assert all(_LINE.fullmatch(line) for line in lines), lines
     return [line.partition("] ")[2] for line in lines]
 
 
 def test_log_tells_the_story(agent: Agent, target: Path) -> None:
-    """It has the puller, version, databases, passes and publication; both files alike."""
+    """The log has puller, version, databases, passes and publication, in both files."""
     assert pull(target, agent, "--until", "ready").code == 0
     assert pull(target, agent).code == 0
     told = story(agent)
@@ -63,13 +63,13 @@ def test_log_tells_the_story(agent: Agent, target: Path) -> None:
 
 
 def test_failure_is_told(agent: Agent, target: Path) -> None:
-    """With its reason."""
+    """A failure is logged with its reason."""
     assert pull(target, agent, "--plex-version", "1.2.3.4-a").code == 12
     assert re.search(r"Pull failed: .*1\.2\.3\.4 is older", story(agent)[-1])
 
 
 def test_log_is_read_over_http_and_by_the_command(agent: Agent, target: Path) -> None:
-    """The same bytes, as text and as JSON lines."""
+    """HTTP and command return the same bytes, as text and as JSON lines."""
     assert pull(target, agent).code == 0
     text, lines = (agent.state / TEXT).read_bytes(), (agent.state / LINES).read_bytes()
     assert agent.get("/v1/log") == text
@@ -83,7 +83,7 @@ def test_log_is_read_over_http_and_by_the_command(agent: Agent, target: Path) ->
 
 
 def test_log_is_followed(agent: Agent, target: Path) -> None:
-    """Lines that come later are shown as they come."""
+    """New lines appear as they are written."""
     command = [sys.executable, "-m", "agent", "log", "--state", str(agent.state), "--follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -110,7 +110,7 @@ def test_torn_line_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_log_that_is_only_a_torn_line(tmp_path: Path) -> None:
-    """Nothing of it stays."""
+    """A log that is one torn line becomes empty."""
     (tmp_path / TEXT).write_bytes(b"torn")
     MigrationLog(str(tmp_path)).write("pull", "first")
     assert (tmp_path / TEXT).read_text().endswith("] first\n")
@@ -118,7 +118,7 @@ def test_log_that_is_only_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_lines_of_several_threads(tmp_path: Path) -> None:
-    """None is lost or mixed with another."""
+    """No line of several threads is lost or mixed with another."""
     log = MigrationLog(str(tmp_path))
     threads = [threading.Thread(target=_write_some, args=(log, number)) for number in range(8)]
     for thread in threads:
@@ -132,7 +132,7 @@ def test_lines_of_several_threads(tmp_path: Path) -> None:
 
 
 def test_lines_of_two_processes(tmp_path: Path) -> None:
-    """Service and 'plexodus-agent undo': neither cuts off what the other is just writing."""
+    """Two processes never cut off each other's unfinished lines."""
     script = (
         "import sys; from agent.host.migration_log import MigrationLog;"
         "log = MigrationLog(sys.argv[1]);"
@@ -152,7 +152,7 @@ def test_lines_of_two_processes(tmp_path: Path) -> None:
 
 
 def test_killed_while_it_writes(tmp_path: Path) -> None:
-    """At any moment, both files have whole lines only, except a last one that is cut off next."""
+    """After a kill both files have whole lines, except a last one that is cut off next."""
     code = (
         "import sys; from agent.host.migration_log import MigrationLog\n"
         "log = MigrationLog(sys.argv[1])\n"
@@ -183,7 +183,7 @@ def _size(path: Path) -> int:
 
 
 def test_nothing_secret_and_no_control_character(agent: Agent, target: Path) -> None:
-    """Text of a puller is shown in a safe form."""
+    """A puller's text is masked and escaped."""
     told = f"{agent.pairing}\n[2026-01-01 00:00:00] forged \x1b[2J"
     body = json.dumps({"event": "pull", "about": told}).encode()
     assert agent.ask("POST", "/v1/log", body) == b""
@@ -194,13 +194,13 @@ def test_nothing_secret_and_no_control_character(agent: Agent, target: Path) -> 
 
 
 def test_disk_that_is_full_holds_up_nothing(tmp_path: Path, target: Path, agent: Agent) -> None:
-    """The pull goes on without its story."""
+    """A full disk does not stop a pull."""
     (agent.state / TEXT).mkdir()
     assert pull(target, agent).code == 0
 
 
 def test_log_is_not_for_everybody(agent: Agent, target: Path) -> None:
-    """On the disk, only the agent's user and group may read it."""
+    """Only the agent's user and group may read the files."""
     assert pull(target, agent).code == 0
     assert (agent.state / TEXT).stat().st_mode & 0o007 == 0
     assert os.path.exists(agent.state / LINES)

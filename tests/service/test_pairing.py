@@ -1,4 +1,4 @@
-"""The pairing string: read back as written, and never told to anybody by a message."""
+"""The pairing string is read back as written, and never part of a message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _hosts = st.one_of(
 
 @given(_hosts, st.integers(1, 65535), st.binary(min_size=32, max_size=32))
 def test_pairing_is_read_back(host: str, port: int, digest: bytes) -> None:
-    """Names and both kinds of addresses; white space around it does not matter."""
+    """Names, both kinds of addresses and surrounding white space are read."""
     pairing = Pairing(host, port, digest.hex(), new_token())
     assert parse_pairing(f"  {pairing}\n") == pairing
     assert pairing.token not in repr(pairing)
@@ -55,7 +55,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
 def test_broken_pairing_keeps_its_secret(text: str) -> None:
-    """Not in the message, and not in a traceback with all its causes."""
+    """A broken pairing is in no message and in no traceback."""
     with pytest.raises(ConfigurationError) as caught:
         parse_pairing(text)
     told = "".join(traceback.format_exception(caught.value))
@@ -65,7 +65,7 @@ def test_broken_pairing_keeps_its_secret(text: str) -> None:
 
 @given(st.text(max_size=120))
 def test_any_text_for_a_pairing(text: str) -> None:
-    """It is a pairing or an error of ours, and the error does not repeat it."""
+    """Any text is a pairing or an error of ours that does not repeat it."""
     with pytest.raises(ConfigurationError):
         parse_pairing(f"plexodus://{TOKEN}@{text}")
 
@@ -75,7 +75,7 @@ def test_any_text_for_a_pairing(text: str) -> None:
     [("192.0.2.10:8443", "192.0.2.10", 8443), ("[::1]:80", "::1", 80), ("vm.lan:1", "vm.lan", 1)],
 )
 def test_address_is_read(text: str, host: str, port: int) -> None:
-    """Host and port as people write them."""
+    """Host and port are read as people write them."""
     assert parse_address(text) == (host, port)
 
 
@@ -83,6 +83,6 @@ def test_address_is_read(text: str, host: str, port: int) -> None:
     "text", ["", "host", ":80", "host:", "host:word", "host:70000", "u@host:1", "host:1/x", "[::1"]
 )
 def test_address_that_is_none(text: str) -> None:
-    """It is refused by name."""
+    """An invalid address is refused by name."""
     with pytest.raises(ConfigurationError):
         parse_address(text)

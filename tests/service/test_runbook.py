@@ -1,4 +1,4 @@
-"""The runbook's messages of failures are those of the puller."""
+"""The runbook explains exactly the failures that the puller reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.program.exit_codes import ExitCode, exit_code_for
 
 
 def test_failures_are_explained_as_they_are_told() -> None:
-    """Each is of the kind, and has the exit code, that the table gives; every code is explained."""
+    """Each listed failure has its real kind and exit code, and every code is explained."""
     told = last_words()
     for kind, name, code in told:
         error = getattr(errors, name)("x")
@@ -20,6 +20,6 @@ def test_failures_are_explained_as_they_are_told() -> None:
 
 
 def test_there_are_commands_for_both_places() -> None:
-    """The tests of VM and cluster have commands to run."""
+    """The runbook has commands for the VM and for the cluster."""
     assert len(commands("vm")) >= 8
     assert len(commands("cluster")) >= 15

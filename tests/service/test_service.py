@@ -1,4 +1,4 @@
-"""The agent as a service: it notifies systemd, reacts to signals, and ends in time."""
+"""The agent as a service notifies systemd, reacts to signals, and ends in time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Systemd:
         self.told: list[str] = []
 
     def wait(self, what: str) -> str:
-        """The next line that begins with ``what``."""
+        """Return the next line that begins with ``what``."""
         while True:
             for line in self._end.recv(4096).decode().splitlines():
                 self.told.append(line)
@@ -46,19 +46,19 @@ class Systemd:
                     return line
 
     def close(self) -> None:
-        """No more."""
+        """Close the socket."""
         self._end.close()
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    """Somebody to tell."""
+    """Listen as systemd does."""
     with closing(Systemd(tmp_path / "notify")) as end:
         yield end
 
 
 def test_systemd_is_told(agent: Agent, systemd: Systemd, puller: Puller) -> None:
-    """Ready only when the port is open; then alive again and again, what goes on, and the end."""
+    """The agent sends READY once the port is open, then keepalives, status and the end."""
     agent.kill()
     agent.start(environment={"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "1500000"})
     systemd.wait("READY=1")
@@ -74,7 +74,7 @@ def test_systemd_is_told(agent: Agent, systemd: Systemd, puller: Puller) -> None
 
 
 def test_nothing_is_told_before_the_port_is_open(agent: Agent, systemd: Systemd) -> None:
-    """A second agent on the same port never says that it is ready."""
+    """A second agent on the same port never reports READY."""
     done = program(
         "plexodus-agent", "serve", "--state", agent.state, "--library", agent.library, "--listen",
         f"127.0.0.1:{agent.port}", check=False, environment={"NOTIFY_SOCKET": str(systemd.path)},
@@ -119,7 +119,7 @@ def test_settings_are_read_again(
 
 
 def test_frame_in_hand_is_finished(library: Path, new_agent: Callable[[Path], Agent]) -> None:
-    """SIGTERM in the middle of it: it arrives whole and the agent ends, within ten seconds."""
+    """After SIGTERM the current frame arrives whole, and the agent ends within ten seconds."""
     agent = new_agent(library)
     agent.pair()
     agent.start("--rate", "2MB/s")
@@ -143,7 +143,7 @@ def test_frame_in_hand_is_finished(library: Path, new_agent: Callable[[Path], Ag
 def test_archive_is_left_at_a_frames_end(
     library: Path, new_agent: Callable[[Path], Agent], tmp_path: Path
 ) -> None:
-    """A download that takes longer is cut off, not ended; with the next agent it goes on."""
+    """A long download is cut off at SIGTERM, and resumes with the next agent."""
     agent = new_agent(library)
     agent.pair()
     agent.start("--rate", "4MB/s")
@@ -178,7 +178,7 @@ def test_archive_is_left_at_a_frames_end(
 def test_agent_ends_in_the_middle_of_a_scan(
     tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
-    """Waiting clients get 503 with the time for a retry; a thread delays nobody."""
+    """Clients that wait for a scan get 503 with Retry-After, and the agent ends in time."""
     library = tmp_path / "Library"
     library.mkdir()
     with (library / "sparse").open("wb") as file:
@@ -202,7 +202,7 @@ def test_agent_ends_in_the_middle_of_a_scan(
 
 
 def test_new_token_needs_no_restart(agent: Agent) -> None:
-    """The one before stops working at once, the new one works at once."""
+    """A new token works at once, and the old one fails at once."""
     agent.get("/openapi.json")
     old = agent.token
     agent.pair()
@@ -214,7 +214,7 @@ def test_new_token_needs_no_restart(agent: Agent) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
 def test_full_state_disk(tmp_path: Path, library: Path) -> None:
-    """Told at once, with the published code; not at the first scan."""
+    """A full state disk is reported at the start with its documented exit code."""
     state = tmp_path / "state"
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", state], check=True)
@@ -242,7 +242,7 @@ def test_full_state_disk(tmp_path: Path, library: Path) -> None:
 
 
 def test_metrics_tell_what_happened(agent: Agent, puller: Puller) -> None:
-    """Bytes, frames, phases and requests of a pull; nothing without the token, no secret."""
+    """Metrics count bytes, frames, phases and requests, and need the token."""
     assert puller.pull().code == 0
     size = sum(len(agent.get(f"/v1/snapshots/{agent.scan().id}/archive.tar")) for _ in range(2))
     text = agent.get("/metrics").decode()
@@ -262,7 +262,7 @@ def test_metrics_tell_what_happened(agent: Agent, puller: Puller) -> None:
 
 
 def test_health_is_cheap_for_strangers(agent: Agent) -> None:
-    """A thousand questions on one connection, none of which is logged as a failure."""
+    """A thousand health requests on one connection log no failure."""
     with closing(agent.connect()) as http:
         for _ in range(1000):
             http.request("GET", "/readyz")
@@ -274,7 +274,7 @@ def test_health_is_cheap_for_strangers(agent: Agent) -> None:
 def test_pull_goes_on_after_a_restart_of_the_service(
     agent: Agent, puller: Puller, library: Path, target: Path
 ) -> None:
-    """SIGTERM in the middle of a pull, another agent a second later: the pull ends well."""
+    """A pull survives a restart of the agent."""
     process = puller.begin("--jobs", "1")
     wait_until(lambda: len(agent.frames_asked()) >= 3, meanwhile=process)
     agent.stop()

@@ -1,4 +1,4 @@
-"""The stand-in for Plex as a test's own two commands start and stop it."""
+"""The Plex stand-in, started and stopped by two commands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PlexCommands:
     server: Path
 
     def settings(self, folder: Path, **more: float) -> Path:
-        """A file of settings for the agent that has these commands, and ``more``."""
+        """Return a settings file of the agent with these commands and ``more``."""
         lines = [f"{name} = {value}" for name, value in more.items()]
         commands = {name: json.dumps([str(self.here / name)]) for name in ("stop", "start")}
         lines += [f"{name}_command = {words}" for name, words in commands.items()]
@@ -63,21 +63,21 @@ class PlexCommands:
         return path
 
     def start(self) -> None:
-        """As somebody does who knows nothing of a move."""
+        """Start Plex as a person who does not know of a move."""
         subprocess.run([self.here / "start"], check=True)
 
     def stop(self) -> None:
-        """The same."""
+        """Stop Plex as such a person does."""
         subprocess.run([self.here / "stop"], check=True)
 
     @property
     def story(self) -> list[str]:
-        """Each ``stop``, and each ``start`` that found it stopped."""
+        """Return each ``stop``, and each ``start`` that found it stopped."""
         path = self.here / "story"
         return path.read_text().split() if path.exists() else []
 
     def is_running(self) -> bool:
-        """Whether its process is there."""
+        """Return whether its process exists."""
         try:
             pid = int((self.here / "pid").read_text())
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
@@ -86,7 +86,7 @@ class PlexCommands:
         return not state.startswith("Z")
 
     def wait_until(self, *, running: bool, seconds: float = 20.0) -> None:
-        """Until it runs, or does not."""
+        """Wait until it runs, or does not."""
         deadline = time.monotonic() + seconds
         while self.is_running() is not running:
             assert time.monotonic() < deadline, self.story
@@ -95,7 +95,7 @@ class PlexCommands:
 
 @contextmanager
 def only_plex() -> Iterator[None]:
-    """No other test's stand-in runs meanwhile: the agent finds Plex's processes by their names."""
+    """Hold a lock so that no other stand-in runs: the agent finds Plex's processes by name."""
     with (Path(tempfile.gettempdir()) / "plexodus-tests-plex.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -20,7 +20,7 @@ MAINTENANCE = (
 
 @dataclass
 class Section:
-    """One library."""
+    """One section of a Plex library."""
 
     number: int
     name: str
@@ -56,22 +56,22 @@ class FakePlex:
     """Status instead of an answer, by method and route without its query."""
 
     def __enter__(self) -> Self:
-        """Serve."""
+        """Start serving."""
         plex = self
 
         class Handler(BaseHTTPRequestHandler):
-            """Passes requests on."""
+            """Passes requests to the server."""
 
             def do_GET(self) -> None:
-                """GET."""
+                """Answer a GET request."""
                 plex.answer(self)
 
             def do_PUT(self) -> None:
-                """PUT."""
+                """Answer a PUT request."""
                 plex.answer(self)
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -79,20 +79,20 @@ class FakePlex:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 
     def is_emptying(self) -> bool:
-        """Whether trash is emptied after each scan, now."""
+        """Return whether trash is currently emptied after each scan."""
         return self.empties_trash
 
     def changes(self) -> list[str]:
-        """Requests that changed something, or began a scan."""
+        """Return the requests that changed something or began a scan."""
         return [each for each in self.requests if each.startswith("PUT") or "/refresh" in each]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        """Any request."""
+        """Answer any request."""
         parts = urlsplit(request.path)
         query = parse_qs(parts.query)
         self.requests.append(f"{request.command} {request.path}")
@@ -209,7 +209,7 @@ class FakePlex:
 
 
 def plex_of(receipt: dict[str, Any], **about: Any) -> FakePlex:  # noqa: ANN401 - of the dataclass
-    """The server that a receipt tells of, with the same libraries."""
+    """Return a server with the identity, version and sections of a receipt."""
     moved = receipt["plex"]
     sections = [
         Section(each["number"], each["name"], [f"/srv/media/{each['name']}"], each["items"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _database() -> str:
-    """A small one that is sound, base64."""
+    """Return a small sound database, base64."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE metadata_items (id INTEGER PRIMARY KEY)")
         return base64.b64encode(connection.serialize()).decode()
@@ -65,7 +65,7 @@ chown -R plex:plex '{PLEX}'; chmod -R go= '{PLEX}'
 
 
 def give_plex(vm: VirtualMachine) -> None:
-    """A stand-in for Plex, and a service that is somebody else's."""
+    """Write a stand-in for Plex, and another service's unit."""
     vm.write("/etc/systemd/system/plexmediaserver.service", UNIT_FILE)
     vm.write("/etc/systemd/system/plexmediaserver.service.d/folder.conf", DROP_IN)
     vm.write("/etc/systemd/system/other.service", UNIT_FILE.replace("Plex", "Not Plex"))
@@ -81,7 +81,7 @@ def have_plex_write(vm: VirtualMachine) -> None:
 
 
 def give_settings(vm: VirtualMachine, *lines: str) -> None:
-    """Settings of the agent, before all others."""
+    """Put settings of the agent before all others."""
     file = vm.root / SETTINGS.lstrip("/")
     file.write_text("".join(f"{line}\n" for line in [*lines, file.read_text()]))
 
@@ -93,7 +93,7 @@ def phase(vm: VirtualMachine) -> str:
 
 
 def is_running(vm: VirtualMachine, unit: str = UNIT) -> bool:
-    """Whether Plex's unit is."""
+    """Return whether Plex's unit is active."""
     return vm.show(unit, "ActiveState") == "active"
 
 
@@ -115,7 +115,7 @@ systemctl start plexmediaserver.service
 
 
 def install_plex_package(vm: VirtualMachine, version: str) -> None:
-    """Plex's unit, the stand-in's, from a package: an earlier one is upgraded."""
+    """Install or upgrade a package with Plex's unit."""
     folder = "/root/plex"
     vm.write(f"{folder}/DEBIAN/control", _CONTROL.format(version=version))
     vm.write(f"{folder}/DEBIAN/postinst", _POSTINST)
@@ -128,7 +128,7 @@ def install_plex_package(vm: VirtualMachine, version: str) -> None:
 
 
 def install_agent(vm: VirtualMachine) -> None:
-    """The package that ``make deb`` has built; one that is there is installed again."""
+    """Install or reinstall the package that ``make deb`` built."""
     [package] = (REPOSITORY / "build").glob("plexodus-agent_*.deb")
     shutil.copy(package, vm.root / "root" / "agent.deb")
     vm.shell(
@@ -139,14 +139,14 @@ def install_agent(vm: VirtualMachine) -> None:
 
 
 def pair_and_start(vm: VirtualMachine) -> str:
-    """The pairing string of a service that runs."""
+    """Pair, start the service, and return the pairing string."""
     said = vm.run("plexodus-agent", "pair", "--address", "127.0.0.1:8443").stdout
     vm.run("systemctl", "restart", "plexodus-agent.service")
     return said.strip()
 
 
 def paths(vm: VirtualMachine) -> set[str]:
-    """All paths but those of apt, of logs and of what runs."""
+    """Return all paths except those of apt, of logs and of running processes."""
     skipped = "-path /proc -o -path /sys -o -path /run -o -path /dev -o -path /tmp -o -path /srv"
     skipped += " -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log"
     skipped += " -o -path /root -o -path /var/tmp -o -path /var/lib/systemd"
