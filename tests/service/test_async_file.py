@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def test_cancelled_while_a_file_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A download that is canceled before its file exists removes the file all the same."""
+    """A download that is canceled before its file exists leaves no file behind."""
     path, real = tmp_path / "sums.new", open
 
     def slow(*arguments: object, **named: object) -> object:
