@@ -28,7 +28,7 @@ NOT_TOLD = "cannot publish Events or status"
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A few files."""
+    """Return a few files."""
     library = tmp_path / "vm" / "Library"
     (library / "folder").mkdir(parents=True)
     for number in range(20):
@@ -45,7 +45,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
 
 
 def test_milestones_and_status_of_a_pull(agent: Agent, target: Path, server: ApiServer) -> None:
-    """Events about our own pod, in order, and a ConfigMap that says how it ended."""
+    """A pull sends Events about its own pod in order, and a final status."""
     done = pull(target, agent, *STATUS)
 
     assert done.code == 0, done.text
@@ -66,7 +66,7 @@ def test_milestones_and_status_of_a_pull(agent: Agent, target: Path, server: Api
 def test_run_that_finds_everything_done_says_nothing(
     agent: Agent, target: Path, server: ApiServer
 ) -> None:
-    """Init containers run at every start of the pod."""
+    """A run with nothing to do sends nothing, because each pod start runs it."""
     assert pull(target, agent).code == 0
     server.asked.clear()
     assert pull(target, agent, *STATUS).code == 0
@@ -76,7 +76,7 @@ def test_run_that_finds_everything_done_says_nothing(
 def test_failure_is_told_with_its_reason(
     agent: Agent, target: Path, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a warning, in the status, and as the container's last word; never with the token."""
+    """A failure is an Event, a status and a termination message, without the token."""
     last_word = tmp_path / "termination-log"
     last_word.touch()
     monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
@@ -96,7 +96,7 @@ def test_failure_is_told_with_its_reason(
 def test_last_word_about_a_mistake_in_the_options(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The termination message is the one for a container that never began."""
+    """A wrong option is reported in the termination message."""
     last_word = tmp_path / "termination-log"
     last_word.write_text("of the container's last run")
     monkeypatch.setattr(termination, "TERMINATION_LOG", str(last_word))
@@ -106,7 +106,7 @@ def test_last_word_about_a_mistake_in_the_options(
 
 
 def test_no_rights_at_all(agent: Agent, target: Path, server: ApiServer) -> None:
-    """One line says so, and the pull goes on."""
+    """Without rights one line is logged, and the pull continues."""
     server.refuses = "/"
     done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
     assert done.code == 0
@@ -118,7 +118,7 @@ def test_no_rights_at_all(agent: Agent, target: Path, server: ApiServer) -> None
 def test_no_token(
     agent: Agent, target: Path, monkeypatch: pytest.MonkeyPatch, *, asked: bool
 ) -> None:
-    """One line says so, and where it should be."""
+    """Without a token one line is logged with its expected path."""
     if not asked:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
     done = pull(target, agent, *(STATUS if asked else ()))
@@ -139,7 +139,7 @@ def test_identity_of_the_pod_is_given(agent: Agent, target: Path, server: ApiSer
 def test_name_server_does_not_answer(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process can end when the pull has: no thread that Python waits for still asks."""
+    """A silent name server does not keep the process from ending."""
     is_over, real = threading.Event(), socket.getaddrinfo
 
     def ask(host: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as it has them
@@ -167,7 +167,7 @@ def test_name_server_does_not_answer(
 def test_rights_are_missing(
     agent: Agent, target: Path, library: Path, server: ApiServer, refused: str
 ) -> None:
-    """One line says so, the pull continues, and everything that is allowed is reported."""
+    """With some rights, everything allowed is reported, and one line is logged."""
     server.refuses = refused
     done = pull(target, agent, *STATUS)
     assert done.code == 0
@@ -185,7 +185,7 @@ def test_rights_are_missing(
 def test_api_server_restarts_while_it_is_told(
     agent: Agent, target: Path, server: ApiServer, path: str, answer: tuple[int, str]
 ) -> None:
-    """Everything refused is sent again: each Event once, and the final status."""
+    """After a restart of the API server each Event exists once, with the final status."""
     server.instead = {path: [answer] * 3}
     done = pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e")
     assert done.code == 0
@@ -195,7 +195,7 @@ def test_api_server_restarts_while_it_is_told(
 
 
 def test_answer_to_an_event_is_lost(agent: Agent, target: Path, server: ApiServer) -> None:
-    """It was accepted, is sent again, and refused as a second one of its name: it exists once."""
+    """An Event whose response is lost is sent again, and exists once."""
     server.instead = {"/events": [(500, "lost"), (409, '{"reason":"AlreadyExists"}')]}
     assert pull(target, agent, *STATUS).code == 0
     assert [event["reason"] for event in server.events] == ["Verified", "Published"]
@@ -207,7 +207,7 @@ def test_answer_to_an_event_is_lost(agent: Agent, target: Path, server: ApiServe
 def test_mistake_in_the_settings_is_told(
     agent: Agent, target: Path, server: ApiServer, mistake: tuple[str, str]
 ) -> None:
-    """Before anything has begun, as any failure: by an Event and in the status."""
+    """A wrong setting is reported by an Event and in the status."""
     done = pull(target, agent, *STATUS, *mistake)
     assert done.code == ExitCode.CONFIGURATION
     assert [event["reason"] for event in server.events] == ["Failed"]
@@ -215,7 +215,7 @@ def test_mistake_in_the_settings_is_told(
 
 
 def test_library_that_is_not_ours(agent: Agent, target: Path, server: ApiServer) -> None:
-    """Plex will start on it: a warning says that nobody has verified it."""
+    """An unverified library gets a warning, because Plex will start on it."""
     (target / "Library").mkdir()
     (target / "Library" / "file").touch()
     assert pull(target, agent, *STATUS).code == 0
@@ -227,7 +227,7 @@ def test_library_that_is_not_ours(agent: Agent, target: Path, server: ApiServer)
 def test_api_server_stalls(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pull is over when it is over, and a moment."""
+    """A stalled API server delays the end of a pull by a moment only."""
     monkeypatch.setattr(api, "_SECONDS", 0.2)
     monkeypatch.setattr(events, "_LAST_SECONDS", 0.5)
     assert pull(target, agent, *STATUS, "--plex-version", "1.40.1.8227-c0dd5a73e").code == 0
@@ -239,7 +239,7 @@ def test_api_server_stalls(
 def test_api_server_is_gone(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is reported, and nothing else happens."""
+    """Without an API server nothing is reported, and the pull succeeds."""
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     done = pull(target, agent, *STATUS)
     assert done.code == 0
@@ -250,7 +250,7 @@ def test_api_server_is_gone(
 def test_long_pulls_tell_how_far_they_are(
     agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Now and then, in words that people read."""
+    """A long pull reports its progress now and then."""
     monkeypatch.setattr(events, "_PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(events, "_GLANCE", 0.01)
     monkeypatch.setattr("initpuller.pull.transfer.BATCH", 1)

@@ -1,4 +1,4 @@
-"""The images, as a cluster runs them: hardened, and with no more in them than they need."""
+"""The images as a cluster runs them: hardened, and without anything they do not need."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_SHELL = tuple(f"--volume=/dev/null:/usr/bin/{each}:ro" for each in ("dash", "
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Of a small Plex, whose files are a user's whom the cluster does not know."""
+    """Return the library of a small Plex, owned by a user that the cluster does not know."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     for path in (library, *library.rglob("*")):
@@ -46,12 +46,12 @@ def options(agent: Agent, target: Path, *more: str) -> tuple[str, ...]:
 
 
 def owners(folder: Path) -> set[tuple[int, int]]:
-    """Of everything in it."""
+    """Return the owners of everything in it."""
     return {(info.st_uid, info.st_gid) for info in map(os.lstat, folder.rglob("*"))}
 
 
 def test_pull_as_root_gives_plex_its_files(agent: Agent, target: Path, library: Path) -> None:
-    """With three capabilities, a read-only root and no shell; a second run changes nothing."""
+    """A pull with three capabilities sets owners, and a second run changes nothing."""
     ours = options(agent, target, *AS_ROOT, *NO_SHELL, "--env=PLEX_UID=1000", "--env=PLEX_GID=1000")
     containers.run("puller", options=ours)
     assert rsync_differences(library, target / "Library", owner=False) == []
@@ -61,7 +61,7 @@ def test_pull_as_root_gives_plex_its_files(agent: Agent, target: Path, library: 
 
 
 def test_pull_as_the_images_own_user(agent: Agent, target: Path, library: Path) -> None:
-    """Without a capability: where it may write, its files are its own."""
+    """Without capabilities a pull succeeds where it may write, and owns its files."""
     os.chown(target, 1000, 1000)
     containers.run("puller", options=options(agent, target))
     assert rsync_differences(library, target / "Library", owner=False) == []
@@ -69,7 +69,7 @@ def test_pull_as_the_images_own_user(agent: Agent, target: Path, library: Path) 
 
 
 def test_volume_of_another_user(agent: Agent, target: Path) -> None:
-    """Refused with the path and what to do, not half done."""
+    """Another user's volume is refused with its path and a remedy."""
     target.chmod(0o755)
     done = containers.run("puller", options=options(agent, target), check=False)
     assert done.returncode == 15
@@ -78,7 +78,7 @@ def test_volume_of_another_user(agent: Agent, target: Path) -> None:
 
 
 def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) -> None:
-    """Kubelet gives each container a file for it."""
+    """The termination message is in the file that the kubelet provides."""
     last_word = tmp_path / "termination-log"
     last_word.touch()
     last_word.chmod(0o666)
@@ -91,7 +91,7 @@ def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) ->
 
 
 def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_path: Path) -> None:
-    """As Plex's chart runs it: only root can read the script, and the chart sets no user."""
+    """Plex's chart can run the script as root, with a script that only root can read."""
     text = (ROOT / "charts" / "values" / "script.yaml").read_text()
     values = yaml.safe_load(text)["initContainer"]
     assert values["image"]["tag"] == containers.image("puller-root").rpartition(":")[2]
@@ -112,7 +112,7 @@ def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_
 
 
 def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> None:
-    """As the library's user, with nothing but a folder for its state that can be written."""
+    """The agent runs as the library's user with one writable folder."""
     state, port = tmp_path / "state", reserve_port()
     state.mkdir()
     os.chown(state, 997, 997)
@@ -136,7 +136,7 @@ def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> No
 
 
 def test_watch_answers_probes(target: Path) -> None:
-    """As a sidecar: alive on the port that the chart names."""
+    """The sidecar answers probes on the port that the chart names."""
     port = reserve_port()
     watch = containers.command(
         "puller", "watch", "--target=/config", f"--listen=127.0.0.1:{port}",
@@ -156,7 +156,7 @@ def test_watch_answers_probes(target: Path) -> None:
 
 @pytest.mark.parametrize("name", ["puller", "agent"])
 def test_what_is_in_an_image(name: str) -> None:
-    """Its version, its labels, a user that is not root, and nothing that builds."""
+    """An image has version, labels, an unprivileged user, and no build tools."""
     assert containers.run(name, "--version").stdout == f"plexodus-{name}, version {__version__}\n"
     found = containers.inspected(containers.image(name))
     assert found["Config"]["User"] == "1000:1000"
@@ -177,7 +177,7 @@ def test_what_is_in_an_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["puller", "agent"])
 def test_size_above_the_base(name: str) -> None:
-    """120 MB unpacked at most."""
+    """An image adds at most 120 MB to its base."""
     above = containers.inspected(containers.image(name))["Size"]
     above -= containers.inspected(containers.BASE)["Size"]
     print(f"{name}: {above / 1e6:.0f} MB")  # noqa: T201 - a figure people ask for
@@ -187,7 +187,7 @@ def test_size_above_the_base(name: str) -> None:
 @pytest.mark.parametrize("name", ["puller", "agent"])
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
 def test_wheels_for_each_architecture(name: str, architecture: str, tmp_path: Path) -> None:
-    """Nothing that is locked needs a compiler anywhere."""
+    """No locked package needs a compiler on any architecture."""
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"),

@@ -1,4 +1,4 @@
-"""Which Plex the pod will run, as its own spec says: asked of an API server over TLS."""
+"""The Plex version of the pod, read from its own spec by an API server over TLS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TAG = "1.40.1.8227-c0dd5a73e"
 async def test_image_of_the_own_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: tuple[str, ...], found: str
 ) -> None:
-    """That of Plex's container and not of ours, asked with the service account's token."""
+    """The image is that of Plex's container, requested with the account's token."""
     server = ApiServer(*images)
     with serving(server, tmp_path, monkeypatch):
         assert await api.plex_image() == found
@@ -42,7 +42,7 @@ async def test_image_of_the_own_pod(
 async def test_older_image_in_the_spec_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a word from the user; what the user says counts more, and nobody is asked."""
+    """An older image is refused, and the user's own option overrides it."""
     server = ApiServer(f"plexinc/pms-docker:{TAG}")
     with serving(server, tmp_path, monkeypatch):
         gate = await completed(VersionGate())
@@ -57,7 +57,7 @@ async def test_older_image_in_the_spec_is_refused(
 async def test_without_the_right_to_read_the_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """It is not known, and that is all."""
+    """Without the right to read the pod, the version is unknown, and the pull continues."""
     server = ApiServer()
     server.status = status
     with serving(server, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ async def test_answer_that_is_no_pod(
 async def test_api_server_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pull goes on after a moment."""
+    """A silent API server delays the pull by a moment only."""
     monkeypatch.setattr(api, "_SECONDS", 0.3)
     server = ApiServer()
     server.seconds = 5
@@ -108,6 +108,6 @@ async def test_api_server_that_does_not_answer(
 
 
 async def test_outside_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is asked, nothing is imported."""
+    """Outside of a cluster no request is made, and no module imported."""
     monkeypatch.setattr(api, "SERVICE_ACCOUNT", str(tmp_path / "none"))
     assert await api.plex_image() == ""

@@ -1,4 +1,4 @@
-"""Filesystems of a test's own: what one is made of, and what is mounted where."""
+"""Filesystems of a test, and where they are mounted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 
 @contextmanager
 def ext4(place: Path, image: Path) -> Iterator[Path]:
-    """A new ext4 in the file ``image``, mounted at the folder ``place``; nothing else is on it."""
+    """Make an ext4 in the file ``image``, and mount it at the empty folder ``place``."""
     subprocess.run(["truncate", "-s", "200M", image], check=True)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     with mounted(place, "-o", "loop", image):
@@ -29,7 +29,7 @@ def ext4(place: Path, image: Path) -> Iterator[Path]:
 
 @contextmanager
 def tmpfs(place: Path) -> Iterator[Path]:
-    """A new tmpfs, mounted at the folder ``place``."""
+    """Mount a new tmpfs at the folder ``place``."""
     with mounted(place, "-t", "tmpfs", "plexodus-test"):
         yield place
 

@@ -1,4 +1,4 @@
-"""Makes a library with every oddity that a filesystem allows: legal, and it must arrive exactly."""
+"""Makes a library with every legal oddity of a filesystem."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONTENT = random.Random(21)  # noqa: S311 - the same tree each time
 
 
 def grow(root: Path) -> list[str]:
-    """Make the library ``root``; return what in it is no library content, as a receipt lists it.
+    """Make the library ``root``, and return what a receipt must list as left out.
 
     Without root, entries that only root can create (owners, devices) are left out.
     """
@@ -53,7 +53,7 @@ def grow(root: Path) -> list[str]:
 
 
 def remove_specials(root: Path) -> None:
-    """Take away what is no library content, without a trace in any folder's time."""
+    """Remove what is no library content without changing any folder's time."""
     for folder, _, names in os.walk(os.fsencode(root)):
         info = os.lstat(folder)
         for name in names:
@@ -65,7 +65,7 @@ def remove_specials(root: Path) -> None:
 
 
 def everything(root: Path) -> dict[bytes, os.stat_result]:
-    """``lstat`` of every path below ``root``, itself included, by its path relative to it."""
+    """Return ``lstat`` of every path below ``root``, itself included, by relative path."""
     top = os.fsencode(root)
     found = {b".": os.lstat(top)}
     for folder, below, names in os.walk(top):
@@ -76,7 +76,7 @@ def everything(root: Path) -> dict[bytes, os.stat_result]:
 
 
 def write(path: bytes, content: bytes = b"") -> None:
-    """A file at ``path``."""
+    """Write a file at ``path``."""
     with open(path, "wb") as file:
         file.write(content)
 

@@ -29,7 +29,7 @@ def rsync_differences(source: Path, target: Path, *, owner: bool = True) -> list
 
 
 def sums_hold(target: Path) -> bool:
-    """Whether ``sha256sum -c`` is content with the receipt's list."""
+    """Return whether ``sha256sum -c`` accepts the receipt's list."""
     done = subprocess.run(
         ["sha256sum", "--check", "--quiet", "--strict", ".plexodus/SHA256SUMS"],
         cwd=target,

@@ -1,4 +1,4 @@
-"""Volumes in every state that a run can find: made by real pulls, cut short where it matters."""
+"""Volumes in every state that a run can find, made by real pulls that were interrupted."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FRAME = 4 * 1024 * 1024
 
 
 class Cut(BaseException):
-    """The run ends here, as if killed: nothing of ours catches it."""
+    """Ends the run here as a kill does: none of our code catches it."""
 
 
 @dataclass
 class Ended:
-    """How a run of the puller's own ``main`` in this process ended."""
+    """The result of a run of the puller's ``main`` in this process."""
 
     code: int
     log: list[dict[str, Any]]
@@ -51,7 +51,7 @@ class Ended:
 
 
 def run_puller(*arguments: str | Path, pairing: str | None = None, **variables: str) -> Ended:
-    """``plexodus-puller``, see :func:`run_main`; there is no Plex that it could stop."""
+    """Run ``plexodus-puller`` by :func:`run_main`, without a Plex that it could stop."""
     variables.setdefault("PLEXODUS_NO_CUTOVER", "1")
     if pairing is not None:
         variables["PLEXODUS_PAIRING"] = pairing
@@ -59,7 +59,7 @@ def run_puller(*arguments: str | Path, pairing: str | None = None, **variables: 
 
 
 def run_main(program: Callable[[], None], *arguments: str | Path, **variables: str) -> Ended:
-    """The whole program with its arguments, environment and exit code, but no start to wait for."""
+    """Run the whole program in this process, with arguments, environment and exit code."""
     environment = clean_environment() | variables
     name = "plexodus-puller" if program is main else "plexodus-agent"
     out, err = io.StringIO(), io.StringIO()
@@ -78,7 +78,7 @@ def run_main(program: Callable[[], None], *arguments: str | Path, **variables: s
 
 
 def pull(target: Path, agent: Agent, *options: str, **variables: str) -> Ended:
-    """``plexodus-puller pull`` onto ``target``; one frame at a time, so that counts are certain."""
+    """Pull onto ``target`` one frame at a time, so that counts are certain."""
     jobs = () if "--jobs" in options else ("--jobs", "1")
     arguments = ("pull", "--target", target, *jobs, *options)
     return run_puller(*arguments, pairing=agent.pairing, **variables)
@@ -111,14 +111,14 @@ def cut_at(place: str, call: int = 1) -> Iterator[None]:
 
 
 def _forget_sockets() -> None:
-    """A program that ends leaves it to the kernel to close them; in here that is a warning."""
+    """Ignore open sockets, which the kernel closes when a real program ends."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
 def _resolve(name: str) -> object:
-    """A module, or a class in one."""
+    """Return a module, or a class in one."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
@@ -127,7 +127,7 @@ def _resolve(name: str) -> object:
 
 
 def grow_tiny(root: Path, seed: int = 3) -> Path:
-    """A library of four frames: a large file, small ones, an empty folder, links."""
+    """Make a library of four frames: a large file, small ones, an empty folder, links."""
     content = random.Random(seed)  # noqa: S311 - the same tree each time
     below = root / "Plex" / "Metadata"
     below.mkdir(parents=True)
@@ -155,7 +155,7 @@ def grow_tiny_plex(root: Path) -> Path:
 
 
 def grow_small(root: Path) -> Path:
-    """A library of 12 frames: folders, small files, two large ones, links."""
+    """Make a library of 12 frames: folders, small files, two large ones, links."""
     root.mkdir(parents=True)
     content = random.Random(7)  # noqa: S311 - the same tree each time
     for folder in range(20):
@@ -171,7 +171,7 @@ def grow_small(root: Path) -> Path:
 
 
 def fingerprint(top: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """Inode, mode, mtime and content of everything in and below ``top``, which may be a file."""
+    """Return inode, mode, mtime and content of everything in and below ``top``."""
     found = {}
     paths = [top, *sorted(top.rglob("*"))] if top.is_dir() and not top.is_symlink() else [top]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Waiting for something that another process does, with a deadline."""
+"""Waits for another process, with a deadline."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ ALIVE = f"grep -qszx '{PROGRAM.replace('standin', '[s]tandin')}' /proc/[0-9]*/cm
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with the package, and a Plex at work that starts at boot."""
+    """Start a VM with the package, and a Plex at work that starts at boot."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
         install_agent(machine)
@@ -62,7 +62,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
 
 @pytest.fixture
 def vm(base: VirtualMachine) -> Iterator[VirtualMachine]:
-    """That VM with the package's settings and without a cutover, before and after."""
+    """Return that VM with the package's settings and without a cutover, before and after."""
     yield base
     base.shell(
         f"cp /root/settings {SETTINGS}; rm -rf /run/systemd/system/*.d; systemctl daemon-reload;"
@@ -72,7 +72,7 @@ def vm(base: VirtualMachine) -> Iterator[VirtualMachine]:
 
 
 def new_puller(vm: VirtualMachine, folder: Path) -> Puller:
-    """A puller outside of the VM, with an empty target, and a service that runs."""
+    """Return a puller outside of the VM with an empty target, and start the service."""
     pairing = pair_and_start(vm)
     (folder / "config").mkdir()
     return Puller(folder / "config", folder / "puller.log", pairing, cutover=True)
@@ -103,7 +103,7 @@ def container(vm: VirtualMachine) -> None:
 
 
 def runs_for_good(vm: VirtualMachine) -> None:
-    """Plex runs once all stops have ended, and nothing is under way."""
+    """Require that Plex runs once all stops have ended, without a cutover."""
     time.sleep(SLOW)  # whatever was still stopping has stopped
     deadline = time.monotonic() + 150
     while phase(vm) != "idle" or vm.run("bash", "-c", ALIVE, check=False).returncode != 0:
@@ -115,7 +115,7 @@ def runs_for_good(vm: VirtualMachine) -> None:
 def test_stop_takes_longer_than_the_agent_waits(
     vm: VirtualMachine, tmp_path: Path, plex: Callable[[VirtualMachine], None]
 ) -> None:
-    """The stop goes on without its client; Plex is started after it has ended, and not before."""
+    """Plex is started after the slow stop has ended, and not before."""
     plex(vm)
     puller = new_puller(vm, tmp_path)
     done = puller.pull(timeout=200)
@@ -128,7 +128,7 @@ def test_stop_takes_longer_than_the_agent_waits(
 def test_agent_killed_during_a_slow_stop(
     vm: VirtualMachine, tmp_path: Path, plex: Callable[[VirtualMachine], None]
 ) -> None:
-    """Its unit starts Plex while it still stops: that is found out, and Plex is started again."""
+    """A restarted agent notices the unfinished stop, and starts Plex after it."""
     plex(vm)
     give_settings(vm, "lease_seconds = 300")
     process = new_puller(vm, tmp_path).begin()
@@ -141,7 +141,7 @@ def test_agent_killed_during_a_slow_stop(
 
 
 def backed_up(vm: VirtualMachine, folder: Path, phase_then: str) -> Puller:
-    """A backup of the state folder from before a pull, which is in ``phase_then`` now."""
+    """Return a backup of the state folder from before a pull that is now in ``phase_then``."""
     give_settings(vm, "lease_seconds = 300")
     puller = new_puller(vm, folder)
     vm.shell(f"rm -rf /root/backup; cp -a {STATE} /root/backup")
@@ -162,7 +162,7 @@ RESTORE = (
 
 
 def test_state_restored_while_plex_is_stopped(vm: VirtualMachine, tmp_path: Path) -> None:
-    """The record of the stop is gone; Plex still runs again."""
+    """Plex runs again, although the record of the stop is lost."""
     backed_up(vm, tmp_path, "stopped")
     assert not is_running(vm)
     vm.shell(f"{RESTORE}; kill -KILL $(systemctl show -P MainPID {AGENT})")
@@ -172,7 +172,7 @@ def test_state_restored_while_plex_is_stopped(vm: VirtualMachine, tmp_path: Path
 def test_state_restored_while_plex_is_stopped_and_the_vm_off(
     vm: VirtualMachine, tmp_path: Path
 ) -> None:
-    """The boot starts Plex, as it did before there was a cutover."""
+    """The boot starts Plex as before the cutover."""
     backed_up(vm, tmp_path, "stopped")
     vm.shell(RESTORE)
     vm.reboot()
@@ -182,7 +182,7 @@ def test_state_restored_while_plex_is_stopped_and_the_vm_off(
 
 @pytest.mark.parametrize("after", ["restart", "reboot"])
 def test_state_restored_after_the_commit(vm: VirtualMachine, tmp_path: Path, after: str) -> None:
-    """Plex stays down, at boot and for who starts it; undo is still the way back."""
+    """Plex stays down at boot and on a start by hand, and ``undo`` works."""
     backed_up(vm, tmp_path, "committed")
     if after == "restart":
         vm.shell(f"{RESTORE}; systemctl restart {AGENT}")
@@ -198,7 +198,7 @@ def test_state_restored_after_the_commit(vm: VirtualMachine, tmp_path: Path, aft
 
 
 def test_settings_broken_with_a_state_folder_elsewhere(vm: VirtualMachine, tmp_path: Path) -> None:
-    """The command that systemd runs after the agent still finds the record, and starts Plex."""
+    """After the agent ends, systemd's command finds the record and starts Plex."""
     elsewhere = f"{STATE}/elsewhere"
     vm.shell(
         f"install -d -m 700 -o plexodus -g plexodus {elsewhere};"

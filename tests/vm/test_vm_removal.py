@@ -35,7 +35,7 @@ BLOCK = f"/etc/systemd/system/{UNIT}.d/50-plexodus-moved.conf"
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with Plex's package."""
+    """Start a VM with Plex's package."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         machine.write(f"/etc/systemd/system/{UNIT}.d/folder.conf", DROP_IN)
         machine.shell(MAKE_LIBRARY)
@@ -45,7 +45,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
 
 @pytest.fixture
 def moved(vm: VirtualMachine, tmp_path: Path) -> Iterator[VirtualMachine]:
-    """The package, and a library that has moved; Plex runs before, and after."""
+    """Install the package and move the library. Plex runs before and after."""
     install_agent(vm)
     move(vm, tmp_path)
     yield vm
@@ -55,7 +55,7 @@ def moved(vm: VirtualMachine, tmp_path: Path) -> Iterator[VirtualMachine]:
 
 
 def move(vm: VirtualMachine, folder: Path) -> None:
-    """Have a new pull commit."""
+    """Let a new pull commit."""
     pairing = pair_and_start(vm)
     (folder / "config").mkdir()
     puller = Puller(folder / "config", folder / "puller.log", pairing, cutover=True)
@@ -71,7 +71,7 @@ def package_state(vm: VirtualMachine, name: str) -> str:
 
 
 def test_plex_upgraded_while_the_fence_is_up(moved: VirtualMachine) -> None:
-    """Its package is configured, its start is skipped, and it stays down over a reboot."""
+    """Plex's package is configured, its start is skipped, and Plex stays down."""
     install_plex_package(moved, "2")
     assert package_state(moved, "plexmediaserver") == "ii"
     assert not is_running(moved)
@@ -83,7 +83,7 @@ def test_plex_upgraded_while_the_fence_is_up(moved: VirtualMachine) -> None:
 
 
 def test_agent_upgraded_after_the_move(moved: VirtualMachine) -> None:
-    """The fence stays, and so does what it is for."""
+    """The fence survives an upgrade of the agent, and Plex stays down."""
     install_agent(moved)
     moved.run("systemctl", "start", UNIT)
     assert not is_running(moved)
@@ -91,7 +91,7 @@ def test_agent_upgraded_after_the_move(moved: VirtualMachine) -> None:
 
 
 def test_purged_and_plex_upgraded(moved: VirtualMachine) -> None:
-    """Plex's upgrade enables and starts its unit: it stays down, also at the next boot.
+    """After a purge, an upgrade of Plex does not start it, also not at the next boot.
 
     The commands in the file that was left behind are the way back.
     """
@@ -110,7 +110,7 @@ def test_purged_and_plex_upgraded(moved: VirtualMachine) -> None:
 
 
 def test_purged_with_settings_that_cannot_be_read(moved: VirtualMachine) -> None:
-    """The record says what has moved: Plex stays down."""
+    """Plex stays down by the record, although the settings are unreadable."""
     moved.shell(f"echo nonsense >> {SETTINGS}")
     moved.run("apt-get", "purge", "-y", "-qq", "plexodus-agent")
     moved.shell(f"test -e {BLOCK}; ! test -e {SETTINGS}")
@@ -119,7 +119,7 @@ def test_purged_with_settings_that_cannot_be_read(moved: VirtualMachine) -> None
 
 
 def test_purged_installed_again_and_undone(moved: VirtualMachine) -> None:
-    """The record is gone, but what keeps Plex down is found and lifted."""
+    """A reinstalled agent finds what keeps Plex down, and ``undo`` removes it."""
     moved.run("apt-get", "purge", "-y", "-qq", "plexodus-agent")
     install_agent(moved)
     assert not is_running(moved)
@@ -129,7 +129,7 @@ def test_purged_installed_again_and_undone(moved: VirtualMachine) -> None:
 
 
 def test_removed_installed_again_and_undone(moved: VirtualMachine) -> None:
-    """Plex runs, and still does after the next reboot."""
+    """After an undo Plex runs, also after the next reboot."""
     moved.run("apt-get", "remove", "-y", "-qq", "plexodus-agent")
     moved.run("systemctl", "start", UNIT)
     assert not is_running(moved)
@@ -142,7 +142,7 @@ def test_removed_installed_again_and_undone(moved: VirtualMachine) -> None:
 
 @pytest.mark.parametrize("line", ["unit\t=\t'my-plex'", '"unit" = "my-plex.service"'])
 def test_purged_with_a_unit_of_another_name(vm: VirtualMachine, tmp_path: Path, line: str) -> None:
-    """The unit that has moved stays down, though its file is the administrator's own."""
+    """The moved unit stays down, though its file is the administrator's own."""
     vm.shell(
         f"systemctl stop {UNIT}; cd /etc/systemd/system;"
         f" cp /lib/systemd/system/{UNIT} my-plex.service; cp -r {UNIT}.d my-plex.service.d;"

@@ -21,7 +21,7 @@ RULES = "/usr/share/polkit-1/rules.d/50-plexodus.rules"
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with the package, and a Plex that runs."""
+    """Start a VM with the package and a running Plex."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
         install_agent(machine)
@@ -31,7 +31,7 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
 
 @pytest.fixture
 def puller(vm: VirtualMachine, tmp_path: Path) -> Puller:
-    """A puller outside of the VM, with an empty target."""
+    """Return a puller outside of the VM, with an empty target."""
     (tmp_path / "config").mkdir()
     pairing = pair_and_start(vm)
     return Puller(tmp_path / "config", tmp_path / "puller.log", pairing, cutover=True)
@@ -39,34 +39,34 @@ def puller(vm: VirtualMachine, tmp_path: Path) -> Puller:
 
 @pytest.fixture
 def without_rule(vm: VirtualMachine) -> Iterator[None]:
-    """As if polkit did not read it."""
+    """Remove the rule, as if polkit did not read it."""
     take_rule(vm)
     yield
     give_rule(vm)
 
 
 def take_rule(vm: VirtualMachine) -> None:
-    """Have polkit refuse."""
+    """Remove the package's rule, so that polkit refuses."""
     vm.shell(
         f"mv {RULES} /root/rules; systemctl reset-failed polkit || true; systemctl restart polkit"
     )
 
 
 def give_rule(vm: VirtualMachine) -> None:
-    """Have it allow what the package's rule allows."""
+    """Restore the package's rule."""
     vm.shell(
         f"mv /root/rules {RULES}; systemctl reset-failed polkit || true; systemctl restart polkit"
     )
 
 
 def process(vm: VirtualMachine) -> str:
-    """Plex's."""
+    """Return Plex's process id."""
     assert is_running(vm)
     return vm.show(UNIT, "MainPID")
 
 
 def test_polkit_refuses(vm: VirtualMachine, puller: Puller, without_rule: None) -> None:
-    """Refused before a frame is sent; Plex was never stopped, and nothing is to be undone."""
+    """A refusal by polkit ends the pull before a frame is sent, and Plex keeps running."""
     before = process(vm)
     done = puller.pull()
     assert done.code == 17, done.text
@@ -81,7 +81,7 @@ def test_polkit_refuses(vm: VirtualMachine, puller: Puller, without_rule: None) 
 
 
 def test_polkit_begins_to_refuse_during_the_pull(vm: VirtualMachine, puller: Puller) -> None:
-    """A rule that goes after preflight: the cutover is refused before Plex is stopped."""
+    """If the rule disappears after the preflight, Plex is not stopped."""
     before = process(vm)
     assert puller.pull("--until", "ready").code == 0
     pull = puller.begin()
@@ -95,7 +95,7 @@ def test_polkit_begins_to_refuse_during_the_pull(vm: VirtualMachine, puller: Pul
 
 
 def test_undo_by_root_where_polkit_refuses(vm: VirtualMachine, puller: Puller) -> None:
-    """Root needs no rule: Plex runs, and the service can go on with the files."""
+    """Root can undo without a rule, and the service can still use its files."""
     assert puller.pull().code == 0
     take_rule(vm)
     vm.run("plexodus-agent", "undo")
@@ -107,7 +107,7 @@ def test_undo_by_root_where_polkit_refuses(vm: VirtualMachine, puller: Puller) -
 
 
 def test_right_for_one_user_in_the_syntax_of_an_old_polkit() -> None:
-    """For polkit 0.105, which no test has at hand: one user, one action."""
+    """The file for polkit 0.105 allows one user one action."""
     parser = configparser.RawConfigParser()
     parser.read_string((REPOSITORY / "agent" / "systemd" / "polkit-0.105.pkla").read_text())
     [section] = parser.sections()
