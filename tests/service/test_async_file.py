@@ -23,12 +23,14 @@ async def test_cancelled_while_a_file_is_opened(
     path, real = tmp_path / "sums.new", open
 
     def slow(*arguments: object, **named: object) -> object:
+        """Open a file after a while."""
         time.sleep(0.3)
         return real(*arguments, **named)  # type: ignore[call-overload]
 
     monkeypatch.setattr(aiofiles.threadpool, "sync_open", slow)
 
     async def download() -> None:
+        """Open the file, and remove it however that ends."""
         try:
             async with opened(str(path), "wb"):
                 pytest.fail("it was canceled before")
