@@ -1,7 +1,7 @@
 """Checks of a move: their identifiers, their results, and how results are shown.
 
 Each side has one registry of its checks: ``agent/source_checks.py`` for the VM, and
-``initpuller/pull/target_checks.py`` for the volume. ``preflight`` and ``pull`` filter the same
+``initpuller/pull/checks/target_checks.py`` for the volume. ``preflight`` and ``pull`` filter that
 registry by :class:`When`.
 """
 

@@ -46,7 +46,7 @@ def preflight(
     import msgspec
 
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
-    from initpuller.pull.preflight_report import PreflightOptions, check_both_sides
+    from initpuller.pull.checks.preflight_report import PreflightOptions, check_both_sides
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused

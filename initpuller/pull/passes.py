@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import structlog
 
-from initpuller.pull.fatal_checks import check_for_pull
+from initpuller.pull.checks.fatal_checks import check_for_pull
+from initpuller.pull.checks.placement import PlexContents, refuse_misplaced
 from initpuller.pull.omitted_entries import save_omitted
 from initpuller.pull.options import Mode
-from initpuller.pull.placement import PlexContents, refuse_misplaced
 from initpuller.pull.source_queries import SourceQueries
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
@@ -35,8 +35,8 @@ from shared.wire.protocol import SnapshotRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from initpuller.pull.checks.fatal_checks import CheckedSource
     from initpuller.pull.context import PullContext
-    from initpuller.pull.fatal_checks import CheckedSource
     from initpuller.volume.fitness.requirements import Needs
     from initpuller.volume.staging.staging import Staging
     from shared.frames.manifest_file import ManifestFile
@@ -233,7 +233,7 @@ class Passes:
         """Refuse to stop Plex, or to rehearse it, for a library that it would not find.
 
         Raises:
-            PreflightRefused: see :mod:`initpuller.pull.placement`.
+            PreflightRefused: see :mod:`initpuller.pull.checks.placement`.
         """
         mode, contents = self._context.options.mode, scanned.contents
         if mode.is_for_cutover or (mode is Mode.REHEARSE and source.is_plex):

@@ -10,7 +10,7 @@ from rig.cluster.api_server import ApiServer, serving
 
 from initpuller.cluster import api
 from initpuller.plex.version_gate import VersionGate
-from initpuller.pull.target_checks import completed
+from initpuller.pull.checks.target_checks import completed
 
 if TYPE_CHECKING:
     from pathlib import Path

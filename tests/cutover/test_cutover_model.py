@@ -6,7 +6,6 @@ Plex left. Or it is not, nothing is published, and the VM's Plex runs if it ran 
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -26,6 +25,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from rig.cutover import library as cutover_library
+from rig.cutover.fates import (
+    FATES,
+    FAULTS,
+    REQUESTS,
+    SECONDS,
+    STEPS,
+    STOP_SECONDS,
+    STOPS,
+    UPTIMES,
+)
 from rig.cutover.volume import MOVE, Request, Volume
 from rig.cutover.world import LEASE, World
 
@@ -37,45 +46,6 @@ if TYPE_CHECKING:
     from rig.cutover.plex import Lifeline
 
 seen: Counter[str] = Counter()  # how often what happened, in all runs
-
-FATES = (
-    *["nothing"] * 14,
-    *["time"] * 2,
-    "request lost",
-    "answer lost",
-    "agent killed",
-    "agent killed later",
-    "agent stopped",
-    "agent back",
-    "agent's disk full",
-    "agent's disk free",
-    "snapshots gone",
-    "puller killed",
-    "puller killed later",
-    "plex writes",
-    "somebody starts plex",
-    "somebody starts plex later",
-    "somebody restarts plex",
-    "plex runs for a while",
-    "undone by hand",
-    "library moved",
-    "volume broken",
-    "volume mended",
-    "name taken",
-    "name freed",
-    "state backed up",
-    "state restored",
-    "package purged",
-    "reboot",
-)
-SECONDS = st.sampled_from([1.0, LEASE / 4, LEASE - 1, LEASE + 1, 10 * LEASE])
-UPTIMES = st.sampled_from([5.0, 40.0, 2000.0])
-STEPS = st.integers(0, 12)
-FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
-"""What a volume says that takes nothing any more."""
-STOPS = st.sampled_from([0.0, 0.0, 3.0, 12.0, 50.0])
-"""Seconds that a stop of Plex takes; the agent waits for five, and watches for sixty."""
-REQUESTS = st.builds(Request, st.sampled_from(Mode), st.sampled_from(OnExisting))
 
 
 class CutoverMachine(RuleBasedStateMachine):
@@ -334,13 +304,27 @@ class CutoverMachine(RuleBasedStateMachine):
                 self._is_moved(volume)
 
     def _is_moved(self, volume: Volume) -> None:
-        assert cutover_library.tree(volume.library) == self.world.library
-        assert not self.world.plex.running
+        plex = self.world.plex
+        if plex.running and not plex.is_unit:
+            self._have_container_stopped(volume)
+        if not volume.is_given_up:
+            assert cutover_library.tree(volume.library) == self.world.library
+            assert not plex.running
+
+    def _have_container_stopped(self, volume: Volume) -> None:
+        """Have the agent stop a container that a person has started: nothing fences one.
+
+        If it does not stop for anybody, the person has two servers, as docs/cutover.md says.
+        """
+        self.world.start_agent()
+        self.world.wait(max(STOP_SECONDS))
+        volume.is_given_up = self.world.plex.running and self.world.plex.is_stubborn
 
     def _is_at_rest(self) -> bool:
-        """Whether Plex is stopped for nobody."""
-        phase = self.world.control.standing().phase
-        return phase == "committed" or self._is_as_wanted()
+        """Return whether Plex is stopped for nobody; what a purge leaves keeps a moved one down."""
+        world = self.world
+        is_committed = world.control.standing().phase == "committed"
+        return is_committed or bool(world.is_purged and world.published) or self._is_as_wanted()
 
     def _is_as_wanted(self) -> bool:
         """Return whether Plex runs if it must; a container that was down before may run."""

@@ -18,7 +18,7 @@ from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
 
 from agent.__main__ import main as agent_main
 from agent.checks.placement import check_library, check_links, check_media, check_metadata
-from initpuller.pull.fatal_checks import CheckedSource
+from initpuller.pull.checks.fatal_checks import CheckedSource
 from initpuller.volume.foreign_library import is_skeleton
 from shared.checks import Outcome
 

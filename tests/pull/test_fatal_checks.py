@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from initpuller.agent_client.check_ids import with_check_ids
-from initpuller.pull.fatal_checks import excluded_checks, fatal_outcomes
+from initpuller.pull.checks.fatal_checks import excluded_checks, fatal_outcomes
+from initpuller.pull.checks.target_checks import TARGET_CHECKS
 from initpuller.pull.options import Mode, PullOptions
-from initpuller.pull.target_checks import TARGET_CHECKS
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.ownership import Ownership
 from shared.checks import Check, CheckId, Outcome

@@ -16,7 +16,7 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, cut_at, left_of_pull, pull
 
 from initpuller.plex.preferences import parse_preferences, with_preferences
-from initpuller.pull.fatal_checks import CheckedSource
+from initpuller.pull.checks.fatal_checks import CheckedSource
 from shared.errors import ConfigurationError, IntegrityError
 
 if TYPE_CHECKING:

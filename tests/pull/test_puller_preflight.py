@@ -16,8 +16,8 @@ from rig.volume import fingerprint
 
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.version_gate import VersionGate
-from initpuller.pull.target_checks import check_media, predict
-from initpuller.pull.volume_checks import (
+from initpuller.pull.checks.target_checks import check_media, predict
+from initpuller.pull.checks.volume_checks import (
     VolumeFacts,
     check_existing,
     check_filesystem,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.pull.checks.target_checks import Target, TargetFacts, completed, run_checks
 from initpuller.pull.options import Mode
-from initpuller.pull.target_checks import Target, TargetFacts, completed, run_checks
 from shared.checks import DATABASE_CHECKS, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
 from shared.plex.library import server_folder

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from initpuller.cluster.api import plex_image
-from initpuller.pull.placement import check_place
-from initpuller.pull.volume_checks import (
+from initpuller.pull.checks.placement import check_place
+from initpuller.pull.checks.volume_checks import (
     check_existing,
     check_filesystem,
     check_inodes,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from initpuller.plex.version_gate import VersionGate
-    from initpuller.pull.volume_checks import VolumeFacts
+    from initpuller.pull.checks.volume_checks import VolumeFacts
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
     from shared.checks import Check

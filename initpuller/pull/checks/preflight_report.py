@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from initpuller.agent_client.retry import IDLE_SECONDS, Retrier
-from initpuller.pull.target_checks import Target, TargetFacts, completed, run_checks
+from initpuller.pull.checks.target_checks import Target, TargetFacts, completed, run_checks
 from initpuller.volume.records.target import open_layout
 from shared.checks import Check, Outcome, When
 from shared.plex.sqlite_check import DatabaseCheck

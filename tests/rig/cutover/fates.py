@@ -1,0 +1,52 @@
+"""Everything that can happen to a move in the model, and how often each is drawn."""
+
+from __future__ import annotations
+
+import errno
+
+from hypothesis import strategies as st
+
+from initpuller.pull.options import Mode
+from initpuller.volume.decision import OnExisting
+from rig.cutover.volume import Request
+from rig.cutover.world import LEASE
+
+FATES = (
+    *["nothing"] * 14,
+    *["time"] * 2,
+    "request lost",
+    "answer lost",
+    "agent killed",
+    "agent killed later",
+    "agent stopped",
+    "agent back",
+    "agent's disk full",
+    "agent's disk free",
+    "snapshots gone",
+    "puller killed",
+    "puller killed later",
+    "plex writes",
+    "somebody starts plex",
+    "somebody starts plex later",
+    "somebody restarts plex",
+    "plex runs for a while",
+    "undone by hand",
+    "library moved",
+    "volume broken",
+    "volume mended",
+    "name taken",
+    "name freed",
+    "state backed up",
+    "state restored",
+    "package purged",
+    "reboot",
+)
+SECONDS = st.sampled_from([1.0, LEASE / 4, LEASE - 1, LEASE + 1, 10 * LEASE])
+UPTIMES = st.sampled_from([5.0, 40.0, 2000.0])
+STEPS = st.integers(0, 12)
+FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
+"""What a volume says that takes nothing any more."""
+STOP_SECONDS = 0.0, 0.0, 3.0, 12.0, 50.0
+STOPS = st.sampled_from(STOP_SECONDS)
+"""Seconds that a stop of Plex takes; the agent waits for five, and watches for sixty."""
+REQUESTS = st.builds(Request, st.sampled_from(Mode), st.sampled_from(OnExisting))
