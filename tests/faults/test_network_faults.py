@@ -90,7 +90,7 @@ async def test_connections_stalled_in_handshake_head_and_body(
     stalls = [Stall(1_700), Stall(3 * FRAME // 2), Stall(FRAME), Stall(FRAME // 2)]
     proxy.plan(stalls[0], Stall(2**40), *stalls[1:])  # the second is not one for frames
 
-    await pull(replace(options, idle=1.5), PullProgress())
+    await pull(replace(options, idle=3.0), PullProgress())
 
     assert set(proxy.happened) >= {*stalls}
     asked = agent.frames_asked()
