@@ -15,7 +15,7 @@ from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_
 from shared.plex.sqlite_check import DatabaseCheck, check_database
 
 _ON_THE_WAY = {"Application Support"}
-"""What is in a ``Library`` of which Plex' own folder has not come yet."""
+"""Entries of a ``Library`` in which Plex's own folder is still missing."""
 
 
 @dataclass(frozen=True)

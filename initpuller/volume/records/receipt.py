@@ -40,7 +40,7 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: int
     """How many runs of the puller it took."""
     preferences: dict[str, str] = {}
-    """Plex' preferences that were set: so ``Preferences.xml`` is not as in the manifest."""
+    """Plex's preferences that were set: ``Preferences.xml`` differs from the manifest."""
     databases: dict[str, str] = {}
     """What the check of each of the source's databases found, or why it was not checked."""
     plex: ServerFacts | None = None
