@@ -12,7 +12,7 @@ PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
-.PHONY: help setup tools lint test coverage test-long test-vm images test-images test-cluster charts deb openapi demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test coverage test-long test-vm images test-images test-cluster charts deb demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -79,9 +79,6 @@ charts: setup  ## values.schema.json, from the comments in values.yaml
 deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer
 	tests/install-vm-tools
 	agent/debian/build $(BIN)/python
-
-openapi: setup  ## docs/openapi.json, as the agent serves it
-	$(BIN)/python -m agent.openapi > docs/openapi.json
 
 demo: build/demo/installed  ## a whole move, with a stand-in for Plex that writes; a minute, with installation
 	PYTHONPATH=tests build/demo/bin/python -m bench.demo

@@ -17,7 +17,6 @@ from agent.cutover.context import CutoverContext, CutoverLimits
 from agent.cutover.control import CutoverControl
 from agent.frames.cache import FrameCache
 from agent.host.migration_log import MigrationLog
-from agent.openapi.document import openapi_routes
 from agent.plex.folder import logs_of_databases
 from agent.plex.service import PlexService, plex_service
 from agent.routes.archives import ArchiveEndpoints
@@ -28,6 +27,7 @@ from agent.routes.latest_archive import PlexLibraryEndpoints
 from agent.routes.libraries import LibraryEndpoints
 from agent.routes.metrics import Metrics
 from agent.routes.migration_log import MigrationLogEndpoints
+from agent.routes.openapi import openapi_routes
 from agent.routes.probe import ProbeEndpoints
 from agent.routes.snapshots import SnapshotEndpoints
 from agent.server.auth import TokenFile, WrongTokens, authentication

@@ -1,4 +1,4 @@
-"""``/openapi.json`` describes every response of the agent: schemathesis finds no other."""
+"""``/openapi.json`` describes the code and every response of the agent."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import ssl
 import subprocess
 import sys
 from contextlib import closing
+from functools import reduce
 from http.client import HTTPSConnection
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import schemathesis
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from rig.programs import read_log
 
 from agent.app import make_app
-from agent.openapi.document import rendered
 from agent.server.credentials import make_pairing
 from agent.settings import Settings
 from agent.source.library import CurrentLibrary
+from shared import __version__
 from shared.frames.codec import Encoding
+from shared.plex.sqlite_check import DatabaseCheck
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -29,7 +34,8 @@ if TYPE_CHECKING:
 
     from rig.programs import Agent
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "openapi.json"
+FILE = Path(__file__).parent.parent.parent / "agent" / "routes" / "openapi.json"
+DOCUMENT: dict[str, Any] = json.loads(FILE.read_bytes())
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 NOT_PROVOKED = {"408", "409", "413", "500", "503", "507"}
 """These take a library that changes, a slow or large body, or a broken disk: see other tests."""
@@ -39,22 +45,78 @@ def described() -> dict[tuple[str, str], dict[str, Any]]:
     """Return each operation of the document by method and path."""
     return {
         (method.upper(), path): operation
-        for path, item in json.loads(rendered())["paths"].items()
+        for path, item in DOCUMENT["paths"].items()
         for method, operation in item.items()
         if method != "parameters"
     }
 
 
-def test_committed_document_is_the_served_one() -> None:
-    """The committed document equals the served one."""
-    assert DOCS.read_bytes() == rendered()
+def referred(part: dict[str, Any]) -> dict[str, Any]:
+    """Return ``part``, or the component that it refers to."""
+    if "$ref" not in part:
+        return part
+    component: dict[str, Any] = reduce(getitem, part["$ref"].split("/")[1:], DOCUMENT)
+    return component
 
 
 def test_document_is_valid() -> None:
     """The document passes the schema of OpenAPI 3.1, and operation names are unique."""
-    schemathesis.openapi.from_dict(json.loads(rendered())).validate()
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
     names = [operation["operationId"] for operation in described().values()]
     assert len(names) == len(set(names))
+    assert DOCUMENT["info"]["version"] == __version__
+
+
+def test_schemas_are_those_of_the_bodies() -> None:
+    """The document has the schema of each body that the code reads or writes, and no other."""
+    bodies = [
+        body
+        for body in vars(protocol).values()
+        if isinstance(body, type) and issubclass(body, msgspec.Struct)
+    ]
+    template = "#/components/schemas/{name}"
+    _, schemas = msgspec.json.schema_components(bodies, ref_template=template)
+    assert DOCUMENT["components"]["schemas"] == schemas
+
+
+def test_choices_are_those_of_the_code() -> None:
+    """Parameters with a list of values have those that the code knows."""
+    parameters = DOCUMENT["components"]["parameters"]
+    choices = {
+        name: parameter["schema"]["enum"]
+        for name, parameter in parameters.items()
+        if "enum" in parameter["schema"]
+    }
+    assert choices == {
+        "suffix": [each.value for each in Encoding],
+        protocol.DATABASE_CHECK: [each.value for each in DatabaseCheck],
+        protocol.IDENTIFY_CHECKS: ["true", "false"],
+    }
+    archive = DOCUMENT["paths"][protocol.archive_path("{snapshot}", "{suffix}")]
+    assert list(archive["get"]["responses"]["200"]["content"]) == [
+        each.media_type for each in Encoding
+    ]
+    metrics = DOCUMENT["paths"][protocol.METRICS]["get"]["responses"]["200"]
+    assert list(metrics["content"]) == [CONTENT_TYPE_LATEST]
+
+
+def test_head_is_described_as_get_without_the_body() -> None:
+    """Each GET has a HEAD with the same responses, but without content and ranges."""
+    for path, item in DOCUMENT["paths"].items():
+        if "get" not in item:
+            assert "head" not in item, path
+            continue
+        expected = {
+            status: {k: v for k, v in referred(answer).items() if k != "content"}
+            for status, answer in item["get"]["responses"].items()
+            if status not in {"206", "416"}
+        }
+        head = item["head"]
+        found = {status: referred(answer) for status, answer in head["responses"].items()}
+        assert found == expected, path
+        names = [each["$ref"].rpartition("/")[2] for each in item["get"].get("parameters", [])]
+        kept = [each["$ref"].rpartition("/")[2] for each in head.get("parameters", [])]
+        assert kept == [name for name in names if name not in {"Range", "If-Range"}], path
 
 
 def test_every_route_is_described(tmp_path: Path) -> None:
@@ -108,6 +170,11 @@ def ask(
 def path_of(template: str, snapshot: str) -> str:
     """Return a path that exists."""
     return template.format(snapshot=snapshot, number=0, suffix="tar.gz")
+
+
+def test_document_is_served_as_it_is(small: Agent) -> None:
+    """The agent sends the file, byte for byte."""
+    assert ask(small, "GET", protocol.OPENAPI)[2] == FILE.read_bytes()
 
 
 def test_head_is_get_without_the_body(small: Agent) -> None:
@@ -269,7 +336,7 @@ def test_schemathesis_finds_no_other_answer(small: Agent, tmp_path: Path) -> Non
             "--config-file",
             settings,
             "run",
-            DOCS,
+            FILE,
             "--url",
             small.url,
             "--no-color",

@@ -1,1 +1,0 @@
-"""The HTTP interface as an OpenAPI 3.1 document, ``/openapi.json``."""

@@ -1,7 +1,0 @@
-"""``make openapi``: the document on stdout."""
-
-import sys
-
-from agent.openapi.document import rendered
-
-sys.stdout.buffer.write(rendered())
