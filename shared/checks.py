@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _WIDTH = 100
 _LISTED = 5
 
-
 LINKS_OUT_ADVICE = "They move as they are: make sure that the pod has what they lead to."
 """What to do about symlinks that lead out of the library."""
 
@@ -48,10 +47,7 @@ class Outcome(Enum):
 
 
 class CheckId(Enum):
-    """Identifier of a check, and the name that users see.
-
-    An identifier travels in JSON and never changes. The name beside it may change.
-    """
+    """Identifier of a check, which travels in JSON and never changes, and the name users see."""
 
     title: str
 
@@ -114,7 +110,6 @@ class CheckId(Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> CheckId | None:
-        """Read an identifier of a newer peer as UNKNOWN."""
         return CheckId.UNKNOWN if isinstance(value, str) else None
 
     def passed(self, found: str, advice: str = "") -> Check:

@@ -17,11 +17,6 @@ _RENAME_NOREPLACE = 1
 def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write ``content`` beside ``path``, fsync it, rename it over ``path``, fsync the folder.
 
-    Args:
-        path: the final path.
-        content: the file's bytes.
-        mode: permission bits of a new file.
-
     Raises:
         OSError: If a step fails. ``path`` is then unchanged.
     """
@@ -43,18 +38,18 @@ def replace_durably(temporary: str, path: str) -> None:
     Raises:
         OSError: If a step fails. ``path`` is then unchanged.
     """
-    fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _fsync(temporary, os.O_NOFOLLOW)
     os.rename(temporary, path)
     fsync_folder(os.path.dirname(path))
 
 
 def fsync_folder(path: str) -> None:
     """Make the names in the folder ``path`` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(path, os.O_DIRECTORY)
+
+
+def _fsync(path: str, flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(fd)
     finally:
@@ -75,11 +70,8 @@ def syncfs(fd: int) -> None:
 def rename_noreplace(source: str, target: str) -> None:
     """Rename ``source`` to ``target`` atomically, without replacing anything (renameat2(2)).
 
-    On filesystems that do not support the flag (NFS), check that ``target`` is absent first.
-
-    Raises:
-        FileExistsError: If ``target`` exists.
-        OSError: If the rename fails.
+    Raise FileExistsError if ``target`` exists. On filesystems that do not support the flag (NFS),
+    check that first.
     """
     done = _libc.renameat2(
         _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE

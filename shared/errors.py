@@ -1,39 +1,6 @@
-"""The errors of both programs, as one tree of exceptions.
+"""The errors of both programs: :class:`Temporary` if a retry may help, :class:`Permanent` if not.
 
-::
-
-    PlexodusError
-    ├── Temporary                     a retry may help; only these errors are retried
-    │   ├── AgentUnreachable          connection refused, cut or stalled, or a 5xx response
-    │   ├── PlexUnreachable           the pod's Plex does not respond (yet)
-    │   ├── SnapshotGone              the agent no longer has the snapshot: scan again
-    │   ├── CutoverEnded              Plex was started on the VM: transfer its changes again
-    │   └── FrameDamaged              the digest of a frame is wrong, for the first time
-    └── Permanent                     a retry cannot help: report the error and stop
-        ├── ConfigurationError
-        ├── AuthenticationError
-        ├── PreflightRefused
-        │   └── SourceUnreadable
-        ├── IntegrityError
-        │   ├── FrameDamagedTwice, FrameTooLarge, FrameSizeWrong
-        │   ├── ManifestTooLarge, ManifestMalformed, ManifestDigestWrong, ManifestSumsWrong
-        │   ├── OmittedListTooLarge, OmittedListMalformed, OmittedListWrong
-        │   ├── IllegalPath, IllegalLink, EntriesOutOfOrder, ParentNotDirectory
-        │   ├── ProtocolViolation
-        │   ├── PlexRefused
-        │   └── TreeDiffers
-        ├── TargetConflict
-        │   └── VolumeLocked
-        ├── StorageError
-        │   ├── NoSpace
-        │   ├── VolumeUnsuitable
-        │   └── AgentStorageError
-        ├── SourceChanged
-        ├── CutoverRefused
-        ├── RepeatedFailure
-        └── Interrupted
-
-Exit codes for these are in :mod:`shared.program.exit_codes`.
+:mod:`shared.program.exit_codes` has their exit codes.
 """
 
 from __future__ import annotations
@@ -47,7 +14,7 @@ class PlexodusError(Exception):
 
     Args:
         what: the failure, in one sentence without a full stop.
-        path: the path the failure concerns, as the user knows it; bytes are shown with escapes.
+        path: the path that it concerns, as the user knows it; bytes are shown with escapes.
         hint: advice on how to fix it.
     """
 
@@ -65,7 +32,7 @@ class PlexodusError(Exception):
 
 
 class Temporary(PlexodusError):
-    """A failure that a retry may overcome."""
+    """A failure that a retry may overcome. No other is retried."""
 
 
 class Permanent(PlexodusError):
@@ -105,11 +72,7 @@ class PreflightRefused(Permanent):
 
 
 class SourceUnreadable(PreflightRefused):
-    """The agent cannot read some entries of the library.
-
-    Args:
-        paths: the paths of all such entries.
-    """
+    """The agent cannot read the entries ``paths`` of the library."""
 
     def __init__(self, paths: list[str]) -> None:
         listing = "".join(f"\n  {path}" for path in paths)
@@ -154,15 +117,15 @@ class ManifestSumsWrong(IntegrityError):
 
 
 class OmittedListTooLarge(IntegrityError):
-    """A list of omitted entries of absurd length, in bytes, records or in one line."""
+    """A list of omitted entries exceeds a limit on its bytes, its records or one of its lines."""
 
 
 class OmittedListMalformed(IntegrityError):
-    """A list of omitted entries, or a line of it, that cannot be read."""
+    """A list of omitted entries, or a line of it, cannot be parsed."""
 
 
 class OmittedListWrong(IntegrityError):
-    """A list of omitted entries whose digest or counts are not those of the snapshot."""
+    """The digest or the counts of a list of omitted entries are not those of the snapshot."""
 
 
 class IllegalPath(IntegrityError):
@@ -190,12 +153,7 @@ class PlexRefused(IntegrityError):
 
 
 class TreeDiffers(IntegrityError):
-    """The tree on the volume differs from the manifest, or from the receipt.
-
-    Args:
-        differences: one line for each difference, path first.
-        place: path of the tree that was compared.
-    """
+    """The tree at ``place`` differs from the manifest or receipt: one line each, path first."""
 
     def __init__(self, differences: list[str], place: str) -> None:
         listing = "".join(f"\n  {line}" for line in differences)
@@ -204,7 +162,6 @@ class TreeDiffers(IntegrityError):
             path=place,
             hint=f"The differences:{listing}",
         )
-        self.differences = differences
 
 
 class TargetConflict(Permanent):
@@ -242,11 +199,7 @@ class CutoverRefused(Permanent):
 class RepeatedFailure(Permanent):
     """An earlier pull failed while Plex was stopped, and would fail again, so Plex is not stopped.
 
-    Args:
-        what: see :class:`PlexodusError`.
-        path: see :class:`PlexodusError`.
-        hint: see :class:`PlexodusError`.
-        code: the exit code of the earlier failure, and of this error.
+    The exit code is that of the earlier failure, ``code``.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ def locked_file(
     """Open ``path`` and hold its lock until the block ends; yield the descriptor.
 
     Args:
-        path: the file, which is created where it is missing.
-        mode: the mode of a new file.
+        path: the file, which is created with ``mode`` if it is missing.
+        mode: permission bits.
         waits: whether to wait while another process or thread holds the lock.
         appends: whether each write goes to the end of the file.
 

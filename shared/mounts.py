@@ -23,14 +23,7 @@ class Mount(NamedTuple):
 
 
 def read_mounts(table: str = MOUNTS) -> list[Mount]:
-    """Return all mounts in the order of the table: a later one covers an earlier one.
-
-    Args:
-        table: path of the table.
-
-    Raises:
-        OSError: the table cannot be read.
-    """
+    """Return all mounts in the order of the table: a later one covers an earlier one."""
     with open(table, "rb") as file:
         return [_mount(line.split(b" ")) for line in file]
 

@@ -18,15 +18,11 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 def open_regular(
     path: str | bytes, *, dir_fd: int | None = None, follow_symlinks: bool = False
 ) -> int:
-    """Open the regular file at ``path`` for reading and return its descriptor.
-
-    Args:
-        path: path of the file.
-        dir_fd: descriptor of the folder that ``path`` is relative to.
-        follow_symlinks: whether the last name may be a symlink to a regular file.
+    """Open the regular file at ``path``, relative to ``dir_fd``, and return its descriptor.
 
     Raises:
-        OSError: If the file cannot be opened, or is not a regular file.
+        OSError: It cannot be opened, or is no regular file, nor a symlink to one if these may be
+            followed.
     """
     flags = _REFERENCE if follow_symlinks else _REFERENCE | os.O_NOFOLLOW
     reference = os.open(path, flags, dir_fd=dir_fd)
@@ -38,11 +34,7 @@ def open_regular(
 
 
 def require_regular(path: str) -> None:
-    """Raise an error unless ``path`` is missing, a regular file, or a symlink to one.
-
-    Raises:
-        OSError: If ``path`` is something else, or cannot be examined.
-    """
+    """Raise OSError unless ``path`` is missing, a regular file, or a symlink to one."""
     try:
         _check(path, os.stat(path))
     except FileNotFoundError:

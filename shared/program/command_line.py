@@ -30,7 +30,7 @@ def run(
 
     Args:
         command: the click command or group.
-        program: name of the program, as the user knows it.
+        program: its name, as the user knows it.
         extra_variables: environment variables that are read but do not belong to an option.
         last_word: called with one line that says why the program fails.
     """
@@ -47,7 +47,9 @@ def run(
         log.error(  # noqa: TRY400
             failure.EVENT, reason=str(error), exit_code=int(code), kind=type(error).__name__
         )
-        last_word(logs.without_secrets(f"{_classified(error)}, exit code {int(code)}: {error}"))
+        lifetime = "Temporary" if isinstance(error, Temporary) else "Permanent"
+        kind = f"{lifetime} {type(error).__name__}"
+        last_word(logs.without_secrets(f"{kind}, exit code {int(code)}: {error}"))
         sys.exit(code)
     except click.ClickException as error:
         error.show()
@@ -69,11 +71,6 @@ def known_variables(command: click.Command) -> set[str]:
         for below in command.commands.values():
             found |= known_variables(below)
     return found
-
-
-def _classified(error: PlexodusError) -> str:
-    kind = "Temporary" if isinstance(error, Temporary) else "Permanent"
-    return f"{kind} {type(error).__name__}"
 
 
 def _allow_many_descriptors() -> None:

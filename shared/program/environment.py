@@ -11,7 +11,6 @@ from shared.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-PREFIX = "PLEXODUS_"
 # Kubernetes sets these variables in every pod if a Service is called "plexodus" or "plexodus-…".
 _SERVICE = re.compile(
     r"PLEXODUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
@@ -19,17 +18,12 @@ _SERVICE = re.compile(
 
 
 def check_environment(environment: Mapping[str, str], known: Collection[str]) -> None:
-    """Raise an error if a ``PLEXODUS_…`` variable is not ``known``.
+    """Raise ConfigurationError for a ``PLEXODUS_…`` variable that is not ``known``.
 
-    Args:
-        environment: the variables of this process.
-        known: names of the variables that the program reads.
-
-    Raises:
-        ConfigurationError: If a variable is unknown. The hint names the most similar known one.
+    The hint names the most similar known one.
     """
     for name, value in environment.items():
-        if not name.startswith(PREFIX) or name in known or _is_service_link(name, value):
+        if not name.startswith("PLEXODUS_") or name in known or _is_service_link(name, value):
             continue
         near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
         raise ConfigurationError(

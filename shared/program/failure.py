@@ -22,11 +22,7 @@ class _Event(msgspec.Struct):
 
 
 def read_failure(log: bytes) -> Failure | None:
-    """Return the failure in the log of a program that has ended; None without one.
-
-    Args:
-        log: stderr of the program, one JSON object a line.
-    """
+    """Return the failure in the ``log`` of a program that has ended: its stderr, lines of JSON."""
     for line in reversed(log.splitlines()):
         try:
             if msgspec.json.decode(line, type=_Event).event == EVENT:

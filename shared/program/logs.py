@@ -36,21 +36,17 @@ _KINDS_OF_LETTERS = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]
 """One token in 1,400 lacks a digit. Hexadecimal digests have no capitals."""
 _MASK = "[secret]"
 _KEPT = "\n\t"
+_BURST = 20.0
+"""Lines of a :class:`LogLimit` that may come at once."""
 
 
 class LogLimit:
-    """Admit a burst of lines, then one at a time, and count those left out.
+    """Admit a burst of lines, then one a second, and count those left out."""
 
-    Args:
-        burst: number of lines that may come at once.
-        seconds: time after which another line is admitted.
-    """
-
-    def __init__(self, burst: int = 20, seconds: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.left_out = 0
         """Number of lines left out since the last one that was admitted."""
-        self._burst, self._seconds = burst, seconds
-        self._earned, self._last = float(burst), 0.0
+        self._earned, self._last = _BURST, 0.0
 
     def admit(self, now: float) -> int | None:
         """Return how many lines were left out before this one, or None to leave out this one.
@@ -58,8 +54,7 @@ class LogLimit:
         Args:
             now: time of a monotonic clock, in seconds.
         """
-        earned = self._earned + (now - self._last) / self._seconds
-        self._earned, self._last = min(earned, self._burst), now
+        self._earned, self._last = min(self._earned + now - self._last, _BURST), now
         if self._earned < 1:
             self.left_out += 1
             return None

@@ -118,10 +118,10 @@ def test_library_that_logs_too_much(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_lines_are_earned_again() -> None:
     """After a burst one line passes for each second, and says how many did not."""
-    limit = logs.LogLimit(burst=3, seconds=1.0)
-    assert [limit.admit(10.0) for _ in range(5)] == [0, 0, 0, None, None]
-    assert [limit.admit(11.0), limit.admit(11.5), limit.admit(12.0)] == [2, None, 1]
-    assert [limit.admit(100.0) for _ in range(4)] == [0, 0, 0, None]
+    limit = logs.LogLimit()
+    assert [limit.admit(100.0) for _ in range(22)] == [0] * 20 + [None, None]
+    assert [limit.admit(101.0), limit.admit(101.5), limit.admit(102.0)] == [2, None, 1]
+    assert [limit.admit(200.0) for _ in range(21)] == [0] * 20 + [None]
 
 
 def test_names_in_any_alphabet(capsys: pytest.CaptureFixture[str]) -> None:
