@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.tree.member_path import sort_key
-from shared.tree.omitted import Omitted, Reason
-from shared.tree.omitted_file import read_omitted
+from shared.tree.omitted import Omitted, Reason, read_omitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -35,7 +35,7 @@ from shared.durable import fsync_folder, write_durably
 from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_manifest, write_manifest
-from shared.tree.omitted_file import OmittedWriter
+from shared.tree.omitted import OmittedWriter
 from shared.tree.racy import Steadiness
 from shared.tree.walk import TreeWalk, WalkOptions
 from shared.wire.protocol import Snapshot

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared import errors
-from shared.tree.omitted import Reason
-from shared.tree.omitted_file import check_omitted
+from shared.tree.omitted import Reason, check_omitted
 
 if TYPE_CHECKING:
     from initpuller.agent_client.client import AgentClient

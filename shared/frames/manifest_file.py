@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLarge
 from shared.frames.plan import FramePlan
-from shared.tree.line_file import PIECE, LineFormat, compressor, read_pieces, unpack
+from shared.tree.line_file import LineFormat, LineWriter, read_pieces, unpack
 from shared.tree.manifest import Entry, checked, format_line, parse_line
 
 if TYPE_CHECKING:
@@ -42,83 +42,79 @@ class Location:
 class ManifestFile:
     """A manifest with its frame plan; holds an index of about 24 bytes a piece.
 
-    Made by :func:`write_manifest` or :func:`read_manifest`.
-
-    Args:
-        path: its file.
-        root: the library's own name.
-        kind: of the snapshot.
+    :func:`write_manifest` and :func:`read_manifest` make it, with the library's own name as
+    ``root``, and the kind of the snapshot.
     """
 
     def __init__(self, path: str, root: bytes, kind: SnapshotKind = "cold") -> None:
         self.path = path
         self.root = root
         self.name = ""
-        """The snapshot's name: SHA-256 of the lines, hexadecimal; of one that is not cold,
-        with its kind in a line before them, since a cold one that saw the same must be another."""
+        """The snapshot's name: SHA-256 of the lines in hexadecimal. Unless the snapshot is cold,
+        a line with its kind comes first, because a cold snapshot that saw the same is another."""
         self.plan = FramePlan()
         self._digest = hashlib.sha256(b"" if kind == "cold" else f"{kind}\n".encode())
         self._offset = array("Q")
         self._first = array("Q")
+        self._lines = 0
         self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
 
-    def begin_piece(self, offset: int, first: int, text: bytes) -> None:
-        """Take the next piece into the index; its entries go to :attr:`plan` one by one.
+    def add_piece(self, offset: int, text: bytes) -> list[bytes]:
+        """Add the next piece to the index and return its lines. Their entries go to :attr:`plan`.
 
         Args:
             offset: where in the file its zstd frame begins.
-            first: the number of its first entry.
             text: its lines.
         """
+        lines = text.splitlines()
         self._digest.update(text)
         self._offset.append(offset)
-        self._first.append(first)
+        self._first.append(self._lines)
+        self._lines += len(lines)
+        return lines
 
     def close(self, size: int) -> None:
-        """No piece follows; the file has ``size`` bytes."""
+        """Complete the index: the file has ``size`` bytes and no other piece."""
         self._offset.append(size)
         self.name = self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[Entry]:
-        """All entries in order."""
+        """Yield all entries in order."""
         for piece in range(len(self._first)):
             yield from self._entries(piece)
 
     def __reversed__(self) -> Iterator[Entry]:
-        """All entries, last first: children before their parents."""
+        """Yield all entries, last first: children before their parents."""
         for piece in reversed(range(len(self._first))):
             yield from reversed(self._entries(piece))
 
     def location(self, first: int, count: int) -> Location:
-        """Where ``count`` entries from number ``first`` on are: what another process must know."""
+        """Return where ``count`` entries from number ``first`` on are, for another process."""
         piece = bisect_right(self._first, first) - 1
         last = bisect_right(self._first, first + count - 1)
         return Location(self._offset[piece : last + 1].tolist(), first - self._first[piece], count)
 
     def entries(self, first: int, count: int) -> list[Entry]:
-        """``count`` entries from number ``first`` on.
+        """Return ``count`` entries from number ``first`` on.
 
-        The last answer is remembered: of a large file, one frame after the other is asked for.
+        The last result is remembered, because the frames of a large file are requested in a row.
         """
-        (asked, entries) = self._last
+        asked, entries = self._last
         if asked != (first, count):
             entries = read_entries(self.path, self.location(first, count))
             self._last = (first, count), entries
         return entries
 
     def _entries(self, piece: int) -> list[Entry]:
-        start, end = self._offset[piece : piece + 2]
-        with open(self.path, "rb") as file:
-            packed = os.pread(file.fileno(), end - start, start)
-        return list(map(parse_line, unpack(packed, self.path, _FORM).splitlines()))
+        whole = Location(self._offset[piece : piece + 2].tolist(), 0, self._lines)
+        return read_entries(self.path, whole)
 
 
 def read_entries(path: str, location: Location) -> list[Entry]:
-    """The entries at ``location`` of the manifest in the file ``path``.
+    """Return the entries at ``location`` of the manifest in the file ``path``.
 
     Raises:
-        OSError: as the filesystem says.
-        ManifestMalformed: something else has changed the file.
+        ManifestMalformed: Something else has changed the file.
     """
     lines: list[bytes] = []
     with open(path, "rb") as file:
@@ -134,35 +130,15 @@ def write_manifest(
     """Write ``entries``, of our own walk of the library called ``root``, to ``path``.
 
     Raises:
-        OSError: as the filesystem says.
-        ManifestTooLarge: more frames than anybody takes.
+        ManifestTooLarge: There are more frames than a puller accepts.
     """
     manifest = ManifestFile(path, root, kind)
-    zstd = compressor()
-    with open(path, "xb") as file:
-        for first, text in _batches(manifest.plan, entries):
-            manifest.begin_piece(file.tell(), first, text)
-            file.write(zstd.compress(text))
-        manifest.close(file.tell())
-        file.flush()
-        os.fsync(file.fileno())
+    with LineWriter(path, manifest.add_piece) as writer:
+        for entry in entries:
+            manifest.plan.add(entry)
+            writer.add_line(format_line(entry))
+        manifest.close(writer.sync())
     return manifest
-
-
-def _batches(plan: FramePlan, entries: Iterable[Entry]) -> Iterator[tuple[int, bytes]]:
-    """Number of the first entry and lines of each piece; the entries go into ``plan``."""
-    lines: list[bytes] = []
-    first = size = 0
-    for entry in entries:
-        plan.add(entry)
-        line = format_line(entry)
-        lines.append(line)
-        size += len(line)
-        if size >= PIECE:
-            yield first, b"".join(lines)
-            lines, size, first = [], 0, plan.entries
-    if lines:
-        yield first, b"".join(lines)
 
 
 def read_manifest(
@@ -172,7 +148,7 @@ def read_manifest(
     kind: SnapshotKind = "cold",
     see: Callable[[Entry], None] | None = None,
 ) -> ManifestFile:
-    """The manifest in the file ``path``, checked to the last entry.
+    """Return the manifest in the file ``path``, checked to the last entry.
 
     Args:
         path: a file that :func:`write_manifest` wrote, or that an agent sent.
@@ -183,7 +159,7 @@ def read_manifest(
 
     Raises:
         ManifestMalformed, ManifestTooLarge, ManifestDigestWrong, IllegalPath, IllegalLink,
-        EntriesOutOfOrder, ParentNotDirectory: it is not one that we take.
+        EntriesOutOfOrder, ParentNotDirectory: A check of it fails.
     """
     manifest = ManifestFile(path, root, kind)
     for entry in checked(_parsed(manifest), root):
@@ -197,11 +173,7 @@ def read_manifest(
 
 
 def _parsed(manifest: ManifestFile) -> Iterator[Entry]:
-    number = 0
     for offset, text in read_pieces(manifest.path, _FORM):
         if not text.endswith(b"\n"):
-            raise ManifestMalformed("a manifest piece that ends within a line", path=manifest.path)
-        manifest.begin_piece(offset, number, text)
-        for line in text.splitlines():
-            number += 1
-            yield parse_line(line)
+            raise ManifestMalformed("a manifest piece ends within a line", path=manifest.path)
+        yield from map(parse_line, manifest.add_piece(offset, text))

@@ -10,11 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from typing import Self
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
@@ -40,25 +36,14 @@ class DirStack:
         """Return the stack itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close all descriptors."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """Return a descriptor of the folder that contains ``path``, and the last name of ``path``.
-
-        The descriptor is valid until the next call.
-
-        Raises:
-            OSError: If a folder on the way is missing, unreadable, or not a folder.
-        """
+        """Return the :meth:`folder` that contains ``path``, and the last name of ``path``."""
         above, _, last = path.rpartition(b"/")
         if above == self._path:
             return self._fds[-1], last

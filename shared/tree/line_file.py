@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import zstandard
 
 from shared.tree.manifest import MAX_LINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from shared.errors import IntegrityError
 
@@ -37,16 +37,59 @@ class LineFormat:
     too_large: type[IntegrityError]
 
 
-def compressor() -> zstandard.ZstdCompressor:
-    """Return what makes one zstd frame of each piece."""
-    return zstandard.ZstdCompressor(level=_LEVEL)
+class LineWriter:
+    """Writes a new file; holds one piece of it in memory.
+
+    Args:
+        path: the file, which must not be there.
+        see: called with the offset and the lines of each piece.
+    """
+
+    def __init__(self, path: str, see: Callable[[int, bytes], object] = lambda *_: None) -> None:
+        self._file = open(path, "xb")  # noqa: SIM115 - closed with the writer
+        self._see = see
+        self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def add_line(self, line: bytes) -> None:
+        """Append ``line``, which ends with a newline."""
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= PIECE:
+            self._close_piece()
+
+    def sync(self) -> int:
+        """Make the file durable, which has all its lines; return its bytes.
+
+        Without a line it has one empty piece: tools take an empty file for a damaged one.
+        """
+        if self._lines or not self._file.tell():
+            self._close_piece()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def _close_piece(self) -> None:
+        text = b"".join(self._lines)
+        self._see(self._file.tell(), text)
+        self._file.write(self._zstd.compress(text))
+        self._lines.clear()
+        self._size = 0
 
 
 def read_pieces(path: str, form: LineFormat) -> Iterator[tuple[int, bytes]]:
     """Yield offset and lines of each zstd frame in the file ``path``.
 
     Raises:
-        OSError: as the filesystem says.
         IntegrityError: ``form.malformed`` or ``form.too_large``.
     """
     with open(path, "rb") as file:
@@ -60,11 +103,7 @@ def read_pieces(path: str, form: LineFormat) -> Iterator[tuple[int, bytes]]:
 
 
 def unpack(packed: bytes, path: str, form: LineFormat) -> bytes:
-    """Return the lines in one zstd frame.
-
-    Raises:
-        IntegrityError: ``form.malformed``.
-    """
+    """Return the lines in one zstd frame; raise ``form.malformed`` if it is damaged."""
     try:
         return zstandard.ZstdDecompressor().decompress(packed)
     except zstandard.ZstdError as error:

@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """Whether the entry is unchanged since the delta's base, and therefore in no frame."""
 
     def is_as_in(self, other: Entry) -> bool:
-        """Return whether two scans found the same entry, regardless of their bases.
+        """Return whether two scans found the same entry, except for :attr:`kept`.
 
         Space that is allocated but not yet written counts as a hole until it is read (lseek(2),
         SEEK_DATA). So :attr:`data` may differ although nothing changed.
@@ -153,8 +153,7 @@ def parse_line(text: bytes) -> Entry:
     """Parse one line. The entry's names are not checked yet; see :func:`checked`.
 
     Raises:
-        ManifestTooLarge: If the line is longer than :data:`MAX_LINE`.
-        ManifestMalformed: If the line does not describe an entry.
+        ManifestTooLarge, ManifestMalformed: The line is too long, or does not describe an entry.
     """
     if len(text) > MAX_LINE:
         raise ManifestTooLarge(f"the manifest has a line of more than {MAX_LINE} bytes")
@@ -188,12 +187,7 @@ def parse_line(text: bytes) -> Entry:
 
 
 def leads_out(link: Entry, top: bytes) -> bool:
-    """Return whether a symlink's target, taken literally, is outside ``top``.
-
-    Args:
-        link: the symlink.
-        top: the path of the library's own folder.
-    """
+    """Return whether a symlink's target, taken literally, is outside the path ``top``."""
     if link.link.startswith(b"/"):
         return True
     names = link.path.split(b"/")[:-1]
@@ -216,12 +210,12 @@ def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
         root: name of the library.
 
     Raises:
-        IllegalPath: If a path is illegal; see :func:`shared.tree.member_path.check_path`.
-        IllegalLink: If a symlink has an impossible target, or a hard link names no earlier path.
-        EntriesOutOfOrder: If the entries are not strictly sorted, which includes duplicates.
-        ParentNotDirectory: If an entry is below a file, below a link, or has no parent.
-        ManifestMalformed: If an xattr is outside ``user.``, or the root is not a directory.
-        ManifestTooLarge: If there are more than :data:`MAX_ENTRIES` entries.
+        IllegalPath: A path is illegal; see :func:`shared.tree.member_path.check_path`.
+        IllegalLink: A symlink has an impossible target, or a hard link names no earlier path.
+        EntriesOutOfOrder: The entries are not strictly sorted, which includes duplicates.
+        ParentNotDirectory: An entry is below a file, below a link, or has no parent.
+        ManifestMalformed: An xattr is outside ``user.``, or the root is not a directory.
+        ManifestTooLarge: There are more than :data:`MAX_ENTRIES` entries.
     """
     previous = b""
     folders: list[bytes] = []

@@ -16,75 +16,49 @@ MAX_DEPTH = 256
 """Most names in a path. Each one is an open directory descriptor while a tree is walked."""
 MAX_LINK_TARGET = 4095
 """Longest target of a symlink, in bytes (PATH_MAX without its NUL)."""
-_NO_NAMES = frozenset((b"", b".", b".."))
+NO_NAMES = frozenset((b"", b".", b".."))
 STATE_FOLDER = b".plexodus"
 """The puller's own folder on the volume; no library may have this name."""
 
 
 def check_root_name(name: bytes) -> None:
-    """Raise an error if ``name`` cannot be the name of a library.
-
-    Raises:
-        IllegalPath: If the name is empty, ``.``, ``..``, too long, contains a slash or NUL, or is
-            the name of the puller's own folder.
-    """
+    """Raise IllegalPath if no library can have ``name``, or if it is the puller's own folder's."""
     if b"/" in name or name == STATE_FOLDER:
         raise IllegalPath("the library cannot have this name", path=name)
     check_name(name, name, depth=1)
 
 
 def check_name(name: bytes, path: bytes, depth: int) -> None:
-    """Raise an error if the last name makes ``path`` illegal. Its other names are already checked.
+    """Raise IllegalPath if ``name`` makes ``path`` illegal. The names above it are checked already.
 
     Args:
-        name: the last name of the path.
+        name: one name of the path.
         path: the whole path.
-        depth: number of names in the path.
-
-    Raises:
-        IllegalPath: If a rule of :func:`check_path` is broken.
+        depth: number of names in the path down to this one.
     """
     if len(path) > MAX_PATH:
         raise IllegalPath(f"a path has more than {MAX_PATH} bytes", path=path[:200])
     if depth > MAX_DEPTH:
         raise IllegalPath(f"a path has more than {MAX_DEPTH} levels", path=path[:200])
-    if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
-        raise _illegal(name, path)
+    if name in NO_NAMES:
+        raise IllegalPath("a path has an empty, '.' or '..' name", path=path)
+    if len(name) > MAX_NAME:
+        raise IllegalPath(f"a path has a name of more than {MAX_NAME} bytes", path=path)
+    if b"\0" in name:
+        raise IllegalPath("a path has a NUL byte", path=path)
 
 
 def check_path(path: bytes, root: bytes) -> None:
-    """Raise an error unless ``path`` is ``root`` or a plain path below it.
-
-    Raises:
-        IllegalPath: If the path is absolute, too long or outside ``root``, or has a name that is
-            empty, ``.``, ``..`` or contains NUL.
-    """
-    if len(path) > MAX_PATH:
-        raise IllegalPath(f"a path has more than {MAX_PATH} bytes", path=path[:200])
+    """Raise IllegalPath unless ``path`` is ``root`` or a plain, not too long path below it."""
     names = path.split(b"/")
-    if len(names) > MAX_DEPTH:
-        raise IllegalPath(f"a path has more than {MAX_DEPTH} levels", path=path[:200])
-    for name in names:
-        if name in _NO_NAMES or len(name) > MAX_NAME or b"\0" in name:
-            raise _illegal(name, path)
+    for depth, name in enumerate(names, 1):
+        check_name(name, path, depth)
     if names[0] != root:
         raise IllegalPath("a path is outside the library", path=path)
 
 
-def _illegal(name: bytes, path: bytes) -> IllegalPath:
-    if name in _NO_NAMES:
-        return IllegalPath("a path has an empty, '.' or '..' name", path=path)
-    if len(name) > MAX_NAME:
-        return IllegalPath(f"a path has a name of more than {MAX_NAME} bytes", path=path)
-    return IllegalPath("a path has a NUL byte", path=path)
-
-
 def check_symlink_target(target: bytes, path: bytes) -> None:
-    """Raise an error if no symlink can hold ``target``. The target may point anywhere.
-
-    Raises:
-        IllegalLink: If the target is empty, too long, or contains a NUL byte.
-    """
+    """Raise IllegalLink if no symlink can hold ``target``. The target may point anywhere."""
     if not target or len(target) > MAX_LINK_TARGET or b"\0" in target:
         raise IllegalLink("a symlink has a target that no filesystem can hold", path=path)
 

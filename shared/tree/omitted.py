@@ -1,10 +1,12 @@
-"""Records of what a scan leaves out: one JSON object a line, in the order of a manifest.
+"""The list of what a scan leaves out: one JSON object a line, in the order of a manifest.
 
 Nothing is ever written at these paths. They are checked because people read them in the receipt.
+The scan writes the file as it goes (:mod:`shared.tree.line_file`), and readers hold one piece.
 """
 
 from __future__ import annotations
 
+import hashlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,23 +17,26 @@ from shared.errors import (
     IllegalPath,
     OmittedListMalformed,
     OmittedListTooLarge,
+    OmittedListWrong,
     printable,
 )
+from shared.tree.line_file import LineFormat, LineWriter, read_pieces
 from shared.tree.manifest import MAX_ENTRIES, Size, spell
-from shared.tree.member_path import MAX_PATH, sort_key
+from shared.tree.member_path import MAX_PATH, NO_NAMES, sort_key
+from shared.wire.protocol import OmittedList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 MAX_LINE = 128 * 1024
 """Bytes of one line: JSON may take six for one of the path."""
 _MAX_PATH = MAX_PATH + 1024
 """Bytes of a path. It may be longer than an entry's: that can be why it is excluded."""
-_NO_NAMES = frozenset((b"", b".", b".."))
+_FORM = LineFormat("list of omitted entries", OmittedListMalformed, OmittedListTooLarge)
 
 
 class Reason(Enum):
-    """Why something is omitted."""
+    """Why an entry is omitted."""
 
     EXCLUDED = "excluded"
     FIFO = "fifo"
@@ -40,14 +45,6 @@ class Reason(Enum):
     BLOCK_DEVICE = "block-device"
     XATTR = "xattr"
     """The entry moves, but not this extended attribute of it: nothing can print its name."""
-
-
-_FOR_PEOPLE = {
-    Reason.FIFO: "FIFO",
-    Reason.SOCKET: "socket",
-    Reason.CHARACTER_DEVICE: "character device",
-    Reason.BLOCK_DEVICE: "block device",
-}
 
 
 class Omitted(msgspec.Struct, frozen=True, gc=False):
@@ -63,17 +60,17 @@ class Omitted(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> tuple[bytes, bytes]:
-        """Its place in the order: no two records have the same."""
+        """The record's place in the order, which no other record has."""
         return sort_key(self.path), self.xattr
 
     def __str__(self) -> str:
-        """Return it as people read it: ``path (123 bytes)``, ``path (FIFO)``."""
+        """Return the record for users: ``path (123 bytes)``, ``path (FIFO)``."""
         if self.reason is Reason.EXCLUDED:
             about = f"{self.size} bytes"
         elif self.reason is Reason.XATTR:
             about = f"xattr {printable(self.xattr)}"
         else:
-            about = _FOR_PEOPLE[self.reason]
+            about = self.reason.value.replace("-", " ").replace("fifo", "FIFO")
         return f"{printable(self.path)} ({about})"
 
 
@@ -102,11 +99,11 @@ def format_omitted(record: Omitted) -> bytes:
 
 
 def parse_omitted(text: bytes) -> Omitted:
-    """Return the record in one line; :func:`checked_omitted` checks its path.
+    """Return the record in one line; :func:`check_omitted` checks its path.
 
     Raises:
-        OmittedListTooLarge: the line is longer than :data:`MAX_LINE`.
-        OmittedListMalformed: it is not a record.
+        OmittedListTooLarge: The line is longer than :data:`MAX_LINE`.
+        OmittedListMalformed: It is not a record.
     """
     if len(text) > MAX_LINE:
         raise OmittedListTooLarge(f"a record of an omitted entry has over {MAX_LINE} bytes")
@@ -123,16 +120,59 @@ def parse_omitted(text: bytes) -> Omitted:
     return Omitted(path, line.reason, line.size, xattr)
 
 
-def checked_omitted(records: Iterable[Omitted], root: bytes) -> Iterator[Omitted]:
-    """Yield ``records`` of a library called ``root``; refuse what a hostile agent could send.
+class OmittedWriter(LineWriter):
+    """Writes a new list in the file ``path``."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path
+        self._counts = [0, 0]
+
+    def add(self, record: Omitted) -> None:
+        """Append ``record``, which comes after all others."""
+        self._counts[record.reason is not Reason.EXCLUDED] += 1
+        self.add_line(format_omitted(record))
+
+    def finish(self) -> OmittedList:
+        """Make the file durable, and return what is announced of it."""
+        excluded, skipped = self._counts
+        return OmittedList(excluded, skipped, self.sync(), _digest(self._path))
+
+
+def read_omitted(path: str) -> Iterator[Omitted]:
+    """Yield the records in the file ``path``.
 
     Raises:
-        IllegalPath: a path is not plainly below ``root``, or is too long.
-        EntriesOutOfOrder: the records are not strictly sorted, so also if one comes twice.
-        OmittedListTooLarge: there are more than a library can have.
+        OmittedListMalformed, OmittedListTooLarge: It is not such a file.
     """
-    previous = b"", b""
-    for number, record in enumerate(records):
+    for offset, text in read_pieces(path, _FORM):
+        is_empty_list = not text and offset == 0
+        if not is_empty_list and not text.endswith(b"\n"):
+            raise OmittedListMalformed(
+                "a piece of the list of omitted entries ends within a line", path=path
+            )
+        yield from map(parse_omitted, text.splitlines())
+
+
+def check_omitted(path: str, announced: OmittedList, root: bytes) -> Iterator[Omitted]:
+    """Yield the records in the file ``path``, and refuse what a hostile agent could have sent.
+
+    The last step checks the file's digest.
+
+    Args:
+        path: the file.
+        announced: the agent's own description of it.
+        root: the library's own name.
+
+    Raises:
+        OmittedListMalformed: The file is not such a list.
+        OmittedListTooLarge: It, a line or the number of records exceeds a limit.
+        IllegalPath: A path is too long, or not plainly below ``root``.
+        EntriesOutOfOrder: The records are not strictly sorted, which includes duplicates.
+        OmittedListWrong: The list is not the announced one.
+    """
+    most, counts, previous = announced.excluded + announced.skipped, [0, 0], (b"", b"")
+    for number, record in enumerate(read_omitted(path)):
         if number >= MAX_ENTRIES:
             raise OmittedListTooLarge(f"more than {MAX_ENTRIES} omitted entries")
         _check_path(record.path, root)
@@ -141,7 +181,24 @@ def checked_omitted(records: Iterable[Omitted], root: bytes) -> Iterator[Omitted
                 "an omitted entry is listed twice or out of order", path=record.path
             )
         previous = record.key
+        if number >= most:
+            raise OmittedListWrong(
+                f"the agent lists more than the {most} omitted entries announced"
+            )
+        counts[record.reason is not Reason.EXCLUDED] += 1
         yield record
+    if _digest(path) != announced.sha256:
+        raise OmittedListWrong("the list of omitted entries is not the announced one", path=path)
+    if counts != [announced.excluded, announced.skipped]:
+        raise OmittedListWrong(
+            f"the agent lists (excluded, skipped) {tuple(counts)} entries; it announced"
+            f" {(announced.excluded, announced.skipped)}"
+        )
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_path(path: bytes, root: bytes) -> None:
@@ -150,5 +207,5 @@ def _check_path(path: bytes, root: bytes) -> None:
         raise IllegalPath(
             f"the path of an omitted entry has over {_MAX_PATH} bytes", path=path[:200]
         )
-    if names[0] != root or b"\0" in path or not _NO_NAMES.isdisjoint(names):
+    if names[0] != root or b"\0" in path or not NO_NAMES.isdisjoint(names):
         raise IllegalPath("the path of an omitted entry leads out of the library", path=path)

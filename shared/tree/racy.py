@@ -28,10 +28,8 @@ class Steadiness:
 
     Args:
         kind: kind of the first scan. In a cold one, each file is checked again after it was read.
-        created: start of the first scan in RFC 3339, from the clock that also sets ctimes.
-
-    Raises:
-        ValueError: If ``created`` is not a time.
+        created: start of the first scan in RFC 3339, from the clock that also sets ctimes. Raise
+            ValueError if it is not a time.
     """
 
     def __init__(self, kind: SnapshotKind, created: str) -> None:
@@ -44,9 +42,7 @@ class Steadiness:
     def holds(self, entry: Entry) -> bool:
         """Return whether ``entry``, found the same by both scans, is unchanged between them.
 
-        Args:
-            entry: an entry of the first scan. Call in the manifest's order, so that a file comes
-                before its hard links.
+        Call this in the manifest's order, so that a file comes before its hard links.
         """
         if self._is_cold:
             return True
@@ -54,15 +50,11 @@ class Steadiness:
             return False
         if entry.kind is Kind.HARDLINK:
             return entry.link not in self._racy_large
-        if entry.ctime_ns >= self._racy_from - _longest_write_ns(entry.size):
+        longest_write_ns = min(entry.size, _WRITE_BYTES) * 10**9 // _SLOWEST
+        if entry.ctime_ns >= self._racy_from - longest_write_ns:
             self._racy_large.add(entry.path)
             return False
         return True
-
-
-def _longest_write_ns(size: int) -> int:
-    """Return how long one write to a file of ``size`` bytes may take, in nanoseconds."""
-    return min(size, _WRITE_BYTES) * 10**9 // _SLOWEST
 
 
 def is_of_database(entry: Entry) -> bool:
@@ -70,6 +62,5 @@ def is_of_database(entry: Entry) -> bool:
 
     A hard link is judged by the file that it names, so that both are transferred, or neither.
     """
-    name = entry.link if entry.kind is Kind.HARDLINK else entry.path
-    is_file = entry.kind in (Kind.FILE, Kind.HARDLINK)
-    return is_file and _DATABASE.fullmatch(name) is not None
+    name = {Kind.FILE: entry.path, Kind.HARDLINK: entry.link}.get(entry.kind, b"")
+    return _DATABASE.fullmatch(name) is not None

@@ -1,8 +1,8 @@
 """Walk of a tree: its entries in manifest order, and records of what is left out.
 
-Both sides use it: the agent for the library, the puller for what an earlier run left. Files are
-opened. That proves that they can be read, and asking the descriptor for xattrs and holes took a
-third of the time that ``/proc/self/fd`` took.
+The agent walks the library, the puller what an earlier run left. Files are opened. That proves that
+they can be read, and asking the descriptor for xattrs and holes took a third of the time that
+``/proc/self/fd`` took.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,15 +45,15 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class Tree:
-    """Which tree is walked, and where its paths begin."""
+    """The tree that is walked, and where its paths begin."""
 
     base: int
     """Descriptor of the folder that the tree is in."""
     name: bytes
     """The tree's name in that folder, which must not be a symlink."""
     top: bytes = b""
-    """The path that the tree has in the entries, if it is not ``name``. The folders that this puts
-    above the tree are entries too, with the attributes of the tree's own folder."""
+    """Path of the tree in the entries, if it is not ``name``. The folders that this puts above the
+    tree are entries too, with the attributes of the tree's own folder."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,9 @@ class WalkOptions:
     exclude: tuple[str, ...] = ()
     """Patterns of what is left out, see :mod:`shared.tree.excludes`."""
     inside: bool = True
-    """Look into entries. Without it they have no targets, holes and xattrs, and files are not
-    opened, which takes half the time."""
+    """Read targets, holes and xattrs. Without it files are not opened, which halves the time."""
     live: bool = False
-    """Whatever disappears during the walk counts as never having been there."""
+    """Ignore what disappears during the walk."""
 
 
 @dataclass
@@ -74,9 +74,9 @@ class _Level:
 
     fd: int
     above: bytes
-    """Its path, with a slash at the end."""
+    """Path of the folder, with a slash at the end."""
     names: Iterator[bytes]
-    """Those of its entries that are still to come."""
+    """Its remaining entries."""
 
     def close(self) -> None:
         if self.fd != _NOT_OPEN:
@@ -84,18 +84,18 @@ class _Level:
 
 
 class Memory(Protocol):
-    """The knowledge from an earlier walk, queried in the order of this one."""
+    """Knowledge from an earlier walk, queried in the order of this one."""
 
     def recall(self, outside: Entry, device: int) -> Entry | None:
-        """Return the entry if it looks as it did and has not changed unseen: it is not opened.
+        """Return the whole entry if it cannot have changed. Then it is not opened.
 
         Args:
-            outside: as a look that opens nothing saw it.
-            device: the number of the device that it is on.
+            outside: the entry's status, read without opening it.
+            device: number of the device that it is on.
         """
 
     def names(self, folder: Entry) -> Iterator[bytes] | None:
-        """Return the names in a recalled folder, if there can be no other name: it is not listed.
+        """Return the names in a recalled folder if they cannot have changed. Then it is not listed.
 
         The entries below a name are queried before the next name.
         """
@@ -108,9 +108,9 @@ class TreeWalk:
     """One walk of a tree.
 
     Args:
-        tree: which one.
-        options: how.
-        memory: of an earlier walk.
+        tree: the tree.
+        options: how it is walked.
+        memory: knowledge from an earlier walk.
         omit: called with each record of what is left out, in the order of the records. Without it
             sizes of excluded folders are not added up.
     """
@@ -123,7 +123,7 @@ class TreeWalk:
         omit: Callable[[Omitted], None] | None = None,
     ) -> None:
         self.unreadable: list[str] = []
-        """``path (reason)`` of what should be content and cannot be read."""
+        """``path (reason)`` of each entry that cannot be read."""
         self._memory = memory
         self._omit = omit
         self._base = tree.base
@@ -160,10 +160,8 @@ class TreeWalk:
                         yield entry
                     elif (content := self._no_folder(level, name, path, info)) is not None:
                         yield content
-                except OSError as error:
+                except (OSError, IllegalPath) as error:
                     self._failed(path, error)
-                except IllegalPath as error:
-                    self._unreadable(path[:200], error.what)
         finally:
             for level in stack[1:]:
                 level.close()
@@ -180,13 +178,12 @@ class TreeWalk:
             yield self._known(outside, top) or outside
 
     def _in_base(self, path: bytes) -> bytes:
-        """Return where ``path``, of an entry, is below the base."""
         return self._name + path[len(self._top) :]
 
     def _look(
         self, level: _Level, name: bytes, path: bytes, *, is_top: bool
     ) -> os.stat_result | None:
-        """Return the status of what has this name; None if it is left out."""
+        """Return the status of the entry; None if it is left out."""
         if level.fd == _NOT_OPEN:
             return os.stat(self._in_base(path), dir_fd=self._base, follow_symlinks=False)
         if self._excluded is not None and not is_top and self._excluded(path, name):
@@ -199,7 +196,6 @@ class TreeWalk:
     def _enter(
         self, level: _Level, name: bytes, path: bytes, info: os.stat_result
     ) -> tuple[Entry, _Level]:
-        """Return the folder's entry, and what is below it."""
         outside = _entry(path, Kind.DIRECTORY, info)
         known, above = self._known(outside, info), path + b"/"
         if known is not None and self._memory is not None and len(path) < _LONGEST:
@@ -218,7 +214,7 @@ class TreeWalk:
         return known or outside, below
 
     def _known(self, outside: Entry, info: os.stat_result) -> Entry | None:
-        """Return the entry that an earlier walk made, if it still holds."""
+        """Return the entry from memory, if it cannot have changed."""
         if self._memory is None:
             return None
         known = self._memory.recall(outside, info.st_dev)
@@ -234,14 +230,10 @@ class TreeWalk:
             folder, name = folders.parent(self._in_base(path))
             return os.open(name, flags, dir_fd=folder)
 
-    def _failed(self, path: bytes, error: OSError) -> None:
-        if not (self._live and error.errno in _GONE):
-            self._unreadable(path, os.strerror(error.errno or 0))
-
     def _no_folder(
         self, level: _Level, name: bytes, path: bytes, info: os.stat_result
     ) -> Entry | None:
-        """Return the entry of what is no folder; None if it is no content."""
+        """Return the entry of anything but a folder; None if it is not library content."""
         kind = stat.S_IFMT(info.st_mode)
         if kind in _SPECIAL:
             if self._omit is not None:
@@ -276,11 +268,14 @@ class TreeWalk:
         is_plain = data is None and not xattrs
         return outside if is_plain else msgspec.structs.replace(outside, data=data, xattrs=xattrs)
 
-    def _unreadable(self, path: bytes, reason: str) -> None:
-        self.unreadable.append(f"{printable(path)} ({reason})")
+    def _failed(self, path: bytes, error: OSError | IllegalPath) -> None:
+        if isinstance(error, IllegalPath):
+            self.unreadable.append(f"{printable(path[:200])} ({error.what})")
+        elif not (self._live and error.errno in _GONE):
+            self.unreadable.append(f"{printable(path)} ({os.strerror(error.errno or 0)})")
 
     def _xattrs(self, fd: int, path: bytes) -> dict[str, bytes]:
-        """Return the ``user.`` xattrs; leave out those whose names nothing can print."""
+        """Return the ``user.`` xattrs; leave out those whose names cannot be printed."""
         found = read_xattrs(fd)
         for key in sorted((each for each in found if not each.isprintable()), key=os.fsencode):
             del found[key]
@@ -290,7 +285,7 @@ class TreeWalk:
 
 
 def _listed(folder: int) -> Iterator[bytes]:
-    """Yield its names, read when the first of them is asked for: after its entry has been used."""
+    """Yield the names in it. They are read at the first request, after its own entry was used."""
     yield from sorted(map(os.fsencode, os.listdir(folder)))
 
 
@@ -323,7 +318,7 @@ def _data_bytes(file: int, size: int) -> int | None:
 
 
 def _size(base: int, name: bytes) -> int:
-    """Return the bytes of content in ``name`` and all below it, as far as it can be looked at."""
+    """Return the bytes of content in ``name`` and all below it, as far as they can be read."""
     try:
         info = os.stat(name, dir_fd=base, follow_symlinks=False)
     except OSError:
@@ -343,14 +338,8 @@ def _size(base: int, name: bytes) -> int:
                     if each.is_dir(follow_symlinks=False):
                         folders.append(path + b"/" + os.fsencode(each.name))
                     else:
-                        size += _own_size(each)
+                        with suppress(OSError):
+                            size += each.stat(follow_symlinks=False).st_size
         finally:
             os.close(folder)
     return size
-
-
-def _own_size(found: os.DirEntry[str]) -> int:
-    try:
-        return found.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0

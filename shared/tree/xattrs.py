@@ -7,11 +7,7 @@ import os
 
 
 def read_xattrs(fd: int) -> dict[str, bytes]:
-    """Return the ``user.`` xattrs of a file or folder; none where the filesystem has no xattrs.
-
-    Raises:
-        OSError: they cannot be read.
-    """
+    """Return the ``user.`` xattrs of a file or folder; none if the filesystem has no xattrs."""
     try:
         names = os.listxattr(fd)
     except OSError as error:

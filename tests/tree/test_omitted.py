@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import OmittedListWrong
-from shared.tree.omitted import Omitted, Reason, format_omitted, parse_omitted
-from shared.tree.omitted_file import OmittedWriter, check_omitted, read_omitted
+from shared.tree.omitted import (
+    Omitted,
+    OmittedWriter,
+    Reason,
+    check_omitted,
+    format_omitted,
+    parse_omitted,
+    read_omitted,
+)
 from shared.tree.walk import Tree, TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
@@ -97,8 +104,7 @@ def test_bit_that_flips(tmp_path: Path) -> None:
 
 _MILLION = """
 import resource, sys
-from shared.tree.omitted import Omitted, Reason
-from shared.tree.omitted_file import OmittedWriter, check_omitted
+from shared.tree.omitted import Omitted, OmittedWriter, Reason, check_omitted
 
 def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,7 +19,7 @@ from agent.snapshots.delta import Marker
 from agent.snapshots.store import SnapshotStore
 from agent.source.library import CurrentLibrary
 from shared.errors import SnapshotGone
-from shared.tree.omitted_file import read_omitted
+from shared.tree.omitted import read_omitted
 from shared.tree.racy import Steadiness
 from shared.tree.walk import Tree, TreeWalk
 
