@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.frames.cache import KEPT
@@ -63,10 +62,11 @@ class FrameStream:
                 position = stretch.skip if number == stretch.first else 0
                 stop = stretch.stop if number == stretch.last else None
                 while position != stop:
-                    position, stop = await self._send_some(
+                    position, stop, writing = await self._send_some(
                         response, archive, number, position, stop
                     )
-                    await request.writer.drain()  # holding neither a turn nor a frame
+                    await writing  # holding neither a turn nor a frame
+                    await request.writer.drain()
                 if request.app[STOPPING].is_set():
                     raise Stopping  # the client can resume after this frame
         finally:
@@ -79,30 +79,52 @@ class FrameStream:
         number: int,
         position: int,
         stop: int | None,
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, asyncio.Task[None]]:
         """Send as much of one frame as the client receives in a turn.
 
         Slices are copies, because a view in the transport's buffer would keep the whole frame in
         memory.
 
         Returns:
-            The new position in the frame, and the position at which the part ends, in bytes.
+            The new position in the frame, the position at which the part ends, in bytes, and the
+            last write, which may still wait for the client.
         """
         size = self._outflow.slice_size
         await self._outflow.admit(size if stop is None else min(size, stop - position))
         async with self._turns:
             frame = memoryview((await self._frames.get(archive, number)).data)
             end = frame.nbytes if stop is None else stop
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_TURN):
-                    while position < end:
-                        piece = bytes(frame[position : min(position + size, end)])
-                        position += len(
-                            piece
-                        )  # the transport takes it at once, even if the wait below is cancelled
-                        await response.write(piece)
-                        self._outflow.sent += len(piece)
-                        if self._outflow.rate is not None:
-                            break  # wait for the next slice without holding a frame
-                        await asyncio.sleep(0)  # let other tasks run, and notice a disconnect
-            return position, end
+            loop = asyncio.get_running_loop()
+            turn_ends = loop.time() + _TURN
+            while True:
+                piece = bytes(frame[position : min(position + size, end)])
+                position += len(piece)
+                self._outflow.sent += len(piece)
+                writing = await _write(response, piece, turn_ends - loop.time())
+                is_turn_over = not writing.done() or loop.time() >= turn_ends
+                # A limited rate waits for the next slice without holding a frame.
+                if position >= end or is_turn_over or self._outflow.rate is not None:
+                    return position, end, writing
+
+
+async def _write(response: web.StreamResponse, piece: bytes, seconds: float) -> asyncio.Task[None]:
+    """Hand ``piece`` to the transport, and wait for the client for at most ``seconds``.
+
+    A timeout must not cancel the write: a canceled wait makes aiohttp fail the next one, which
+    disconnects a slow client.
+
+    Returns:
+        The write, which may still wait for the client.
+
+    Raises:
+        ConnectionError: If the client has disconnected.
+    """
+    writing = asyncio.create_task(response.write(piece))
+    try:
+        await asyncio.wait({writing}, timeout=seconds)
+    except asyncio.CancelledError:
+        writing.cancel()
+        raise
+    if writing.done():
+        writing.result()
+    return writing
