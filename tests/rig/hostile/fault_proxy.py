@@ -54,6 +54,8 @@ class FaultProxy:
     def __init__(self, agent_port: int, rate: float | None = None) -> None:
         self.agent_port = agent_port
         self.rate = rate
+        self.source = "127.0.0.1"
+        """The address of this machine that the agent sees."""
         self.happened: list[Fault] = []
         """Each fault that really took place."""
         self.bytes_passed = 0
@@ -117,7 +119,9 @@ class FaultProxy:
             except OSError:
                 return
             try:
-                agent = socket.create_connection(("127.0.0.1", self.agent_port))
+                agent = socket.create_connection(
+                    ("127.0.0.1", self.agent_port), source_address=(self.source, 0)
+                )
             except OSError:
                 _cut(client)
                 client.close()
