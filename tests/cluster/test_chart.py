@@ -1,4 +1,4 @@
-"""The chart and the values for Plex's own: valid, closed, and of one mind."""
+"""Our chart and the values files for Plex's chart are valid, strict and consistent."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def conform(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
 
 
 def test_schema_is_that_of_the_values() -> None:
-    """'make charts' was run: what the comments say is in values.schema.json."""
+    """values.schema.json is what ``make charts`` generates from the comments in values.yaml."""
     schema = runpy.run_path(str(ROOT / "charts" / "make_schema.py"))["schema"]
     assert json.loads((CHART / "values.schema.json").read_text()) == schema(CHART)
 
 
-def test_versions_are_ours() -> None:
-    """Chart, image tags and release in step."""
+def test_chart_and_image_tags_have_the_version_of_the_release() -> None:
+    """The chart's version, its appVersion and all image tags equal the release's version."""
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert about["version"] == about["appVersion"] == __version__
     for path in VALUES.rglob("*.yaml"):
@@ -95,22 +95,22 @@ def test_flux_release_has_the_same_values() -> None:
 
 
 def test_sidecar_is_the_same_for_older_clusters() -> None:
-    """The recommended file, but that 'watch' is an ordinary container."""
+    """sidecar.yaml equals the recommended file, except that 'watch' is an ordinary container."""
     values = yaml.safe_load((VALUES / "sidecar.yaml").read_text())
     [watch] = values.pop("extraContainers")
     values["extraInitContainers"].append(watch | {"restartPolicy": "Always"})
     assert values == yaml.safe_load((VALUES / "init-container.yaml").read_text())
 
 
-def test_job_has_the_settings_of_the_move() -> None:
-    """Days before: it is the same library that is brought."""
+def test_preseed_job_has_the_settings_of_the_move() -> None:
+    """preseed.yaml and plexodus.yaml configure the same migration, apart from the Job."""
     [seeded] = yaml.safe_load((VALUES / "preseed.yaml").read_text())["migrations"]
     del seeded["job"]
     assert [seeded] == yaml.safe_load((VALUES / "plexodus.yaml").read_text())["migrations"]
 
 
-def test_nothing_of_plexodus_is_left_afterwards() -> None:
-    """Else no pod would start once our chart and the Secret are gone; all else stays the same."""
+def test_values_for_after_the_move_do_not_mention_plexodus() -> None:
+    """after.yaml lacks everything of plexodus, so pods start without our chart and Secret."""
     values = yaml.safe_load((VALUES / "init-container.yaml").read_text())
     for name in ("serviceAccount", "extraInitContainers", "extraVolumes"):
         del values[name]
@@ -118,8 +118,8 @@ def test_nothing_of_plexodus_is_left_afterwards() -> None:
     assert values == yaml.safe_load((VALUES / "after.yaml").read_text())
 
 
-def test_settings_are_the_pullers() -> None:
-    """They are those of pull and watch, except what the chart sets, and never the pairing."""
+def test_chart_accepts_exactly_the_settings_of_pull_and_watch() -> None:
+    """The chart accepts the variables of pull and watch, except the pairing and its own ones."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     settings = schema["$defs"]["migration"]["properties"]["settings"]["propertyNames"]["enum"]
     taken = known_variables(pull) | known_variables(watch)
@@ -129,7 +129,7 @@ def test_settings_are_the_pullers() -> None:
 
 
 def test_plexs_own_container_sees_no_secret() -> None:
-    """Pairing and token are mounted into ours alone."""
+    """The pairing and the account's token are mounted only into the containers of plexodus."""
     for name in ("init-container.yaml", "sidecar.yaml"):
         values = yaml.safe_load((VALUES / name).read_text())
         assert "extraVolumeMounts" not in values
@@ -140,8 +140,8 @@ def test_plexs_own_container_sees_no_secret() -> None:
 
 
 @pytest.mark.cluster
-def test_unit_tests_of_the_templates() -> None:
-    """All of them pass, and there is a suite that names each template."""
+def test_unit_tests_of_the_templates_pass() -> None:
+    """All unit tests of the templates pass, and each template is in a suite."""
     said = tool("helm-unittest", CHART)
     found = re.search(r"^Tests: +(\d+) passed, (\d+) total$", said, re.MULTILINE)
     assert found is not None, said
@@ -156,7 +156,7 @@ def test_unit_tests_of_the_templates() -> None:
 def test_templates_conform(
     conform: Callable[[str], dict[str, Any]], tmp_path: Path, values: dict[str, Any]
 ) -> None:
-    """With helm's linter, and against the API's own schemas; nothing is skipped."""
+    """Rendered templates pass ``helm lint --strict`` and the API's schemas without a skip."""
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values))
     tool("helm", "lint", "--strict", CHART, "-f", file)
@@ -170,7 +170,7 @@ def test_templates_conform(
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", ["plexodus", "preseed"])
 def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], name: str) -> None:
-    """The chart's manifests for each values file are valid."""
+    """The manifests of our chart are valid for each values file."""
     rendered = tool("helm", "template", "plexodus", CHART, "-f", VALUES / f"{name}.yaml")
     count = len([each for each in yaml.safe_load_all(rendered) if each])
     found = conform(rendered)
@@ -182,7 +182,7 @@ def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], 
 def test_values_for_plexs_chart_conform(
     conform: Callable[[str], dict[str, Any]], name: str
 ) -> None:
-    """The chart's manifests for each values file are valid."""
+    """The manifests of Plex's chart are valid for each values file."""
     rendered = tool("helm", "template", "plex", STANDIN, "-f", VALUES / f"{name}.yaml")
     count = len(list(yaml.safe_load_all(rendered)))
     found = conform(rendered)
@@ -191,7 +191,7 @@ def test_values_for_plexs_chart_conform(
 
 @pytest.mark.cluster
 def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None:
-    """Releases and sources, against what Flux publishes."""
+    """Releases and sources of the example are valid by the schemas that Flux publishes."""
     rendered = tool("kubectl", "kustomize", VALUES / "gitops" / "base" / "plex")
     found = conform(rendered)
     assert found == {"valid": 4, "invalid": 0, "errors": 0, "skipped": 0}
@@ -213,7 +213,7 @@ def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None
     ],
 )
 def test_mistyped_values_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """And not left unheard."""
+    """A mistyped or misplaced value fails the rendering, instead of being ignored."""
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(wrong))
     with pytest.raises(AssertionError, match="meet the specifications of the schema"):
@@ -222,7 +222,7 @@ def test_mistyped_values_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> N
 
 @pytest.mark.cluster
 def test_kubeconform_would_find_a_mistake(conform: Callable[[str], dict[str, Any]]) -> None:
-    """The oracle does not accept everything."""
+    """A manifest with a mistyped field is refused, so the checks above mean something."""
     rendered = tool("helm", "template", "plexodus", CHART).replace("apiGroups", "apiGroup", 1)
     with pytest.raises(AssertionError, match="apiGroup"):
         conform(rendered)

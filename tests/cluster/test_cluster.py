@@ -30,7 +30,7 @@ STATUS = "plexodus-plex-status"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With both charts in it, as the values files have them, and the StatefulSet's Pod."""
+    """Start a cluster with both charts, installed with the values files, and Plex's Pod."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.kubectl("create", "namespace", NAMESPACE)
         cluster.kubectl("apply", "--server-side", "-f", TOOLS / "crds")
@@ -52,13 +52,13 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kubelet(cluster: Cluster, agent: Agent, target: Path, tmp_path: Path) -> Kubelet:
-    """Of a node with an empty volume, and no Event of another test."""
+    """Return a kubelet of a node with an empty volume. Events of other tests are deleted."""
     cluster.kubectl("delete", "events", "--all", "-n", NAMESPACE)
     return Kubelet(cluster, tmp_path / "kubelet", agent, target)
 
 
 def reasons(cluster: Cluster) -> list[str]:
-    """Of our Events about the Pod, in order."""
+    """Return the reasons of our Events about the Pod, in order."""
     of_ours = "reportingComponent=plexodus-puller"
     found = cluster.get("events", "-n", NAMESPACE, "--field-selector", of_ours)
     found.sort(key=lambda event: event["eventTime"])
@@ -68,7 +68,7 @@ def reasons(cluster: Cluster) -> list[str]:
 def test_pull_shows_in_the_cluster(
     cluster: Cluster, kubelet: Kubelet, library: Path, target: Path
 ) -> None:
-    """Events and the status tell its story; 'describe' shows it to people."""
+    """A pull publishes Events and its status, and ``kubectl describe`` shows them."""
     done = kubelet.run()
 
     assert done.returncode == 0, done.stderr
@@ -82,13 +82,13 @@ def test_pull_shows_in_the_cluster(
     assert status["pod"] == POD
     described = cluster.kubectl("describe", "pod", POD, "-n", NAMESPACE)
     listed = cluster.kubectl("get", "events", "-n", NAMESPACE)
-    print(described, listed)  # noqa: T201 - what people look at
+    print(described, listed)  # noqa: T201 - shows what administrators see
     assert "byte for byte as on the VM" in described
     assert "Published" in listed
 
 
 def test_failure_shows_in_the_cluster(cluster: Cluster, kubelet: Kubelet, target: Path) -> None:
-    """With reason and advice: as an Event, in the status, as the container's last word."""
+    """A failure is in an Event, in the status, and in the container's termination message."""
     (target / "Library").mkdir()
     done = kubelet.run("--on-existing", "fail")
     assert done.returncode == 14
@@ -100,8 +100,10 @@ def test_failure_shows_in_the_cluster(cluster: Cluster, kubelet: Kubelet, target
     assert status["error"] in described
 
 
-def test_older_plex_in_the_pod(cluster: Cluster, kubelet: Kubelet, library: Path) -> None:
-    """The image is read from the own Pod's spec: an older one than the VM's is refused."""
+def test_older_plex_in_the_pod_is_refused(
+    cluster: Cluster, kubelet: Kubelet, library: Path
+) -> None:
+    """A pull exits 12 if the image in the Pod's spec has an older Plex than the VM."""
     log = library / SERVER / "Logs" / "Plex Media Server.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("Nov 24, 2026 10:00:00 [1] INFO - Plex Media Server v1.42.0.1000-abcdef012\n")
@@ -111,10 +113,10 @@ def test_older_plex_in_the_pod(cluster: Cluster, kubelet: Kubelet, library: Path
     assert "Permanent PreflightRefused, exit code 12: version: " in described
 
 
-def test_pull_without_rights(
+def test_pull_without_rights_in_the_cluster_succeeds(
     cluster: Cluster, kubelet: Kubelet, library: Path, target: Path
 ) -> None:
-    """The binding is gone: the pull is not."""
+    """Without its RoleBinding, the pull succeeds and reports once that it cannot publish Events."""
     found = cluster.kubectl("get", "rolebinding", "plexodus", "-n", NAMESPACE, "-o", "json")
     cluster.kubectl("delete", "rolebinding", "plexodus", "-n", NAMESPACE)
     try:
@@ -130,8 +132,8 @@ def test_pull_without_rights(
     assert reasons(cluster) == []
 
 
-def test_api_server_is_not_there(kubelet: Kubelet, library: Path, target: Path) -> None:
-    """The pull is not held up."""
+def test_pull_without_an_api_server_succeeds(kubelet: Kubelet, library: Path, target: Path) -> None:
+    """If the API server is unreachable, the pull succeeds."""
     done = kubelet.run(port=1)
     assert done.returncode == 0
     assert rsync_differences(library, target / "Library", owner=False) == []
@@ -160,16 +162,18 @@ def test_api_server_is_not_there(kubelet: Kubelet, library: Path, target: Path) 
         (False, "get nodes"),
     ],
 )
-def test_what_the_account_may_do(cluster: Cluster, *, allowed: bool, wanted: str) -> None:
-    """Asked with its own token: what the puller needs, and nothing else."""
+def test_account_has_only_the_rights_of_the_puller(
+    cluster: Cluster, *, allowed: bool, wanted: str
+) -> None:
+    """``kubectl auth can-i`` allows the account what the puller needs, and nothing else."""
     token = cluster.token(NAMESPACE, "plexodus")
     where = () if " -n " in wanted else ("-n", NAMESPACE)
     said = cluster.kubectl("auth", "can-i", *wanted.split(), *where, token=token, check=False)
     assert said.split()[0] == ("yes" if allowed else "no"), said
 
 
-def test_refusals_are_the_servers(cluster: Cluster) -> None:
-    """Tried, not asked: another's status, and the pairing."""
+def test_server_refuses_secrets_and_foreign_objects_to_the_account(cluster: Cluster) -> None:
+    """The account's attempts to read Secrets and to change foreign objects are forbidden."""
     token = cluster.token(NAMESPACE, "plexodus")
     for command in (
         ("get", "secrets"),
@@ -182,7 +186,7 @@ def test_refusals_are_the_servers(cluster: Cluster) -> None:
 
 
 def test_upgrade_leaves_the_status(cluster: Cluster) -> None:
-    """An upgrade of the chart does not remove the puller's data."""
+    """An upgrade of the chart keeps the data that the puller wrote into the status."""
     patch = '{"data":{"phase":"transferring"}}'
     cluster.kubectl("patch", "configmap", STATUS, "-n", NAMESPACE, "-p", patch)
     given = ("-n", NAMESPACE, "-f", VALUES / "plexodus.yaml")
@@ -196,8 +200,11 @@ def test_upgrade_leaves_the_status(cluster: Cluster) -> None:
     ["init-container.yaml", "sidecar.yaml", "script.yaml", "after.yaml"],
     ids=lambda path: path,
 )
-def test_server_takes_the_values(cluster: Cluster, path: str) -> None:
-    """Strictly, and as a Pod, too, which is looked at more closely than a template."""
+def test_server_accepts_the_values_files(cluster: Cluster, path: str) -> None:
+    """The API server strictly accepts the manifests of each values file, also as a Pod.
+
+    It validates a Pod more closely than a StatefulSet's template.
+    """
     command = ("template", "other", STANDIN, "-n", NAMESPACE, "-f", VALUES / path)
     rendered = cluster.helm(*command)
     strictly = ("--dry-run=server", "--validate=strict", "-n", NAMESPACE, "-f", "-")
@@ -214,8 +221,8 @@ def test_server_takes_the_values(cluster: Cluster, path: str) -> None:
             cluster.kubectl("create", *strictly, stdin=json.dumps(pod))
 
 
-def test_server_takes_the_flux_example(cluster: Cluster) -> None:
-    """Against the definitions that Flux publishes."""
+def test_server_accepts_the_flux_example(cluster: Cluster) -> None:
+    """The API server accepts the example by the CustomResourceDefinitions that Flux publishes."""
     folder = VALUES / "gitops" / "base" / "plex"
     rendered = cluster.kubectl("kustomize", folder)
     cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=rendered)
@@ -238,8 +245,10 @@ def test_server_takes_the_flux_example(cluster: Cluster) -> None:
     ],
     ids=["as root", "as 1000"],
 )
-def test_pod_security(cluster: Cluster, context: dict[str, Any], level: str) -> None:
-    """Jobs fit into a namespace of this level; as root with chown, not into the next one."""
+def test_job_fits_its_level_of_pod_security(
+    cluster: Cluster, context: dict[str, Any], level: str
+) -> None:
+    """A Job is admitted to a namespace of its level. A Job as root is refused by the next level."""
     namespace = f"is-{level}"
     cluster.kubectl("create", "namespace", namespace)
     label = f"pod-security.kubernetes.io/enforce={level}"

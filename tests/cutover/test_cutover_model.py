@@ -1,7 +1,7 @@
-"""Whole moves in one process, with every fault interleaved: one of two ends, always.
+"""Whole moves in one process, with faults at every point: each move ends in one of two ways.
 
-Either the move is committed, the VM's Plex is down and stays so, and the volume has exactly what
-Plex left. Or it is not, nothing is published, and the VM's Plex runs if it ran before.
+Either the move is committed: Plex on the VM stays stopped, and the volume has exactly what Plex
+left. Or it is not: nothing is published, and Plex runs on the VM if it ran before.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from shared.errors import PlexodusError
 if TYPE_CHECKING:
     from rig.cutover.plex import Lifeline
 
-seen: Counter[str] = Counter()  # how often what happened, in all runs
+seen: Counter[str] = Counter()  # number of occurrences of each event, over all runs
 
 
 class CutoverMachine(RuleBasedStateMachine):
-    """Runs of the puller, one after the other, and what goes on around them."""
+    """Consecutive runs of the puller, and the events around them."""
 
     parents = ("", "")
-    """Two folders, on two filesystems, in which each story has one of its own."""
+    """Two folders on two filesystems. Each story has a subfolder in both."""
 
     @initialize(is_running=st.booleans(), is_unit=st.booleans(), stop_takes=STOPS)
     def begin(self, is_running: bool, is_unit: bool, stop_takes: float) -> None:  # noqa: FBT001
-        """A VM whose Plex runs, or not; as a unit or a container, and quick to stop, or not."""
+        """Create a VM whose Plex runs or not, as a unit or a container, with its stop time."""
         here, elsewhere = (Path(tempfile.mkdtemp(dir=parent)) for parent in self.parents)
         self.places = here, elsewhere
         self.data: Any = None
@@ -67,7 +67,7 @@ class CutoverMachine(RuleBasedStateMachine):
         self.world.plex.is_unit, self.world.plex.stop_takes = is_unit, stop_takes
 
     def teardown(self) -> None:
-        """When all has come to rest: one of the two ends; and a last pull that nothing disturbs."""
+        """Wait until nothing changes, check the end, and pull again without faults."""
         if not hasattr(self, "world"):
             return
         self.data, world = None, self.world
@@ -154,7 +154,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), request=REQUESTS, volume=st.sampled_from([0, 0, 0, 1]))
     def pull(self, data: Any, request: Request, volume: int) -> None:  # noqa: ANN401
-        """One run of the puller, with faults at any of its points."""
+        """Run the puller once, with faults at any of its points."""
         world = self.world
         world.volume = world.volumes[volume]
         if request.mode is Mode.MOVE_STOPPED:
@@ -169,7 +169,7 @@ class CutoverMachine(RuleBasedStateMachine):
             self._has_published(request)
 
     def _has_published(self, request: Request) -> None:
-        """The volume has what Plex left, and no cutover ends with Plex running."""
+        """Assert that the volume has what Plex left, and that no cutover ends with Plex running."""
         world = self.world
         assert request.mode in (Mode.MOVE, Mode.MOVE_STOPPED), request
         found = cutover_library.tree(world.volume.library)
@@ -181,28 +181,31 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def pull_again(self, data: Any) -> None:  # noqa: ANN401 - hypothesis' own
-        """As the kubelet does at once, and again."""
+        """Run the puller again on the same volume, as kubelet does after a failure."""
         self.pull(data, MOVE, self.world.volumes.index(self.world.volume))
 
     @rule(seconds=SECONDS)
     def time(self, seconds: float) -> None:
-        """Nobody does anything."""
+        """Let time pass without any other event."""
         self.world.wait(seconds)
 
     @rule()
     def plex_writes(self) -> None:
-        """If it runs."""
+        """Have Plex write to its library if it runs."""
         self.world.write()
 
     @rule()
     def somebody_starts_plex(self) -> None:
-        """Start Plex as a person who does not know of the move; the fence prevents it."""
+        """Start Plex as a person who does not know about the move. The fence may prevent it."""
         self.world.plex.begin()
         self.wanted = self.wanted or self.world.plex.running
         self._give_up_container()
 
     def _give_up_container(self) -> None:
-        """Once the agent is gone for good, nothing keeps a container from being started by hand."""
+        """Give up published volumes if a person started the container after the agent was purged.
+
+        Without the agent, nothing stops a container that a person starts.
+        """
         world = self.world
         if world.plex.running and not world.plex.is_unit and world.is_purged:
             for volume in world.published:
@@ -210,39 +213,39 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule()
     def somebody_stops_plex(self) -> None:
-        """For reasons of their own."""
+        """Stop Plex as a person who does not know about the move."""
         self.world.plex.cut()
         self.world.note()
-        # An undo may start it again: whoever stops Plex during a cutover cannot tell from what.
+        # During a cutover, an undo may start Plex again although this person stopped it.
         self.wanted = False if self.world.control.standing().phase == "idle" else None
 
     @rule()
     def somebody_restarts_plex(self) -> None:
-        """As an upgrade of its package does."""
+        """Restart Plex as an upgrade of its package does."""
         if self.world.plex.running:
             self.world.plex.cut()
             self.world.plex.begin()
 
     @rule()
     def library_moved(self) -> None:
-        """To a larger disk, which then has the old one's path."""
+        """Move the library to a larger disk that is then mounted at the old path."""
         self.world.move_library()
 
     @rule(taken=st.booleans(), volume=st.sampled_from([0, 1]))
     def name(self, taken: bool, volume: int) -> None:  # noqa: FBT001 - hypothesis' own way
-        """Somebody makes a folder where the library will be, or removes it."""
+        """Create a folder at the name that the library will have, or remove it."""
         there = self.world.volumes[volume]
         (there.take_name if taken else there.free_name)()
 
     @rule(uptime=UPTIMES)
     def reboot(self, uptime: float) -> None:
-        """Of the VM, where Plex is started at boot."""
+        """Reboot the VM. Plex starts at boot if it is enabled."""
         self.world.reboot(uptime)
         self.wanted = self.wanted or self.world.plex.is_started_at_boot
 
     @rule(steps=STEPS)
     def agent_killed(self, steps: int) -> None:
-        """Over its own work, or between; and started again."""
+        """Kill the agent during its periodic work or after it, and start it again."""
         self.world.agent.left = steps
         self.world.tend()
         self.world.is_agent_up = False
@@ -250,7 +253,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule()
     def agent_stopped(self) -> None:
-        """By the administrator, for a while: Plex runs then, unless it does not start."""
+        """Stop the agent for a while. Plex runs meanwhile unless its start fails."""
         failing = self.world.plex.failing
         self.world.stop_agent()
         assert failing or self._is_at_rest()
@@ -258,7 +261,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule()
     def undone_by_hand(self) -> None:
-        """By an administrator, at any time: what was published before is given up by that."""
+        """Undo the move as an administrator, who gives up every published volume by that."""
         published = self.world.published
         with suppress(PlexodusError):
             self.world.undo()
@@ -267,33 +270,33 @@ class CutoverMachine(RuleBasedStateMachine):
 
     @rule()
     def state_backed_up(self) -> None:
-        """With all of the VM's disk."""
+        """Back up the agent's state together with the VM's disk."""
         self.world.back_up_state()
 
     @rule()
     def state_restored(self) -> None:
-        """From the backup, at whatever moment that was made; without one, the folder is lost."""
+        """Restore the agent's state from the last backup. Without a backup, the state is lost."""
         self.world.restore_state()
 
     @rule()
     def package_purged(self) -> None:
-        """And installed again when the agent is wanted."""
+        """Purge the agent's package. It is installed again when the agent is next started."""
         if self.world.is_agent_up:
             self.world.purge()
 
     @rule(seconds=STOPS)
     def plex_stops_slowly(self, seconds: float) -> None:
-        """From now on; or fast."""
+        """Set the seconds that each later stop of Plex takes."""
         self.world.plex.stop_takes = seconds
 
     @rule(failing=st.integers(0, 2))
     def plex_does_not_start(self, failing: int) -> None:
-        """The next times."""
+        """Have the next starts of Plex fail."""
         self.world.plex.failing = failing
 
     @rule(is_stubborn=st.booleans())
     def plex_does_not_stop(self, is_stubborn: bool) -> None:  # noqa: FBT001 - hypothesis' own way
-        """From now on; or it does again."""
+        """Set whether Plex ignores each later stop."""
         self.world.plex.is_stubborn = is_stubborn
 
     @invariant()
@@ -312,33 +315,33 @@ class CutoverMachine(RuleBasedStateMachine):
             assert not plex.running
 
     def _have_container_stopped(self, volume: Volume) -> None:
-        """Have the agent stop a container that a person has started: nothing fences one.
+        """Let the agent stop a container that a person started, because no fence prevents a start.
 
-        If it does not stop for anybody, the person has two servers, as docs/cutover.md says.
+        If the container ignores the stop, two servers run, as docs/cutover.md says.
         """
         self.world.start_agent()
         self.world.wait(max(STOP_SECONDS))
         volume.is_given_up = self.world.plex.running and self.world.plex.is_stubborn
 
     def _is_at_rest(self) -> bool:
-        """Return whether Plex is stopped for nobody; what a purge leaves keeps a moved one down."""
+        """Return whether Plex runs as wanted, or is stopped because its library was moved."""
         world = self.world
         is_committed = world.control.standing().phase == "committed"
         return is_committed or bool(world.is_purged and world.published) or self._is_as_wanted()
 
     def _is_as_wanted(self) -> bool:
-        """Return whether Plex runs if it must; a container that was down before may run."""
+        """Return whether Plex runs if it ran before. A container that was stopped may run too."""
         plex = self.world.plex
         is_restarted = plex.running and not plex.is_unit
         return self.wanted is None or plex.running == self.wanted or is_restarted
 
     def _rest(self) -> None:
-        """Nobody pulls: leases expire, and starts that fail are tried again."""
+        """Wait without pulls until leases have expired and failed starts were retried."""
         for _ in range(14):
             self.world.wait(LEASE + 1)
 
     def one_end(self) -> None:
-        """Exactly one of the two."""
+        """Assert that the move ended in exactly one of the two ways."""
         world = self.world
         if world.control.standing().phase == "committed":
             assert not world.plex.running
@@ -352,7 +355,7 @@ class CutoverMachine(RuleBasedStateMachine):
 
 
 def run(examples: int, steps: int) -> int:
-    """Return how many things happened in ``examples`` stories of ``steps`` steps."""
+    """Run ``examples`` stories of ``steps`` steps, and return the number of events in them."""
     seen.clear()
     shared_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
     folder = tempfile.TemporaryDirectory
@@ -368,17 +371,17 @@ def run(examples: int, steps: int) -> int:
             ),
         )
     for what, count in sorted(seen.items()):
-        print(f"{count:6} {what}")  # noqa: T201 - how far it went
+        print(f"{count:6} {what}")  # noqa: T201 - shows what the stories covered
     assert {"move: done", "move: killed", "move: AgentUnreachable"} <= seen.keys()
     return seen.total()
 
 
-def test_one_of_two_ends() -> None:
-    """As many stories as it takes to find each line of the agent's steps that is left out."""
+def test_moves_with_faults_end_in_one_of_two_ways() -> None:
+    """Enough stories to fail if any line of the agent's steps is deleted end in one of two ways."""
     run(400, 12)
 
 
 @pytest.mark.long
-def test_one_of_two_ends_of_many_stories() -> None:
-    """The same, for minutes."""
-    print(f"{run(4_000, 14)} faults and turns in 4000 stories")  # noqa: T201 - people ask for it
+def test_many_moves_with_faults_end_in_one_of_two_ways() -> None:
+    """Ten times as many stories end in one of two ways."""
+    print(f"{run(4_000, 14)} events in 4000 stories")  # noqa: T201 - a figure for docs

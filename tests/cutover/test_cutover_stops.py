@@ -1,4 +1,4 @@
-"""Plex is stopped, and started again, whatever becomes of the agent, its disk and its commands."""
+"""Plex is stopped and started again despite failures of the agent, its disk and its commands."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
 
 
-def test_agent_told_to_end_while_plex_stops(
+def test_agent_stopped_while_plex_stops_starts_plex_again(
     agent: Agent, puller: Puller, plex: PlexCommands
 ) -> None:
-    """The stop goes on, since nobody can end it: the agent stays to start Plex after it."""
+    """An agent that gets SIGTERM during a stop waits for the end of the stop, then starts Plex."""
     stop = plex.here / "stop"
     stop.write_text(stop.read_text().replace("pid=", "sleep 12; pid=", 1))
     process = puller.begin()
@@ -47,7 +47,7 @@ def test_agent_told_to_end_while_plex_stops(
 
 
 class FakePlex:
-    """As little of a service as it takes."""
+    """A Plex service that consists of a flag."""
 
     def __init__(self) -> None:
         self.runs = True
@@ -55,46 +55,46 @@ class FakePlex:
     starting: Sequence[str] = ("true",)
 
     def is_running(self) -> bool:
-        """Whether it does."""
+        """Return whether it runs."""
         return self.runs
 
     def may_run(self) -> bool:
-        """The same."""
+        """Return whether it runs."""
         return self.runs
 
     def look(self) -> Sight:
-        """It hides."""
+        """Return that no process is seen."""
         return Sight.GONE
 
     def is_stop_under_way(self) -> bool:
-        """It stops at once."""
+        """Return False, because it stops at once."""
         return False
 
     def give_up_stop(self) -> None:
-        """Return that no Plex runs."""
+        """Do nothing, because no stop is under way."""
 
     def run(self) -> str:
-        """Nobody keeps one."""
+        """Return an empty identifier of the run."""
         return ""
 
     def stop(self, _seconds: float, _ending: threading.Event) -> None:
-        """At once."""
+        """Stop at once."""
         self.runs = False
 
     def start(self) -> None:
-        """Likewise."""
+        """Start at once."""
         self.runs = True
 
     def left(self) -> list[str]:
-        """Nothing."""
+        """Return no remaining processes."""
         return []
 
     def check_fence(self, _path: str) -> None:
-        """It holds."""
+        """Accept every fence."""
 
 
-def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
-    """Plex is started anyway; the record of that is written once there is space."""
+def test_lease_expires_on_a_full_disk_starts_plex(tmp_path: Path) -> None:
+    """On a full disk Plex is started anyway, and the record is written once there is space."""
     clock, plex = [0.0], FakePlex()
     context = CutoverContext(lambda *_: None, list, lambda _: True, lambda: clock[0])
     control = CutoverControl(str(tmp_path), plex, CutoverLimits(60, 5), context)
@@ -111,8 +111,8 @@ def test_disk_of_the_vm_is_full_when_the_lease_expires(tmp_path: Path) -> None:
     assert control.standing().phase == "idle"
 
 
-def test_settings_that_cannot_be_read_when_the_agent_has_ended(tmp_path: Path) -> None:
-    """The command that systemd then runs starts Plex as it was found at the stop."""
+def test_undo_with_unreadable_settings_uses_the_recorded_start_command(tmp_path: Path) -> None:
+    """``undo --unless-committed`` with invalid settings runs the recorded start command."""
     state, started, settings = tmp_path / "state", tmp_path / "started", tmp_path / "agent.toml"
     state.mkdir()
     plex = FakePlex()
@@ -130,17 +130,17 @@ def test_settings_that_cannot_be_read_when_the_agent_has_ended(tmp_path: Path) -
     assert control.standing().phase == "idle"
 
 
-def test_start_command_that_leaves_something_running() -> None:
-    """It has ended, and well: what it has started holds its output open, as daemons do."""
+def test_start_command_whose_child_holds_its_output_open_is_done() -> None:
+    """A start command is done when it exits, although its child still has its output open."""
     began = time.monotonic()
     Commands(["true"], ["sh", "-c", "sleep 30 & exit 0"]).start()
     assert time.monotonic() - began < 10
 
 
-def test_stop_command_of_a_plex_that_cannot_be_seen(
+def test_hidden_plex_is_stopped_and_started_if_the_pull_fails(
     new_agent: Callable[[Path], Agent], library: Path, target: Path, tmp_path: Path
 ) -> None:
-    """A container may hide its processes: it is stopped, and started if the pull fails."""
+    """A Plex whose processes are not visible is stopped, and started again if the pull fails."""
     story = tmp_path / "story"
     agent = new_agent(library)
     agent.pair()

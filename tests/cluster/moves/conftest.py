@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
-    """A Plex that runs and writes."""
+    """Start a Plex that runs and writes."""
     with plex_commands(tmp_path / "plex", library / SERVER) as plex:
         yield plex
 
@@ -25,5 +25,5 @@ def plex(tmp_path: Path, library: Path) -> Iterator[PlexCommands]:
 def agent(
     new_agent: Callable[[Path], Agent], library: Path, plex: PlexCommands, tmp_path: Path
 ) -> Agent:
-    """An agent that can stop and start that Plex."""
+    """Start an agent that can stop and start that Plex."""
     return agent_with_plex(new_agent, library, plex.settings(tmp_path))

@@ -1,4 +1,4 @@
-"""The runbook's commands in the cluster, in their order: real controllers, node and move."""
+"""The runbook's commands in the cluster, in order, with real controllers and a real node."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.cluster
 SCALED = "kubectl scale statefulset plex-plex-media-server --replicas="
 
 
-def test_runbook_in_the_cluster(tmp_path: Path) -> None:
-    """Each ends well, in a shell in a clone of this repository, and does what is said of it."""
+def test_commands_of_the_runbook_succeed_in_the_cluster(tmp_path: Path) -> None:
+    """Each command succeeds in a clone of this repository and has the effect the runbook states."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     agent = Agent(tmp_path / "state", library, tmp_path / "agent.log")
@@ -53,11 +53,11 @@ def test_runbook_in_the_cluster(tmp_path: Path) -> None:
 
 
 class Reader:
-    """A reader who follows the runbook, between its commands too."""
+    """A reader who follows the runbook's commands and the text between them."""
 
     def __init__(self, folder: Path, cluster: Cluster, agent: Agent) -> None:
         self.scaled: list[str] = []
-        """To how many, each time."""
+        """Number of replicas of each scaling so far."""
         self._folder = folder
         self._cluster = cluster
         self._agent = agent
@@ -70,9 +70,9 @@ class Reader:
         self._environment["PATH"] = f"{TOOLS / 'bin'}:{os.environ['PATH']}"
 
     def follow(self, command: str) -> None:
-        """One command, and what the text around it has one do or see."""
+        """Run a command, and do or check what the text around it says."""
         if command.startswith("kubectl delete pvc"):
-            self._undo()  # nothing of the move is to be kept: so Plex on the VM first
+            self._undo()  # the move is discarded, so Plex is started on the VM first
         if command == f"{SCALED}1" and len(self.scaled) == 1:
             self._another_volume()
         said = self._run(command.replace("plex/plex-media-server", str(STANDIN)))
@@ -122,7 +122,7 @@ class Reader:
         return done.stdout
 
     def _printed_by_the_agent(self) -> str:
-        """The command that is pasted; its string is the one that is good from now on."""
+        """Return the command to paste into the cluster's shell. Earlier pairings become invalid."""
         port = self._agent.port
         pair = ("pair", "--state", self._agent.state, "--address", f"127.0.0.1:{port}")
         named = ("--output", "kubectl", "--name", "plexodus-plex-pairing")

@@ -1,6 +1,6 @@
-"""The whole move as a cluster runs it: real controllers and node, charts and values as they are.
+"""Whole moves in a cluster with real controllers and a real node, with the charts and values files.
 
-Only the place of pods is decided here, and where volumes come from.
+The tests only assign pods to the node and provision volumes.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With its controllers."""
+    """Start a cluster with its controllers."""
     with controlled_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """With our image, and what stands in for Plex's of two versions."""
+    """Start a node with our image, and with stand-ins for two versions of Plex's image."""
     with plex_node(cluster, tmp_path_factory.mktemp("node") / "node") as node:
         yield node
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Of a small Plex, whose files are a user's whom the cluster does not know."""
+    """Return the library of a small Plex, owned by a user that the cluster does not have."""
     library = tmp_path / "vm" / "Library"
     make_library(library, LibraryShape(1_500, 30_000_000, 6_000_000))
     for path in (library, *library.rglob("*")):
@@ -70,10 +70,10 @@ def volume(cluster: Cluster, node: Node, target: Path) -> Iterator[Path]:
         yield target
 
 
-def test_move_as_the_runbook_has_it(
+def test_move_with_preseed_job_and_init_container_succeeds(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands, library: Path
 ) -> None:
-    """Seeded by a Job while Plex runs, moved by the init container, and then without plexodus."""
+    """A Job copies most of the library, the init container moves it, and plexodus is removed."""
     story = Story(cluster)
     story.pair(agent.pairing)
     story.plexodus("preseed")
@@ -110,10 +110,10 @@ def test_move_as_the_runbook_has_it(
     assert story.container("plexodus") == {}
 
 
-def test_pod_starts_whatever_became_of_the_secret(
+def test_pod_starts_after_the_move_without_agent_and_pairing(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
 ) -> None:
-    """The receipt is there: neither the agent nor the pairing is needed any more."""
+    """After the move, the pod starts although the agent is gone and the Secret wrong or missing."""
     story = Story(cluster)
     story.pair(agent.pairing)
     story.plexodus("plexodus")
@@ -131,10 +131,10 @@ def test_pod_starts_whatever_became_of_the_secret(
     assert (volume / "Library").is_dir()
 
 
-def test_mended_values_reach_the_pod_once_it_is_deleted(
+def test_corrected_values_reach_the_pod_once_it_is_deleted(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
 ) -> None:
-    """With an image that is too old, Plex runs on the VM until the tag is corrected."""
+    """With too old an image, Plex runs on the VM until the tag is corrected and the pod deleted."""
     story = Story(cluster)
     story.pair(agent.pairing)
     story.plexodus("plexodus")
@@ -154,10 +154,10 @@ def test_mended_values_reach_the_pod_once_it_is_deleted(
     assert (volume / "Library").is_dir()
 
 
-def test_job_that_another_try_does_not_mend(
+def test_job_with_a_permanent_failure_is_not_retried(
     cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
 ) -> None:
-    """It ends at once, by its exit code; with corrected settings there is another Job."""
+    """A Job with an invalid setting fails at once, and corrected settings create another Job."""
     story = Story(cluster)
     story.pair(agent.pairing)
     wrong = ("--set-string", "migrations[0].settings.PLEXODUS_MAP=nonsense")

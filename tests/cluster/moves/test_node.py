@@ -1,4 +1,4 @@
-"""The Pod of Plex's chart on a real node, while Plex runs on the VM until the last moment."""
+"""The Pod of Plex's chart on a real node, while Plex runs on the VM until the cutover."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VERSION = PLEX.partition(":")[2]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With the chart in it, and what controllers make that are not there."""
+    """Start a cluster with both charts, and with the objects that a controller would make."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.kubectl("create", "namespace", NAMESPACE)
         trust = f"--from-file=ca.crt={cluster.authority}"
@@ -53,7 +53,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """With our image, and a stand-in for Plex's."""
+    """Start a node with our image and a stand-in for Plex's image."""
     files = {
         Path(plex_server.__file__ or ""): "/rig/plex/",
         Path(pod_plex.__file__ or ""): "/rig/cluster/",
@@ -103,22 +103,22 @@ class Pod:
         self._manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
     def create(self) -> None:
-        """Have it run."""
+        """Create the Pod."""
         self._cluster.kubectl("create", "-f", "-", stdin=json.dumps(self._manifest))
 
     def status(self, container: str) -> dict[str, Any]:
-        """Of one of its containers; empty if kubelet has said nothing yet."""
+        """Return the status of one of its containers; empty if kubelet has not reported it yet."""
         found = self._cluster.get("pod", POD, "-n", NAMESPACE)["status"]
         each = found.get("initContainerStatuses", []) + found.get("containerStatuses", [])
         return next((status for status in each if status["name"] == container), {})
 
     def described(self) -> str:
-        """As people see it."""
+        """Return the output of ``kubectl describe``."""
         return self._cluster.kubectl("describe", "pod", POD, "-n", NAMESPACE)
 
 
 def _watched() -> dict[str, Any]:
-    """Return the answer of the sidecar's port."""
+    """Return the response of the sidecar, or the error as its phase."""
     try:
         with urllib.request.urlopen("http://127.0.0.1:8444/progress", timeout=10) as answer:
             found = json.loads(answer.read())
@@ -128,10 +128,10 @@ def _watched() -> dict[str, Any]:
     return found
 
 
-def test_move_into_a_real_pod(
+def test_plex_starts_in_the_pod_only_after_the_move(
     cluster: Cluster, pod: Pod, plex: PlexCommands, library: Path, target: Path
 ) -> None:
-    """Pulled, committed, published by an init container; only then Plex starts, and the sidecar."""
+    """Plex and the sidecar start only after the init container has published the library."""
     pod.create()
 
     wait_until(lambda: pod.status("pms").get("ready", False), 120, what="Plex in the pod")
@@ -150,18 +150,20 @@ def test_move_into_a_real_pod(
     reasons = [event["reason"] for event in told]
     assert reasons == ["Started", "Verified", "Committed", "Published"]
     wait_until(
-        lambda: _watched()["phase"] in ("migrated", "attention"), 120, what="the sidecar's word"
+        lambda: _watched()["phase"] in ("migrated", "attention"), 120, what="the sidecar's result"
     )
     assert _watched()["phase"] == "migrated", _watched()
     assert pod.status("plexodus-watch")["restartCount"] == 0
     status = cluster.get("configmap", "plexodus-plex-status", "-n", NAMESPACE)["data"]
     assert status["phase"] == "done"
     events = ("get", "events", "-n", NAMESPACE, "--sort-by=.metadata.creationTimestamp")
-    print(pod.described(), cluster.kubectl(*events), sep="\n")  # noqa: T201 - what people look at
+    print(pod.described(), cluster.kubectl(*events), sep="\n")  # noqa: T201 - what users see
 
 
-def test_failure_in_a_real_pod(pod: Pod, plex: PlexCommands, target: Path) -> None:
-    """Plex in the pod never starts; kubelet shows the container's last word; the VM's runs on."""
+def test_failed_pull_keeps_plex_in_the_pod_from_starting(
+    pod: Pod, plex: PlexCommands, target: Path
+) -> None:
+    """After a failed pull, Plex runs on the VM only, and kubelet shows the termination message."""
     (target / "Library" / "Application Support" / "Plex Media Server").mkdir(parents=True)
     pod.create()
 

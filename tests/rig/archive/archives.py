@@ -1,4 +1,4 @@
-"""A small library's archives, each known whole, and how what is said of them should be spelled."""
+"""The archives of a small library, each downloaded whole, and the spelling of digests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = ("tar", "tar.gz", "tar.zst")
 
 
 class Archives:
-    """An agent, and what its archives are: each downloaded whole once, in the plainest way."""
+    """An agent with its archives, each downloaded whole once by a plain request."""
 
     def __init__(self, agent: InProcess) -> None:
         self.agent = agent
@@ -29,17 +29,17 @@ class Archives:
         self.tag = {suffix: self.get(suffix).headers["ETag"] for suffix in SUFFIXES}
 
     def get(self, suffix: str, *headers: tuple[str, str], method: str = "GET") -> Answer:
-        """One request for an archive."""
+        """Return the response to a request for an archive."""
         path = archive_path(self.snapshot, suffix)
         return self.agent.client.ask(path, headers, method=method)
 
     def status(self, *headers: tuple[str, str], method: str = "GET") -> int:
-        """The status alone, for that of ``.tar.gz``."""
+        """Return the status code of a request for the ``.tar.gz``."""
         return self.get("tar.gz", *headers, method=method).status
 
 
 def fill(library: Path) -> None:
-    """Six frames: a large file, small ones before and behind it, some of them text."""
+    """Make a library of six frames: a large file, with small ones before and after it."""
     (library / "below").mkdir(parents=True)
     content = random.Random(3)  # noqa: S311 - the same tree each time
     (library / "below" / "large").write_bytes(content.randbytes(9_000_001))
@@ -48,10 +48,10 @@ def fill(library: Path) -> None:
 
 
 def digest(body: bytes) -> str:
-    """As RFC 9530 spells it."""
+    """Return the SHA-256 of ``body`` as spelled in RFC 9530."""
     return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
 def told(headers: Message, *but: str) -> dict[str, str]:
-    """All header fields but those."""
+    """Return all header fields except ``Date`` and those in ``but``."""
     return {name: value for name, value in headers.items() if name not in {"Date", *but}}

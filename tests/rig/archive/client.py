@@ -1,4 +1,4 @@
-"""A client of archives: Python's own HTTP over TLS, a connection each, and nothing it forgives."""
+"""A strict client of archives: Python's own HTTP over TLS, with a connection a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 120.0
 BROKEN = (http.client.HTTPException, OSError)
-"""What reading an answer that was cut off ends with."""
+"""Errors that end the reading of a response that was cut off."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Answer:
     body: bytes
 
     def problem(self) -> protocol.Problem:
-        """The body of a failure."""
+        """Return the body of a failure."""
         assert self.headers["Content-Type"] == protocol.PROBLEM_TYPE
         return protocol.Problem(**json.loads(self.body))
 
 
 class _Response(http.client.HTTPResponse):
-    """Passes over all interim answers (RFC 9110 section 15.2): the base knows only 100."""
+    """Skips all interim responses (RFC 9110 section 15.2); the base class knows only 100."""
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -49,12 +49,12 @@ class _Response(http.client.HTTPResponse):
 
 
 class ArchiveClient:
-    """Asks one agent, with its certificate checked.
+    """Sends requests to one agent, and checks its certificate.
 
     Args:
-        port: where the agent listens on 127.0.0.1.
-        state: its state folder, for the certificate.
-        token: that of its pairing.
+        port: the agent's port on 127.0.0.1.
+        state: the agent's state folder, which has the certificate.
+        token: the token of its pairing.
     """
 
     def __init__(self, port: int, state: Path, token: str) -> None:
@@ -65,16 +65,16 @@ class ArchiveClient:
     def ask(
         self, path: str, headers: Sequence[tuple[str, str]] = (), *, method: str = "GET"
     ) -> Answer:
-        """The whole answer.
+        """Return the whole response.
 
         Raises:
-            HTTPException, OSError: it ended early, see :data:`BROKEN`.
+            HTTPException, OSError: If it ends early, see :data:`BROKEN`.
         """
         with self.opened(path, headers, method=method) as response:
             return Answer(response.status, response.msg, response.read())
 
     def part(self, path: str, what: str) -> Answer:
-        """The answer to ``Range: bytes=<what>``."""
+        """Return the response to ``Range: bytes=<what>``."""
         return self.ask(path, [("Range", f"bytes={what}")])
 
     @contextmanager
@@ -86,7 +86,7 @@ class ArchiveClient:
         method: str = "GET",
         buffer: int | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """An answer whose body is still to be read; leaving hangs up."""
+        """Yield a response whose body is not read yet. The end of the block hangs up."""
         with self.asked(path, headers, method=method, buffer=buffer) as connection:
             response = _Response(connection, method=method)
             try:

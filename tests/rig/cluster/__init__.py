@@ -1,1 +1,1 @@
-"""An API server, controllers, a node and containers, and a move among them."""
+"""An API server, controllers, a node, containers, and moves inside a cluster."""

@@ -1,4 +1,4 @@
-"""JSON Schemas of Kubernetes' resources and of others', for kubeconform, from what they publish."""
+"""Make JSON Schemas for kubeconform from published OpenAPI descriptions and definitions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCATION = "{{ .ResourceKind }}{{ .KindSuffix }}.json"
-"""Of a kind's schema in the folder, as kubeconform's template has it."""
+"""File name of a kind's schema, as a template of kubeconform."""
 
 
 def write_schemas(folder: Path, swagger: Path, crds: Path) -> None:
-    """One file a kind; strict: a field that is not known is an error.
+    """Write one strict schema a kind. An unknown field is an error.
 
     Args:
-        folder: for the schemas.
-        swagger: Kubernetes' OpenAPI 2 description.
-        crds: a folder of CustomResourceDefinitions.
+        folder: destination of the schemas.
+        swagger: Kubernetes's OpenAPI 2 description.
+        crds: folder of CustomResourceDefinitions.
     """
     definitions = json.loads(swagger.read_text())["definitions"]
     kinds = {
@@ -46,7 +46,7 @@ def write_schemas(folder: Path, swagger: Path, crds: Path) -> None:
 
 
 def _close(schema: dict[str, Any]) -> None:
-    """Nothing but what is described, at every depth."""
+    """Forbid unknown fields at every depth."""
     if schema.pop("x-kubernetes-int-or-string", False) or schema.get("format") == "int-or-string":
         schema.clear()
         schema["type"] = ["string", "integer"]

@@ -1,4 +1,4 @@
-"""An API server of the tests' own, for what a real one does not do on demand: refuse, stall."""
+"""A stand-in for an API server that refuses or stalls on demand, as no real one does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ApiServer:
-    """Answers for one pod, and takes what it is given."""
+    """Serves one pod, and accepts Events and a status."""
 
     def __init__(self, *images: str) -> None:
         self.images = images
@@ -31,18 +31,18 @@ class ApiServer:
         """Method, path and authorization of each request."""
         self.events: list[dict[str, Any]] = []
         self.status_data: dict[str, str] = {}
-        """Of the ConfigMap."""
+        """Data of the ConfigMap."""
         self.status = 200
-        """Of each answer."""
+        """Status code of each response."""
         self.refuses = ""
-        """What is answered with 403: a part of a path."""
+        """Part of the paths that are answered with 403."""
         self.seconds = 0.0
-        """Until each answer."""
+        """Delay of each response."""
         self.instead: dict[str, list[tuple[int, str]]] = {}
-        """Statuses and bodies of the first answers, by a part of the path."""
+        """Statuses and bodies of the first responses, by a part of the path."""
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The pod, what was given, or a Status."""
+        """Return the pod, the object that was sent, or a Status."""
         right = request.headers.get("Authorization", "")
         self.asked.append((request.method, request.path, right))
         await asyncio.sleep(self.seconds)
@@ -76,7 +76,7 @@ class ApiServer:
 
 @contextmanager
 def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, ``server`` answers, and we are a pod that finds what a pod finds."""
+    """Run ``server``, and give this process a pod's environment and service account."""
     authority, account = Authority(tmp_path / "ca"), tmp_path / "account"
     certificate, key = authority.issue("localhost")
     account.mkdir()
@@ -89,7 +89,7 @@ def serving(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     is_up, is_over = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        """Until told to end; who stalls is cancelled then, and its connection closed."""
+        """Serve until the end of the block. A stalled response is cancelled then."""
         loops.append(asyncio.get_running_loop())
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", server.answer)

@@ -1,4 +1,4 @@
-"""A real API server and etcd, as processes of this machine, and what people use with them."""
+"""A real API server and etcd as processes of this machine, with kubectl and helm."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / "build" / "tools"
 SERVICE = "127.96.0.1"
-"""Where pods look for the API: an address of this machine alone."""
+"""Address of the API for pods: a loopback address of this machine."""
 _START_SECONDS = 90
 _ADMIN = "the-admins-token"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A control plane without nodes: what is made stays as it was made."""
+    """A control plane without nodes and controllers."""
 
     folder: Path
     port: int
 
     @property
     def authority(self) -> Path:
-        """The certificate of its CA."""
+        """Path of its CA's certificate."""
         return self.folder / "ca" / "ca.crt"
 
     @property
     def key(self) -> Path:
-        """By which tokens are signed."""
+        """Path of the key that signs tokens."""
         return self.folder / "ca" / "localhost.key"
 
     def kubectl(
         self, *arguments: object, stdin: str | None = None, token: str = _ADMIN, check: bool = True
     ) -> str:
-        """Return its output."""
+        """Return the output of kubectl. It must succeed if ``check``."""
         done = self.tried("kubectl", *arguments, stdin=stdin, token=token)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout + (done.stderr if done.returncode else "")
 
     def helm(self, *arguments: object) -> str:
-        """Return its output."""
+        """Return the output of helm, which must succeed."""
         done = self.tried("helm", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -59,7 +59,7 @@ class Cluster:
     def tried(
         self, program: str, *arguments: object, stdin: str | None = None, token: str = _ADMIN
     ) -> subprocess.CompletedProcess[str]:
-        """A client of the API, with somebody's token."""
+        """Run a client of the API with ``token``, and return how it ended."""
         return subprocess.run(
             [TOOLS / "bin" / program, *map(str, arguments)],
             check=False,
@@ -71,18 +71,18 @@ class Cluster:
         )
 
     def environment(self, token: str = _ADMIN) -> dict[str, str]:
-        """By which the API's clients find it, and act for somebody."""
+        """Return the environment in which clients of the API use ``token``."""
         config = self.folder / f"config-{hash(token):x}"
         config.write_text(json.dumps(self._config(token)))
         return {"KUBECONFIG": str(config), "HOME": str(self.folder)}
 
     def get(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever was asked for
-        """An object, or a list's items."""
+        """Return an object, or the items of a list."""
         found = json.loads(self.kubectl("get", "-o", "json", *arguments))
         return found["items"] if found["kind"] == "List" else found
 
     def token(self, namespace: str, account: str) -> str:
-        """Of a ServiceAccount, as kubelet gets one for a pod."""
+        """Return a token of a ServiceAccount, like the one that kubelet gets for a pod."""
         return self.kubectl("create", "token", account, "-n", namespace).strip()
 
     def _config(self, token: str) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Cluster:
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """One that answers, and is gone at the end."""
+    """Start a cluster, wait until it answers, and stop it at the end."""
     with ExitStack() as stack:
         cluster = Cluster(folder, reserve_port())
         certificate, key = Authority(folder / "ca").issue("localhost", f"IP:{SERVICE}")
@@ -139,7 +139,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def start(stack: ExitStack, log: Path, command: Sequence[object]) -> subprocess.Popen[bytes]:
-    """A process that is killed when ``stack`` unwinds; what it says goes to ``log``."""
+    """Start a process that is killed when ``stack`` unwinds, with its output in ``log``."""
     with log.open("wb") as file:
         process = subprocess.Popen([str(each) for each in command], stdout=file, stderr=file)
     stack.callback(process.wait, 30)

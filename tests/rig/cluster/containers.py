@@ -1,4 +1,4 @@
-"""Containers of the images that ``make images`` has built, run without an engine."""
+"""Containers of the images that ``make images`` built, run without a daemon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE = "localhost/plexodus-base:latest"
 
 
 def image(name: str) -> str:
-    """The tag of ``plexodus-<name>``; of ``puller-root``, the puller's that runs as root."""
+    """Return the full name of image ``plexodus-<name>``. ``puller-root`` is the one for root."""
     name, _, variant = name.partition("-")
     return f"localhost/plexodus-{name}:{__version__}{variant and f'-{variant}'}"
 
@@ -31,7 +31,7 @@ def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> lis
 def run(
     name: str, *arguments: object, options: tuple[str, ...] = (), check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """A container to its end."""
+    """Run a container to its end."""
     return subprocess.run(
         command(name, *arguments, options=options),
         check=check,
@@ -42,7 +42,7 @@ def run(
 
 
 def inspected(name: str) -> dict[str, Any]:
-    """Return the engine's description of an image."""
+    """Return podman's description of an image."""
     done = subprocess.run(
         [*_PODMAN, "image", "inspect", name], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""The controllers of a cluster, real ones, and what stands in for its scheduler and its network."""
+"""Real controllers of a cluster, and stand-ins for its scheduler and its network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PLACED = {
         ],
     },
 }
-"""There is one node, with the host's network: nothing else of a Pod's spec is changed."""
+"""Assigns each Pod to the one node and to the host's network, and changes nothing else."""
 _EVERYWHERE = {
     "apiVersion": "admissionregistration.k8s.io/v1",
     "kind": "MutatingAdmissionPolicyBinding",
@@ -57,7 +57,7 @@ _EVERYWHERE = {
 
 @contextmanager
 def running_controllers(cluster: Cluster) -> Iterator[None]:
-    """Inside, StatefulSets, Jobs, claims and the like are looked after; pods go to the one node."""
+    """Run the controllers of StatefulSets, Jobs, claims and so on. Pods go to the one node."""
     with ExitStack() as stack:
         start(
             stack, cluster.folder / "proxy.log",
@@ -81,7 +81,7 @@ def running_controllers(cluster: Cluster) -> Iterator[None]:
 
 
 def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> None:
-    """Provision a volume for one claim, in a folder of this machine."""
+    """Provision a volume for one claim in a folder of this machine."""
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -98,7 +98,7 @@ def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> N
 
 
 def wait_for_account(cluster: Cluster, namespace: str) -> None:
-    """Until a namespace has what pods need of it: made by controllers, after it."""
+    """Wait until controllers have made the CA and the account that pods of a namespace need."""
     name = ("configmap", "kube-root-ca.crt", "-n", namespace)
     wait_until(lambda: "kube-root" in cluster.kubectl("get", *name, check=False), what="the CA")
     name = ("serviceaccount", "default", "-n", namespace)

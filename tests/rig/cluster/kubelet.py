@@ -1,4 +1,4 @@
-"""Stands in for the node of a cluster that has none: runs one container of a Pod, by its spec."""
+"""A stand-in for kubelet in a cluster without nodes: it runs one container of a Pod by its spec."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POD = "plex-plex-media-server-0"
 
 
 def make_pod(cluster: Cluster) -> None:
-    """Create the pod instead of the StatefulSet's controller, which does not run."""
+    """Create the Pod as the StatefulSet's controller would, which does not run."""
     found = cluster.get("statefulset", POD.removesuffix("-0"), "-n", NAMESPACE)
     template = found["spec"]["template"]
     volume = {"name": "pms-config", "persistentVolumeClaim": {"claimName": f"pms-config-{POD}"}}
@@ -34,7 +34,7 @@ def make_pod(cluster: Cluster) -> None:
 
 
 class Kubelet:
-    """Runs the puller's init container of :data:`POD`, as its spec says, and says how it ended."""
+    """Runs the puller's init container of :data:`POD` by its spec, and reports how it ended."""
 
     def __init__(self, cluster: Cluster, folder: Path, agent: Agent, target: Path) -> None:
         self._cluster = cluster
@@ -50,7 +50,7 @@ class Kubelet:
         self._write("pairing/PLEXODUS_PAIRING", agent.pairing)
 
     def run(self, *options: str, port: int | None = None) -> subprocess.CompletedProcess[str]:
-        """The container to its end; ``port``: where it finds the API server instead."""
+        """Run the container to its end. ``port`` replaces the API server's port."""
         self._write("last-word", "").chmod(0o666)
         folders = {
             "/config": self._target,
@@ -96,7 +96,7 @@ class Kubelet:
         return found
 
     def _tell(self, code: int) -> None:
-        """The container's status, with its last word, as kubelet reports it."""
+        """Report the container's status with its termination message, as kubelet does."""
         ended = {
             "exitCode": code,
             "reason": "Completed" if code == 0 else "Error",

@@ -1,4 +1,4 @@
-"""A real node: kubelet, containerd and runc as processes here; its pods use the host's network."""
+"""A real node: kubelet, containerd and runc as processes, and pods on the host's network."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ state = "{folder}/state"
 
 @dataclass(frozen=True)
 class Node:
-    """Where pods run that name it."""
+    """The node, with its files in ``folder``."""
 
     folder: Path
 
     def load(self, source: str, name: str) -> None:
-        """An image of ours, by the name that a Pod's spec has."""
+        """Import image ``source`` under the ``name`` that a Pod's spec has."""
         archive = self.folder / "image.tar"
         subprocess.run(
             ["buildah", "push", "--quiet", source, f"docker-archive:{archive}:{name}"],
@@ -61,7 +61,7 @@ class Node:
         return self._containerd("tasks", "ls", "-q").split()
 
     def clear(self) -> None:
-        """End what is left of pods."""
+        """End all containers that are left."""
         for each in self.containers():
             self._containerd("tasks", "rm", "-f", each)
 
@@ -75,7 +75,7 @@ class Node:
 
 @contextmanager
 def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
-    """One that is registered, and gone at the end with all that it mounted."""
+    """Start a node and wait until it is registered. At the end, stop it and unmount its mounts."""
     folder.mkdir()
     node = Node(folder)
     config = folder / "containerd.toml"
@@ -90,7 +90,7 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         "port": reserve_port(),
         "podLogsDir": f"{folder}/logs",
         "healthzPort": 0,
-        # A test machine lacks the newer control groups, and rights over all of them.
+        # A test machine may lack cgroups v2, and rights to all control groups.
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
         "cgroupsPerQOS": False,
@@ -116,12 +116,12 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
             ],
         )  # fmt: skip
         wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), what="the node")
-        # That its network is not configured is true, and no matter for pods that use the host's.
+        # The node reports an unconfigured network. Pods on the host's network do not need one.
         yield node
 
 
 def build(name: str, source: str, *configured: str, files: dict[Path, str] | None = None) -> None:
-    """A small image for tests: ``files`` (and where they go) on ``source``."""
+    """Build an image from ``source`` and ``files``, a mapping of paths to places in the image."""
 
     def buildah(*arguments: object) -> str:
         return subprocess.run(
@@ -147,7 +147,7 @@ def _unmount(folder: Path) -> None:
 
 
 def open_mounts(folder: Path) -> list[str]:
-    """Below ``folder``, in the order in which they were mounted."""
+    """Return the mount points below ``folder``, in the order in which they were mounted."""
     with open("/proc/self/mounts") as mounts:
         places = [line.split()[1].replace("\\040", " ") for line in mounts]
     return [place for place in places if place.startswith(f"{folder}/")]

@@ -1,6 +1,6 @@
-"""A stand-in for Plex in its pod: starts on ``/config/Library`` or not at all, and says who it is.
+"""A stand-in for Plex in its pod. It needs ``/config/Library``, and serves its identity.
 
-Runs in an image of the tests, with ``rig/plex/server.py`` and nothing else of ours.
+It runs in an image of the tests that has ``rig/plex/server.py`` and no other file of ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     text = (_SERVER / "Preferences.xml").read_text()
     found = re.search(r'ProcessedMachineIdentifier="([^"]*)"', text)
     assert found is not None
-    # Without a trace: the test compares the volume with the VM's library.
+    # Immutable, so no file is written: the test compares the volume with the VM's library.
     place = f"{(_SERVER / _DATABASE).as_uri()}?immutable=1"
     found_there = sqlite3.connect(place, uri=True).execute(_SECTIONS)
     sections = [Section(number, name, [], items) for number, name, items in found_there]

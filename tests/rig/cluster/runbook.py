@@ -1,4 +1,4 @@
-"""The commands of ``docs/runbook.md``, as its readers run them, line by line."""
+"""The commands of ``docs/runbook.md``, line by line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _WORD = re.compile(r"^\| `(\w+) (\w+), exit code (\d+): …` \|", re.MULTILINE)
 
 
 def commands(where: str) -> list[str]:
-    """Those for one place: ``vm`` or ``cluster``."""
+    """Return the commands for one place: ``vm`` or ``cluster``."""
     blocks = _BLOCK.findall(RUNBOOK.read_text())
     assert {place for place, _ in blocks} == {"vm", "cluster"}
     return [line for place, block in blocks if place == where for line in block.splitlines()]
 
 
 def last_words() -> list[tuple[str, str, int]]:
-    """Kind, error and exit code of each failure that it explains."""
+    """Return kind, error and exit code of each failure that the runbook explains."""
     return [(kind, error, int(code)) for kind, error, code in _WORD.findall(RUNBOOK.read_text())]

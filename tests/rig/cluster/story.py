@@ -1,4 +1,4 @@
-"""A move as an administrator makes it: a cluster with controllers and a node, and the charts."""
+"""The steps of an administrator's move, in a cluster with controllers, a node and the charts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ JOBS = ("jobs", "-l", "plexodus.io/migration=plex")
 
 @contextmanager
 def controlled_cluster(folder: Path, *, namespace: bool = True) -> Iterator[Cluster]:
-    """With its controllers, and the namespace, if it is wanted."""
+    """Start a cluster with its controllers, and with the namespace if wanted."""
     with running_cluster(folder) as cluster, running_controllers(cluster):
         if namespace:
             cluster.kubectl("create", "namespace", NAMESPACE)
@@ -45,7 +45,7 @@ def controlled_cluster(folder: Path, *, namespace: bool = True) -> Iterator[Clus
 
 @contextmanager
 def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
-    """With our image, and what stands in for Plex's of two versions."""
+    """Start a node with our image, and with stand-ins for two versions of Plex's image."""
     files = {
         Path(plex_server.__file__ or ""): "/rig/plex/",
         Path(pod_plex.__file__ or ""): "/rig/cluster/",
@@ -81,35 +81,35 @@ class Story:
         self._cluster = cluster
 
     def pair(self, string: str) -> None:
-        """The Secret."""
+        """Create the Secret with the pairing."""
         pairing = f"--from-literal={PAIRING_VARIABLE}={string}"
         self.kubectl("create", "secret", "generic", PAIRING, pairing)
 
     def plexodus(self, name: str, *options: str) -> None:
-        """Our chart, with values."""
+        """Install or upgrade our chart with a values file."""
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
         self._cluster.helm("upgrade", "--install", "plexodus", CHART, *given)
 
     def plex(self, name: str, *options: str) -> None:
-        """Install the stand-in for Plex's chart, with values."""
+        """Install or upgrade the stand-in for Plex's chart with a values file."""
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
         self._cluster.helm("upgrade", "--install", "plex", STANDIN, *given)
 
     def kubectl(self, *arguments: object) -> str:
-        """In the namespace."""
+        """Return the output of kubectl in the namespace."""
         return self._cluster.kubectl(*arguments, "-n", NAMESPACE)
 
     def get(self, *arguments: object) -> Any:  # noqa: ANN401 - whatever was asked for
-        """In the namespace."""
+        """Return an object or a list's items from the namespace."""
         return self._cluster.get(*arguments, "-n", NAMESPACE)
 
     def phase(self) -> str:
-        """Return the phase of the status that kubectl shows."""
+        """Return the phase in the status."""
         found = self.get("configmap", "plexodus-plex-status").get("data", {})
         return str(found.get("phase", ""))
 
     def container(self, name: str) -> dict[str, Any]:
-        """Return this of Plex's pod; empty before it exists."""
+        """Return the status of a container of Plex's pod; empty before it exists."""
         for pod in self.get("pods", "-l", "name=plex-plex-media-server"):
             status = pod["status"]
             each = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
@@ -119,10 +119,10 @@ class Story:
         return {}
 
     def wait_for_plex(self) -> None:
-        """Until it runs in its pod."""
+        """Wait until Plex runs in its pod."""
         wait_until(lambda: self.container("pms").get("ready", False), 180, what="Plex in the pod")
 
     def conditions(self) -> list[tuple[str, str]]:
-        """Type and reason of those of Jobs that hold."""
+        """Return type and reason of the true conditions of all Jobs."""
         held = [each for job in self.get(*JOBS) for each in job["status"].get("conditions", [])]
         return [(each["type"], each.get("reason", "")) for each in held if each["status"] == "True"]
