@@ -25,8 +25,8 @@ from initpuller.volume.records.target import open_layout
 from shared.checks import Check, Outcome
 from shared.durable import write_durably
 from shared.errors import PlexUnreachable, printable
+from shared.program.command_line import read_failure
 from shared.program.exit_codes import ExitCode
-from shared.program.failure import read_failure
 from shared.timestamps import timestamp
 from shared.wire.protocol import MAX_ABOUT, PullerEvent
 

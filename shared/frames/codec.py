@@ -18,7 +18,7 @@ from shared.errors import FrameDamaged, FrameSizeWrong, FrameTooLarge
 if TYPE_CHECKING:
     from shared.digest import Buffer
 
-_GZIP_SLACK, _ZSTD_SLACK = 1024, 1024
+_SLACK = 2048
 
 
 class Encoding(Enum):
@@ -45,7 +45,7 @@ _MEDIA_TYPES = {
 
 def max_encoded(size: int) -> int:
     """Return the largest number of bytes that ``size`` bytes of tar may take, in any encoding."""
-    return size + size // 64 + _GZIP_SLACK + _ZSTD_SLACK
+    return size + size // 64 + _SLACK
 
 
 def decode(encoded: Buffer, size: int) -> bytes:
@@ -54,15 +54,15 @@ def decode(encoded: Buffer, size: int) -> bytes:
     Memory is bounded by ``size``, whatever length ``encoded`` claims or has.
 
     Raises:
-        FrameTooLarge: it decodes to more, or something follows it.
-        FrameSizeWrong: it decodes to less.
-        FrameDamaged: it cannot be decoded.
+        FrameTooLarge: It decodes to more, or something follows it.
+        FrameSizeWrong: It decodes to less.
+        FrameDamaged: It cannot be decoded.
     """
     tar = _unzstd(encoded, size)
     if len(tar) > size:
-        raise FrameTooLarge(f"a frame that decodes to more than its planned {size} bytes")
+        raise FrameTooLarge(f"a frame decodes to more than its planned {size} bytes")
     if len(tar) < size:
-        raise FrameSizeWrong(f"a frame that decodes to {len(tar)} bytes, not to {size}")
+        raise FrameSizeWrong(f"a frame decodes to {len(tar)} bytes, not to {size}")
     return tar
 
 
@@ -72,14 +72,14 @@ def _unzstd(encoded: Buffer, size: int) -> bytes:
     try:
         declared = zstandard.frame_content_size(encoded)
         if declared > size:
-            raise FrameTooLarge(f"a frame that declares {declared} bytes, not {size}")
+            raise FrameTooLarge(f"a frame declares {declared} bytes, not {size}")
         if declared < 0:
             return decompressor.stream_reader(encoded).read(size + 1)
         return decompressor.decompress(encoded, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         if declared >= 0 and _is_followed(decompressor, encoded, size):
             raise FrameTooLarge("something follows the frame's zstd frame") from error
-        raise FrameDamaged(f"a frame that is no zstd ({error})") from error
+        raise FrameDamaged(f"a frame cannot be decoded ({error})") from error
 
 
 def _is_followed(decompressor: zstandard.ZstdDecompressor, encoded: Buffer, size: int) -> bool:

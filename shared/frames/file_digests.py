@@ -14,18 +14,13 @@ if TYPE_CHECKING:
 
 _UNKNOWN = bytes(SIZE)
 _BATCH = 4096
-_CHUNK = 1024 * 1024
 
 
 def hash_descriptor(fd: int) -> bytes:
     """Return the raw SHA-256 of the content of the open file ``fd``."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
-    offset = 0
-    while got := os.preadv(fd, [buffer], offset):
-        digest.update(buffer[:got])
-        offset += got
-    return digest.digest()
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 class FileDigests:
@@ -35,7 +30,7 @@ class FileDigests:
     two sectors, so none is ever written partially.
 
     Args:
-        path: path of the file, which is created if it is missing.
+        path: the file, which is created if it is missing.
         entries: number of entries of the snapshot.
     """
 
@@ -45,12 +40,7 @@ class FileDigests:
             file.truncate(entries * SIZE)
 
     def put(self, numbered: Iterable[tuple[int, bytes | None]]) -> None:
-        """Record digests of entries.
-
-        Args:
-            numbered: number and raw digest of each entry, in ascending order of the numbers; None
-                if the entry has no digest.
-        """
+        """Record the raw digest, or None, of entries in ascending order of their numbers."""
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             first, block = 0, bytearray()
@@ -64,15 +54,12 @@ class FileDigests:
             os.close(fd)
 
     def copy(self, source: Self, runs: Iterable[tuple[int, int, int]]) -> None:
-        """Copy digests from another snapshot's file.
+        """Copy digests from another snapshot's file ``source``.
 
         Args:
             source: the other file.
             runs: for each run of entries, the number of its first entry in ``source``, the number
                 of the same entry here, and the length of the run.
-
-        Raises:
-            OSError: If a file cannot be read or written.
         """
         with open(source._path, "rb") as old, open(self._path, "r+b") as new:
             for first, number, count in runs:

@@ -31,14 +31,11 @@ def format_pieces(content: Buffer) -> str:
 
 
 def changed_pieces(content: Buffer, known: str) -> tuple[str, bytes] | None:
-    """Return the bitmap and the bytes of the pieces of ``content`` that differ from ``known``.
+    """Return the bitmap (hexadecimal) and the bytes of the pieces that differ from ``known``.
 
     Args:
         content: the current content of a block.
-        known: result of :func:`format_pieces` for an older version of the block.
-
-    Returns:
-        The bitmap in hexadecimal and the changed bytes, or None if ``known`` is malformed.
+        known: result of :func:`format_pieces` for an older version. If malformed, return None.
     """
     try:
         old = base64.b64decode(known, validate=True)
@@ -56,11 +53,9 @@ def changed_pieces(content: Buffer, known: str) -> tuple[str, bytes] | None:
 
 
 def places(bitmap: str, length: int) -> list[tuple[int, int]] | None:
-    """Return the offset and the length of each changed piece; None if ``bitmap`` is malformed.
+    """Return the offset and the length of each changed piece of a block of ``length`` bytes.
 
-    Args:
-        bitmap: result of :func:`changed_pieces`.
-        length: current length of the block, in bytes.
+    ``bitmap`` is that of :func:`changed_pieces`; return None if it is malformed.
     """
     try:
         bits = bytes.fromhex(bitmap)

@@ -86,7 +86,6 @@ class FramePlan:
         """Bytes of a large file's content; 0 for a packed frame."""
         self._frames = 0
         self._tar_bytes = 0
-        self._is_open = False
         self.entries = 0
         self.files = 0
         self.content_bytes = 0
@@ -94,7 +93,6 @@ class FramePlan:
         """Bytes of the files' paths."""
 
     def __len__(self) -> int:
-        """Return the number of frames."""
         return self._frames
 
     @property
@@ -110,11 +108,7 @@ class FramePlan:
         return sum(1 if file else end - first for first, end, file in runs)
 
     def __getitem__(self, number: int) -> Frame:
-        """Return frame ``number``, counted from 0.
-
-        Raises:
-            IndexError: If there is no such frame.
-        """
+        """Return frame ``number``, counted from 0; raise IndexError if there is no such frame."""
         if not 0 <= number < self._frames:
             raise IndexError(number)
         run = bisect_right(self._start, number) - 1
@@ -130,28 +124,18 @@ class FramePlan:
         return Frame(number, first, max(1, after - first), block, size)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Iterate over all frames in order."""
         return (self[number] for number in range(self._frames))
 
     def frames_of(self, number: int, entry: Entry) -> range:
-        """Return the numbers of all frames that hold ``entry``; none if the entry is kept.
-
-        Args:
-            number: number of the entry in the manifest.
-            entry: the entry.
-        """
+        """Return the numbers of all frames that hold ``entry``, the manifest's ``number``-th."""
         if entry.kept:
             return range(0)
         run = bisect_right(self._first, number) - 1
         start, file = self._start[run], self._file[run]
-        return range(start, start + (_count(file) if file else 1))
+        return range(start, start + _count(file))
 
     def add(self, entry: Entry) -> None:
-        """Add the next entry of the manifest.
-
-        Raises:
-            ManifestTooLarge: If there are more than :data:`MAX_FRAMES` frames.
-        """
+        """Add the next entry; raise ManifestTooLarge beyond :data:`MAX_FRAMES` frames."""
         if self._frames + entry.size // FRAME >= MAX_FRAMES:
             raise ManifestTooLarge(
                 f"the manifest has more than {MAX_FRAMES} frames", path=entry.path
@@ -164,39 +148,31 @@ class FramePlan:
             self.path_bytes += len(entry.path)
         if entry.kept:
             return
-        size = header_size(entry)
-        self._tar_bytes += size + padded(entry.size)
+        head = header_size(entry)
+        size = head + padded(entry.size)
+        self._tar_bytes += size
         if is_large(entry):
-            self._start_run(number, size, entry.size)
-            self._is_open = False
-            return
-        size += padded(entry.size)
-        if self._is_open and self._head[-1] + size <= FRAME:
+            self._start_run(number, head, entry.size)
+        elif self._file and not self._file[-1] and self._head[-1] + size <= FRAME:
             self._head[-1] += size
         else:
             self._start_run(number, size, 0)
-        self._is_open = True
 
     def _start_run(self, first: int, head: int, file: int) -> None:
         self._start.append(self._frames)
         self._first.append(first)
         self._head.append(head)
         self._file.append(file)
-        self._frames += _count(file) if file else 1
+        self._frames += _count(file)
 
 
-def _count(size: int) -> int:
-    """Return how many frames a large file of ``size`` bytes has."""
-    return (size + FRAME - 1) // FRAME
+def _count(file: int) -> int:
+    """Return the frames of a run, from the bytes of its large file, or 0."""
+    return max(1, (file + FRAME - 1) // FRAME)
 
 
 def members(frame: Frame, entries: Iterable[Entry]) -> Iterator[Member]:
-    """Yield the position of each entry that ``frame`` holds.
-
-    Args:
-        frame: the frame.
-        entries: the entries that the frame spans, in order.
-    """
+    """Yield the position of each entry that ``frame`` holds of the ``entries`` that it spans."""
     position = 0
     for number, entry in enumerate(entries, frame.first):
         if entry.kept:

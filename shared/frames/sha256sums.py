@@ -27,25 +27,15 @@ _PLAIN = {escape: plain for plain, escape in _ESCAPES.items()}
 
 
 def format_sum(digest: bytes, path: bytes) -> bytes:
-    """Return the line for ``path``, with its newline.
-
-    Args:
-        digest: the raw digest of the file.
-        path: path of the file.
-    """
-    line = b"%b  %b\n"
-    if _SPECIAL.search(path):
-        path = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
-        line = b"\\" + line
-    return line % (hexlify(digest), path)
+    """Return the line for ``path`` and the raw ``digest``, with its newline."""
+    escaped = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
+    return b"%b%b  %b\n" % (b"\\" if escaped != path else b"", hexlify(digest), escaped)
 
 
 def max_bytes(files: int, path_bytes: int) -> int:
     """Return the most bytes that SHA256SUMS may have, plus one line to detect an extra one.
 
-    Args:
-        files: number of files.
-        path_bytes: total length of their paths, in bytes.
+    ``path_bytes`` is the total length of the paths of the ``files`` files.
     """
     return min(files * MAX_LINE, files * _BESIDE_PATH + 2 * path_bytes + MAX_LINE)
 
@@ -54,7 +44,7 @@ def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Yield the raw digest and the path of each line. At most one line is in memory.
 
     Raises:
-        ProtocolViolation: If a line is too long or cannot be parsed.
+        ProtocolViolation: A line is too long or cannot be parsed.
     """
     while line := read_line(file):
         if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
@@ -62,11 +52,7 @@ def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_line(file: BinaryIO) -> bytes:
-    """Return the next line with its newline; empty at the end of the file.
-
-    Raises:
-        ProtocolViolation: If the line is too long.
-    """
+    """Return the next line with its newline; raise ProtocolViolation if it is too long."""
     line = file.readline(MAX_LINE + 1)
     if len(line) > MAX_LINE:
         raise ProtocolViolation(f"a line of SHA256SUMS has more than {MAX_LINE} bytes")
@@ -77,7 +63,7 @@ def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:
     """Return the raw digest and the path of a line without its newline; None for a comment.
 
     Raises:
-        ProtocolViolation: If the line is neither a digest nor a comment.
+        ProtocolViolation: The line is neither a digest nor a comment.
     """
     if line.startswith(b"#"):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from shared.tree.manifest import Entry, Kind
+from shared.tree.manifest import Entry, Kind, spell
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -34,13 +34,6 @@ def header(entry: Entry) -> bytes:
     name = _tar_name(entry)
     split = _split(name)
     seconds = entry.mtime_ns // _NANOSECONDS
-    if _is_plain(entry, split):
-        return _ustar(
-            split or (b"", b""),
-            (entry.mode, entry.uid, entry.gid, entry.size, seconds),
-            _TYPES[entry.kind],
-            entry.link,
-        )
     numbers = (
         entry.mode,
         entry.uid if entry.uid < _SMALL_NUMBER else 0,
@@ -48,8 +41,9 @@ def header(entry: Entry) -> bytes:
         entry.size if entry.size < _LARGE_NUMBER else 0,
         seconds if 0 <= seconds < _LARGE_NUMBER else 0,
     )
-    split = split or (name[:_NAME], b"")
-    return _pax_header(entry, name) + _ustar(split, numbers, _TYPES[entry.kind], entry.link[:_LINK])
+    fields = split or (name[:_NAME], b"")
+    block = _ustar(fields, numbers, _TYPES[entry.kind], entry.link[:_LINK])
+    return block if _is_plain(entry, split) else _pax_header(entry, name) + block
 
 
 def header_size(entry: Entry) -> int:
@@ -79,19 +73,6 @@ def _tar_name(entry: Entry) -> bytes:
     return entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
 
 
-def _keyword(name: str) -> bytes:
-    """Escape ``name`` as GNU tar does, because ``=`` would end the keyword of a pax record."""
-    return name.replace("%", "%25").replace("=", "%3D").encode()
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
     """Return the ustar fields ``(name, prefix)``, or None if ustar cannot hold ``name``."""
     if not name.isascii():
@@ -111,7 +92,7 @@ def _pax_header(entry: Entry, name: bytes) -> bytes:
         pax.append((b"path", name))
     if len(entry.link) > _LINK or not entry.link.isascii():
         pax.append((b"linkpath", entry.link))
-    if any(not _is_utf8(value) for _, value in pax):
+    if any(spell(value)[1] for _, value in pax):  # not UTF-8
         pax.insert(0, (b"hdrcharset", b"BINARY"))
     for key, number, limit in (
         (b"size", entry.size, _LARGE_NUMBER),
@@ -121,9 +102,10 @@ def _pax_header(entry: Entry, name: bytes) -> bytes:
     ):
         if not 0 <= number < limit:
             pax.append((key, b"%d" % number))
-    pax.extend(
-        (b"SCHILY.xattr." + _keyword(key), value) for key, value in sorted(entry.xattrs.items())
-    )
+    for xattr, value in sorted(entry.xattrs.items()):
+        # Escaped as GNU tar does it, because "=" would end the keyword.
+        keyword = xattr.replace("%", "%25").replace("=", "%3D")
+        pax.append((f"SCHILY.xattr.{keyword}".encode(), value))
     body = b"".join(_pax_record(key, value) for key, value in pax)
     block = _ustar((b"././@PaxHeader", b""), (0o644, 0, 0, len(body), 0), b"x", b"")
     return block + body + bytes(padded(len(body)) - len(body))

@@ -76,21 +76,15 @@ def is_server_name(name: str) -> bool:
 
 
 def library_name(name: str, *, placed: bool) -> str:
-    """Return the name that a library gets on a volume.
+    """Return the name that the library ``name`` gets on a volume.
 
-    Args:
-        name: the library's own name.
-        placed: whether Plex's own folder is put into the parent folders that Plex's image expects.
+    If ``placed``, Plex's own folder is put into the parent folders that Plex's image expects.
     """
     return _LIBRARY_NAME if placed and is_server_name(name) else name
 
 
 def server_folder(library: str) -> str | None:
-    """Return the path of Plex's own folder in ``library``; None if the library is not Plex's.
-
-    Args:
-        library: path of the library. Its last name shows whether it is Plex's.
-    """
+    """Return the path of Plex's own folder in ``library``; None unless its last name is Plex's."""
     name = os.path.basename(library)
     if name == _LIBRARY_NAME:
         return os.path.join(library, _BELOW_LIBRARY)
@@ -100,8 +94,7 @@ def server_folder(library: str) -> str | None:
 def needed_paths(library: str) -> list[str]:
     """Return all paths that must not be symlinks, or Plex would not find its files on the volume.
 
-    Args:
-        library: the library's path, or only its name; the returned paths begin with it.
+    They begin with ``library``, the library's path or only its name.
     """
     server = server_folder(library)
     if server is None:
@@ -109,25 +102,17 @@ def needed_paths(library: str) -> list[str]:
     above = [server]
     while len(above[0]) > len(library):
         above.insert(0, os.path.dirname(above[0]))
-    databases = os.path.join(server, DATABASE_FOLDER)
-    return [
-        *above[1:],
-        *(os.path.join(server, name) for name in (PREFERENCES, *ARTWORK_FOLDERS)),
-        os.path.dirname(databases),
-        databases,
-        *(os.path.join(databases, name + end) for name in DATABASES for end in ("", "-wal")),
-    ]
+    databases = [f"{DATABASE_FOLDER}/{name}{end}" for name in DATABASES for end in ("", "-wal")]
+    folders = (os.path.dirname(DATABASE_FOLDER), DATABASE_FOLDER)
+    below = (PREFERENCES, *ARTWORK_FOLDERS, *folders, *databases)
+    return [*above[1:], *(os.path.join(server, name) for name in below)]
 
 
 def needed_files(library: str) -> list[str]:
     """Return the paths of the files without which Plex starts as a new, empty server.
 
-    Args:
-        library: the library's path, or only its name; the returned paths begin with it.
+    They begin with ``library``, the library's path or only its name.
     """
     server = server_folder(library)
-    if server is None:
-        return []
-    return [
-        os.path.join(server, name) for name in (PREFERENCES, f"{DATABASE_FOLDER}/{DATABASES[0]}")
-    ]
+    names = (PREFERENCES, f"{DATABASE_FOLDER}/{DATABASES[0]}")
+    return [] if server is None else [os.path.join(server, name) for name in names]

@@ -13,14 +13,11 @@ _MAX_BYTES = 4 * 1024 * 1024
 
 
 def read_preferences(server: str) -> dict[str, str]:
-    """Return the preferences of a Plex server.
-
-    Args:
-        server: path of Plex's own folder.
+    """Return the preferences of the Plex server with the folder ``server``.
 
     Raises:
-        OSError: If the file is missing, unreadable, or not a regular file.
-        ValueError: If the file is empty, larger than 4 MiB, or not XML.
+        OSError: The file is missing, unreadable, or not a regular file.
+        ValueError: The file is empty, larger than 4 MiB, or not XML.
     """
     path = os.path.join(server, PREFERENCES)
     with os.fdopen(open_regular(path, follow_symlinks=True), "rb") as file:

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import os
+import re
 import resource
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import msgspec
 import structlog
 
-from shared.errors import PlexodusError, Temporary
-from shared.program import failure, logs
-from shared.program.environment import check_environment
+from shared.errors import ConfigurationError, PlexodusError, Temporary
+from shared.program import logs
 from shared.program.exit_codes import ExitCode, exit_code_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
+
+_FAILED = "failed"
+# Kubernetes sets these variables in every pod if a Service is called "plexodus" or "plexodus-…".
+_SERVICE = re.compile(
+    r"PLEXODUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The fields of the log line with which a program of ours fails."""
+
+    reason: str
+    """The error's message, for people."""
+    exit_code: int
+    kind: str
+    """The error's class, see :mod:`shared.errors`."""
+
+
+class _Event(msgspec.Struct):
+    event: str
 
 
 def run(
@@ -45,7 +67,7 @@ def run(
         code = exit_code_for(error)
         # The message helps the user; a traceback would not.
         log.error(  # noqa: TRY400
-            failure.EVENT, reason=str(error), exit_code=int(code), kind=type(error).__name__
+            _FAILED, reason=str(error), exit_code=int(code), kind=type(error).__name__
         )
         lifetime = "Temporary" if isinstance(error, Temporary) else "Permanent"
         kind = f"{lifetime} {type(error).__name__}"
@@ -64,6 +86,31 @@ def run(
     sys.exit(result if isinstance(result, int) else ExitCode.OK)
 
 
+def read_failure(log: bytes) -> Failure | None:
+    """Return the failure in the ``log`` of a program that has ended: its stderr, lines of JSON."""
+    for line in reversed(log.splitlines()):
+        try:
+            if msgspec.json.decode(line, type=_Event).event == _FAILED:
+                return msgspec.json.decode(line, type=Failure)
+        except (msgspec.MsgspecError, UnicodeError):
+            continue  # something else was printed
+    return None
+
+
+def check_environment(environment: Mapping[str, str], known: Collection[str]) -> None:
+    """Raise ConfigurationError for a ``PLEXODUS_…`` variable that is not ``known``.
+
+    The hint names the most similar known one.
+    """
+    for name, value in environment.items():
+        if not name.startswith("PLEXODUS_") or name in known or _is_service_link(name, value):
+            continue
+        near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
+        raise ConfigurationError(
+            f"unknown environment variable {name}", hint=f"Did you mean {near[0]}?"
+        )
+
+
 def known_variables(command: click.Command) -> set[str]:
     """Return every environment variable that an option of ``command`` or a subcommand reads."""
     found = {option.envvar for option in command.params if isinstance(option.envvar, str)}
@@ -77,3 +124,10 @@ def _allow_many_descriptors() -> None:
     """Raise the limit of open files, because a walk holds one descriptor per level of a tree."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Return whether the variable is a service link: its value is an address, port or protocol."""
+    return _SERVICE.fullmatch(name) is not None and (
+        re.fullmatch(r"((tcp|udp|sctp)://)?[0-9a-fA-F.:\[\]]+|tcp|udp|sctp", value) is not None
+    )

@@ -12,8 +12,7 @@ from rig.programs import clean_environment
 from agent.cli import cli as agent_cli
 from initpuller.cli import cli as puller_cli
 from shared.errors import ConfigurationError
-from shared.program.command_line import known_variables
-from shared.program.environment import check_environment
+from shared.program.command_line import check_environment, known_variables
 from shared.program.exit_codes import ExitCode
 from shared.wire.pairing import PAIRING_VARIABLE
 

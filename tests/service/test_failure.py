@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.program.command_line import read_failure
 from shared.program.exit_codes import ExitCode
-from shared.program.failure import read_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
