@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class PlexodusError(Exception):
@@ -235,3 +240,12 @@ def storage_error(error: OSError, path: str | bytes) -> StorageError:
         path=path,
         hint="Check the volume's health, mount options and permissions, then run again.",
     )
+
+
+@contextmanager
+def storage_errors(path: str | bytes) -> Iterator[None]:
+    """Raise an OSError of the block as the :class:`StorageError` that reports it about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error

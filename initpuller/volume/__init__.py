@@ -1,1 +1,5 @@
-"""The target volume: its records, its state, and its limits. It knows nothing of networks."""
+"""The target volume: it knows no network.
+
+Everything here that reads or writes the volume raises OSError, or the StorageError that reports it.
+Docstrings name other errors only.
+"""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from initpuller.volume.records.layout import RECORD_PREFIXES
 from initpuller.volume.records.record_file import drop_files
 from shared.durable import fsync_folder
-from shared.errors import TargetConflict, storage_error
+from shared.errors import TargetConflict, storage_errors
 from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ def drop_work(record: PullRecord) -> None:
     """Forget a pull whose staging is gone.
 
     Its record is removed last: after a kill before that, the next run does this again.
-
-    Raises:
-        OSError: as the filesystem says.
     """
     drop_records(record.layout)
     fsync_folder(record.layout.folder)
@@ -33,15 +30,7 @@ def drop_work(record: PullRecord) -> None:
 
 
 def drop_records(layout: Layout, kept: str = "") -> None:
-    """Remove the files of every snapshot, also half-written ones.
-
-    Args:
-        layout: the volume.
-        kept: the name of a snapshot whose records stay.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
+    """Remove the files of every snapshot but the one named ``kept``, also half-written ones."""
     with os.scandir(layout.folder) as found:
         records = [each for each in found if each.name.startswith(RECORD_PREFIXES)]
     drop_files(*(each.path for each in records if not kept or not each.name.endswith(kept)))
@@ -57,7 +46,6 @@ def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) 
 
     Raises:
         TargetConflict: staging is of another library, and is not to be set aside.
-        StorageError: the volume cannot be read, or does not take the change.
     """
     layout, state = record.layout, record.state
     if state is None:
@@ -74,21 +62,16 @@ def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) 
             "--on-existing set-aside.",
         )
     aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
-    try:
+    with storage_errors(layout.folder):
         if os.path.isdir(layout.staging):
             os.rename(layout.staging, aside)
         drop_work(record)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
 
 
 def remove_leftovers(record: PullRecord, receipt: Receipt) -> None:
     """Remove what only the pull itself needed, once the receipt is written.
 
     The records of a rehearsal stay, because a later pull resumes from them.
-
-    Raises:
-        OSError: as the filesystem says.
     """
     layout = record.layout
     shutil.rmtree(layout.staging, ignore_errors=True)

@@ -54,8 +54,7 @@ class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def kept(self, entry: Entry) -> Entry:
         """Return the entry as the volume keeps it."""
-        time = self.time(entry.mtime_ns)
-        drops = self.drops_xattrs(entry)
+        time, drops = self.time(entry.mtime_ns), self.drops_xattrs(entry)
         if time == entry.mtime_ns and not drops:
             return entry
         xattrs = {} if drops else entry.xattrs
@@ -101,12 +100,7 @@ class Losses(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def losses(entries: Iterable[Entry], policy: AttributePolicy) -> Losses | None:
-    """Return what the volume does not keep of a manifest's attributes; None if it keeps all.
-
-    Args:
-        entries: the manifest; it is read only if something of it is lost.
-        policy: which attributes its entries get.
-    """
+    """Return what the volume does not keep of a manifest's attributes; None if it keeps all."""
     fidelity = policy.fidelity
     if not policy.is_lossy and fidelity.time_step_ns == 1:
         return None

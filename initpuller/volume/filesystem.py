@@ -1,16 +1,30 @@
-"""The filesystem of a volume: SQLite corrupts its databases where locks do not work."""
+"""The filesystem of a volume: its mount, and descriptors of what is on it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from shared.frames.file_digests import hash_descriptor
 from shared.mounts import MOUNTS, read_mounts
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WHILE_ASSEMBLED = 0o600
+"""The mode of a file that is not finished."""
+SECTOR = 512
+"""Bytes of a block that stat(2) counts."""
 _NETWORK = re.compile(
     r"nfs4?|cifs|smb3|smbfs|9p|afs|ceph|fuse\.(sshfs|gluster.*|s3fs|rclone|ceph.*)"
 )
-"""Ceph's own locks work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html)."""
+"""Filesystems on which SQLite corrupts its databases, because locks do not work. Ceph's own locks
+work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html)."""
 
 
 def network_filesystem(path: str, table: str = MOUNTS) -> str | None:
@@ -29,12 +43,7 @@ def network_filesystem(path: str, table: str = MOUNTS) -> str | None:
 
 
 def mount_of(path: str, table: str = MOUNTS) -> str:
-    """Return the mount point of the filesystem of ``path`` and its type, for people.
-
-    Args:
-        path: any file or folder on it.
-        table: path of the mount table.
-    """
+    """Return the mount point of the filesystem of ``path`` and its type, for people."""
     place = os.path.realpath(path)
     while not os.path.ismount(place):
         place = os.path.dirname(place)
@@ -50,3 +59,40 @@ def is_mount_point(path: str) -> bool:
     """
     place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     return any(mount.point == place for mount in read_mounts())
+
+
+@contextmanager
+def opened(path: str | bytes, flags: int = FOLDER, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Open ``path``, by default a folder, and close it at the end of the block."""
+    fd = os.open(path, flags, WHILE_ASSEMBLED, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def reopened(folder: int, name: bytes, flags: int) -> Iterator[int]:
+    """Open a file of staging, even if an earlier run gave it its final, read-only mode."""
+    try:
+        fd = os.open(name, flags, WHILE_ASSEMBLED, dir_fd=folder)
+    except PermissionError:
+        os.chmod(name, WHILE_ASSEMBLED, dir_fd=folder)
+        fd = os.open(name, flags, WHILE_ASSEMBLED, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def hash_file(path: str) -> bytes:
+    """Return the raw SHA-256 of the content of the file ``path``."""
+    with open(path, "rb") as file:
+        return hash_descriptor(file.fileno())
+
+
+def write_all(fd: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all of ``content`` at ``offset``."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(fd, content[done:], offset + done)

@@ -34,13 +34,6 @@ def check_wholeness(library: str, depth: DatabaseCheck = DatabaseCheck.QUICK) ->
     A pod makes this check at each start, as long as a library that is not ours is on its volume. A
     full check can take hours on a large database, and a torso shows in a quick one too: pages are
     missing or are not of the database. So a quick check is the default.
-
-    Args:
-        library: path of the folder.
-        depth: how much of the databases is checked.
-
-    Raises:
-        OSError: it cannot be looked at.
     """
     server = server_folder(library)
     if server is None or not os.path.isdir(library):
@@ -64,9 +57,6 @@ def is_skeleton(library: str) -> bool:
     """Return whether nothing but folders has the library's name, so that no file is in the way.
 
     Kubernetes makes such folders for mounts below the library. Init containers and charts do, too.
-
-    Raises:
-        OSError: the folders cannot be listed.
     """
     if os.path.islink(library) or not os.path.isdir(library) or is_mount_point(library):
         return False

@@ -14,7 +14,7 @@ from initpuller.volume.publish.rehearsal import is_to_be_taken_back
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.receipt import Receipt, load_receipt
 from shared.checks import some
-from shared.errors import TargetConflict, storage_error
+from shared.errors import TargetConflict, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ _MOUNTED = (
 def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
     """Return the receipt if there is one and its library is there: then a run does nothing.
 
-    Args:
-        layout: the volume.
-        rehearse: the receipt of a rehearsal counts too.
-
-    Raises:
-        StorageError: the receipt cannot be read.
+    If ``rehearse``, the receipt of a rehearsal counts too.
     """
     receipt = load_receipt(layout)
     if receipt is None or (receipt.rehearsal and not rehearse):
@@ -70,7 +65,6 @@ def look(
 
     Raises:
         TargetConflict: nothing may be done.
-        StorageError: a record cannot be read.
     """
     layout, state = record.layout, record.state
     receipt = load_receipt(layout)
@@ -83,7 +77,11 @@ def look(
     planned = state.receipt if state is not None else None
     found = Findings(
         receipt=receipt is not None,
-        library=os.path.isdir(final) if receipt is not None else _is_taken(layout, name),
+        library=(
+            os.path.isdir(final)
+            if receipt is not None
+            else os.path.lexists(final) and not is_out_of_the_way(layout, name)
+        ),
         phase=state.phase if state is not None else None,
         staged=os.path.isdir(layout.staged(name)),
         displaces=planned is not None and planned.set_aside is not None,
@@ -103,33 +101,23 @@ def look(
     elif action is Action.REFUSE_EXISTING:
         raise TargetConflict(
             "something that is not ours has the library's name",
-            path=layout.library(name),
+            path=final,
             hint=_MOUNTED if is_mount_point(final) else _IN_THE_WAY,
         )
     elif action is Action.REFUSE_LOST:
         raise TargetConflict(
             "the receipt says that the library was moved here, but it is gone",
-            path=layout.library(name),
+            path=final,
             hint=f"To move it again, remove {layout.receipt}.",
         )
     return action
 
 
-def _is_taken(layout: Layout, name: str) -> bool:
-    return os.path.lexists(layout.library(name)) and not is_out_of_the_way(layout, name)
-
-
 def is_out_of_the_way(layout: Layout, name: str) -> bool:
-    """Return whether what has the library's name may be set aside without being asked to.
-
-    Raises:
-        StorageError: it cannot be looked into.
-    """
+    """Return whether what has the library's name may be set aside without being asked to."""
     final = layout.library(name)
-    try:
+    with storage_errors(final):
         return is_skeleton(final)
-    except OSError as error:
-        raise storage_error(error, final) from error
 
 
 def name_taken(library: str) -> TargetConflict:
@@ -145,10 +133,8 @@ def name_taken(library: str) -> TargetConflict:
 
 def _refuse_torso(library: str, depth: DatabaseCheck) -> None:
     """Raise TargetConflict if no Plex could start on ``library``."""
-    try:
+    with storage_errors(library):
         found = check_wholeness(library, depth)
-    except OSError as error:
-        raise storage_error(error, library) from error
     if found.missing:
         raise TargetConflict(
             f"a part of a Plex library that is not ours is there: {some(found.missing)}",

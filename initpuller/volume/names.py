@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared.errors import IllegalLink
@@ -16,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def remove(folder: int, name: bytes) -> None:
-    """Remove whatever ``name`` is in ``folder``; nothing there is fine.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
+    """Remove whatever ``name`` is in ``folder``; nothing there is fine."""
     try:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -32,11 +29,7 @@ def remove(folder: int, name: bytes) -> None:
 
 
 def is_file(folder: int, name: bytes) -> bool:
-    """Whether ``name`` in ``folder`` is a file, and no symlink to one.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
+    """Return whether ``name`` in ``folder`` is a file, and no symlink to one."""
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -44,14 +37,7 @@ def is_file(folder: int, name: bytes) -> bool:
 
 
 def make_symlink(folder: int, name: bytes, entry: Entry, ownership: Ownership) -> os.stat_result:
-    """Make ``name`` the symlink ``entry``; one that an earlier run made is kept.
-
-    Returns:
-        The attributes of the symlink.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
+    """Make ``name`` the symlink ``entry``, unless it is, and return its attributes."""
     try:
         os.symlink(entry.link, name, dir_fd=folder)
     except FileExistsError:
@@ -75,16 +61,10 @@ def _is_symlink_to(target: bytes, folder: int, name: bytes) -> bool:
 
 
 def make_hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
-    """Make ``entry`` another name of the entry it links to; one that it is already is kept.
-
-    Args:
-        folders: where ``entry`` is.
-        others: where the other name is.
-        entry: the new name.
+    """Make ``entry`` in ``folders`` another name of its link in ``others``, unless it is.
 
     Raises:
         IllegalLink: the other name is not there, or is a folder.
-        OSError: as the filesystem says.
     """
     try:
         source, source_name = others.parent(entry.link)
@@ -94,12 +74,8 @@ def make_hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
     if stat.S_ISDIR(wanted.st_mode):
         raise IllegalLink("a hard link to a folder", path=entry.path)
     folder, name = folders.parent(entry.path)
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        pass
-    else:
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), wanted):
             return
         remove(folder, name)
     os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shared.tree.manifest import Entry
 
 KEEP = "keep"
+OWNER_ACCESS = 0o700
 _OWNER = re.compile(r"(\d{1,10}):(\d{1,10})")
 _MAX_ID = 2**32 - 2
 _VARIABLES = (("PLEX_UID", "PLEX_GID", "1000"), ("PUID", "PGID", "911"))
@@ -32,19 +33,22 @@ class Ownership:
     """May give files away and enter any folder."""
 
     def of(self, entry: Entry) -> tuple[int, int]:
-        """The uid and gid that ``entry`` has on the target."""
+        """Return the uid and gid that ``entry`` has on the target."""
         return self.fixed or (entry.uid, entry.gid)
 
+    def mode_of(self, folder: Entry) -> int:
+        """Return a folder's mode until publication: without privileges, its owner keeps access."""
+        return folder.mode if self.privileged else folder.mode | OWNER_ACCESS
+
     def __str__(self) -> str:
-        """As the option has it."""
+        """Return the value of the option."""
         return KEEP if self.fixed is None else f"{self.fixed[0]}:{self.fixed[1]}"
 
 
 def plex_owner(environment: Mapping[str, str]) -> str | None:
     """Return ``UID:GID`` as Plex's container image is given them; None if it is not.
 
-    The official image reads PLEX_UID and PLEX_GID, linuxserver's reads PUID and PGID. Its start
-    script changes the owner of everything, for minutes, where it finds another one.
+    The image's start script changes the owner of everything, for minutes, if it finds another one.
 
     Raises:
         ConfigurationError: both pairs are given, and they differ.

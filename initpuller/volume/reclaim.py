@@ -7,20 +7,21 @@ discarded until records can be written: first what is incomplete, then frames fr
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
+from contextlib import closing, suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import structlog
 
 from initpuller.volume.cleanup import drop_records
+from initpuller.volume.filesystem import FULL, opened
 from initpuller.volume.names import remove
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.record_file import drop_files
-from shared.errors import NoSpace, storage_error
-from shared.frames.manifest_file import read_manifest
+from initpuller.volume.reuse.recorded import read_listing
+from shared.errors import NoSpace, storage_errors
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
@@ -40,7 +41,6 @@ _LEAST = 256 * 1024
 _FILES = 7
 """Records that a run makes: manifest, journal, digests, two lists, state, one beside."""
 _HALF_WRITTEN = ".new"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Discarded(Enum):
@@ -57,19 +57,17 @@ class Discarded(Enum):
 def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
     """Discard enough of staging for records to be written, if the volume is full.
 
-    Nothing is discarded that is verified. If the volume is full of something else, it stays full:
-    whoever writes next says so.
+    Nothing is discarded that is verified. If the volume is full of something else, it stays full,
+    and the next write reports it.
 
     Args:
         record: of the volume, whose lock this process holds.
         last: what may be discarded at most.
-
-    Raises:
-        StorageError: a record cannot be read, or the filesystem refuses.
     """
     layout, state = record.layout, record.state
-    try:
-        _drop_half_written(layout)
+    with storage_errors(layout.folder):
+        with os.scandir(layout.folder) as found:  # a killed run may have left half-written files
+            drop_files(*(each.path for each in found if each.name.endswith(_HALF_WRITTEN)))
         if state is not None and state.phase != "transferring":
             return
         wanted = _LEAST + _records_bytes(layout, state)
@@ -82,8 +80,6 @@ def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
             if what is last:
                 break
         _log.warning("the volume is full", path=layout.target, bytes_wanted=wanted)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
 
 
 def require_room(layout: Layout) -> None:
@@ -91,13 +87,10 @@ def require_room(layout: Layout) -> None:
 
     Raises:
         NoSpace: the volume is too full for state and receipt.
-        StorageError: the filesystem refuses.
     """
-    try:
+    with storage_errors(layout.folder):
         wanted = _LEAST + 4 * os.path.getsize(layout.state)
         has_room = _has_room(layout.folder, wanted)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     if not has_room:
         raise NoSpace(
             f"the volume has no room for the last {wanted} bytes of records",
@@ -106,19 +99,12 @@ def require_room(layout: Layout) -> None:
         )
 
 
-def _drop_half_written(layout: Layout) -> None:
-    """Remove files that a killed run was writing beside their final names."""
-    with os.scandir(layout.folder) as found:
-        drop_files(*(each.path for each in found if each.name.endswith(_HALF_WRITTEN)))
-
-
 def _records_bytes(layout: Layout, state: State | None) -> int:
     """Return how many bytes another snapshot's records may take, by what those of this one do."""
     if state is None:
         return 0
-    name = state.snapshot.id
     files = layout.manifest, layout.journal, layout.digests, layout.omitted
-    paths = [path(name) for path in files]
+    paths = [path(state.snapshot.id) for path in files]
     return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
 
@@ -129,13 +115,10 @@ def _has_room(folder: str, wanted: int) -> bool:
         for number in range(_FILES):
             made.append(os.path.join(folder, f"room-{number}{_HALF_WRITTEN}"))
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(made[-1], flags, 0o600)
-            try:
+            with opened(made[-1], flags) as fd:
                 os.posix_fallocate(fd, 0, 1 if number else wanted)
-            finally:
-                os.close(fd)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         return False
     finally:
@@ -156,14 +139,12 @@ def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[Dis
     yield Discarded.DIGESTS
     shutil.rmtree(layout.moving, ignore_errors=True)
     try:
-        root = os.fsencode(state.snapshot.library.name)
-        manifest = read_manifest(layout.manifest(name), name, root, state.snapshot.kind)
+        manifest = read_listing(layout, state.snapshot).manifest
     except FileNotFoundError:
         shutil.rmtree(layout.staging)
         yield Discarded.ALL
         return
-    journal = Journal(layout.journal(name), len(manifest.plan))
-    try:
+    with closing(Journal(layout.journal(name), len(manifest.plan))) as journal:
         missing = list(journal.missing())
         unknown = [number for number in missing if journal.tag(number) is None]
         _discard(layout, manifest, journal, unknown)
@@ -178,37 +159,24 @@ def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[Dis
                 freed = 0
                 yield Discarded.FRAMES
         yield Discarded.ALL
-    finally:
-        journal.close()
 
 
 def _discard(
     layout: Layout, manifest: ManifestFile, journal: Journal, frames: Iterable[int]
 ) -> None:
     """Remove all files that have a part in ``frames``; the journal forgets them first."""
-    staging = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with DirStack(staging) as folders:
-            first = -1
-            for number in frames:
-                frame = manifest.plan[number]
-                if frame.first == first:
-                    continue  # another piece of the same large file
-                first = frame.first
-                entries = manifest.entries(frame.first, frame.count)
-                is_one_file = is_large(entries[0])
-                pieces = manifest.plan.frames_of(first, entries[0]) if is_one_file else [number]
-                journal.redo(piece for piece in pieces if piece in journal)
-                for entry in entries:
-                    if entry.kind is Kind.FILE and not entry.kept:
-                        _remove(folders, entry.path)
-    finally:
-        os.close(staging)
-
-
-def _remove(folders: DirStack, path: bytes) -> None:
-    try:
-        folder, name = folders.parent(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    remove(folder, name)
+    with opened(layout.staging) as staging, DirStack(staging) as folders:
+        first = -1
+        for number in frames:
+            frame = manifest.plan[number]
+            if frame.first == first:
+                continue  # another piece of the same large file
+            first = frame.first
+            entries = manifest.entries(frame.first, frame.count)
+            is_one_file = is_large(entries[0])
+            pieces = manifest.plan.frames_of(first, entries[0]) if is_one_file else [number]
+            journal.redo(piece for piece in pieces if piece in journal)
+            for entry in entries:
+                if entry.kind is Kind.FILE and not entry.kept:
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        remove(*folders.parent(entry.path))

@@ -1,13 +1,13 @@
-"""Is there room on the volume, in bytes and inodes, for what has not been brought yet?"""
+"""Is there room on the volume, in bytes and inodes, for what has not been transferred yet?"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.volume.filesystem import FOLDER, SECTOR, opened
 from shared.digest import SIZE
 from shared.errors import NoSpace
 from shared.frames.plan import FRAME, is_large
@@ -28,15 +28,6 @@ _RECORDS = 1024 * 1024
 """Bytes for state, journal and receipt."""
 _RECORD_INODES = 4
 """Digests and receipt to come, and what is written beside them to be renamed."""
-_SECTOR = 512
-
-
-@dataclass
-class Need:
-    """The space that a pull needs."""
-
-    bytes: int = 0
-    inodes: int = 0
 
 
 def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
@@ -51,25 +42,26 @@ def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
         NoSpace: saying how much is missing.
     """
     volume = os.fstatvfs(staging)
-    block = volume.f_frsize
-    need = _needed(staging, manifest, journal, block)
-    free = volume.f_bavail * block
-    if not volume.f_blocks:
+    needed, inodes = _needed(staging, manifest, journal, volume.f_frsize)
+    if volume.f_blocks:
+        hint = "Enlarge it, or leave something out with --exclude, and run again."
+        _require(needed, volume.f_bavail * volume.f_frsize, "bytes", hint)
+    else:
         _log.warning(
             "the volume does not report its size, free space is not checked",
             hint="Make sure that the volume has room for the library.",
         )
-    elif need.bytes > free:
+    if volume.f_files:
+        hint = "Make it with more inodes (mkfs -N), or larger, and run again."
+        _require(inodes, volume.f_favail, "inodes", hint)
+
+
+def _require(needed: int, free: int, unit: str, hint: str) -> None:
+    if needed > free:
         raise NoSpace(
-            f"the volume needs {need.bytes} more bytes and has {free}: "
-            f"{need.bytes - free} bytes are missing",
-            hint="Enlarge it, or leave something out with --exclude, and run again.",
-        )
-    if volume.f_files and need.inodes > volume.f_favail:
-        raise NoSpace(
-            f"the volume needs {need.inodes} more inodes and has {volume.f_favail}: "
-            f"{need.inodes - volume.f_favail} inodes are missing",
-            hint="Make it with more inodes (mkfs -N), or larger, and run again.",
+            f"the volume needs {needed} more {unit} and has {free}: {needed - free} {unit} are"
+            " missing",
+            hint=hint,
         )
 
 
@@ -79,18 +71,11 @@ def check_room_for_delta(staging: str) -> None:
     How much content will change is not known yet, and most of that is written in place. The
     records are written again beside those that are there.
 
-    Args:
-        staging: path of the staging folder.
-
     Raises:
         NoSpace: saying how much is missing.
-        OSError: as the filesystem says.
     """
-    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(staging) as fd:
         volume, need = os.fstatvfs(fd), _RECORDS + _written_records(fd)
-    finally:
-        os.close(fd)
     free = volume.f_bavail * volume.f_frsize
     if volume.f_blocks and need > free:
         raise NoSpace(
@@ -101,10 +86,10 @@ def check_room_for_delta(staging: str) -> None:
         )
 
 
-def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) -> Need:
-    """Return the space for the missing frames, less what an interrupted run has written."""
+def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) -> tuple[int, int]:
+    """Return the bytes and inodes of missing frames, less what an interrupted run has written."""
     records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
-    need = Need(max(0, records), _RECORD_INODES)
+    needed, inodes = max(0, records), _RECORD_INODES
     with DirStack(staging) as folders:
         number = journal.next_missing(0)
         while number is not None:
@@ -113,14 +98,17 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
             if is_large(entries[0]):  # all pieces at once: a sparse file may have millions
                 pieces = manifest.plan.frames_of(frame.first, entries[0])
                 allocated = _allocated(folders, entries[0]) or 0
-                need.bytes += _large_bytes(entries[0], pieces, journal, block, allocated)
-                need.inodes += pieces.start not in journal
+                needed += _large_bytes(entries[0], pieces, journal, block, allocated)
+                inodes += pieces.start not in journal
                 after = pieces.stop
             else:
                 for entry in entries:
-                    _add_small(need, entry, block, _allocated(folders, entry))
+                    found = _allocated(folders, entry)
+                    needed += len(entry.path)  # its line in SHA256SUMS
+                    needed += max(0, _entry_bytes(entry, block) - (found or 0))
+                    inodes += entry.kind is not Kind.HARDLINK and found is None
             number = journal.next_missing(after)
-    return need
+    return needed, inodes
 
 
 def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allocated: int) -> int:
@@ -138,32 +126,22 @@ def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allo
 
 def _written_records(staging: int) -> int:
     """Return the bytes of the records beside staging, except the manifest."""
-    folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
-    try:
-        with os.scandir(folder) as found:
-            return sum(
-                each.stat().st_blocks * _SECTOR
-                for each in found
-                if each.is_file(follow_symlinks=False) and not each.name.startswith("manifest")
-            )
-    finally:
-        os.close(folder)
-
-
-def _add_small(need: Need, entry: Entry, block: int, allocated: int | None) -> None:
-    need.bytes += len(entry.path)  # its line in SHA256SUMS
-    need.bytes += max(0, _entry_bytes(entry, block) - (allocated or 0))
-    need.inodes += entry.kind is not Kind.HARDLINK and allocated is None
+    with opened("..", FOLDER, dir_fd=staging) as folder, os.scandir(folder) as found:
+        return sum(
+            each.stat().st_blocks * SECTOR
+            for each in found
+            if each.is_file(follow_symlinks=False) and not each.name.startswith("manifest")
+        )
 
 
 def _allocated(folders: DirStack, entry: Entry) -> int | None:
-    """Bytes that ``entry`` takes in staging already; None if it is not there."""
+    """Return the bytes that ``entry`` takes in staging already; None if it is not there."""
     try:
         folder, name = folders.parent(entry.path)
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return None
-    return info.st_blocks * _SECTOR
+    return info.st_blocks * SECTOR
 
 
 def _entry_bytes(entry: Entry, block: int) -> int:

@@ -7,13 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from initpuller.volume.filesystem import hash_file, opened
 from initpuller.volume.publish.verify import changed_files
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.receipt import Receipt, load_receipt
 from initpuller.volume.records.state import load_state
 from initpuller.volume.records.target import open_layout
-from shared.errors import StorageError, TargetConflict, TreeDiffers, storage_error
-from shared.frames.file_digests import hash_descriptor
+from shared.errors import StorageError, TargetConflict, TreeDiffers, storage_errors
 from shared.plex.library import ServerFacts, server_folder
 from shared.plex.preferences import read_preferences
 
@@ -43,12 +43,7 @@ class Standing(msgspec.Struct):
 
 
 def read_standing(target: str) -> Standing:
-    """Look at the volume; nothing on it is changed.
-
-    Raises:
-        ConfigurationError: ``target`` is no folder.
-        StorageError: a record cannot be read.
-    """
+    """Return the state of the pull on a volume; nothing on it is changed."""
     layout = open_layout(target)
     receipt, state = load_receipt(layout), load_state(layout)
     if receipt is not None:
@@ -67,10 +62,8 @@ def read_standing(target: str) -> Standing:
     if state is None:
         return Standing(phase="nothing", percent=0)
     about = state.snapshot
-    try:
+    with storage_errors(layout.folder):
         done = count_done(layout.journal(about.id), about.frames)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     is_ready = about.kind == "live" and done == about.frames and state.phase == "transferring"
     return Standing(
         phase="ready" if is_ready else state.phase,
@@ -88,12 +81,12 @@ def read_standing(target: str) -> Standing:
 
 
 def as_json(standing: Standing) -> str:
-    """One JSON object."""
+    """Return one JSON object."""
     return msgspec.json.encode(standing).decode()
 
 
 def as_text(standing: Standing) -> str:
-    """A few lines for people."""
+    """Return a few lines for people."""
     pairs = {
         "phase": f"{standing.phase}, {standing.percent} %",
         "library": standing.library,
@@ -114,7 +107,6 @@ def moved_plex(target: str) -> tuple[ServerFacts, str]:
 
     Raises:
         TargetConflict: none was.
-        StorageError: the receipt, or the preferences, cannot be read.
     """
     layout = open_layout(target)
     receipt = load_receipt(layout)
@@ -122,38 +114,28 @@ def moved_plex(target: str) -> tuple[ServerFacts, str]:
         raise TargetConflict("no Plex was moved onto this volume", path=layout.receipt)
     server = server_folder(layout.library(receipt.library.name)) or ""
     try:
-        token = read_preferences(server).get("PlexOnlineToken", "")
-    except OSError as error:
-        raise storage_error(error, server) from error
+        with storage_errors(server):
+            return receipt.plex, read_preferences(server).get("PlexOnlineToken", "")
     except ValueError as error:
         raise StorageError(f"Preferences.xml {error}", path=server) from error
-    return receipt.plex, token
 
 
 def verify(target: str) -> Receipt:
-    """Read every file of the receipt again.
+    """Read every file of the receipt again, and return the receipt.
 
     Raises:
         TargetConflict: there is no receipt.
-        StorageError: the list of digests is not the receipt's.
         TreeDiffers: files are not what was moved.
     """
     layout = open_layout(target)
     receipt = load_receipt(layout)
     if receipt is None:
         raise TargetConflict("there is no receipt, nothing was moved here", path=layout.receipt)
-    try:
-        with open(layout.receipt_sums, "rb") as file:
-            digest = hash_descriptor(file.fileno()).hex()
-        if digest != receipt.sums_sha256:
-            raise StorageError("the list of digests is not the receipt's", path=file.name)
-        base = os.open(layout.target, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+    with storage_errors(layout.receipt_sums):
+        if hash_file(layout.receipt_sums).hex() != receipt.sums_sha256:
+            raise StorageError("the list of digests is not the receipt's", path=layout.receipt_sums)
+        with opened(layout.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as base:
             differences = list(changed_files(base, layout.receipt_sums))
-        finally:
-            os.close(base)
-    except OSError as error:
-        raise storage_error(error, layout.receipt_sums) from error
     if differences:
         raise TreeDiffers(differences, layout.library(receipt.library.name))
     return receipt

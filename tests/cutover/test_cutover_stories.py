@@ -77,7 +77,7 @@ def killed_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         assert world.pull() == "killed"
 
 
-@pytest.mark.parametrize("step", ["rename_noreplace", "save_receipt"])
+@pytest.mark.parametrize("step", ["rename_noreplace", "save_record"])
 def test_move_undone_before_it_was_published(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -90,7 +90,7 @@ def test_move_undone_before_it_was_published(
     assert is_moved(world)
 
 
-@pytest.mark.parametrize("step", ["rename_noreplace", "save_receipt"])
+@pytest.mark.parametrize("step", ["rename_noreplace", "save_record"])
 def test_move_not_undone_is_published(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

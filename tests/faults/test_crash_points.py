@@ -25,9 +25,9 @@ from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pu
 from initpuller.__main__ import main
 from initpuller.pull import pending, transfer
 from initpuller.volume.publish import publish, unpublish
-from initpuller.volume.records import journal, pull_record, receipt, record_file
+from initpuller.volume.records import journal, pull_record
 from initpuller.volume.reuse import transition
-from initpuller.volume.staging import links_and_large_files, staging
+from initpuller.volume.staging import staging
 from initpuller.workers.child import FrameWorker
 from shared.program.exit_codes import ExitCode
 
@@ -57,7 +57,7 @@ def _run_driver(
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-PUBLICATION = {"save_state", "rename", "fsync", "rename_noreplace", "save_receipt", "unlink"}
+PUBLICATION = {"save_record", "rename", "fsync", "rename_noreplace", "unlink"}
 
 
 def _check(
@@ -154,7 +154,7 @@ def test_killed_between_each_two_steps_of_taking_back_a_publication(
     _check(
         seen,
         {"partial", "absent", "old", "complete"},
-        {"rename_noreplace", "rename", "fsync", "unlink", "save_state"},
+        {"rename_noreplace", "rename", "fsync", "unlink", "save_record"},
     )
     assert {each["after_kill"] for each in seen[:-1]} == {"partial", "absent", "old"}
     for each in seen:
@@ -203,16 +203,13 @@ class Killer:
             setattr(os, name, self._killing(name, getattr(os, name)))
         for each in (
             transition,
-            links_and_large_files,
             journal,
             publish,
             pull_record,
-            receipt,
-            record_file,
             staging,
             unpublish,
         ):
-            for name in ("syncfs", "rename_noreplace", "save_state", "save_receipt"):
+            for name in ("syncfs", "rename_noreplace", "save_record"):
                 if hasattr(each, name):
                     setattr(each, name, self._killing(name, getattr(each, name)))
 

@@ -188,10 +188,10 @@ def test_volume_has_lost_what_is_kept(ready: Agent, target: Path, library: Path)
 @pytest.mark.parametrize(
     "place",
     [
-        "staging.staging.next_snapshot",
-        "staging.staging.prune_done",
+        "records.transitions.next_snapshot",
+        "records.transitions.prune_done",
         "staging.staging.prune",
-        "staging.links_and_large_files.make_symlink",
+        "staging.finishing.make_symlink",
     ],
 )
 def test_killed_while_the_delta_is_taken_over(

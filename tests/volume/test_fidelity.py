@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rig.hostile.agent import entry, folder
 
 from initpuller.volume.fidelity import EXACT, Fidelity
-from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Abilities, Ability, judge, refuse
+from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Abilities, judge, refuse
 from initpuller.volume.fitness.collisions import suspects
 from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.fitness.time_range import time_fidelity
-from shared.checks import Outcome
+from shared.checks import CheckId, Outcome
 from shared.errors import StorageError
 from shared.tree.manifest import MAX_TIME
 
@@ -101,7 +101,7 @@ def test_needs_hold_no_more_than_examples() -> None:
 
 def test_what_a_manifest_does_not_need_is_a_warning() -> None:
     """Without a manifest, missing hard links are a warning and missing modes an error."""
-    found = Abilities(EXACT, {Ability.HARD_LINKS: "none", Ability.MODE: "none"})
+    found = Abilities(EXACT, {CheckId.VOLUME_HARD_LINKS: "none", CheckId.VOLUME_MODE: "none"})
     outcomes = [check.outcome for check in judge(found, "/config (x)", ALWAYS_NEEDED)]
     assert outcomes == [Outcome.WARNING, Outcome.FAILURE]
     with pytest.raises(StorageError, match="/config"):

@@ -102,7 +102,7 @@ def test_refused_change_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     """A publication that nobody prepared cannot be committed, in memory or on disk."""
     (tmp_path / ".plexodus").mkdir()
     record = PullRecord(Layout(str(tmp_path)))
-    before = record.begin(_state())
+    before = record.save(_state())
 
     with pytest.raises(WrongPhase):
         record.apply(transitions.committed)
@@ -115,7 +115,7 @@ def test_each_change_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     (tmp_path / ".plexodus").mkdir()
     record = PullRecord(Layout(str(tmp_path)))
     assert record.state is None
-    record.begin(transitions.begin(SNAPSHOT, "keep", "2026-01-01", None, prune=False))
+    record.save(transitions.begin(SNAPSHOT, "keep", "2026-01-01", None, prune=False))
     steps: list[tuple[str, tuple[object, ...]]] = [
         ("next_snapshot", (OTHER, "1:1", Fidelity())),
         ("prune_done", ()),
@@ -140,7 +140,7 @@ def test_failed_write_is_not_taken_for_a_change(tmp_path: Path) -> None:
     """If the volume does not take a record, the run continues with what the volume has."""
     (tmp_path / ".plexodus").mkdir()
     record = PullRecord(Layout(str(tmp_path)))
-    before = record.begin(_state())
+    before = record.save(_state())
     (tmp_path / ".plexodus" / "state.json.new").mkdir()
 
     with pytest.raises(StorageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,14 +38,11 @@ _log = structlog.get_logger("puller")
 class VolumeFit:
     """The probes of one run: one for the first manifest, and another if a later one needs more.
 
-    Args:
-        layout: the volume. The caller holds its lock.
-        ownership: the owner that files will get.
+    The caller holds the volume's lock.
     """
 
     def __init__(self, layout: Layout, ownership: Ownership) -> None:
-        self._layout = layout
-        self._ownership = ownership
+        self._layout, self._ownership = layout, ownership
         self._needs: Needs | None = None
         self._abilities: Abilities | None = None
         self._warned: set[str] = set()
@@ -59,7 +57,7 @@ class VolumeFit:
         if self._needs is None:
             needs = Needs()
             return needs, needs.take
-        needs = self._needs.copy()
+        needs = copy.deepcopy(self._needs)
 
         def take(entry: Entry) -> None:
             if not entry.kept:

@@ -2,83 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from initpuller.volume.fidelity import Fidelity
 from shared.checks import CheckId, Outcome
 from shared.errors import VolumeUnsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from initpuller.volume.fidelity import Fidelity
     from initpuller.volume.fitness.requirements import Needs
     from shared.checks import Check
 
-_SECOND = 10**9
-_UNITS = ((_SECOND, "s"), (10**6, "ms"), (10**3, "\u00b5s"), (1, "ns"))
-
-
-class Ability(Enum):
-    """Something that a volume may be unable to do. The value is its check."""
-
-    OWNER = CheckId.VOLUME_OWNER
-    MODE = CheckId.VOLUME_MODE
-    TIMES = CheckId.VOLUME_TIMES
-    HARD_LINKS = CheckId.VOLUME_HARD_LINKS
-    SYMLINKS = CheckId.VOLUME_SYMLINKS
-    HOLES = CheckId.VOLUME_HOLES
-    FILE_SIZE = CheckId.VOLUME_FILE_SIZE
-    NAMES = CheckId.VOLUME_NAMES
-    PATHS = CheckId.VOLUME_PATHS
-    LOCKS = CheckId.VOLUME_LOCKS
-    RENAME = CheckId.VOLUME_RENAME
-
-
+_UNITS = ((10**9, "s"), (10**6, "ms"), (10**3, "\u00b5s"), (1, "ns"))
 _ADVICE = {
-    Ability.OWNER: "Give --owner with the owner that this volume enforces, mount it without a"
-    " forced owner (root_squash, forceuid, an EFS access point), or use a block volume.",
-    Ability.MODE: "Mount the volume so that chmod works (no forced file_mode or dir_mode), or use a"
+    CheckId.VOLUME_OWNER: "Give --owner with the owner that this volume enforces, mount it without"
+    " a forced owner (root_squash, forceuid, an EFS access point), or use a block volume.",
+    CheckId.VOLUME_MODE: "Mount the volume so that chmod works (no forced file_mode or dir_mode),"
+    " or use a block volume.",
+    CheckId.VOLUME_TIMES: "Mount the volume so that its user may set the times of files, or use a"
     " block volume.",
-    Ability.TIMES: "Mount the volume so that its user may set the times of files, or use a block"
-    " volume.",
-    Ability.HARD_LINKS: "Use a volume with hard links, such as a block volume, or leave the linked"
-    " files out with --exclude.",
-    Ability.SYMLINKS: "Use a volume with symlinks, such as a block volume.",
-    Ability.HOLES: "Sparse files will take their full size on this volume. Make sure that there is"
-    " room for them.",
-    Ability.FILE_SIZE: "Use a volume whose filesystem takes larger files, or leave the file out"
+    CheckId.VOLUME_HARD_LINKS: "Use a volume with hard links, such as a block volume, or leave the"
+    " linked files out with --exclude.",
+    CheckId.VOLUME_SYMLINKS: "Use a volume with symlinks, such as a block volume.",
+    CheckId.VOLUME_HOLES: "Sparse files will take their full size on this volume. Make sure that"
+    " there is room for them.",
+    CheckId.VOLUME_FILE_SIZE: "Use a volume whose filesystem takes larger files, or leave the file"
+    " out with --exclude.",
+    CheckId.VOLUME_NAMES: "Use a volume that takes the name, such as ext4 or XFS, or leave it out"
     " with --exclude.",
-    Ability.NAMES: "Use a volume that takes the name, such as ext4 or XFS, or leave it out with"
-    " --exclude.",
-    Ability.PATHS: "Use a volume that takes the path, such as ext4 or XFS, or leave it out with"
-    " --exclude.",
-    Ability.LOCKS: "Use a volume with working locks: a block volume, or NFS 4.",
-    Ability.RENAME: "Mount nothing at .plexodus or below it: it has to be on the same mount as the"
-    " target.",
+    CheckId.VOLUME_PATHS: "Use a volume that takes the path, such as ext4 or XFS, or leave it out"
+    " with --exclude.",
+    CheckId.VOLUME_LOCKS: "Use a volume with working locks: a block volume, or NFS 4.",
+    CheckId.VOLUME_RENAME: "Mount nothing at .plexodus or below it: it has to be on the same mount"
+    " as the target.",
 }
-_ONLY_WARNS = {Ability.HOLES}
+"""Everything that a volume may be unable to do, as its check, with advice."""
+_ONLY_WARNS = {CheckId.VOLUME_HOLES}
 ALWAYS_NEEDED = frozenset(
-    (Ability.MODE, Ability.TIMES, Ability.SYMLINKS, Ability.LOCKS, Ability.RENAME)
+    (
+        CheckId.VOLUME_MODE,
+        CheckId.VOLUME_TIMES,
+        CheckId.VOLUME_SYMLINKS,
+        CheckId.VOLUME_LOCKS,
+        CheckId.VOLUME_RENAME,
+    )
 )
 """Abilities that every library of Plex needs, whatever is in its manifest."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Abilities:
     """Results of a probe."""
 
-    fidelity: Fidelity
+    fidelity: Fidelity = field(default_factory=Fidelity)
     """How exactly the volume keeps times and extended attributes."""
-    shortfalls: dict[Ability, str]
+    shortfalls: dict[CheckId, str] = field(default_factory=dict)
     """What failed, with a description of the failure."""
     folds_names: bool = False
     """Two names that differ in case or in Unicode form can be one file."""
 
 
 def judge(
-    abilities: Abilities, volume: str, needed: Container[Ability] = frozenset(Ability)
+    abilities: Abilities, volume: str, needed: Container[CheckId] = frozenset(_ADVICE)
 ) -> list[Check]:
     """Return a check for each ability that the volume lacks.
 
@@ -91,7 +78,7 @@ def judge(
     found = []
     for ability, what in abilities.shortfalls.items():
         is_failure = ability in needed and ability not in _ONLY_WARNS
-        report = ability.value.failure if is_failure else ability.value.warning
+        report = ability.failure if is_failure else ability.warning
         found.append(report(f"on the volume at {volume}, {what}", _ADVICE[ability]))
     return found
 
@@ -100,13 +87,17 @@ def losses(fidelity: Fidelity, needs: Needs, volume: str) -> list[Check]:
     """Return a warning for each attribute that the volume keeps less exactly than needed."""
     found = []
     if fidelity.time_step_ns > 1:
-        what = f"times are rounded down to a multiple of {_step(fidelity.time_step_ns)}"
+        size, unit = next(each for each in _UNITS if fidelity.time_step_ns >= each[0])
+        what = f"times are rounded down to a multiple of {fidelity.time_step_ns // size} {unit}"
         found.append((CheckId.VOLUME_TIMES, what))
     if clamps(fidelity, needs):
         what = "some times are out of range and become the nearest possible time"
         found.append((CheckId.VOLUME_TIMES, what))
     if drops_xattrs(fidelity, needs):
-        found.append((CheckId.VOLUME_XATTRS, f"{_kept_xattrs(fidelity)} (Plex needs none)"))
+        limit = fidelity.xattr_bytes
+        what = f"extended attributes of more than {limit} bytes an entry are left out"
+        none = "extended attributes (user.) cannot be kept and are left out"
+        found.append((CheckId.VOLUME_XATTRS, f"{what if limit else none} (Plex needs none)"))
     advice = "The receipt lists it. If you need it exactly, use another volume, such as ext4 with"
     advice += " 256-byte inodes."
     return [check.warning(f"on the volume at {volume}, {what}", advice) for check, what in found]
@@ -126,12 +117,7 @@ def drops_xattrs(fidelity: Fidelity, needs: Needs) -> bool:
 
 
 def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
-    """Return the failure for names that are one file on this volume.
-
-    Args:
-        pairs: paths in the library, at least one pair.
-        volume: its mount point and type, for the message.
-    """
+    """Return the failure for paths in the library that are one file on this volume."""
     listing = "; ".join(f"{one} and {other}" for one, other in pairs)
     return CheckId.VOLUME_CASE.failure(
         f"on the volume at {volume}, some names are one and the same file: {listing}",
@@ -152,14 +138,3 @@ def refuse(checks: Iterable[Check]) -> None:
             "; ".join(check.found for check in failed),
             hint=" ".join(check.advice for check in failed) + " Then run again.",
         )
-
-
-def _kept_xattrs(fidelity: Fidelity) -> str:
-    if not fidelity.xattr_bytes:
-        return "extended attributes (user.) cannot be kept and are left out"
-    return f"extended attributes of more than {fidelity.xattr_bytes} bytes an entry are left out"
-
-
-def _step(step_ns: int) -> str:
-    size, unit = next(each for each in _UNITS if step_ns >= each[0])
-    return f"{step_ns // size} {unit}"

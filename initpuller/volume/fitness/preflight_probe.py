@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
-from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Ability, judge, losses
+from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, judge, losses
 from initpuller.volume.fitness.probe import probe
 from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.records.lock import locked
 from shared.checks import CheckId
-from shared.errors import NoSpace, StorageError, VolumeLocked
+from shared.errors import StorageError, VolumeLocked
 
 if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 def probe_for_preflight(layout: Layout, ownership: Ownership) -> list[Check]:
     """Return the abilities of the volume that a library of Plex may need.
 
-    Writes only a scratch folder, and removes the puller's own folder if that was not there before.
-    Does not probe a volume that is mounted read-only, or that a pull is writing to.
-
-    Args:
-        layout: the volume.
-        ownership: the owner that files will get.
+    Write only a scratch folder, and remove the puller's own folder if that was not there before. Do
+    not probe a volume that is mounted read-only, or that a pull is writing to.
     """
     volume, is_new = mount_of(layout.target), not os.path.lexists(layout.folder)
     try:
@@ -37,29 +33,25 @@ def probe_for_preflight(layout: Layout, ownership: Ownership) -> list[Check]:
             try:
                 return _checks(layout, ownership, volume)
             finally:
-                if is_new:
-                    _remove_folder(layout)
+                if is_new:  # remove it while the lock in it is held: see :func:`locked`
+                    with suppress(OSError):
+                        os.unlink(layout.lock)
+                        os.rmdir(layout.folder)
     except VolumeLocked:
-        found = "not probed: a pull is at work on it, and has probed it"
-        return [CheckId.VOLUME.passed(found)]
-    except NoSpace as error:
-        return [CheckId.VOLUME.failure(f"{volume}: {error.what}", error.hint)]
+        return [CheckId.VOLUME.passed("not probed: a pull is at work on it, and has probed it")]
     except StorageError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EROFS:
-            return [
-                CheckId.VOLUME.warning(
-                    f"not probed: {volume} is mounted read-only",
-                    "Mount it read-write for this preflight to probe it. A pull has to write to"
-                    " it.",
-                )
-            ]
+            advice = (
+                "Mount it read-write for this preflight to probe it. A pull has to write to it."
+            )
+            return [CheckId.VOLUME.warning(f"not probed: {volume} is mounted read-only", advice)]
         return [CheckId.VOLUME.failure(f"{volume}: {error.what}", error.hint)]
 
 
 def _checks(layout: Layout, ownership: Ownership, volume: str) -> list[Check]:
     needs = Needs.generic()
     abilities = probe(layout, needs, ownership)
-    owner = {Ability.OWNER} if ownership.fixed else set()  # otherwise the source decides
+    owner = {CheckId.VOLUME_OWNER} if ownership.fixed else set()  # otherwise the source decides
     checks = judge(abilities, volume, ALWAYS_NEEDED | owner)
     checks += losses(abilities.fidelity, needs, volume)
     if abilities.folds_names:
@@ -70,10 +62,3 @@ def _checks(layout: Layout, ownership: Ownership, volume: str) -> list[Check]:
         return checks
     found = f"{volume} keeps owners, modes, times, links and names, and can rename and lock"
     return [CheckId.VOLUME.passed(found)]
-
-
-def _remove_folder(layout: Layout) -> None:
-    """Remove the puller's own folder while the lock in it is held: see :func:`locked`."""
-    with suppress(OSError):
-        os.unlink(layout.lock)
-        os.rmdir(layout.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ _MOST = 256
 """Owners, and sets of extended attributes, to try; a library has a handful."""
 _ODD = re.compile(rb'[\x00-\x1f\x7f<>:"|?*\\]|[ .]\Z')
 """Characters in a name that some filesystems refuse or change (SMB, FAT, NTFS)."""
-_FILE, _FOLDER = 0o600, 0o700
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Needs:
     @classmethod
     def generic(cls) -> Self:
         """Return what a library of Plex may need, for a preflight, which has no manifest."""
-        needs = cls(
+        return cls(
             file_modes={0o600, 0o640, 0o644, 0o755},
             folder_modes={0o700, 0o755, 0o2775},
             earliest_ns=0,
@@ -59,13 +57,8 @@ class Needs:
             name=b"n" * 255,
             path=b"/".join([b"p" * 100] * 5),
             odd_names={"a colon": b"a:b", "an accent": "\u00e9".encode(), "a blank": b"a "},
+            xattrs={xattr_cost({"user.DOSATTRIB": bytes(64)}): {"user.DOSATTRIB": 64}},
         )
-        needs.xattrs = {xattr_cost({"user.DOSATTRIB": bytes(64)}): {"user.DOSATTRIB": 64}}
-        return needs
-
-    def copy(self) -> Self:
-        """Return a copy that can grow without changing the original."""
-        return copy.deepcopy(self)
 
     def take(self, entry: Entry) -> None:
         """Add the needs of one entry."""
@@ -84,9 +77,8 @@ class Needs:
             self.earliest_ns = self.latest_ns = time
         self.earliest_ns = min(self.earliest_ns, time)
         self.latest_ns = max(self.latest_ns, time)
-        owner = entry.uid, entry.gid
         if len(self.owners) < _MOST:
-            self.owners.add(owner)
+            self.owners.add((entry.uid, entry.gid))
         if len(path) > len(self.path):
             self.path = path
         self._name(path.rpartition(b"/")[2])

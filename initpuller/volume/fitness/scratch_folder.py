@@ -7,14 +7,14 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from shared.errors import StorageError, storage_error
+from initpuller.volume.filesystem import opened
+from shared.errors import StorageError, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from initpuller.volume.records.layout import Layout
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MARKER = "probe"
 """The one file in the folder that the probe renames to the library's place, as publication does."""
 
@@ -23,31 +23,20 @@ MARKER = "probe"
 def scratch_folder(layout: Layout) -> Iterator[int]:
     """Create an empty folder where files will be assembled, and remove it at the end.
 
-    Args:
-        layout: the volume. The caller holds its lock.
+    The caller holds the volume's lock. An OSError in the block becomes a StorageError.
 
     Yields:
         The folder's descriptor.
-
-    Raises:
-        StorageError: the folder cannot be created, or an OSError happened in the block.
     """
-    try:
+    with storage_errors(layout.folder):
         _remove_published(layout)
         for path in layout.probes:
             _remove_tree(path)
         place = layout.probes[0] if os.path.isdir(layout.staging) else layout.probes[1]
         os.mkdir(place, 0o700)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     try:
-        folder = os.open(place, FOLDER)
-        try:
+        with storage_errors(place), opened(place) as folder:
             yield folder
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise storage_error(error, place) from error
     finally:
         with suppress(OSError):  # the next probe tries again
             _remove_published(layout)
@@ -55,11 +44,7 @@ def scratch_folder(layout: Layout) -> Iterator[int]:
 
 
 def _remove_published(layout: Layout) -> None:
-    """Remove the folder that the trial rename has put beside the library.
-
-    Raises:
-        StorageError: something else has the folder's name.
-    """
+    """Remove the folder that the trial rename has put beside the library."""
     path = layout.published_probe
     try:
         with suppress(FileNotFoundError):
@@ -75,35 +60,19 @@ def _remove_published(layout: Layout) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    try:
-        folder = os.open(path, FOLDER)
-    except FileNotFoundError:
-        return
-    try:
+    with suppress(FileNotFoundError), opened(path) as folder:
         empty(folder)
-    finally:
-        os.close(folder)
-    os.rmdir(path)
+        os.rmdir(path)
 
 
 def empty(folder: int) -> None:
-    """Remove everything in a folder, including folders that their owner may not enter.
-
-    Args:
-        folder: the folder's descriptor.
-
-    Raises:
-        OSError: the filesystem refuses.
-    """
+    """Remove everything in a folder, including folders that their owner may not enter."""
     for name in os.listdir(folder):
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
             continue
         with suppress(OSError):
             os.chmod(name, 0o700, dir_fd=folder)
-        inside = os.open(name, FOLDER, dir_fd=folder)
-        try:
+        with opened(name, dir_fd=folder) as inside:
             empty(inside)
-        finally:
-            os.close(inside)
         os.rmdir(name, dir_fd=folder)

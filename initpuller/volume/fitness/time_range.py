@@ -36,12 +36,10 @@ def time_fidelity(fd: int, needed_ns: Iterable[int]) -> Fidelity | None:
     else:
         return None
     near = _SAMPLES[0] // _SECOND
-    latest = _bound(fd, step, near, _FAR)
-    earliest = _bound(fd, step, near, -_FAR)
+    latest, earliest = _bound(fd, step, near, _FAR), _bound(fd, step, near, -_FAR)
     found = Fidelity(step, earliest, latest)
-    if all(_is_kept(fd, found.time(each), found.time(each)) for each in needed_ns):
-        return found
-    return None
+    is_right = all(_is_kept(fd, found.time(each), found.time(each)) for each in needed_ns)
+    return found if is_right else None
 
 
 def _bound(fd: int, step: int, good: int, bad: int) -> int | None:

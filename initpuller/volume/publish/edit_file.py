@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shared.digest import sha256
+from initpuller.volume.filesystem import hash_file
 from shared.durable import replace_durably
-from shared.errors import IntegrityError, storage_error
+from shared.errors import IntegrityError, storage_errors
 from shared.frames.sha256sums import format_sum, parse_sum, read_line
 from shared.tree.xattrs import read_xattrs
 
@@ -30,7 +30,6 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
 
     Raises:
         IntegrityError: there is no such file.
-        StorageError: as the filesystem says.
     """
     path = staging.regular_file(name)
     if path is None:
@@ -38,15 +37,12 @@ def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None
     layout, snapshot = staging.layout, staging.manifest.name
     plan, wanted = staging.manifest.plan, os.fsencode(name)
     [numbered] = [each for each in enumerate(staging.manifest) if each[1].path == wanted]
-    try:
+    with storage_errors(path):
         staging.journal.redo(plan.frames_of(*numbered))
         staging.forget([numbered])
         _replace(path, layout.amended(snapshot), change)
-        with open(path, "rb") as file:
-            line = format_sum(sha256(file.read()), wanted)
+        line = format_sum(hash_file(path), wanted)
         _replace_sum(layout.sums(snapshot), layout.amended(snapshot), line)
-    except OSError as error:
-        raise storage_error(error, path) from error
 
 
 def _replace(path: str, temporary: str, change: Callable[[bytes], bytes]) -> None:

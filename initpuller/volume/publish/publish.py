@@ -18,13 +18,15 @@ import structlog
 from initpuller.volume.cleanup import remove_leftovers
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.fidelity import losses
+from initpuller.volume.filesystem import hash_file
 from initpuller.volume.foreign_library import is_skeleton
-from initpuller.volume.records.receipt import Receipt, save_receipt
+from initpuller.volume.ownership import OWNER_ACCESS
+from initpuller.volume.records.receipt import Receipt
+from initpuller.volume.records.record_file import save_record
 from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
-from shared.errors import TargetConflict, storage_error
-from shared.frames.file_digests import hash_descriptor
+from shared.errors import TargetConflict, storage_error, storage_errors
 from shared.timestamps import compact_timestamp, timestamp
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from shared.plex.library import ServerFacts
 
 _log = structlog.get_logger("puller")
-_OWNER, _MODE = 0o700, 0o7777
+_MODE = 0o7777
 
 
 @dataclass(frozen=True)
@@ -55,47 +57,39 @@ def prepare(staging: Staging, phase: Phase, observed: Observations, *, displace:
 
     Args:
         staging: finished and verified.
-        phase: that comes next: ``committing`` in a cutover, or else ``publishing``.
+        phase: that comes next: ``committing`` in a cutover, otherwise ``publishing``.
         observed: what the receipt says beside the snapshot.
         displace: set aside what has the library's name, if something has.
-
-    Raises:
-        StorageError: as the filesystem says.
     """
-    layout, state = staging.layout, staging.state
-    name = state.snapshot.id
-    try:
-        staging.finisher.close_folders()
-        library = state.snapshot.library
-        displaces = displace and os.path.lexists(layout.library(library.name))
-        aside = _aside(library.name) if displaces else None
+    layout, state, about = staging.layout, staging.state, staging.state.snapshot
+    with storage_errors(layout.folder):
+        staging.close_folders()
+        displaces = displace and os.path.lexists(layout.library(about.library.name))
         receipt = Receipt(
             format=1,
             plexodus=__version__,
-            library=library,
-            snapshot=name,
-            manifest_file_sha256=_hash(layout.manifest(name)),
-            sums_sha256=_hash(layout.sums(name)),
-            entries=state.snapshot.entries,
-            files=state.snapshot.files,
-            content_bytes=state.snapshot.content_bytes,
+            library=about.library,
+            snapshot=about.id,
+            manifest_file_sha256=hash_file(layout.manifest(about.id)).hex(),
+            sums_sha256=hash_file(layout.sums(about.id)).hex(),
+            entries=about.entries,
+            files=about.files,
+            content_bytes=about.content_bytes,
             owner=state.owner,
-            exclude=state.snapshot.exclude,
-            omitted=state.snapshot.omitted,
-            scanned=state.snapshot.created,
+            exclude=about.exclude,
+            omitted=about.omitted,
+            scanned=about.created,
             started=state.started,
             verified=timestamp(),
             runs=state.runs,
             preferences=observed.preferences,
             databases=observed.databases,
             plex=observed.plex,
-            rehearsal=state.snapshot.kind == "rehearsal",
-            set_aside=aside,
+            rehearsal=about.kind == "rehearsal",
+            set_aside=_aside(about.library.name) if displaces else None,
             losses=losses(staging.manifest, staging.policy),
         )
         top_mode = staging.manifest.entries(0, 1)[0].mode
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     staging.record.apply(prepared, phase, receipt, top_mode)
 
 
@@ -103,18 +97,14 @@ def displace(record: PullRecord, on_existing: OnExisting) -> None:
     """Plan that step 2 sets aside what has taken the library's name since step 1.
 
     That is done if the user wants it, or if it is only empty folders.
-
-    Raises:
-        StorageError: as the filesystem says.
     """
     layout, receipt = record.layout, record.planned
-    is_wanted = on_existing is OnExisting.SET_ASIDE
-    if not is_wanted and not is_skeleton(layout.library(receipt.library.name)):
-        return
     name, aside = receipt.library.name, receipt.set_aside
+    final = layout.library(name)
+    if on_existing is not OnExisting.SET_ASIDE and not is_skeleton(final):
+        return
     is_due = aside is None or os.path.lexists(layout.library(aside))
-    is_there = os.path.lexists(layout.library(name))
-    if is_due and is_there and os.path.isdir(layout.staged(name)):
+    if is_due and os.path.lexists(final) and os.path.isdir(layout.staged(name)):
         if aside is not None:
             _log.warning("set aside already", path=layout.library(aside))
         record.apply(set_aside_planned, _aside(name))
@@ -129,7 +119,7 @@ def publish(record: PullRecord) -> Receipt:
 
     Raises:
         TargetConflict: something took the library's name meanwhile.
-        StorageError: as the filesystem says; what was there before is there again.
+        StorageError: what was there before is there again.
     """
     receipt = record.planned
     if os.path.isdir(record.layout.staged(receipt.library.name)):
@@ -165,20 +155,14 @@ def _rename(layout: Layout, receipt: Receipt) -> None:
 
 
 def seal(record: PullRecord, receipt: Receipt) -> None:
-    """Take steps 4 and 5.
-
-    Raises:
-        StorageError: as the filesystem says.
-    """
+    """Take steps 4 and 5."""
     layout, top_mode = record.layout, record.current.top_mode
-    try:
+    with storage_errors(layout.folder):
         final = layout.library(receipt.library.name)
         if os.stat(final).st_mode & _MODE != top_mode:
             os.chmod(final, top_mode)
-        save_receipt(layout, receipt)
+        save_record(layout.receipt, receipt)
         remove_leftovers(record, receipt)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:
@@ -195,10 +179,5 @@ def _place_records(layout: Layout, snapshot: str) -> None:
 def open_top(staged: str) -> None:
     """Give the owner access: without privileges, only a writable folder can be renamed."""
     mode = os.stat(staged).st_mode & _MODE
-    if mode & _OWNER != _OWNER:
-        os.chmod(staged, mode | _OWNER)
-
-
-def _hash(path: str) -> str:
-    with open(path, "rb") as file:
-        return hash_descriptor(file.fileno()).hex()
+    if mode & OWNER_ACCESS != OWNER_ACCESS:
+        os.chmod(staged, mode | OWNER_ACCESS)

@@ -7,27 +7,23 @@ import stat
 from typing import TYPE_CHECKING
 
 from initpuller.volume.fidelity import EXACT
+from initpuller.volume.filesystem import opened
 from initpuller.volume.publish.unpublish import return_to_staging
-from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.transitions import taken_back
+from initpuller.volume.reuse.recorded import open_records, read_listing
 from shared.durable import fsync_folder
-from shared.errors import storage_error
-from shared.frames.file_digests import FileDigests
-from shared.frames.manifest_file import read_manifest
+from shared.errors import storage_errors
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
 from shared.tree.racy import is_of_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from initpuller.volume.fidelity import Fidelity
     from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
+    from initpuller.volume.records.receipt import Receipt
     from initpuller.volume.records.state import State
-    from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
 
 
@@ -40,18 +36,12 @@ def take_back(record: PullRecord, *, rehearse: bool) -> None:
     Args:
         record: of the volume.
         rehearse: the user wants a rehearsal: then this is only done where it was begun.
-
-    Raises:
-        StorageError: a record cannot be read, or the volume does not take it.
     """
-    if not is_to_be_taken_back(record, rehearse=rehearse):
+    planned = _planned(record)
+    if planned is None or not is_to_be_taken_back(record, rehearse=rehearse):
         return
     layout, state = record.layout, record.state
-    receipt = load_receipt(layout)
-    planned = receipt or (state.receipt if state is not None else None)
-    if planned is None:
-        return
-    try:
+    with storage_errors(layout.folder):
         return_to_staging(layout, planned)
         drop_files(layout.migrated, layout.trash)
         if state is not None:
@@ -59,8 +49,6 @@ def take_back(record: PullRecord, *, rehearse: bool) -> None:
             record.apply(taken_back)
         drop_files(layout.receipt)
         fsync_folder(layout.folder)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
 
 
 def is_to_be_taken_back(record: PullRecord, *, rehearse: bool) -> bool:
@@ -69,56 +57,44 @@ def is_to_be_taken_back(record: PullRecord, *, rehearse: bool) -> bool:
     Args:
         record: of the volume.
         rehearse: the user wants a rehearsal.
-
-    Raises:
-        StorageError: a record cannot be read.
     """
-    layout, state = record.layout, record.state
-    receipt = load_receipt(layout)
-    planned = receipt or (state.receipt if state is not None else None)
+    layout, planned = record.layout, _planned(record)
     if planned is None or not planned.rehearsal:
         return False
     name = planned.library.name
     is_published = os.path.lexists(layout.library(name))
-    if rehearse and (receipt is None or is_published):
+    if rehearse and (is_published or not os.path.lexists(layout.receipt)):
         return False
     return is_published or os.path.isdir(layout.staged(name))
 
 
+def _planned(record: PullRecord) -> Receipt | None:
+    """Return the receipt that is there, or else the one that is about to be."""
+    state = record.state
+    return load_receipt(record.layout) or (state.receipt if state is not None else None)
+
+
 def _forget_changed(layout: Layout, state: State) -> None:
-    about = state.snapshot
     try:
-        root = os.fsencode(about.library.name)
-        manifest = read_manifest(layout.manifest(about.id), about.id, root, about.kind)
+        listing = read_listing(layout, state.snapshot)
     except FileNotFoundError:
-        return  # then nothing is taken over
-    fidelity = state.fidelity or EXACT
-    changed = list(_changed_files(layout.staging, manifest, fidelity))
-    digests = FileDigests(layout.digests(about.id), manifest.plan.entries)
-    digests.put([(number, None) for number, _ in changed])
-    journal = Journal(layout.journal(about.id), len(manifest.plan))
-    try:
-        journal.redo(
-            sorted({frame for each in changed for frame in manifest.plan.frames_of(*each)})
-        )
-    finally:
-        journal.close()
+        return  # then nothing is reused
+    kept, plan = (state.fidelity or EXACT).kept, listing.manifest.plan
+    with (
+        opened(layout.staging) as staging,
+        DirStack(staging) as folders,
+        open_records(layout, listing) as records,
+    ):
+        changed = [
+            (number, entry)
+            for number, entry in enumerate(listing.manifest)
+            if entry.kind is Kind.FILE and not _is_unchanged(folders, kept(entry))
+        ]
+        records.digests.put([(number, None) for number, _ in changed])
+        records.journal.redo(sorted({frame for each in changed for frame in plan.frames_of(*each)}))
 
 
-def _changed_files(
-    staging: str, manifest: ManifestFile, fidelity: Fidelity
-) -> Iterator[tuple[int, Entry]]:
-    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with DirStack(fd) as folders:
-            for number, entry in enumerate(manifest):
-                if entry.kind is Kind.FILE and not _is_as_brought(folders, fidelity.kept(entry)):
-                    yield number, entry
-    finally:
-        os.close(fd)
-
-
-def _is_as_brought(folders: DirStack, entry: Entry) -> bool:
+def _is_unchanged(folders: DirStack, entry: Entry) -> bool:
     if is_of_database(entry):
         return False
     try:

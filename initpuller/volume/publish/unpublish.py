@@ -9,7 +9,7 @@ from initpuller.volume.publish.publish import open_top
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.records.transitions import unpublished
 from shared.durable import fsync_folder, rename_noreplace
-from shared.errors import storage_error
+from shared.errors import storage_errors
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -25,27 +25,18 @@ def unpublish(record: PullRecord) -> None:
 
     Args:
         record: of the volume, which says ``committing`` or ``publishing``.
-
-    Raises:
-        StorageError: as the filesystem says.
     """
     layout, receipt = record.layout, record.current.receipt
-    try:
+    with storage_errors(layout.folder):
         if receipt is not None:
             return_to_staging(layout, receipt)
             _restore_displaced(layout, receipt)
         fsync_folder(layout.folder)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     record.apply(unpublished)
 
 
 def return_to_staging(layout: Layout, receipt: Receipt) -> None:
-    """Rename the library to its place in staging, and its manifest to that of a pull under way.
-
-    Raises:
-        OSError: as the filesystem says.
-    """
+    """Rename the library to its place in staging, and its manifest to that of a pull under way."""
     final, staged = layout.library(receipt.library.name), layout.staged(receipt.library.name)
     if not os.path.isdir(staged) and os.path.lexists(final):
         os.makedirs(layout.staging, mode=0o700, exist_ok=True)

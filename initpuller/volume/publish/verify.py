@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from initpuller.volume.filesystem import opened
 from shared.checks import size
 from shared.errors import ProtocolViolation, printable
 from shared.frames.file_digests import hash_descriptor
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def wrong_sums(
     manifest: ManifestFile, digests: FileDigests, sums_path: str
 ) -> Iterator[tuple[int, Entry]]:
-    """Number and entry of each file whose own digest is not the one that the agent read.
+    """Yield number and entry of each file whose own digest is not the one that the agent read.
 
     Args:
         manifest: the entries.
@@ -79,11 +80,9 @@ def changed_files(base: int, sums_path: str) -> Iterator[str]:
         for digest, path in read_sums(file):
             try:
                 folder, name = folders.parent(path)
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-                try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                with opened(name, flags, dir_fd=folder) as fd:
                     is_same = hash_descriptor(fd) == digest
-                finally:
-                    os.close(fd)
             except OSError as error:
                 yield f"{printable(path)}: {os.strerror(error.errno or 0)}"
             else:

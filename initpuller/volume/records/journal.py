@@ -18,26 +18,23 @@ import os
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
+from initpuller.volume.filesystem import write_all
 from shared.durable import fsync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_LINE = re.compile(
-    rb"(?:(done) (\d{1,12}) ([0-9a-f]{64})|(kept|held) (\d{1,12})(?: ([0-9a-f]{64}))?"
-    rb"|(redo) (\d{1,12}))\n"
-)
+_LINE = re.compile(rb"(done|kept|held|redo) (\d{1,12})(?: ([0-9a-f]{64}))?\n")
 
 
 class Journal:
     """The journal of one snapshot: one byte a frame in memory.
 
+    Its methods raise OSError; what they were to record is not recorded then.
+
     Args:
         path: its file; made if missing.
         frames: how many frames the snapshot has.
-
-    Raises:
-        OSError: as the filesystem says.
     """
 
     def __init__(self, path: str, frames: int) -> None:
@@ -60,7 +57,7 @@ class Journal:
         os.close(self._fd)
 
     def fileno(self) -> int:
-        """The file's descriptor."""
+        """Return the file's descriptor."""
         return self._fd
 
     def __contains__(self, frame: int) -> bool:
@@ -72,7 +69,7 @@ class Journal:
         return self._done.count(1)
 
     def is_of_earlier_run(self, frame: int) -> bool:
-        """Whether frame number ``frame`` was there when this journal was opened."""
+        """Return whether frame number ``frame`` was there when this journal was opened."""
         return self._found[frame] == 1
 
     def missing(self) -> Iterator[int]:
@@ -99,23 +96,19 @@ class Journal:
             number = self._done.find(done, number + 1)
 
     def tag(self, frame: int) -> str | None:
-        """The digest of what is on the volume in frame number ``frame``'s place, if that is known.
+        """Return the digest of what is on the volume in a frame's place, if that is known.
 
-        Of a frame that is not safe it is an earlier snapshot's, which may be the same; or empty,
-        where something is there, but its digest was never told.
+        For a frame that is not safe, it is an earlier snapshot's, which may be the same. It is
+        empty if something is there whose digest is unknown.
         """
         return self._tags.get(frame)
 
     def held(self) -> Iterator[int]:
-        """The numbers of the frames that are not safe, and in whose place something is known."""
+        """Return the numbers of the frames that are not safe, but have a tag."""
         return (number for number in list(self._tags) if not self._done[number])
 
     def done(self, frames: Iterable[tuple[int, str]]) -> None:
-        """Record frames, each with its hexadecimal digest, durably.
-
-        Raises:
-            OSError: as the filesystem says; none of them is recorded then.
-        """
+        """Record frames, each with its hexadecimal digest, durably."""
         frames = list(frames)
         self._append("".join(f"done {number} {digest}\n" for number, digest in frames))
         for number, digest in frames:
@@ -125,19 +118,16 @@ class Journal:
     def carried(
         self, kept: Iterable[tuple[int, str | None]], held: Iterable[tuple[int, str]]
     ) -> None:
-        """Record what an earlier snapshot has brought, with digests, durably.
+        """Record what an earlier snapshot has put there, durably.
 
         Args:
-            kept: frames all of whose content is there.
-            held: frames in whose place is what has this digest, or an unknown one, if it is empty.
-
-        Raises:
-            OSError: as for :meth:`done`.
+            kept: frames all of whose content is there, with their digests, if these are known.
+            held: frames in whose place is what has this digest; empty: its digest is unknown.
         """
         kept, held = list(kept), list(held)
-        lines = [f"kept {number} {tag}\n" if tag else f"kept {number}\n" for number, tag in kept]
-        lines += [f"held {number} {tag}".rstrip() + "\n" for number, tag in held]
-        self._append("".join(lines))
+        lines = [f"kept {number} {tag or ''}".rstrip() for number, tag in kept]
+        lines += [f"held {number} {tag}".rstrip() for number, tag in held]
+        self._append("".join(f"{line}\n" for line in lines))
         for number, tag in kept:
             self._done[number] = 1
             if tag:
@@ -145,11 +135,7 @@ class Journal:
         self._tags.update(held)
 
     def redo(self, frames: Iterable[int]) -> None:
-        """Record that frames must be fetched again, durably.
-
-        Raises:
-            OSError: as for :meth:`done`.
-        """
+        """Record that frames must be fetched again, durably."""
         frames = list(frames)
         if not frames:
             return
@@ -160,19 +146,13 @@ class Journal:
 
     def _append(self, lines: str) -> None:
         block = lines.encode()
-        written = os.pwrite(self._fd, block, self._end)
-        while written < len(block):
-            written += os.pwrite(self._fd, block[written:], self._end + written)
+        write_all(self._fd, block, self._end)
         os.fdatasync(self._fd)
         self._end += len(block)
 
 
 def count_done(path: str, frames: int) -> int:
-    """How many of ``frames`` the journal at ``path`` has; nothing is changed.
-
-    Raises:
-        OSError: as the filesystem says; a missing journal has none.
-    """
+    """Return how many of ``frames`` the journal at ``path`` has; a missing one has none."""
     try:
         with open(path, "rb") as file:
             done = bytearray(frames)
@@ -187,13 +167,14 @@ def _replay(file: BinaryIO, done: bytearray, tags: dict[int, str]) -> int:
     end = 0
     for line in file:
         found = _LINE.fullmatch(line)
-        number = int(found[2] or found[5] or found[8]) if found else len(done)
-        if found is None or number >= len(done):
+        if found is None or int(found[2]) >= len(done):
             break
-        done[number] = found[1] is not None or found[4] == b"kept"
-        tag = found[3] or found[6] or (b"" if found[4] == b"held" else None)
-        if tag is not None:
-            tags[number] = tag.decode()
+        verb, number, tag = found[1], int(found[2]), found[3]
+        if (verb == b"done" and tag is None) or (verb == b"redo" and tag is not None):
+            break
+        done[number] = verb in (b"done", b"kept")
+        if tag is not None or verb == b"held":
+            tags[number] = (tag or b"").decode()
         else:
             tags.pop(number, None)
         end += len(line)

@@ -3,121 +3,88 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from functools import partial
 
 from shared.plex.library import SUPPORT_FOLDER
 from shared.tree.member_path import STATE_FOLDER
 
 USUAL_NAME = "Library"
-"""What Plex calls its library: looked for before the agent has told the name."""
+"""Plex's name for its library: checked before the agent has reported the name."""
 RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-", "omitted-", "amended-")
 """How the names of the files begin that belong to one snapshot and one pull."""
 
 
-@dataclass(frozen=True)
 class Layout:
-    """The names below one target folder."""
+    """The paths below one target folder.
 
-    target: str
+    Args:
+        target: path of the folder.
+    """
 
-    @property
-    def places_server(self) -> bool:
-        """Whether Plex's own folder arrives with the folders above it that Plex's image expects."""
-        return not self.target.endswith(f"/{SUPPORT_FOLDER}")
-
-    @property
-    def folder(self) -> str:
+    def __init__(self, target: str) -> None:
+        ours = STATE_FOLDER.decode()
+        self.target = target
+        self.places_server = not target.endswith(f"/{SUPPORT_FOLDER}")
+        """Plex's own folder arrives with the folders above it that Plex's image expects."""
+        self.folder = os.path.join(target, ours)
         """The puller's own folder."""
-        return os.path.join(self.target, STATE_FOLDER.decode())
-
-    @property
-    def lock(self) -> str:
-        """Held by who writes to the volume."""
-        return os.path.join(self.folder, "lock")
-
-    @property
-    def staging(self) -> str:
-        """Where the library is assembled."""
-        return os.path.join(self.folder, "staging")
-
-    @property
-    def moving(self) -> str:
+        inside = partial(os.path.join, self.folder)
+        self.lock = inside("lock")
+        """Held by the process that writes to the volume."""
+        self.staging = inside("staging")
+        """The folder in which the library is assembled."""
+        self.moving = os.path.join(self.staging, ours)
         """A folder in staging for probes; earlier releases put files there as well."""
-        return os.path.join(self.staging, STATE_FOLDER.decode())
-
-    @property
-    def probes(self) -> tuple[str, str]:
-        """Where the volume is probed: in staging once it is there, else beside where it will be."""
-        return self.moving, os.path.join(self.folder, "probe")
-
-    @property
-    def published_probe(self) -> str:
+        self.probes = self.moving, inside("probe")
+        """Where the volume is probed: in staging if that is there, otherwise beside it."""
+        self.published_probe = f"{self.folder}-probe"
         """Where a probe tries the rename that publishes."""
-        return os.path.join(self.target, f"{STATE_FOLDER.decode()}-probe")
-
-    @property
-    def state(self) -> str:
+        self.state = inside("state.json")
         """Phase and snapshot."""
-        return os.path.join(self.folder, "state.json")
-
-    @property
-    def receipt(self) -> str:
+        self.receipt = inside("receipt.json")
         """The proof."""
-        return os.path.join(self.folder, "receipt.json")
-
-    @property
-    def receipt_manifest(self) -> str:
+        self.receipt_manifest = inside("manifest.jsonl.zst")
         """All entries that were moved."""
-        return os.path.join(self.folder, "manifest.jsonl.zst")
-
-    @property
-    def receipt_sums(self) -> str:
+        self.receipt_sums = inside("SHA256SUMS")
         """The digest of every file that was moved."""
-        return os.path.join(self.folder, "SHA256SUMS")
-
-    @property
-    def receipt_omitted(self) -> str:
-        """Return the path of the list of omitted entries."""
-        return os.path.join(self.folder, "omitted.jsonl.zst")
-
-    @property
-    def trash(self) -> str:
-        """Return the path of the note that Plex's emptying of trash was on before new folders."""
-        return os.path.join(self.folder, "trash-was-on")
-
-    @property
-    def migrated(self) -> str:
-        """Return the path of the findings of Plex's first run on this volume."""
-        return os.path.join(self.folder, "migrated.json")
+        self.receipt_omitted = inside("omitted.jsonl.zst")
+        """All entries that were left out."""
+        self.trash = inside("trash-was-on")
+        """The note that Plex's emptying of trash was on before new folders."""
+        self.migrated = inside("migrated.json")
+        """The findings of Plex's first run on this volume."""
 
     def manifest(self, snapshot: str) -> str:
-        """The manifest of a snapshot that is under way."""
-        return os.path.join(self.folder, f"manifest-{snapshot}")
+        """Return the path of the manifest of a snapshot that is under way."""
+        return self._of(snapshot, "manifest")
 
     def journal(self, snapshot: str) -> str:
-        """Its finished frames."""
-        return os.path.join(self.folder, f"journal-{snapshot}")
+        """Return the path of its finished frames."""
+        return self._of(snapshot, "journal")
 
     def digests(self, snapshot: str) -> str:
-        """The digests of its unpacked files."""
-        return os.path.join(self.folder, f"digests-{snapshot}")
+        """Return the path of the digests of its unpacked files."""
+        return self._of(snapshot, "digests")
 
     def sums(self, snapshot: str) -> str:
-        """The agent's own list of digests."""
-        return os.path.join(self.folder, f"sums-{snapshot}")
+        """Return the path of the agent's own list of digests."""
+        return self._of(snapshot, "sums")
 
     def omitted(self, snapshot: str) -> str:
-        """The agent's list of what it left out."""
-        return os.path.join(self.folder, f"omitted-{snapshot}")
+        """Return the path of the agent's list of what it left out."""
+        return self._of(snapshot, "omitted")
 
     def amended(self, snapshot: str) -> str:
         """Return the path of the edited file that will replace one of the snapshot."""
-        return os.path.join(self.folder, f"amended-{snapshot}")
+        return self._of(snapshot, "amended")
 
     def library(self, name: str) -> str:
-        """The final name."""
+        """Return the final path of the library."""
         return os.path.join(self.target, name)
 
     def staged(self, name: str) -> str:
-        """The same, in staging."""
+        """Return the path of the library in staging."""
         return os.path.join(self.staging, name)
+
+    def _of(self, snapshot: str, what: str) -> str:
+        return os.path.join(self.folder, f"{what}-{snapshot}")

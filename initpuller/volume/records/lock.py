@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import mount_of
-from shared.errors import StorageError, VolumeLocked, storage_error
+from shared.errors import StorageError, VolumeLocked, storage_error, storage_errors
 from shared.file_lock import LockRefused, locked_file
 
 if TYPE_CHECKING:
@@ -22,13 +22,10 @@ def locked(layout: Layout) -> Iterator[None]:
 
     Raises:
         VolumeLocked: another puller holds it.
-        StorageError: the volume cannot be written, or its filesystem cannot lock files.
     """
     path = layout.lock
-    try:
+    with storage_errors(layout.folder):
         os.makedirs(layout.folder, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
     with ExitStack() as stack:
         try:
             fd = stack.enter_context(locked_file(path, waits=False))

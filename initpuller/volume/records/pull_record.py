@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from initpuller.volume.records.state import State, load_state, save_state
+from initpuller.volume.records.record_file import save_record
+from initpuller.volume.records.state import State, load_state
 from shared.errors import StorageError
 
 if TYPE_CHECKING:
@@ -18,13 +19,7 @@ P = ParamSpec("P")
 
 
 class PullRecord:
-    """The record on one volume, read from there once.
-
-    The writer holds the volume's lock.
-
-    Args:
-        layout: the volume.
-    """
+    """The record on one volume, read from there once. The writer holds the volume's lock."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -33,51 +28,36 @@ class PullRecord:
 
     @property
     def state(self) -> State | None:
-        """Return the record; None if no pull is under way.
-
-        Raises:
-            StorageError: it is there and cannot be read.
-        """
+        """The record; None if no pull is under way."""
         if not self._is_read:
             self._state, self._is_read = load_state(self.layout), True
         return self._state
 
     @property
     def current(self) -> State:
-        """Return the record.
-
-        Raises:
-            StorageError: the record does not exist or cannot be read.
-        """
+        """The record, which must exist."""
         if self.state is None:
             raise StorageError("no pull is under way on this volume", path=self.layout.state)
         return self.state
 
     @property
     def planned(self) -> Receipt:
-        """The receipt that is about to be valid.
-
-        Raises:
-            StorageError: nothing is about to be published, or the record cannot be read.
-        """
+        """The receipt that is about to be valid, which must exist."""
         receipt = self.current.receipt
         if receipt is None:
             raise StorageError("nothing is about to be published", path=self.layout.state)
         return receipt
 
-    def begin(self, state: State) -> State:
-        """Make the first record of a pull durable, and return it.
-
-        Raises:
-            StorageError: the volume does not take it.
-        """
-        return self._save(state)
+    def save(self, state: State) -> State:
+        """Make the first record of a pull, or a changed one, durable, and return it."""
+        # If this fails, only the volume can say which of the two records it has.
+        self._is_read = False
+        save_record(self.layout.state, state)
+        self._state, self._is_read = state, True
+        return state
 
     def apply(
-        self,
-        transition: Callable[Concatenate[State, P], State],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, transition: Callable[Concatenate[State, P], State], *args: P.args, **kwargs: P.kwargs
     ) -> State:
         """Make a change durable, and return the new record.
 
@@ -88,23 +68,11 @@ class PullRecord:
 
         Raises:
             WrongPhase: the transition is not allowed now.
-            StorageError: the volume refuses the record, or it does not exist.
         """
-        return self._save(transition(self.current, *args, **kwargs))
+        return self.save(transition(self.current, *args, **kwargs))
 
     def drop(self) -> None:
-        """Remove the record: no pull is under way any more.
-
-        Raises:
-            OSError: as the filesystem says.
-        """
+        """Remove the record: no pull is under way any more."""
         self._is_read = False
         if os.path.lexists(self.layout.state):
             os.unlink(self.layout.state)
-
-    def _save(self, state: State) -> State:
-        # If this fails, only the volume can say which of the two records it has.
-        self._is_read = False
-        save_state(self.layout, state)
-        self._state, self._is_read = state, True
-        return state

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from initpuller.volume.fidelity import Losses
-from initpuller.volume.records.record_file import load_record, save_record
+from initpuller.volume.records.record_file import load_record
 from shared.plex.library import ServerFacts
 from shared.wire.protocol import Library, OmittedList
 
@@ -61,18 +61,5 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_receipt(layout: Layout) -> Receipt | None:
-    """The receipt, if there is one.
-
-    Raises:
-        StorageError: the file is there and cannot be read.
-    """
+    """Return the receipt, if there is one."""
     return load_record(layout.receipt, Receipt)
-
-
-def save_receipt(layout: Layout, receipt: Receipt) -> None:
-    """Make ``receipt`` durable.
-
-    Raises:
-        StorageError: the volume does not take it.
-    """
-    save_record(layout.receipt, receipt)

@@ -8,17 +8,13 @@ from typing import TypeVar
 import msgspec
 
 from shared.durable import write_durably
-from shared.errors import StorageError, storage_error
+from shared.errors import StorageError, storage_error, storage_errors
 
 T = TypeVar("T")
 
 
 def load_record(path: str, kind: type[T]) -> T | None:
-    """Return the record in the file ``path``; None if there is no such file.
-
-    Raises:
-        StorageError: the file is there and cannot be read.
-    """
+    """Return the record in the file ``path``; None if there is no such file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
@@ -37,23 +33,13 @@ def load_record(path: str, kind: type[T]) -> T | None:
 
 
 def save_record(path: str, record: msgspec.Struct) -> None:
-    """Make ``record`` durable in the file ``path``.
-
-    Raises:
-        StorageError: the volume does not take it.
-    """
-    try:
+    """Make ``record`` durable in the file ``path``."""
+    with storage_errors(path):
         write_durably(path, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-    except OSError as error:
-        raise storage_error(error, path) from error
 
 
 def drop_files(*paths: str) -> None:
-    """Remove records that are not valid any more; missing ones are fine.
-
-    Raises:
-        OSError: a record cannot be removed.
-    """
+    """Remove records that are not valid any more; missing ones are fine."""
     for path in paths:
         if os.path.exists(path):
             os.unlink(path)

@@ -12,7 +12,7 @@ import msgspec
 
 from initpuller.volume.fidelity import Fidelity
 from initpuller.volume.records.receipt import Receipt
-from initpuller.volume.records.record_file import load_record, save_record
+from initpuller.volume.records.record_file import load_record
 from shared.wire.protocol import Snapshot, StopFailure
 
 if TYPE_CHECKING:
@@ -49,18 +49,5 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_state(layout: Layout) -> State | None:
-    """Return the record of the pull that is under way, if one is.
-
-    Raises:
-        StorageError: the file is there and cannot be read.
-    """
+    """Return the record of the pull that is under way, if one is."""
     return load_record(layout.state, State)
-
-
-def save_state(layout: Layout, state: State) -> None:
-    """Make ``state`` durable; only :class:`PullRecord` calls this.
-
-    Raises:
-        StorageError: the volume does not take it.
-    """
-    save_record(layout.state, state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.receipt import load_receipt
@@ -11,16 +10,12 @@ from initpuller.volume.records.state import load_state
 from shared.errors import ConfigurationError
 from shared.plex.library import SUPPORT_FOLDER, is_server_name
 
-if TYPE_CHECKING:
-    from initpuller.volume.records.receipt import Receipt
-
 
 def open_layout(target: str) -> Layout:
     """Return the layout of the volume that ``target`` means, see :func:`_volume`.
 
     Raises:
         ConfigurationError: ``target`` is no folder.
-        StorageError: a record cannot be read.
     """
     volume = _volume(os.path.abspath(target))
     if not os.path.isdir(volume):
@@ -40,8 +35,8 @@ def _volume(target: str) -> str:
     above = target.removesuffix(f"/{SUPPORT_FOLDER}")
     if above == target:
         below = Layout(os.path.join(target, SUPPORT_FOLDER))
-        is_there = _moved(Layout(target)) is None and _is_server(load_receipt(below))
-        return below.target if is_there else target
+        receipt = load_receipt(below) if _moved(Layout(target)) is None else None
+        return below.target if receipt and is_server_name(receipt.library.name) else target
     moved = _moved(Layout(above))
     if moved is None and not os.path.isdir(target) and os.path.isdir(above):
         return above
@@ -55,7 +50,3 @@ def _moved(layout: Layout) -> str | None:
         return receipt.library.name
     state = load_state(layout)
     return state.snapshot.library.name if state is not None else None
-
-
-def _is_server(receipt: Receipt | None) -> bool:
-    return receipt is not None and is_server_name(receipt.library.name)

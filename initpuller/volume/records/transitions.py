@@ -98,11 +98,7 @@ def resume(state: State, snapshot: Snapshot, owner: str, fidelity: Fidelity | No
     A new scan has found the same entries; what it left out may have changed.
     """
     about = replace(state.snapshot, omitted=snapshot.omitted)
-    reown = state.reown or _sets_attributes_again(state, owner, fidelity)
-    kept = fidelity or state.fidelity
-    return replace(
-        state, snapshot=about, runs=state.runs + 1, reown=reown, owner=owner, fidelity=kept
-    )
+    return replace(_next_run(state, owner, fidelity), snapshot=about)
 
 
 @_listed
@@ -111,23 +107,19 @@ def next_snapshot(state: State, snapshot: Snapshot, owner: str, fidelity: Fideli
 
     Arguments are as for :func:`begin`. What the earlier snapshot left must be pruned.
     """
-    return State(
-        "transferring",
-        snapshot,
-        owner,
-        state.started,
-        state.runs + 1,
-        reown=state.reown or _sets_attributes_again(state, owner, fidelity),
-        prune=True,
-        cutover=state.cutover,
-        failure=state.failure,
+    following = _next_run(state, owner, fidelity)
+    return replace(following, snapshot=snapshot, prune=True, databases={}, receipt=None)
+
+
+def _next_run(state: State, owner: str, fidelity: Fidelity | None) -> State:
+    is_other_fidelity = bool(fidelity and state.fidelity and state.fidelity != fidelity)
+    return replace(
+        state,
+        runs=state.runs + 1,
+        reown=state.reown or state.owner != owner or is_other_fidelity,
+        owner=owner,
         fidelity=fidelity or state.fidelity,
     )
-
-
-def _sets_attributes_again(state: State, owner: str, fidelity: Fidelity | None) -> bool:
-    is_other_fidelity = fidelity and state.fidelity and state.fidelity != fidelity
-    return state.owner != owner or bool(is_other_fidelity)
 
 
 @_listed
@@ -158,22 +150,12 @@ def remember_failure(state: State, failure: StopFailure) -> State:
 def prepared(state: State, phase: Phase, receipt: Receipt, top_mode: int) -> State:
     """Return the record of a library that is verified, and waits for its commit or rename.
 
-    Args:
-        state: the record.
-        phase: ``committing`` in a cutover, or else ``publishing``. The latter drops the name of an
-            earlier run's cutover: Plex was not stopped for what is published now.
-        receipt: the receipt that is about to be valid.
-        top_mode: the mode of the library's own folder.
+    The phase is ``committing`` in a cutover, otherwise ``publishing``. The latter drops the name of
+    an earlier run's cutover: Plex was not stopped for what is published now.
     """
+    found = replace(state, phase=phase, receipt=receipt, top_mode=top_mode)
     cutover = state.cutover if phase == "committing" else ""
-    return replace(
-        state,
-        phase=phase,
-        receipt=receipt,
-        top_mode=top_mode,
-        cutover=cutover,
-        databases=receipt.databases,
-    )
+    return replace(found, cutover=cutover, databases=receipt.databases)
 
 
 @_listed

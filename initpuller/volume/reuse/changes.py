@@ -1,4 +1,4 @@
-"""The differences between two snapshots, and the removal of what the newer one does not have.
+"""The differences between two snapshots, as a list.
 
 If the same process brought the older snapshot a moment ago, nothing else in staging needs a check.
 So a cutover takes as long as this list is, not as long as the manifest.
@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.names import remove
-from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
 
 if TYPE_CHECKING:
@@ -67,7 +65,8 @@ class ChangeCollector:
             is_folder = entry.kind is Kind.DIRECTORY
             if before is not None and not stays and not (is_folder and before.kind is entry.kind):
                 self._remove(before)
-            self._touch(number, entry)
+            if self._has_room():
+                self._changed[number] = entry
             self._touch_parent()
         if entry.kind is Kind.DIRECTORY:
             self._above.append((number, entry))
@@ -77,12 +76,9 @@ class ChangeCollector:
             self._above.pop()
 
     def _touch_parent(self) -> None:
-        if self._above:
-            self._touch(*self._above[-1])
-
-    def _touch(self, number: int, entry: Entry) -> None:
-        if self._has_room():
-            self._changed[number] = entry
+        if self._above and self._has_room():
+            number, folder = self._above[-1]
+            self._changed[number] = folder
 
     def _remove(self, before: Entry) -> None:
         if self._has_room():
@@ -93,19 +89,3 @@ class ChangeCollector:
             self._changed, self._gone = {}, []
             self._is_complete = False
         return self._is_complete
-
-
-def remove_gone(staging: int, changes: Changes) -> None:
-    """Remove from staging everything that the newer snapshot does not have.
-
-    Args:
-        staging: descriptor of the staging folder.
-        changes: the differences from the snapshot that is in staging.
-
-    Raises:
-        OSError: a path cannot be removed.
-    """
-    with DirStack(staging, create=True) as folders:
-        for path in reversed(changes.gone):
-            folder, name = folders.parent(path)
-            remove(folder, name)

@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from initpuller.volume.filesystem import FOLDER, opened
 from initpuller.volume.names import is_file, remove
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
@@ -22,24 +23,18 @@ if TYPE_CHECKING:
 
 
 def prune(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Remove from staging every entry that ``manifest`` lacks, and files that are not journaled.
-
-    Args:
-        staging: descriptor of the staging folder.
-        manifest: the entries that staging should have.
-        journal: the frames of them that are on the volume.
-
-    Raises:
-        OSError: an entry cannot be read or removed.
-    """
+    """Remove from staging every entry that ``manifest`` lacks, and files that are not journaled."""
     if os.geteuid():
         _reopen_folders(staging)
     walk = TreeWalk(Tree(staging, manifest.root), WalkOptions(inside=False))
-    unwanted = list(_unwanted(walk.entries(), manifest, journal))
+    remove_paths(staging, list(_unwanted(walk.entries(), manifest, journal)))
+
+
+def remove_paths(staging: int, paths: list[bytes]) -> None:
+    """Remove whatever is at ``paths`` below staging, the last one first."""
     with DirStack(staging, create=True) as folders:
-        for path in reversed(unwanted):
-            folder, name = folders.parent(path)
-            remove(folder, name)
+        for path in reversed(paths):
+            remove(*folders.parent(path))
 
 
 def _reopen_folders(above: int) -> None:
@@ -50,11 +45,8 @@ def _reopen_folders(above: int) -> None:
             continue
         if info.st_mode & stat.S_IRWXU != stat.S_IRWXU:
             os.chmod(name, stat.S_IRWXU, dir_fd=above)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-        try:
+        with opened(name, FOLDER, dir_fd=above) as fd:
             _reopen_folders(fd)
-        finally:
-            os.close(fd)
 
 
 def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) -> Iterator[bytes]:
@@ -81,16 +73,7 @@ def _unwanted(found: Iterator[Entry], manifest: ManifestFile, journal: Journal) 
 
 
 def discard_lost_blocks(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Have the held blocks of files that are missing from the volume fetched whole.
-
-    Args:
-        staging: descriptor of the staging folder.
-        manifest: the entries that staging should have.
-        journal: the frames of them that are on the volume, and the blocks that are held.
-
-    Raises:
-        OSError: a path cannot be read or removed, or the journal cannot be written.
-    """
+    """Have the held blocks of files that are missing from the volume fetched whole."""
     lost: list[int] = []
     with DirStack(staging, create=True) as folders:
         for number in journal.held():

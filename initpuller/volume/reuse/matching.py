@@ -79,7 +79,6 @@ def compare(old: Recorded, new: Listing) -> Reuse:
 
     Raises:
         SnapshotGone: ``new`` is a delta, and keeps a file that is not on the volume.
-        OSError: a manifest or the digests cannot be read.
     """
     comparison = _Comparison(old, new)
     for number, entry, before in _paired(old, new.manifest):
@@ -117,14 +116,13 @@ class _Comparison:
         self._changes.add_gone(before.entry)
 
     def add(self, number: int, entry: Entry, before: _Before | None) -> None:
-        was = before.entry if before is not None else None
+        match = before if before is not None and before.entry.kind is entry.kind else None
         stays = False
         if entry.kind is Kind.FILE:
-            match = before if was is not None and was.kind is Kind.FILE else None
             stays = self._add_file(number, entry, match)
-        elif before is not None and before.entry.kind is entry.kind:
-            self._same.add(before.number, number)  # it has no digest: this makes for longer runs
-        self._changes.add(number, entry, was, stays=stays)
+        elif match is not None:
+            self._same.add(match.number, number)  # it has no digest: this makes for longer runs
+        self._changes.add(number, entry, before.entry if before else None, stays=stays)
 
     def result(self) -> Reuse:
         kept = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from initpuller.volume.records.journal import Journal
 from shared.frames.file_digests import FileDigests
+from shared.frames.manifest_file import ManifestFile, read_manifest
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
-    from shared.frames.manifest_file import ManifestFile
     from shared.wire.protocol import Snapshot
 
 
@@ -24,20 +25,30 @@ class Listing:
 
 @dataclass(frozen=True)
 class Recorded(Listing):
-    """A listing, and how much of it is on the volume."""
+    """A listing, and how much of it is on the volume. As a context, it closes the journal."""
 
     journal: Journal
     """The frames that are on the volume."""
     digests: FileDigests
     """The digests of the files that are on the volume."""
 
+    def __enter__(self) -> Self:
+        """Return the records themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the journal."""
+        self.journal.close()
+
+
+def read_listing(layout: Layout, snapshot: Snapshot) -> Listing:
+    """Return a snapshot with its manifest on the volume, which must be there."""
+    root, path = os.fsencode(snapshot.library.name), layout.manifest(snapshot.id)
+    return Listing(snapshot, read_manifest(path, snapshot.id, root, snapshot.kind))
+
 
 def open_records(layout: Layout, listing: Listing) -> Recorded:
-    """Return the records of a snapshot; missing ones are created. Close the journal when done.
-
-    Raises:
-        OSError: a record cannot be read or created.
-    """
+    """Return the records of a snapshot; missing ones are created."""
     name, plan = listing.snapshot.id, listing.manifest.plan
     digests = FileDigests(layout.digests(name), plan.entries)
     journal = Journal(layout.journal(name), len(plan))

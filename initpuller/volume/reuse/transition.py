@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.reuse.matching import compare
-from initpuller.volume.reuse.recorded import Listing, open_records
+from initpuller.volume.reuse.recorded import Listing, open_records, read_listing
 from shared.durable import syncfs
-from shared.frames.manifest_file import read_manifest
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -38,33 +37,15 @@ def write_records(
 
     Raises:
         SnapshotGone: ``wanted`` is a delta, and keeps a file that is not on the volume.
-        OSError: a record cannot be read or written.
     """
-    name, path = wanted.snapshot.id, layout.manifest(earlier.id)
+    name = wanted.snapshot.id
     drop_files(layout.journal(name), layout.digests(name))  # a killed run may have left them
-    if not os.path.exists(path):
+    if not os.path.exists(layout.manifest(earlier.id)):
         return None
-    root = os.fsencode(earlier.library.name)
-    manifest = done or read_manifest(path, earlier.id, root, earlier.kind)
-    old = open_records(layout, Listing(earlier, manifest))
-    new = open_records(layout, wanted)
-    try:
+    before = Listing(earlier, done) if done else read_listing(layout, earlier)
+    with open_records(layout, before) as old, open_records(layout, wanted) as new:
         reuse = compare(old, wanted)
         new.digests.copy(old.digests, reuse.same)
         new.journal.carried(reuse.kept, reuse.held)
         syncfs(new.journal.fileno())
-    finally:
-        new.journal.close()
-        old.journal.close()
     return reuse.changes
-
-
-def remove_records(layout: Layout, snapshot: str) -> None:
-    """Remove the records of a snapshot that the state does not name any more."""
-    drop_files(
-        layout.manifest(snapshot),
-        layout.journal(snapshot),
-        layout.digests(snapshot),
-        layout.sums(snapshot),
-        layout.omitted(snapshot),
-    )

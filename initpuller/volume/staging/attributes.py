@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from initpuller.volume.filesystem import write_all
 from shared.errors import printable
 from shared.tree.manifest import Kind
 from shared.tree.xattrs import read_xattrs
@@ -26,11 +27,7 @@ _ZEROS = bytes(_STRIDE)
 
 
 def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) -> None:
-    """Write ``content`` at ``offset``; leave out runs of zeros if the file is sparse.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write ``content`` at ``offset``; leave out runs of zeros if the file is sparse."""
     if not sparse:
         write_all(fd, content, offset)
         return
@@ -52,9 +49,6 @@ def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> No
         entry: its attributes.
         ownership: its owner.
         mode: the entry's own mode, or the one that it has until everything is done.
-
-    Raises:
-        OSError: an attribute cannot be set.
     """
     uid, gid = ownership.of(entry)
     info = os.fstat(fd)
@@ -69,11 +63,7 @@ def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> No
 def apply_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> list[str]:
     """Set the attributes of a file or folder and read them back: a volume may not keep them.
 
-    Returns:
-        One line for each attribute that differs, see :func:`differences`.
-
-    Raises:
-        OSError: an attribute cannot be set or read.
+    Arguments are as for :func:`set_attributes`. Return one line for each attribute that differs.
     """
     set_attributes(fd, entry, ownership, mode)
     found = list(differences(entry, os.fstat(fd), ownership, mode))
@@ -85,57 +75,30 @@ def apply_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> 
 def differences(
     entry: Entry, have: os.stat_result, ownership: Ownership, mode: int
 ) -> Iterator[str]:
-    """Yield one line for each attribute that differs.
+    """Yield one line for each attribute in ``have`` that is not the one to be set."""
+    for line in _differences(entry, have, ownership.of(entry), mode):
+        yield f"{printable(entry.path)}: {line}"
 
-    Args:
-        entry: the attributes that the path should have.
-        have: the attributes that it has.
-        ownership: the owner that it should have.
-        mode: the mode that it should have until everything is done.
-    """
-    want = entry.kind
-    kind = _KINDS.get(stat.S_IFMT(have.st_mode))
-    is_kind = kind is want or (want is Kind.HARDLINK and kind in _WITH_NAMES)
-    owner = ownership.of(entry)
-    if (
-        is_kind
-        and have.st_mtime_ns == entry.mtime_ns
-        and have.st_mode & 0o7777 == mode
-        and (have.st_uid, have.st_gid) == owner
-        and (want is not Kind.FILE or have.st_size == entry.size)
-    ):
-        return
-    path = printable(entry.path)
-    if not is_kind:
-        yield f"{path}: is no {want.value}"
+
+def _differences(
+    entry: Entry, have: os.stat_result, owner: tuple[int, int], mode: int
+) -> Iterator[str]:
+    want, kind = entry.kind, _KINDS.get(stat.S_IFMT(have.st_mode))
+    if kind is not want and not (want is Kind.HARDLINK and kind in _WITH_NAMES):
+        yield f"is no {want.value}"
         return
     if want is Kind.FILE and have.st_size != entry.size:
-        yield f"{path}: has {have.st_size} bytes, not {entry.size}"
+        yield f"has {have.st_size} bytes, not {entry.size}"
     if have.st_mode & 0o7777 != mode:
-        yield f"{path}: has mode {have.st_mode & 0o7777:o}, not {mode:o}"
+        yield f"has mode {have.st_mode & 0o7777:o}, not {mode:o}"
     if (have.st_uid, have.st_gid) != owner:
-        yield f"{path}: belongs to {have.st_uid}:{have.st_gid}, not to {owner[0]}:{owner[1]}"
+        yield f"belongs to {have.st_uid}:{have.st_gid}, not to {owner[0]}:{owner[1]}"
     if have.st_mtime_ns != entry.mtime_ns:
-        yield f"{path}: has the time {have.st_mtime_ns}, not {entry.mtime_ns}"
+        yield f"has the time {have.st_mtime_ns}, not {entry.mtime_ns}"
 
 
 def drop_other_xattrs(fd: int, entry: Entry) -> None:
-    """Remove the ``user.`` xattrs that ``entry`` does not have: an earlier snapshot had them.
-
-    Raises:
-        OSError: an xattr cannot be read or removed.
-    """
+    """Remove the ``user.`` xattrs that ``entry`` does not have: an earlier snapshot had them."""
     for name in read_xattrs(fd):
         if name not in entry.xattrs:
             os.removexattr(fd, name)
-
-
-def write_all(fd: int, content: memoryview, offset: int) -> None:
-    """Write all of ``content`` at ``offset``.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    done = 0
-    while done < len(content):
-        done += os.pwrite(fd, content[done:], offset + done)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.staging.attributes import write_all
+from initpuller.volume.filesystem import reopened, write_all
 from shared.digest import sha256, sha256_of_all
-from shared.errors import FrameDamaged, printable, storage_error
+from shared.errors import FrameDamaged, storage_errors
 from shared.frames.plan import FRAME, block_length
 from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shared.digest import Buffer
     from shared.frames.plan import Frame
     from shared.tree.manifest import Entry
 
-WHILE_ASSEMBLED = 0o600
-"""The mode of a file that is not finished."""
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -72,54 +71,26 @@ class Patch:
 
 
 def read_block(staging: int, block: Block) -> bytes:
-    """Return the content of a block on the volume; it may be shorter than the block.
-
-    Args:
-        staging: descriptor of the staging folder.
-        block: the block.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
-    try:
-        with DirStack(staging) as folders:
-            fd = open_large_file(folders, block.entry, _UPDATE)
-            try:
-                return os.pread(fd, block.length, block.offset)
-            finally:
-                os.close(fd)
-    except OSError as error:
-        raise storage_error(error, printable(block.entry.path)) from error
+    """Return the content of a block on the volume; it may be shorter than the block."""
+    with _opened(staging, block) as fd:
+        return os.pread(fd, block.length, block.offset)
 
 
 def keep_block(staging: int, block: Block, tag: str) -> Unpacked:
-    """Leave a block as it is. With the first block, the file gets its length.
+    """Leave a block, whose digest is ``tag``, as it is. With the first, the file gets its length.
 
-    Args:
-        staging: descriptor of the staging folder.
-        block: the block.
-        tag: its digest, on both sides.
-
-    Raises:
-        StorageError: the file cannot be written.
+    ``staging`` is the descriptor of the staging folder, here and below.
     """
     if block.frame.block == 0:
-        _update(staging, block.entry, [])
+        _update(staging, block, [])
     return _unpacked(block, tag, is_held=True)
 
 
 def patch_block(staging: int, block: Block, old: bytes, patch: Patch) -> Unpacked:
-    """Write the pieces of a block that have changed.
-
-    Args:
-        staging: descriptor of the staging folder.
-        block: the block.
-        old: its content on the volume, from :func:`read_block`.
-        patch: the pieces.
+    """Write the pieces of a block that have changed into ``old``, which :func:`read_block` read.
 
     Raises:
         FrameDamaged: the result would have another digest; nothing was written.
-        StorageError: the file cannot be written.
     """
     new, view = bytearray(block.length), memoryview(patch.changed)
     new[: len(old)] = old
@@ -131,36 +102,26 @@ def patch_block(staging: int, block: Block, old: bytes, patch: Patch) -> Unpacke
         position += length
     if sha256_of_all([sha256(new)]).hex() != patch.tag:
         raise FrameDamaged("a block with its changes does not have the digest announced for it")
-    _update(staging, block.entry, pieces)
+    _update(staging, block, pieces)
     return _unpacked(block, patch.tag)
 
 
-def open_large_file(folders: DirStack, entry: Entry, flags: int) -> int:
-    """Open the file ``entry``, to write into it.
-
-    Raises:
-        OSError: the file cannot be opened.
-    """
-    folder, name = folders.parent(entry.path)
-    try:
-        return os.open(name, flags, WHILE_ASSEMBLED, dir_fd=folder)
-    except PermissionError:  # finished by an earlier run, or for an earlier snapshot
-        os.chmod(name, WHILE_ASSEMBLED, dir_fd=folder)
-        return os.open(name, flags, WHILE_ASSEMBLED, dir_fd=folder)
+@contextmanager
+def _opened(staging: int, block: Block) -> Iterator[int]:
+    path = block.entry.path
+    with (
+        storage_errors(path),
+        DirStack(staging) as folders,
+        reopened(*folders.parent(path), _UPDATE) as fd,
+    ):
+        yield fd
 
 
-def _update(staging: int, entry: Entry, pieces: Sequence[tuple[int, memoryview]]) -> None:
-    try:
-        with DirStack(staging) as folders:
-            fd = open_large_file(folders, entry, _UPDATE)
-            try:
-                os.ftruncate(fd, entry.size)
-                for offset, piece in pieces:
-                    write_all(fd, piece, offset)
-            finally:
-                os.close(fd)
-    except OSError as error:
-        raise storage_error(error, printable(entry.path)) from error
+def _update(staging: int, block: Block, pieces: Sequence[tuple[int, memoryview]]) -> None:
+    with _opened(staging, block) as fd:
+        os.ftruncate(fd, block.entry.size)
+        for offset, piece in pieces:
+            write_all(fd, piece, offset)
 
 
 def _unpacked(block: Block, tag: str, *, is_held: bool = False) -> Unpacked:

@@ -6,26 +6,22 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from initpuller.volume.names import remove
+from initpuller.volume.filesystem import FOLDER
+from initpuller.volume.records import transitions
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.record_file import drop_files
-from initpuller.volume.records.transitions import begin as first_record
-from initpuller.volume.records.transitions import (
-    distrust,
-    next_snapshot,
-    prune_done,
-    resume,
-)
-from initpuller.volume.reuse.changes import remove_gone
-from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune
+from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune, remove_paths
 from initpuller.volume.reuse.recorded import open_records
-from initpuller.volume.reuse.transition import remove_records, write_records
-from initpuller.volume.staging.final_attributes import Extent, finish_attributes
-from initpuller.volume.staging.links_and_large_files import Finisher
+from initpuller.volume.reuse.transition import write_records
+from initpuller.volume.staging.finishing import (
+    Extent,
+    Finisher,
+    close_folders,
+    finish_attributes,
+)
 from shared.durable import syncfs
-from shared.errors import ManifestSumsWrong, storage_error
+from shared.errors import ManifestSumsWrong, storage_errors
 from shared.timestamps import timestamp
-from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
     from initpuller.volume.fidelity import AttributePolicy
@@ -49,9 +45,6 @@ class Staging:
         listing: the snapshot to assemble.
         policy: the attributes that its entries get.
         changes: everything that differs from what is in staging; None: that is unknown.
-
-    Raises:
-        OSError: the folder or a record cannot be opened.
     """
 
     def __init__(
@@ -62,19 +55,17 @@ class Staging:
         changes: Changes | None,
     ) -> None:
         self.record, self.layout = record, record.layout
-        layout = record.layout
-        self.manifest = listing.manifest
-        self.policy = policy
-        is_new = not os.path.lexists(layout.staging)
-        os.makedirs(layout.staging, mode=0o700, exist_ok=True)
-        self.fd = os.open(layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        recorded = open_records(layout, listing)
+        self.manifest, self.policy = listing.manifest, policy
+        is_new = not os.path.lexists(self.layout.staging)
+        os.makedirs(self.layout.staging, mode=0o700, exist_ok=True)
+        self.fd = os.open(self.layout.staging, FOLDER)
+        recorded = open_records(self.layout, listing)
         self.journal, self.digests = recorded.journal, recorded.digests
         self._changes = changes
         self.is_small_delta = changes is not None
         """Only a few entries differ from what this process has just finished."""
         self._is_new = is_new and not self.journal.has_earlier_frames
-        self.finisher = Finisher(self.fd, recorded, policy.ownership)
+        self._finisher = Finisher(self.fd, recorded, policy.ownership)
 
     @property
     def state(self) -> State:
@@ -82,20 +73,16 @@ class Staging:
         return self.record.current
 
     def clear(self) -> None:
-        """Remove from staging what does not belong to the snapshot; safe to repeat.
-
-        Raises:
-            OSError: an entry cannot be read or removed.
-        """
+        """Remove from staging what does not belong to the snapshot; safe to repeat."""
         if self.state.prune:
             # An earlier release put files there to rename them.
             shutil.rmtree(self.layout.moving, ignore_errors=True)
             if self._changes is not None:
-                remove_gone(self.fd, self._changes)
+                remove_paths(self.fd, self._changes.gone)
             elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
                 prune(self.fd, self.manifest, self.journal)
             syncfs(self.fd)
-            self.record.apply(prune_done)
+            self.record.apply(transitions.prune_done)
         discard_lost_blocks(self.fd, self.manifest, self.journal)
 
     def close(self) -> None:
@@ -104,16 +91,10 @@ class Staging:
         os.close(self.fd)
 
     def commit(self, frames: list[tuple[int, str]]) -> None:
-        """Make unpacked frames durable, then journal them with their digests.
-
-        Raises:
-            StorageError: the volume reports a failed write; none of the frames is journaled.
-        """
-        try:
+        """Make unpacked frames durable, then journal them with their digests, or none of them."""
+        with storage_errors(self.layout.staging):
             syncfs(self.fd)
             self.journal.done(frames)
-        except OSError as error:
-            raise storage_error(error, self.layout.staging) from error
 
     def finish(self, frames: list[Unpacked]) -> list[str]:
         """Make links, and set the attributes of folders and large files; safe to repeat.
@@ -123,9 +104,6 @@ class Staging:
 
         Returns:
             One line for each entry that is not as it should be.
-
-        Raises:
-            StorageError: an entry cannot be read or written.
         """
         extent, late = Extent.ALL, [each for frame in frames for each in frame.late]
         if self._changes is not None:
@@ -136,15 +114,18 @@ class Staging:
         numbered = enumerate(self.manifest) if are_all else late
         backwards = reversed(self.manifest) if are_all else (entry for _, entry in reversed(late))
         kept, ownership = self.policy.fidelity.kept, self.policy.ownership
-        self.finisher.files_and_links(
+        self._finisher.files_and_links(
             ((number, kept(entry)) for number, entry in numbered), all_files=self.state.reown
         )
         found = finish_attributes(self.fd, map(kept, backwards), ownership, extent)
-        try:
+        with storage_errors(self.layout.staging):
             syncfs(self.fd)
-        except OSError as error:
-            raise storage_error(error, self.layout.staging) from error
         return found + [line for frame in frames for line in frame.differences]
+
+    def close_folders(self) -> None:
+        """Give folders their final modes, except for the library's own folder."""
+        if not self.policy.ownership.privileged:
+            close_folders(self.fd, self.manifest)
 
     def regular_file(self, name: str) -> str | None:
         """Return the path of the file ``name`` in staging; None if a symlink leads to it."""
@@ -153,37 +134,20 @@ class Staging:
         return path if is_plain else None
 
     def distrust(self) -> None:
-        """Have the next run remove what does not belong here, and set all attributes again.
-
-        Raises:
-            StorageError: the state cannot be written.
-        """
-        self.record.apply(distrust)
+        """Have the next run remove what does not belong here, and set all attributes again."""
+        self.record.apply(transitions.distrust)
 
     def forget(self, entries: list[tuple[int, Entry]]) -> None:
-        """Have the next snapshot fetch these files again, although no frame of this one has them.
-
-        Raises:
-            OSError: the digests cannot be written.
-        """
+        """Have the next snapshot fetch these files again, though no frame of this one has them."""
         self.digests.put([(number, None) for number, _ in entries])
 
     def redo(self, entries: list[tuple[int, Entry]]) -> None:
-        """Remove these files, and journal their frames as missing.
-
-        Raises:
-            StorageError: the journal cannot be written, or a file cannot be removed.
-        """
+        """Remove these files, and journal their frames as missing."""
         plan = self.manifest.plan
         frames = sorted({frame for each in entries for frame in plan.frames_of(*each)})
-        try:
+        with storage_errors(self.layout.folder):
             self.journal.redo(frames)
-            with DirStack(self.fd, create=True) as folders:
-                for _, entry in entries:
-                    folder, name = folders.parent(entry.path)
-                    remove(folder, name)
-        except OSError as error:
-            raise storage_error(error, self.layout.folder) from error
+            remove_paths(self.fd, [entry.path for _, entry in entries])
 
 
 def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
@@ -217,12 +181,11 @@ def begin(
 
     Raises:
         SnapshotGone: the snapshot is a delta, and keeps a file that is not on the volume.
-        StorageError: the volume cannot be read or written.
     """
     layout, state = record.layout, record.state
     snapshot, changes = wanted.snapshot, None
     earlier = state.snapshot if state is not None else None
-    try:
+    with storage_errors(layout.folder):
         if earlier is None:
             # Files of a snapshot without a record: somebody moved the record away to start over.
             drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
@@ -232,14 +195,11 @@ def begin(
             changes = found if finished is not None and snapshot.base else None
         following = _record_run(record, snapshot, policy)
         if earlier is not None and earlier.id != snapshot.id:
-            remove_records(layout, earlier.id)
-    except OSError as error:
-        raise storage_error(error, layout.folder) from error
-    try:
+            of_snapshot = layout.manifest, layout.journal, layout.digests, layout.sums
+            drop_files(*(path(earlier.id) for path in (*of_snapshot, layout.omitted)))
+    with storage_errors(layout.staging):
         staging = Staging(record, wanted, policy, changes if not following.reown else None)
         staging.clear()
-    except OSError as error:
-        raise storage_error(error, layout.staging) from error
     return staging
 
 
@@ -249,10 +209,11 @@ def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy)
     fidelity = policy.fidelity if policy.is_probed else None
     if state is None:
         is_left = os.path.lexists(record.layout.staged(snapshot.library.name))
-        return record.begin(first_record(snapshot, owner, timestamp(), fidelity, prune=is_left))
-    if state.snapshot.id == snapshot.id:
-        return record.apply(resume, snapshot, owner, fidelity)
-    return record.apply(next_snapshot, snapshot, owner, fidelity)
+        first = transitions.begin(snapshot, owner, timestamp(), fidelity, prune=is_left)
+        return record.save(first)
+    is_same = state.snapshot.id == snapshot.id
+    change = transitions.resume if is_same else transitions.next_snapshot
+    return record.apply(change, snapshot, owner, fidelity)
 
 
 def delta_base(record: PullRecord) -> str:
@@ -261,10 +222,6 @@ def delta_base(record: PullRecord) -> str:
     It is the snapshot in staging, if that is complete there and Plex ran during its scan. If it is
     a delta that is incomplete, or for which Plex was stopped, it is that delta's own base: whatever
     the next delta keeps was kept by this one, too.
-
-    Raises:
-        StorageError: the state cannot be read.
-        OSError: the journal cannot be read.
     """
     layout, state = record.layout, record.state
     if state is None or not os.path.isdir(layout.staged(state.snapshot.library.name)):

@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from initpuller.volume.filesystem import WHILE_ASSEMBLED, reopened
 from initpuller.volume.names import make_symlink, remove
 from initpuller.volume.staging.attributes import apply_attributes, differences, write_content
-from initpuller.volume.staging.blocks import WHILE_ASSEMBLED, Unpacked, open_large_file
+from initpuller.volume.staging.blocks import Unpacked
 from shared.digest import sha256, sha256_of_all
-from shared.errors import FrameDamaged, printable, storage_error
+from shared.errors import FrameDamaged, storage_error, storage_errors
 from shared.frames.plan import Frame, Member, is_large, members
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from shared.tree.manifest import Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_OWNER = 0o700
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
 
     Raises:
         FrameDamaged: the pieces have other digests; nothing was written.
-        StorageError: an entry cannot be written.
     """
     view, entries = memoryview(fetched.tar), fetched.entries
     inside = list(members(fetched.frame, entries))
@@ -77,12 +76,10 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
             try:
                 unpacking.add(member, piece)
             except OSError as error:
-                raise storage_error(error, printable(member.entry.path)) from error
+                raise storage_error(error, member.entry.path) from error
     if not is_large(entries[0]):
-        try:
+        with storage_errors("the digests beside staging"):
             into.digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
-        except OSError as error:
-            raise storage_error(error, "the digests beside staging") from error
     return Unpacked(fetched.tag, unpacking.late(), unpacking.differences)
 
 
@@ -94,7 +91,6 @@ class _Unpacking:
         self._folders = folders
         self._ownership = policy.ownership
         self._kept = policy.fidelity.kept
-        self._also = 0 if policy.ownership.privileged else _OWNER
         self._within: list[Member] = []
         """The folders of this frame that contain the last member."""
         self._late: list[Member] = []
@@ -110,8 +106,7 @@ class _Unpacking:
             self._folders.folder(entry.path)
             self._within.append(member)
         elif entry.kind is Kind.SYMLINK:
-            folder, name = self._folders.parent(entry.path)
-            made = make_symlink(folder, name, entry, self._ownership)
+            made = make_symlink(*self._folders.parent(entry.path), entry, self._ownership)
             self.differences += differences(entry, made, self._ownership, entry.mode)
         elif entry.kind is Kind.HARDLINK:
             self._late.append(member)
@@ -119,7 +114,10 @@ class _Unpacking:
         elif not is_large(entry):
             self.differences += _write_file(self._folders, entry, piece, self._ownership)
         else:
-            _write_piece(self._folders, member, piece)
+            # Blocks come in any order, so each may create the file.
+            with reopened(*self._folders.parent(entry.path), _CREATE) as fd:
+                os.ftruncate(fd, entry.size)
+                write_content(fd, piece, member.offset, sparse=entry.data is not None)
             if member.offset == 0:
                 self._late.append(member)
 
@@ -133,8 +131,7 @@ class _Unpacking:
         if entry.path in self._changes_late:
             self._late.append(member)
             return
-        fd = self._folders.folder(entry.path)
-        mode = entry.mode | self._also
+        fd, mode = self._folders.folder(entry.path), self._ownership.mode_of(entry)
         self.differences += apply_attributes(fd, entry, self._ownership, mode)
 
 
@@ -152,16 +149,5 @@ def _write_file(
             os.ftruncate(fd, entry.size)
         write_content(fd, content, 0, sparse=entry.data is not None)
         return apply_attributes(fd, entry, ownership, entry.mode)
-    finally:
-        os.close(fd)
-
-
-def _write_piece(folders: DirStack, member: Member, content: memoryview) -> None:
-    """Write one block of a large file. Blocks come in any order, so each may create the file."""
-    entry = member.entry
-    fd = open_large_file(folders, entry, _CREATE)
-    try:
-        os.ftruncate(fd, entry.size)
-        write_content(fd, content, member.offset, sparse=entry.data is not None)
     finally:
         os.close(fd)
