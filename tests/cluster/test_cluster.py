@@ -90,6 +90,7 @@ def test_pull_shows_in_the_cluster(
 def test_failure_shows_in_the_cluster(cluster: Cluster, kubelet: Kubelet, target: Path) -> None:
     """A failure is in an Event, in the status, and in the container's termination message."""
     (target / "Library").mkdir()
+    (target / "Library" / "not ours").touch()
     done = kubelet.run("--on-existing", "fail")
     assert done.returncode == 14
     assert reasons(cluster) == ["Failed"]

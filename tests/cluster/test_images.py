@@ -83,6 +83,7 @@ def test_last_word_of_a_container(agent: Agent, target: Path, tmp_path: Path) ->
     last_word.touch()
     last_word.chmod(0o666)
     (target / "Library").mkdir()
+    (target / "Library" / "not ours").touch()
     os.chown(target, 1000, 1000)
     ours = options(agent, target, f"--volume={last_word}:/dev/termination-log")
     done = containers.run("puller", "pull", "--on-existing=fail", options=ours, check=False)

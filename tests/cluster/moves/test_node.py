@@ -164,7 +164,9 @@ def test_failed_pull_keeps_plex_in_the_pod_from_starting(
     pod: Pod, plex: PlexCommands, target: Path
 ) -> None:
     """After a failed pull, Plex runs on the VM only, and kubelet shows the termination message."""
-    (target / "Library" / "Application Support" / "Plex Media Server").mkdir(parents=True)
+    server = target / "Library" / "Application Support" / "Plex Media Server"
+    server.mkdir(parents=True)
+    (server / "not ours").touch()
     pod.create()
 
     wait_until(
