@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.cutover.context import CutoverContext, CutoverLimits
-from agent.cutover.control import CutoverControl
+from agent.cutover.control import CutoverContext, CutoverControl
 from agent.frames.cache import FrameCache
 from agent.host.migration_log import MigrationLog
 from agent.plex.folder import logs_of_databases
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from shared.plex.sqlite_check import DatabaseCheck
 
 SHUTDOWN = 5.0
-"""Seconds that a frame in hand gets to reach its client once the agent was asked to end."""
+"""Seconds that a frame has to reach its client after the agent was asked to end."""
 
 
 @dataclass
@@ -77,38 +76,31 @@ def make_cutover(
     has_cold: Callable[[str], bool] = lambda _: False,
     plex: PlexService | None = None,
 ) -> CutoverControl:
-    """Return what takes the steps of a cutover, in the service and on the command line.
+    """Return the control of the cutover, for the service and the command line.
 
     Args:
-        settings: the agent's.
-        library: returns the folder that is moved; only needed where a cutover can begin.
-        has_cold: returns whether a cold snapshot exists; only needed where one can be committed.
+        settings: the agent's settings.
+        library: returns the folder that is moved; only needed to begin a cutover.
+        has_cold: returns whether a cold snapshot exists; only needed to commit one.
         plex: the service to use instead of the one in the settings.
     """
-    return CutoverControl(
-        settings.state,
-        plex or plex_service(settings.unit, settings.stop_command, settings.start_command),
-        CutoverLimits(settings.lease_seconds, settings.stop_seconds),
-        CutoverContext(
-            tell=MigrationLog(settings.state).write,
-            logs_of_databases=lambda: logs_of_databases(library()),
-            has_cold=has_cold,
-            agent=_about_agent(settings),
-        ),
+    digest = sha256(repr(msgspec.structs.astuple(settings)).encode()).hexdigest()[:12]
+    context = CutoverContext(
+        settings.lease_seconds,
+        settings.stop_seconds,
+        MigrationLog(settings.state).write,
+        logs_of_databases=lambda: logs_of_databases(library()),
+        has_cold=has_cold,
+        agent=f"{__version__}, settings {digest}",
     )
-
-
-def _about_agent(settings: Settings) -> str:
-    """Return the version, and a digest of the settings that a cutover depends on."""
-    matter = msgspec.structs.astuple(settings)
-    return f"{__version__}, settings {sha256(repr(matter).encode()).hexdigest()[:12]}"
+    return CutoverControl(settings.state, plex or plex_service(settings), context)
 
 
 def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
-    """The HTTP application for one library.
+    """Return the HTTP application for one library.
 
     Raises:
-        OSError: the state folder cannot be used.
+        OSError: If the state folder cannot be used.
     """
     state = settings.state
     store = SnapshotStore(state, library)
@@ -156,7 +148,6 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
 def _check_for_preflight(
     library: CurrentLibrary, settings: Settings, depth: DatabaseCheck
 ) -> protocol.LibraryReport:
-    """Find the library again, and check it for a preflight."""
     return check_for_preflight(library.locate(), settings, depth)
 
 
@@ -175,10 +166,10 @@ def _check_for_pull(
 async def listen(
     parts: Parts, settings: Settings, tls: ssl.SSLContext, shutdown: float = SHUTDOWN
 ) -> tuple[web.AppRunner, Connections]:
-    """Open the port; closed by the runner's ``cleanup``.
+    """Open the port. The runner's ``cleanup`` closes it.
 
     Raises:
-        ConfigurationError: it cannot be opened.
+        ConfigurationError: If the port cannot be opened.
     """
     runner = web.AppRunner(parts.app, access_log=None, shutdown_timeout=shutdown)
     await runner.setup()

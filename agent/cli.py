@@ -15,12 +15,12 @@ import msgspec
 from agent import daemon
 from agent.app import make_cutover
 from agent.cutover.record import CutoverRecord
-from agent.cutover.removal import keep_stopped as keep_moved_plex_stopped
+from agent.cutover.start_block import keep_stopped as keep_moved_plex_stopped
 from agent.cutover.start_block import lift_start_blocks
 from agent.host.addresses import own_address
 from agent.host.migration_log import MigrationLog
-from agent.host.runtime_folder import state_path_left
 from agent.host.state_owner import become_owner, write_as_owner
+from agent.host.systemd import state_path_left
 from agent.plex.folder import find_library
 from agent.plex.service import Commands, plex_service
 from agent.secret_formats import OUTPUTS
@@ -32,7 +32,7 @@ from agent.source_checks import check_for_preflight
 from agent.status import read_status, status_screen
 from shared import __version__
 from shared.checks import Outcome, page
-from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_error
+from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.wire.pairing import parse_address
 
@@ -65,6 +65,7 @@ _LIBRARY = _setting(
     " folder that Plex uses.",
 )
 _STATE = _setting("state", "DIR", "Folder for certificate, token hash and snapshots.")
+_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
 
 
 def _kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
@@ -127,12 +128,10 @@ def pair(
     settings = load_settings(config, {"state": state, "address": address})
     port = settings.listen_address[1]
     host, port = parse_address(settings.address) if settings.address else (own_address(), port)
-    try:
+    with storage_errors(settings.state):
         become_owner(settings.state)
         pairing = make_pairing(settings.state, host, port, is_pinned=is_pinned(settings))
-    except OSError as error:
-        raise storage_error(error, settings.state) from error
-    click.echo(OUTPUTS[output](str(pairing), name))
+    click.echo(OUTPUTS[output].format(pairing=pairing, name=name))
 
 
 @cli.command()
@@ -169,7 +168,7 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
     """
     folder = load_settings(config, {"state": state}).state
     story, offset = MigrationLog(folder), 0
-    try:
+    with storage_errors(folder):
         while True:
             piece, offset = story.read(offset, as_json=as_json)
             click.echo(piece, nl=False)
@@ -177,14 +176,12 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
                 return
             if not piece:
                 time.sleep(_GLANCE)
-    except OSError as error:
-        raise storage_error(error, folder) from error
 
 
 @cli.command()
 @_CONFIG
 @_STATE
-@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
+@_JSON
 def status(*, config: str | None, state: str | None, as_json: bool) -> None:
     """Show the state of the move, what Plex does, the lease, and what 'undo' would do.
 
@@ -193,10 +190,8 @@ def status(*, config: str | None, state: str | None, as_json: bool) -> None:
       plexodus-agent status --json
     """
     settings = load_settings(config, {"state": state})
-    try:
+    with storage_errors(settings.state):
         found = read_status(settings, make_cutover(settings))
-    except OSError as error:
-        raise storage_error(error, settings.state) from error
     click.echo(msgspec.json.encode(found) if as_json else status_screen(found))
 
 
@@ -225,12 +220,10 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     except ConfigurationError as error:
         if not unless_committed:
             raise
-        click.echo(f"The settings are ignored: {error}", err=True)
-        state = state or state_path_left()
-        settings = Settings(state=state) if state else Settings()
+        settings = _default_settings(error, state or state_path_left())
         recorded = Commands([], CutoverRecord(settings.state).load().starting)
     is_root = os.geteuid() == 0
-    try:
+    with storage_errors(settings.state):
         had_block = is_root and not unless_committed and lift_start_blocks()
         # Root must not run a command from the record: any user who may write there could set it.
         (become_owner if recorded else write_as_owner)(settings.state)
@@ -241,8 +234,6 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         while standing.phase == "undoing" and time.monotonic() < deadline:
             time.sleep(_GLANCE)
             standing = control.lift(why, committed=False)
-    except OSError as error:
-        raise storage_error(error, settings.state) from error
     if standing.phase == "undoing":
         raise CutoverRefused(
             f"Plex was not seen running within {_SETTLE_SECONDS:.0f} s",
@@ -252,8 +243,13 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         click.echo("The library has moved: Plex stays stopped here.")
         return
     if had_block:  # the record may have been purged since
-        plex_service(settings.unit, settings.stop_command, settings.start_command).start()
+        plex_service(settings).start()
     click.echo(f"Plex may run on this machine: {standing.why or 'there was no cutover'}.")
+
+
+def _default_settings(error: ConfigurationError, state: str | None) -> Settings:
+    click.echo(f"The settings are ignored: {error}", err=True)
+    return Settings(state=state) if state else Settings()
 
 
 @cli.command(hidden=True)
@@ -271,12 +267,9 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     try:
         settings = load_settings(config, {"state": state})
     except ConfigurationError as error:
-        click.echo(f"The settings are ignored: {error}", err=True)
-        settings = Settings(state=state) if state else Settings()
-    try:
+        settings = _default_settings(error, state)
+    with storage_errors("/etc/systemd/system"):
         paths = keep_moved_plex_stopped(settings)
-    except OSError as error:
-        raise storage_error(error, "/etc/systemd/system") from error
     for path in paths:
         click.echo(f"The library of this Plex has moved. It stays stopped: see {path}", err=True)
 
@@ -293,7 +286,7 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     help="How much of Plex's databases is checked. quick does not compare indexes with their"
     " tables; skip leaves the check out.",
 )
-@click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
+@_JSON
 def preflight(
     *, config: str | None, library: str | None, database_check: str, as_json: bool
 ) -> None:

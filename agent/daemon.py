@@ -1,4 +1,4 @@
-"""The agent as a service: it starts, tells systemd, hears signals, and ends in time."""
+"""The agent as a service: its start, its signals, its reports to systemd, and its end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import msgspec
 import structlog
 
 from agent.app import listen, make_app
-from agent.host.runtime_folder import leave_state_path
-from agent.host.systemd_notify import Notifier
+from agent.host.systemd import Notifier, leave_state_path
 from agent.plex.folder import find_library
 from agent.server.stopping import STOPPING
 from agent.server.tls import server_tls
 from agent.source.library import CurrentLibrary
 from shared import __version__
 from shared.durable import write_durably
-from shared.errors import ConfigurationError, PlexodusError, storage_error
+from shared.errors import ConfigurationError, PlexodusError, storage_errors
 from shared.program.exit_codes import ExitCode
 from shared.program.mallopt import keep_freed_memory
 from shared.wire.pairing import address
@@ -37,14 +36,14 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("agent")
 _TEND = 1.0
-"""Seconds between two looks at a lease."""
+"""Seconds between two checks of the lease."""
 _GUARD = 30
-"""Of these looks one is at the fence, too."""
+"""One of so many checks is a check of the fence instead."""
 _SWITCH = 0.0005
-"""Seconds that a thread with Python's lock may keep another one waiting (5 ms by default): answers
-are made of many short steps, and whoever looks at the whole tree never waits."""
+"""Seconds after which a thread must yield Python's lock (5 ms by default). Responses consist of
+many short steps, and a walk of the whole tree never waits."""
 _LEAVE = 45.0
-"""Seconds that an undo gets when the agent ends: a stop that has begun has to end first."""
+"""Seconds for an undo when the agent ends: a stop that has begun has to end first."""
 _GLANCE = 0.2
 _FIXED = (
     *("unit", "listen", "state"),
@@ -54,17 +53,14 @@ _FIXED = (
 
 
 async def serve(load: Callable[[], Settings]) -> NoReturn:
-    """Serve the library over HTTPS until SIGTERM or SIGINT; SIGHUP reads the settings again.
+    """Serve the library over HTTPS until SIGTERM or SIGINT; SIGHUP calls ``load`` again.
 
-    Does not return: threads that scan a library may be in the middle of it for minutes. They are
-    left there, since an agent that is killed leaves nothing half written.
-
-    Args:
-        load: reads the settings.
+    Does not return, because threads may scan a library for minutes. They end with the process: an
+    agent that is killed leaves nothing half written.
 
     Raises:
-        ConfigurationError: a setting, folder, address, certificate or clock that cannot be used.
-        StorageError: the state folder takes nothing.
+        ConfigurationError: If a setting, folder, address, certificate or clock cannot be used.
+        StorageError: If the state folder cannot be written.
     """
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH)
@@ -73,10 +69,8 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     _try_state(settings.state)
     find = partial(find_library, settings.unit)
     library = CurrentLibrary(settings.library, find, settings.state)
-    try:
+    with storage_errors(settings.state):
         parts = make_app(settings, library)
-    except OSError as error:
-        raise storage_error(error, settings.state) from error
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,12 +78,8 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     runner, connections = await listen(parts, settings, tls)
     for where in runner.addresses:
-        _log.info(
-            "serving",
-            address=address(*where[:2]),
-            library=library.last.about.path,
-            version=__version__,
-        )
+        at, path = address(*where[:2]), library.last.about.path
+        _log.info("serving", address=at, library=path, version=__version__)
     await asyncio.to_thread(_started, parts.cutover, settings.state)
     notifier.ready()
     tasks = [
@@ -110,18 +100,18 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
 
 
 async def _tend(cutover: CutoverControl) -> NoReturn:
-    """Have leases expire and the fence hold; what fails is tried again, and told once."""
-    told, looks = "", 0
+    """Let leases expire, and check the fence. Log a repeated error once."""
+    reported, checks = "", 0
     while True:
-        step = cutover.tend if looks % _GUARD else cutover.guard
-        looks += 1
+        step = cutover.tend if checks % _GUARD else cutover.guard
+        checks += 1
         try:
             await asyncio.to_thread(step)
-            told = ""
+            reported = ""
         except (PlexodusError, OSError) as error:
-            if str(error) != told:
+            if str(error) != reported:
                 _log.error("the cutover is stuck, trying again", reason=str(error))
-            told = str(error)
+            reported = str(error)
         await asyncio.sleep(_TEND)
 
 
@@ -139,8 +129,6 @@ async def _leave(cutover: CutoverControl) -> None:
 
 @dataclass(frozen=True)
 class _Reload:
-    """Applies changed settings to the running service."""
-
     load: Callable[[], Settings]
     started_with: Settings
     parts: Parts
@@ -165,11 +153,7 @@ class _Reload:
             self.notifier.ready()
 
     def _apply(self, new: Settings) -> None:
-        """Use the settings that need no restart.
-
-        Raises:
-            ConfigurationError: the certificate cannot be used; nothing has changed then.
-        """
+        """Use the settings that need no restart, or none if the certificate cannot be used."""
         # The state folder stays the one that is in use.
         state = self.started_with.state
         self.connections.tls = server_tls(msgspec.structs.replace(new, state=state))
@@ -179,7 +163,7 @@ class _Reload:
 
 
 def _started(cutover: CutoverControl, state: str) -> None:
-    """Leave for ExecStopPost where the state folder is: by then, the settings may be unreadable."""
+    """Tell ExecStopPost where the state folder is: by then, the settings may be unreadable."""
     try:
         cutover.started()
         leave_state_path(state)
@@ -188,19 +172,13 @@ def _started(cutover: CutoverControl, state: str) -> None:
 
 
 def _try_state(state: str) -> None:
-    """Write a file into the state folder, as every snapshot will.
-
-    Raises:
-        StorageError: the disk is full, or does not take it.
-        ConfigurationError: it is not ours to write into.
-    """
+    """Write a file into the state folder, as every snapshot will."""
     path = os.path.join(state, "written")
-    try:
-        write_durably(path, bytes(4096))
-        os.unlink(path)
-    except PermissionError as error:
-        raise ConfigurationError(
-            f"the state folder cannot be written ({error.strerror})", path=state
-        ) from error
-    except OSError as error:
-        raise storage_error(error, state) from error
+    with storage_errors(state):
+        try:
+            write_durably(path, bytes(4096))
+            os.unlink(path)
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"the state folder cannot be written ({error.strerror})", path=state
+            ) from error

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _LAST = 5
 """Number of lines of the migration log to show."""
-
 _MEANING = {
     "idle": "no cutover is under way",
     "stopping": "Plex is being stopped",
@@ -81,7 +80,7 @@ def status_screen(status: Status) -> str:
 
 
 def _plex(settings: Settings) -> str:
-    service = plex_service(settings.unit, settings.stop_command, settings.start_command)
+    service = plex_service(settings)
     try:
         if service.is_running():
             return "runs"

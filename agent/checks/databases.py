@@ -14,39 +14,27 @@ from shared.plex.sqlite_query import DatabaseError, query
 from shared.wire.protocol import MediaFolder
 
 if TYPE_CHECKING:
+    from agent.checks.source_facts import SourceFacts
     from shared.checks import Check
-    from shared.plex.sqlite_check import DatabaseCheck, Soundness
+    from shared.plex.sqlite_check import Soundness
 
 _LIBRARY, _BLOBS = DATABASES
 
 
-def check_library_database(server: str, depth: DatabaseCheck) -> Check:
-    """Return whether the database with the library's items is sound.
-
-    Args:
-        server: Plex's own folder.
-        depth: how much of the database to check.
-    """
-    return _check(CheckId.LIBRARY_DATABASE, server, _LIBRARY, depth)
+def check_library_database(facts: SourceFacts) -> Check:
+    """Return whether the database with the library's items is sound."""
+    return _check(CheckId.LIBRARY_DATABASE, _LIBRARY, facts)
 
 
-def check_blobs_database(server: str, depth: DatabaseCheck) -> Check:
-    """Return whether the database with the library's blobs is sound.
-
-    Args:
-        server: Plex's own folder.
-        depth: how much of the database to check.
-    """
-    return _check(CheckId.BLOBS_DATABASE, server, _BLOBS, depth)
+def check_blobs_database(facts: SourceFacts) -> Check:
+    """Return whether the database with the library's blobs is sound."""
+    return _check(CheckId.BLOBS_DATABASE, _BLOBS, facts)
 
 
 def media_folders(server: str) -> list[MediaFolder]:
-    """Return the media folders of each section.
+    """Return the media folders of each section of the Plex in the folder ``server``.
 
     Returns none if the database cannot be read, which its own check reports.
-
-    Args:
-        server: Plex's own folder.
     """
     path = os.path.join(server, DATABASE_FOLDER, _LIBRARY)
     with suppress(DatabaseError, OSError):
@@ -55,8 +43,8 @@ def media_folders(server: str) -> list[MediaFolder]:
     return []
 
 
-def _check(check: CheckId, server: str, name: str, depth: DatabaseCheck) -> Check:
-    path = os.path.join(server, DATABASE_FOLDER, name)
+def _check(check: CheckId, name: str, facts: SourceFacts) -> Check:
+    path = os.path.join(facts.server, DATABASE_FOLDER, name)
     try:
         length = os.path.getsize(path)
     except FileNotFoundError:
@@ -66,7 +54,7 @@ def _check(check: CheckId, server: str, name: str, depth: DatabaseCheck) -> Chec
         )
     except OSError as error:
         return check.failure(f"cannot be read ({error.strerror}): {path}")
-    soundness = check_database(path, depth)
+    soundness = check_database(path, facts.depth)
     if soundness.damage:
         return check.failure(f"{some(soundness.damage)}: {path}", _repair(soundness, path))
     if soundness.not_checked:

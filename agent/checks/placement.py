@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shared.checks import CheckId, some
+from shared.checks import CheckId, Outcome, some
 from shared.plex.library import (
     ARTWORK_FOLDERS,
     DATABASE_FOLDER,
@@ -21,6 +21,7 @@ from shared.plex.sqlite_query import DatabaseError, query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.checks.source_facts import SourceFacts
     from shared.checks import Check
 
 _SUPPORT, _SERVER, _LIBRARY = "Application Support", "Plex Media Server", "Library"
@@ -37,6 +38,18 @@ _REPLACE = (
     " symlink by {}, start Plex and retry."
 )
 _FOLDER_ITSELF = "the folder itself, or by a bind mount of it (mount --bind)"
+
+
+def check_top(facts: SourceFacts) -> Check | None:
+    """Check the library's place, unless a symlink hides Plex's folder: that has its own check."""
+    is_hidden = not facts.is_plex and check_links(facts.path).outcome is not Outcome.PASS
+    return None if is_hidden else check_library(facts.path)
+
+
+def check_folders(facts: SourceFacts) -> Check | None:
+    """Check Plex's folders. A folder without any of them is not Plex's."""
+    links = check_links(facts.path)
+    return links if facts.is_plex or links.outcome is not Outcome.PASS else None
 
 
 def check_library(path: str) -> Check:
@@ -75,12 +88,9 @@ def _better(path: str) -> str | None:
 
 
 def check_links(path: str) -> Check:
-    """Return whether a symlink is in the place of a file or folder that Plex needs.
+    """Return whether a symlink is in the place of a file or folder that the library needs.
 
     ``Metadata`` and ``Media`` have checks of their own.
-
-    Args:
-        path: the library.
     """
     artwork = tuple(os.path.join(server_folder(path) or path, each) for each in ARTWORK_FOLDERS)
     needed = [each for each in needed_paths(path) if each not in artwork]
@@ -93,25 +103,13 @@ def check_links(path: str) -> Check:
     return CheckId.PLEX_FOLDERS.failure(found, _REPLACE.format(replacement))
 
 
-def check_metadata(server: str) -> Check:
-    """Return whether ``Metadata`` has the files that the database's items need.
+def check_artwork(check: CheckId, server: str) -> Check:
+    """Return whether a folder of :data:`_ARTWORK` has the files that the database's items need.
 
     Args:
+        check: identifies the folder.
         server: Plex's own folder.
     """
-    return _check_artwork(CheckId.METADATA_FOLDER, server)
-
-
-def check_media(server: str) -> Check:
-    """Return whether ``Media`` has the files that the database's items need.
-
-    Args:
-        server: Plex's own folder.
-    """
-    return _check_artwork(CheckId.MEDIA_FOLDER, server)
-
-
-def _check_artwork(check: CheckId, server: str) -> Check:
     name, types, items_per_file = _ARTWORK[check]
     folder = os.path.join(server, name)
     links = [folder] if os.path.islink(folder) else list(_linked_folders(folder))

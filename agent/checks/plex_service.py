@@ -13,14 +13,13 @@ from shared.checks import CheckId
 from shared.errors import CutoverRefused, StorageError
 
 if TYPE_CHECKING:
-    from agent.settings import Settings
+    from agent.checks.source_facts import SourceFacts
     from shared.checks import Check
-    from shared.plex.version import PlexVersion
 
 
-def check_version(version: PlexVersion | None) -> Check:
+def check_version(facts: SourceFacts) -> Check:
     """Return the version of the source's Plex, for the choice of the pod's image."""
-    if version is None:
+    if (version := facts.version) is None:
         return CheckId.SOURCE_VERSION.warning(
             "neither the server, nor its package, nor its log tells it",
             "Make sure that the pod's image is not older: the database's schema only goes forward.",
@@ -29,25 +28,25 @@ def check_version(version: PlexVersion | None) -> Check:
     return CheckId.SOURCE_VERSION.passed(str(version), advice)
 
 
-def check_running() -> Check:
+def check_running(_facts: SourceFacts) -> Check:
     """Return whether Plex runs. Both answers are fine."""
     if is_running():
         return CheckId.PLEX_RUNNING.passed("it runs: a pull has it stopped at the end")
     return CheckId.PLEX_RUNNING.passed("nothing listens on its port")
 
 
-def check_cutover(settings: Settings) -> Check:
+def check_cutover(facts: SourceFacts) -> Check:
     """Return whether the agent can stop Plex and keep it stopped.
 
     A problem is a warning here, because a pull without a cutover does not need it.
     """
-    plex = plex_service(settings.unit, settings.stop_command, settings.start_command)
+    state = facts.settings.state
     try:
-        plex.check_fence(Fence(settings.state).path)
+        plex_service(facts.settings).check_fence(Fence(state).path)
     except CutoverRefused as error:
         found = str(error.what if error.path is None else f"{error.what}: {error.path}")
         return CheckId.CUTOVER.warning(found, error.hint)
-    return _check_last_stop(settings.state)
+    return _check_last_stop(state)
 
 
 def _check_last_stop(state: str) -> Check:

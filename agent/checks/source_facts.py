@@ -6,18 +6,15 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.checks.placement import check_links
-from agent.checks.preferences import read_preferences_file
 from agent.plex.server import installed_version
 from agent.source.plex_facts import read_tree_facts
-from shared.plex.library import server_folder
+from shared.plex.library import PREFERENCES, server_folder
+from shared.plex.preferences import read_preferences
 
 if TYPE_CHECKING:
-    from agent.checks.preferences import PreferencesFile
     from agent.settings import Settings
     from agent.source.library import LibrarySource
     from agent.source.plex_facts import TreeFacts
-    from shared.checks import Check
     from shared.plex.sqlite_check import DatabaseCheck
     from shared.plex.version import PlexVersion
 
@@ -36,23 +33,10 @@ class SourceFacts:
         self.settings = settings
         self.depth = depth
         self.path = source.about.path
-        """Path of the library."""
-
-    @cached_property
-    def is_plex(self) -> bool:
-        """Whether the library has Plex's own folder."""
-        server = server_folder(self.path)
-        return server is not None and os.path.isdir(server)
-
-    @cached_property
-    def server(self) -> str:
-        """Path of Plex's own folder. Without :attr:`is_plex`, the library's own path."""
-        return server_folder(self.path) or self.path
-
-    @cached_property
-    def links(self) -> Check:
-        """Result of the check for symlinks in the place of Plex's folders."""
-        return check_links(self.path)
+        folder = server_folder(self.path)
+        self.server = folder or self.path
+        """Path of Plex's own folder. Without :attr:`is_plex`, perhaps the library's own path."""
+        self.is_plex = folder is not None and os.path.isdir(folder)
 
     @cached_property
     def version(self) -> PlexVersion | None:
@@ -60,9 +44,16 @@ class SourceFacts:
         return installed_version(self.server)
 
     @cached_property
-    def preferences(self) -> PreferencesFile:
-        """Plex's preferences."""
-        return read_preferences_file(self.server)
+    def preferences(self) -> dict[str, str] | str:
+        """Plex's preferences, or why they cannot be used, with the path."""
+        path = os.path.join(self.server, PREFERENCES)
+        try:
+            values = read_preferences(self.server)
+        except OSError as error:
+            return f"cannot be read ({error.strerror}): {path}"
+        except ValueError as error:
+            return f"{error}: {path}"
+        return values if values.get("MachineIdentifier") else f"has no MachineIdentifier: {path}"
 
     @cached_property
     def tree(self) -> TreeFacts:

@@ -1,14 +1,14 @@
 """The cutover on the VM: Plex is stopped, kept stopped by a lease, and fenced off or started again.
 
-Each step is durable before it is taken, and before it is acknowledged; whoever finds one half taken
-takes it to its end, or back. Nothing of it is kept in memory: the service and 'plexodus-agent undo'
-are two processes, which one lock keeps apart.
+Each step is durable before it is taken, and before it is acknowledged. A process that finds an
+unfinished step finishes or undoes it. Nothing of that is in memory, because the service and
+'plexodus-agent undo' are two processes. A lock separates them.
 
 ::
 
     STATE/cutover.json   the phase
     STATE/cutover.lock   held while a step is taken
-    STATE/fence          while it is there, systemd does not start Plex
+    STATE/fence          while it exists, systemd does not start Plex
     STATE-witness/       a second cutover.json and fence: STATE may be restored or lost
 """
 
@@ -17,9 +17,10 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec.structs import replace
 
 from agent.cutover.plex_restart import PlexRestart
 from agent.cutover.record import CutoverRecord, Fence
@@ -37,13 +38,12 @@ from agent.cutover.stop_history import StopHistory, check_repeated
 from agent.plex.service import CommandFailed, Sight
 from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone
 from shared.program.exit_codes import ExitCode
-from shared.timestamps import timestamp
+from shared.timestamps import boottime, timestamp
 from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from agent.cutover.context import CutoverContext, CutoverLimits
     from agent.plex.service import PlexService
     from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding
 
@@ -56,43 +56,56 @@ class _SomethingLeft(CutoverRefused):
     """Plex got the order to stop, and had not stopped when it was last checked."""
 
 
+@dataclass(frozen=True)
+class CutoverContext:
+    """Time limits, and functions of other rooms."""
+
+    lease_seconds: float
+    """Time that Plex stays stopped while its puller is silent."""
+    stop_seconds: float
+    """Time that Plex may take to stop."""
+    tell: Callable[[str, str], None]
+    """Adds an event to the migration log."""
+    logs_of_databases: Callable[[], list[str]] = list
+    """Returns the paths of the ``-wal`` files that exist; a clean stop of Plex removes them."""
+    has_cold: Callable[[str], bool] = lambda _: False
+    """Returns whether there is a cold snapshot of this name."""
+    clock: Callable[[], float] = boottime
+    agent: str = ""
+    """The agent's version and a digest of its settings, as pullers see them."""
+
+
 class CutoverControl:
     """Takes the steps. Its methods block: call them from a worker thread.
+
+    All of them raise OSError if the state folder cannot be written, and StorageError if the record
+    cannot be read.
 
     Args:
         state: the agent's state folder.
         plex: the service that is stopped and started.
-        limits: how long the steps may take.
         context: the rest of the agent.
     """
 
-    def __init__(
-        self, state: str, plex: PlexService, limits: CutoverLimits, context: CutoverContext
-    ) -> None:
+    def __init__(self, state: str, plex: PlexService, context: CutoverContext) -> None:
         self._record = CutoverRecord(state)
         self.fence = Fence(state)
         self._plex = plex
-        self._limits = limits
         self._context = context
         self._tell, self._clock = context.tell, context.clock
         self._ending = threading.Event()
-        self._restart = PlexRestart(plex, limits.stop_seconds, context.clock)
+        self._restart = PlexRestart(plex, context.stop_seconds, context.clock)
 
     def standing(self) -> CutoverStanding:
-        """Return the state of the cutover, without waiting.
-
-        Raises:
-            StorageError: the record cannot be read.
-        """
+        """Return the state of the cutover, without waiting."""
         return self._about(self._record.load())
 
     def begin(self, request: CutoverRequest) -> CutoverStanding:
-        """Stop Plex, prove it, and grant the lease; or find that this was done.
+        """Stop Plex, prove it, and grant the lease. Do nothing if that was done.
 
         Raises:
-            CutoverRefused: Plex would not stop, or not stay so; it runs if it ran before.
-            CutoverEnded: what is asked for was undone.
-            OSError: the state folder cannot be written.
+            CutoverRefused: If Plex would not stop, or not stay stopped. It runs if it ran before.
+            CutoverEnded: If the requested cutover was undone.
         """
         with self._alone() as now:
             cutover = begun(now, request, timestamp())
@@ -108,11 +121,9 @@ class CutoverControl:
             except CutoverRefused as error:
                 self._refuse(cutover, request, error)
                 raise
-            cutover = msgspec.structs.replace(cutover, stop_ordered=None)
-            if cutover.max_seconds:
-                bound = self._clock() + cutover.max_seconds
-                cutover = msgspec.structs.replace(cutover, bound=bound)
-            cutover = self._granted(cutover, "stopped", run=self._plex.run())
+            bound = self._clock() + cutover.max_seconds if cutover.max_seconds else cutover.bound
+            cutover = replace(cutover, stop_ordered=None, bound=bound)
+            cutover = self._granted(cutover, run=self._plex.run())
             logs = self._context.logs_of_databases()
             left = f"not cleanly: {', '.join(logs)} moves, too" if logs else "no -wal"
             self._tell("stopped", f"Plex is stopped: no process, no open port, {left}")
@@ -122,20 +133,18 @@ class CutoverControl:
         """Extend the lease.
 
         Raises:
-            CutoverEnded: the cutover has ended.
-            OSError: the state folder cannot be written.
+            CutoverEnded: If the cutover has ended.
         """
         with self._alone() as now:
             cutover = held(now, name, self._clock(), ("stopped",))
-            return self._about(self._granted(cutover, "stopped", since=cutover.since))
+            return self._about(self._granted(cutover, since=cutover.since))
 
     def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Put the fence up, for good; asked again, the answer is the same.
+        """Put the fence up, for good. A repeated request gets the same answer.
 
         Raises:
-            CutoverEnded: Plex runs again, or has run since it was stopped.
-            SnapshotGone: there is no such snapshot.
-            OSError: the state folder cannot be written.
+            CutoverEnded: If Plex runs again, or has run since it was stopped.
+            SnapshotGone: If there is no such snapshot.
         """
         with self._alone() as now:
             cutover = held(now, name, self._clock(), ("stopped", "committed"))
@@ -148,19 +157,18 @@ class CutoverControl:
             return self._about(self._finish_commit(cutover))
 
     def undo(self, name: str, why: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Start Plex again if it ran before; nothing to do where that was done.
+        """Start Plex again if it ran before. Do nothing if that was done.
 
-        It is over when the phase is ``idle``; until then, :meth:`tend` continues it.
+        The undo is over when the phase is ``idle``. Until then, :meth:`tend` continues it.
 
         Args:
-            name: of the cutover; one that was committed cannot be undone by it.
+            name: name of the cutover.
             why: for the log.
-            failure: that a retry would meet again.
+            failure: a failure that a retry would meet again.
 
         Raises:
-            CutoverEnded: it is another one, or committed.
-            CutoverRefused: Plex does not start; it is tried again.
-            OSError: the state folder cannot be written.
+            CutoverEnded: If this cutover is not the current one, or is committed.
+            CutoverRefused: If Plex does not start. The agent retries.
         """
         with self._alone() as now:
             if now.id != name or now.phase == "committed":
@@ -170,30 +178,25 @@ class CutoverControl:
             return self._about(self._undone(why, unless=("idle",)))
 
     def lift(self, why: str, *, committed: bool) -> CutoverStanding:
-        """Undo whatever there is: the way back, for the administrator.
+        """Undo any cutover, for the administrator.
 
         Args:
             why: for the log.
-            committed: also what is committed, and the fence.
+            committed: whether to undo a committed one, too, and to remove the fence.
 
         Raises:
-            CutoverRefused: Plex does not start; it is tried again.
-            OSError: the state folder cannot be written.
+            CutoverRefused: If Plex does not start. The agent retries.
         """
         with self._alone() as now:
             if committed:
                 self._remember(now, StopHistory())
-            return self._about(
-                self._undone(why, unless=("idle",) if committed else ("idle", "committed"))
-            )
+            done: tuple[CutoverPhase, ...] = ("idle",) if committed else ("idle", "committed")
+            return self._about(self._undone(why, unless=done))
 
     def started(self) -> None:
-        """Note that the agent has started: what it may do to Plex may have changed.
+        """Forget that a stop was refused: with a new start of the agent its rights may be others.
 
-        A record that has no copy gets one: an earlier release wrote none.
-
-        Raises:
-            PlexodusError, OSError: the record cannot be read or written.
+        A record without a copy gets one, because an earlier release wrote none.
         """
         with self._record.locked():
             now = self._record.load()
@@ -203,22 +206,22 @@ class CutoverControl:
                 self._record.save(now)
 
     def tend(self) -> None:
-        """Take what was left half done to its end, or back; let an expired lease go.
+        """Finish or undo an unfinished step, and a cutover whose lease has expired.
 
         Raises:
-            PlexodusError, OSError: it is to be tried again.
+            PlexodusError: If that has to be retried.
         """
         if self._record.load().phase not in ("idle", "committed"):
             with self._alone():
                 pass
 
     def guard(self) -> None:
-        """Once committed, Plex is stopped and fenced off, whatever has happened since.
+        """Keep Plex stopped and fenced off after a commit, even without the state folder.
 
-        The state of the state folder does not matter: the witness has the record, too.
+        The witness has the record, too.
 
         Raises:
-            PlexodusError, OSError: it is to be tried again.
+            PlexodusError: If that has to be retried.
         """
         if self._record.is_removed():
             with self._record.locked():
@@ -238,15 +241,15 @@ class CutoverControl:
                 self.fence.put_up(now.puller)
             if now.phase == "committed" and self._plex.is_running():
                 self._tell("fence", "Plex runs though its library has moved: it is stopped again")
-                self._plex.stop(self._limits.stop_seconds, self._ending)
+                self._plex.stop(self._context.stop_seconds, self._ending)
 
     def leave(self) -> bool:
         """Undo a cutover that is not committed, because no process would see its lease expire.
 
-        A stop of Plex that is under way is given up. Call it again while it is not over.
+        A stop of Plex that is under way is given up. Return whether the undo is over.
 
         Raises:
-            PlexodusError, OSError: the agent's next start undoes it.
+            PlexodusError: If the agent's next start has to undo it.
         """
         self._ending.set()
         if self._record.load().phase not in ("idle", "committed"):
@@ -255,7 +258,7 @@ class CutoverControl:
 
     @contextmanager
     def _alone(self) -> Iterator[Cutover]:
-        """The record, after what was left of earlier steps; nobody else takes one meanwhile."""
+        """Lock the record, finish or undo an unfinished step, and yield the record."""
         with self._record.locked():
             now = self._record.load()
             if is_to_be_undone(now, self._clock()):
@@ -266,17 +269,16 @@ class CutoverControl:
 
     def _remember(self, cutover: Cutover, history: StopHistory) -> None:
         if history != cutover.history:
-            self._record.save(msgspec.structs.replace(cutover, history=history))
+            self._record.save(replace(cutover, history=history))
 
     def _undone(self, why: str, unless: tuple[CutoverPhase, ...]) -> Cutover:
-        """Return the record as it is ``unless`` it is in another phase: then undone."""
         now = self._record.load()
         return now if now.phase in unless else self._undo(now, why)
 
     def _stopping(self, cutover: Cutover) -> Cutover:
         """Return the record that is durable before the order to stop Plex."""
         plex, now = self._plex, self._clock()
-        return msgspec.structs.replace(
+        return replace(
             cutover,
             was_running=plex.may_run(),
             was_seen=plex.look() is not Sight.GONE,
@@ -286,7 +288,7 @@ class CutoverControl:
         )
 
     def _refuse(self, cutover: Cutover, request: CutoverRequest, error: CutoverRefused) -> None:
-        """Undo a stop that came to nothing, and remember it."""
+        """Undo a stop that failed, and remember the failure."""
         self._tell("refused", f"Plex did not stop: {error.what}")
         if not isinstance(error, _SomethingLeft) and not self._ending.is_set():
             failure = StopFailure(
@@ -294,23 +296,19 @@ class CutoverControl:
                 request.circumstances,
             )  # fmt: skip
             history = cutover.history.after_failure(failure, is_stop_refused=True)
-            cutover = msgspec.structs.replace(cutover, history=history)
+            cutover = replace(cutover, history=history)
         if isinstance(error, CommandFailed):
-            cutover = msgspec.structs.replace(cutover, stop_ordered=None)
+            cutover = replace(cutover, stop_ordered=None)
         try:
             self._undo(cutover, error.what)
-        except CutoverRefused as later:  # it is tried again, and is not what went wrong
+        except CutoverRefused as later:  # a retry follows; the caller reports the first error
             self._tell("undo", f"Plex cannot be started yet: {later.what}")
 
     def _stop(self, cutover: Cutover) -> None:
-        """Stop Plex and prove it.
-
-        Raises:
-            CutoverRefused: something of it is left.
-        """
+        """Stop Plex, and raise :class:`CutoverRefused` if something of it is left."""
         self._tell("stop", f"Stopping Plex for {cutover.puller}")
         if cutover.was_running:
-            self._plex.stop(self._limits.stop_seconds, self._ending)
+            self._plex.stop(self._context.stop_seconds, self._ending)
         deadline = self._clock() + _LINGER
         while left := self._plex.left():
             if self._clock() > deadline or self._ending.is_set():
@@ -318,11 +316,7 @@ class CutoverControl:
             time.sleep(_GLANCE)
 
     def _prove(self, cutover: Cutover) -> None:
-        """Make sure that nobody has started Plex since it was stopped.
-
-        Raises:
-            CutoverEnded: somebody has; the cutover is over.
-        """
+        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile."""
         left = self._plex.left()
         if left or self._plex.run() != cutover.run:
             about = "; ".join(left) or "it was started, and stopped again"
@@ -330,27 +324,25 @@ class CutoverControl:
             raise CutoverEnded(f"somebody has started Plex on the VM meanwhile: {about}")
 
     def _finish_commit(self, cutover: Cutover) -> Cutover:
-        """The fence is up before the last look: nobody can start Plex after it."""
+        """Put up the fence, then check Plex: nobody can start it after that check."""
         self.fence.put_up(cutover.puller)
         self._prove(cutover)
-        committed = in_phase(cutover, "committed")
-        committed = msgspec.structs.replace(committed, history=StopHistory())
+        committed = replace(in_phase(cutover, "committed"), history=StopHistory())
         committed = self._record.save(committed)
         self._tell("committed", f"Committed snapshot {cutover.snapshot}: Plex stays stopped here")
         return committed
 
     def _undo(self, cutover: Cutover, why: str) -> Cutover:
-        """Start Plex again; still ``undoing`` where it has not been seen running for a while."""
+        """Start Plex again. The phase stays ``undoing`` until Plex was seen running for a while."""
         if cutover.phase != "undoing":
             is_committed = cutover.phase == "committed"
             is_overdue = cutover.is_past_bound(self._clock())
-            cutover = in_phase(cutover, "undoing", why=why)
-            cutover = msgspec.structs.replace(cutover, is_overdue=is_overdue)
+            cutover = replace(in_phase(cutover, "undoing", why=why), is_overdue=is_overdue)
             self._restart.end()
             try:
                 cutover = self._record.save(cutover)
                 self._tell("undo", f"Undoing the cutover: {why}")
-            except OSError:  # a disk that is full keeps nobody from starting Plex
+            except OSError:  # Plex is started even if the disk is full
                 if is_committed:
                     raise
         self.fence.take_down()
@@ -362,20 +354,19 @@ class CutoverControl:
         return over
 
     def _with_end_of_stop(self, cutover: Cutover) -> Cutover:
-        """Write down that the stop has ended, once it has: another process need not wait for it."""
+        """Record the end of the stop once it was seen, so that no other process waits for it."""
         if cutover.stop_ordered is not None and self._restart.has_stop_ended:
-            with suppress(OSError):  # a disk that is full keeps nobody from starting Plex
-                return self._record.save(msgspec.structs.replace(cutover, stop_ordered=None))
+            with suppress(OSError):  # Plex is started even if the disk is full
+                return self._record.save(replace(cutover, stop_ordered=None))
         return cutover
 
-    def _granted(self, cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
+    def _granted(self, cutover: Cutover, **changes: str) -> Cutover:
         now = self._clock()
-        granted = in_phase(cutover, phase, **changes)
-        until = now + self._limits.lease_seconds
-        if granted.bound:
-            until = min(until, granted.bound)
-        granted = msgspec.structs.replace(granted, granted=now, until=until)
-        return self._record.save(granted)
+        until = now + self._context.lease_seconds
+        if cutover.bound:
+            until = min(until, cutover.bound)
+        granted = in_phase(cutover, "stopped", **changes)
+        return self._record.save(replace(granted, granted=now, until=until))
 
     def _about(self, cutover: Cutover) -> CutoverStanding:
         return about(cutover, self._clock(), self._context.agent)

@@ -1,7 +1,7 @@
-"""Plex is started again, and seen to run, also where the stop of it has not ended yet.
+"""The restart of Plex, even if the stop of it has not ended yet.
 
-An order to start a Plex that is still stopping does nothing: a container engine answers that it
-runs. So an undo is over only when Plex has been seen running for a while after the stop's end.
+An order to start a Plex that is still stopping does nothing: a container engine responds that it
+runs. So an undo is over only when Plex has been seen running for a while after the end of the stop.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from agent.plex.service import PlexService
 
 _STEADY = 3.0
-"""Seconds that Plex has to be seen running without a break."""
+"""Seconds for which Plex must be seen running without a break."""
 _AGAIN = 5.0
 """Seconds between two orders to start it."""
 _LEAST_PATIENCE = 60.0
-"""Seconds after the order to stop Plex in which it may still come to its end, at least."""
+"""Seconds after the order to stop Plex in which it may still stop, at least."""
 
 
 class PlexRestart:
-    """Takes one step at a time: nothing here waits for Plex.
+    """Takes one step at a time. Nothing here waits for Plex.
 
     Args:
-        plex: what is started.
-        stop_seconds: how long Plex may take to stop.
+        plex: the service to start.
+        stop_seconds: time that Plex may take to stop.
         clock: seconds since the machine started.
     """
 
@@ -47,13 +47,13 @@ class PlexRestart:
         self._up_since: float | None = None
 
     def is_done(self, cutover: Cutover) -> bool:
-        """Take the next step; return whether Plex runs, and goes on running.
+        """Take the next step; return whether Plex runs and will continue to run.
 
-        Where Plex cannot be seen (a container with namespaces of its own), the proof is that the
+        If Plex is invisible (a container with namespaces of its own), the proof is that the
         stop_command has ended and the start_command after it has succeeded.
 
         Raises:
-            CutoverRefused: it cannot be started now.
+            CutoverRefused: If it cannot be started now.
         """
         if self._cutover != cutover.id:
             self._forget(cutover.id)
@@ -83,19 +83,15 @@ class PlexRestart:
 
     @property
     def has_stop_ended(self) -> bool:
-        """Whether the end of the stop was seen: then nobody has to wait for it any more."""
+        """Whether the end of the stop was seen, so that nothing has to wait for it."""
         return self._was_down or self._has_stop_ended
 
     def end(self) -> None:
-        """Forget what was seen: this restart is over."""
+        """Forget this restart, because it is over."""
         self._forget("")
 
     def _may_still_stop(self, cutover: Cutover) -> bool:
-        """Return whether nobody has seen the end of the stop yet, and it may still come.
-
-        A Plex that was seen down has come to it. So has a command that was seen to end, and one of
-        before a reboot.
-        """
+        """Return whether the stop may still end; a reboot since the order has ended it."""
         if cutover.stop_ordered is None or self.has_stop_ended:
             return False
         return 0 <= self._clock() - cutover.stop_ordered < self._patience

@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
 
 def witness_folder(state: str) -> str:
-    """Return the folder that has a second copy of the record and of the fence.
+    """Return the folder with a second copy of the record and of the fence.
 
-    It is beside the state folder, not in it: whoever restores, empties or loses that one leaves
-    this one as it is.
+    It is beside the state folder, so it survives a restore or a loss of the state folder.
     """
     return f"{os.path.abspath(state)}-witness"
 
 
 class Fence:
-    """The file that keeps systemd from starting Plex; two of them where there is a witness folder.
+    """The file that keeps systemd from starting Plex, and its copy in the witness folder.
 
     Args:
-        state: the agent's state folder, in which it is.
+        state: the agent's state folder.
     """
 
     def __init__(self, state: str) -> None:
@@ -38,29 +37,21 @@ class Fence:
         self._witness = witness_folder(state)
 
     def is_up(self) -> bool:
-        """Whether one is there: that is enough."""
+        """Return whether at least one of the files exists: that is enough."""
         return any(os.path.lexists(path) for path in self._paths())
 
     def is_whole(self) -> bool:
-        """Return whether each is there that can be."""
+        """Return whether each file exists that can exist."""
         return all(os.path.lexists(path) for path in self._paths())
 
     def put_up(self, puller: str) -> None:
-        """Have it there, durably.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write the files durably."""
         about = f"Moved to {puller}. The way back: plexodus-agent undo\n"
         for path in self._paths():
             write_durably(path, about.encode(), 0o644)
 
     def take_down(self) -> None:
-        """Have it gone, durably.
-
-        Raises:
-            OSError: it cannot be removed.
-        """
+        """Remove the files durably."""
         for path in self._paths():
             if os.path.lexists(path):
                 os.unlink(path)
@@ -75,7 +66,7 @@ class CutoverRecord:
     """``cutover.json`` and ``cutover.lock`` in the agent's state folder, and the witness's copy.
 
     Args:
-        state: that folder.
+        state: path of the state folder.
     """
 
     def __init__(self, state: str) -> None:
@@ -87,14 +78,14 @@ class CutoverRecord:
         self._fence = os.path.join(state, "fence")
 
     def load(self) -> Cutover:
-        """Return the record; without a file, that of an agent that has had no cutover.
+        """Return the record; without a file, that of an agent without a cutover.
 
-        Of the two copies the later one counts: the state folder may have been restored from a
-        backup since, or be empty. An administrator who removed record and fence from it by hand
-        has started again, see :meth:`is_removed`.
+        The later one of the two copies counts, because the state folder may have been restored from
+        a backup, or be empty. If an administrator has removed record and fence from it, the record
+        is empty, see :meth:`is_removed`.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: If it cannot be read.
         """
         copy = None
         with suppress(StorageError):
@@ -107,10 +98,11 @@ class CutoverRecord:
             own = None
         if copy is not None and self._is_removed(copy):
             return Cutover(serial=copy.serial)
-        return max((each for each in (own, copy) if each), key=_serial, default=Cutover())
+        found = [each for each in (own, copy) if each]
+        return max(found, key=lambda each: each.serial, default=Cutover())
 
     def is_behind(self) -> bool:
-        """Return whether the state folder has not what the witness has."""
+        """Return whether the state folder lacks a later record that the witness has."""
         try:
             copy, own = _read(self._copy), _read(self._path)
         except StorageError:
@@ -118,14 +110,14 @@ class CutoverRecord:
         return copy is not None and (own is None or own.serial < copy.serial)
 
     def has_witness(self) -> bool:
-        """Return whether the witness has a copy; a record of an earlier release has none."""
+        """Return whether the witness has a copy. A record of an earlier release has none."""
         return os.path.lexists(self._copy)
 
     def is_removed(self) -> bool:
         """Return whether record and fence were removed by hand from the state folder.
 
-        They are gone, and the folder is not an older one: it still says how far the record had
-        come. A folder that was restored says less, or nothing.
+        They are gone, but the folder still has the serial number of the last record. A folder that
+        was restored has a lower one, or none.
         """
         copy = None
         with suppress(StorageError):
@@ -143,11 +135,7 @@ class CutoverRecord:
             return False
 
     def save(self, cutover: Cutover) -> Cutover:
-        """Write it, durably; return it as it was written.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write the record durably, and return it with its new serial number."""
         cutover = msgspec.structs.replace(cutover, serial=cutover.serial + 1)
         content = msgspec.json.encode(cutover)
         with suppress(OSError):  # a sandbox without the package's second folder
@@ -160,11 +148,7 @@ class CutoverRecord:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process or thread changes it; none does until the block ends.
-
-        Raises:
-            OSError: there can be no lock.
-        """
+        """Keep other processes and threads from changing the record until the block ends."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked_file(self._lock))
@@ -177,16 +161,8 @@ def _is_usable(folder: str) -> bool:
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
-def _serial(cutover: Cutover) -> int:
-    return cutover.serial
-
-
 def _read(path: str) -> Cutover | None:
-    """Return what is there; None where nothing is.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the record at ``path``; None without one."""
     try:
         with open(path, "rb") as file:
             return msgspec.json.decode(file.read(), type=Cutover)

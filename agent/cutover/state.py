@@ -30,40 +30,40 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     phase: CutoverPhase = "idle"
     id: str = ""
-    """The puller's name for it; of the last one, while idle."""
+    """The puller's name for the cutover; that of the last one while idle."""
     puller: str = ""
     since: str = ""
-    """When this phase began: RFC 3339, UTC."""
+    """Start of this phase, in RFC 3339, UTC."""
     was_running: bool = False
-    """Before the cutover, as far as one can tell: what an undo restores."""
+    """Whether Plex ran before the cutover, if that is known. An undo restores this state."""
     starting: list[str] = []
-    """By which command: also where the settings cannot be read by then."""
+    """The command that starts Plex, because the settings may be unreadable by then."""
     run: str = ""
-    """Which start of Plex was stopped, where the service manager tells: another one is a change."""
+    """The service manager's id of the start of Plex that was stopped; another one is a change."""
     granted: float = 0.0
-    """When the lease was last renewed: seconds of CLOCK_BOOTTIME, which nobody can set."""
+    """Last renewal of the lease, in seconds of CLOCK_BOOTTIME, which nobody can set."""
     until: float = 0.0
     snapshot: str = ""
-    """What was committed."""
+    """Name of the committed snapshot."""
     why: str = ""
-    """Why the last one ended, while idle or undoing."""
+    """Reason for the end of the last cutover, while idle or undoing."""
     serial: int = 0
-    """Grows with each step: of two copies of the record the one with the higher number counts."""
+    """Grows with each step. The copy of the record with the higher number counts."""
     was_seen: bool = False
-    """Plex could be seen before it was stopped: so a restart has to be seen as well."""
+    """Whether Plex was visible before it was stopped, so that its restart must be visible, too."""
     stop_ordered: float | None = None
-    """When the stop was ordered (CLOCK_BOOTTIME); None once its end was seen."""
+    """Time of the order to stop (CLOCK_BOOTTIME); None once its end was seen."""
     max_seconds: float = 0.0
-    """How long Plex may stay stopped, whatever is renewed; 0: no limit."""
+    """Most seconds that Plex may stay stopped, even if the lease is renewed; 0 for no limit."""
     bound: float = 0.0
-    """When that time is over, by CLOCK_BOOTTIME; 0: never."""
+    """End of that time (CLOCK_BOOTTIME); 0 for never."""
     is_overdue: bool = False
-    """That time has passed: the puller is not to try again at once."""
+    """Whether that time has passed, so that the puller must not retry at once."""
     history: StopHistory = StopHistory()
-    """Of earlier stops, whoever they were for."""
+    """Earlier stops, for all pullers."""
 
     def is_held(self, now: float) -> bool:
-        """Whether the lease holds. Before ``granted`` is after a reboot: it does not."""
+        """Return whether the lease holds. After a reboot, ``now`` is before ``granted``."""
         return self.phase in ("stopped", "committing") and self.granted <= now < self.until
 
     def is_past_bound(self, now: float) -> bool:
@@ -72,11 +72,11 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
-    """After ``POST /v1/cutover``: stopping, or what is there if it was asked for before.
+    """Return the record after ``POST /v1/cutover``; unchanged if the request is a repetition.
 
     Raises:
-        CutoverRefused: another one is under way, or committed.
-        CutoverEnded: this one was undone.
+        CutoverRefused: If another cutover is under way, or committed.
+        CutoverEnded: If this one was undone.
     """
     if cutover.id == request.id:
         if cutover.phase in ("idle", "undoing"):
@@ -105,10 +105,11 @@ def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
 
 
 def held(cutover: Cutover, name: str, now: float, phases: tuple[CutoverPhase, ...]) -> Cutover:
-    """The cutover, if it is called ``name``, in one of ``phases``, and its lease holds.
+    """Return the cutover, if it is called ``name``, in one of ``phases``, and its lease holds.
 
     Raises:
-        CutoverEnded: it is not.
+        CutoverRefused: If it was undone because Plex was stopped for too long.
+        CutoverEnded: In all other cases.
     """
     if cutover.id != name:
         raise CutoverEnded("the agent knows of no such cutover")
@@ -126,17 +127,14 @@ def held(cutover: Cutover, name: str, now: float, phases: tuple[CutoverPhase, ..
 
 
 def is_to_be_undone(cutover: Cutover, now: float) -> bool:
-    """Return whether nobody continues it: its process was killed, or its puller is silent.
-
-    The caller must hold the lock (:class:`agent.cutover.control.CutoverControl`).
-    """
+    """Return whether its process was killed, or its puller is silent. The caller has the lock."""
     if cutover.phase in ("stopping", "undoing"):
         return True
     return cutover.phase in ("stopped", "committing") and not cutover.is_held(now)
 
 
 def ended(cutover: Cutover) -> Cutover:
-    """Return the record of the time after an undo: nothing is under way."""
+    """Return the record after the end of an undo."""
     return Cutover(
         "idle", cutover.id, cutover.puller, timestamp(), why=cutover.why, serial=cutover.serial,
         is_overdue=cutover.is_overdue, history=cutover.history,
@@ -144,7 +142,7 @@ def ended(cutover: Cutover) -> Cutover:
 
 
 def why_undone(cutover: Cutover, now: float) -> str:
-    """Return why a cutover is undone that nobody continues."""
+    """Return the reason why a cutover is undone."""
     if cutover.why:
         return cutover.why
     if cutover.is_past_bound(now):
@@ -153,20 +151,18 @@ def why_undone(cutover: Cutover, now: float) -> str:
 
 
 def in_phase(cutover: Cutover, phase: CutoverPhase, **changes: str) -> Cutover:
-    """The same in another phase, from now on unless ``changes`` say since when."""
-    changed = {"since": timestamp()} | changes
-    return msgspec.structs.replace(cutover, phase=phase, **changed)
+    """Return the record in another phase, since now unless ``changes`` has ``since``."""
+    return msgspec.structs.replace(cutover, phase=phase, **{"since": timestamp()} | changes)
 
 
 def about(cutover: Cutover, now: float, agent: str = "") -> CutoverStanding:
     """Return the public form of the record, for an agent of this version and settings."""
-    seconds = max(0.0, cutover.until - now) if cutover.is_held(now) else 0.0
     return CutoverStanding(
         phase=cutover.phase,
         id=cutover.id,
         puller=cutover.puller,
         since=cutover.since,
-        seconds=seconds,
+        seconds=cutover.until - now if cutover.is_held(now) else 0.0,
         snapshot=cutover.snapshot,
         why=cutover.why,
         failure=cutover.history.failure,

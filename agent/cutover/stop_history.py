@@ -14,29 +14,26 @@ if TYPE_CHECKING:
     from shared.wire.protocol import CutoverRequest
 
 _FREE = 3
-"""Stops in a row that need no pause between them: a pull makes so many by itself."""
+"""Stops in a row without a pause between them. One pull may need so many."""
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 3600.0
 _FORCE = "To have it stopped all the same, add --retry-failed to pull (PLEXODUS_RETRY_FAILED=1)."
 
 
 class StopHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Survives the end of each cutover, and a new volume; a commit and an undo by hand reset it."""
+    """The last stops, for all pullers and volumes. A commit, or an undo by hand, resets it."""
 
     stops: int = 0
-    """In a row, without a commit."""
+    """Number of stops in a row, without a commit."""
     last: float = 0.0
-    """When the last one was ordered: seconds of CLOCK_BOOTTIME."""
+    """Time of the last order to stop, in seconds of CLOCK_BOOTTIME."""
     failure: StopFailure | None = None
-    """Of the last one, if a retry would meet it again."""
+    """Failure of the last one, if a retry would meet it again."""
     is_stop_refused: bool = False
-    """The failure is that Plex did not stop: a new start of the agent may change that."""
+    """Whether the failure is that Plex did not stop. A restart of the agent may change that."""
 
     def pause(self, now: float) -> float:
-        """Return the seconds that have to pass before the next stop.
-
-        The pause doubles with each stop. After a reboot it counts from the boot.
-        """
+        """Return the seconds until the next stop: doubled each time, from the last stop or boot."""
         if self.stops < _FREE:
             return 0.0
         wanted = min(_FIRST_PAUSE * 2.0 ** min(self.stops - _FREE, 10), _LONGEST_PAUSE)
@@ -44,19 +41,19 @@ class StopHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return max(0.0, wanted - passed)
 
     def after_stop(self, now: float) -> StopHistory:
-        """Return the history with one more stop, of which nothing is known yet."""
+        """Return the history with one more stop, whose result is unknown."""
         return StopHistory(self.stops + 1, now)
 
     def after_failure(self, failure: StopFailure, *, is_stop_refused: bool = False) -> StopHistory:
-        """Return the history with the reason why the last stop came to nothing."""
+        """Return the history with the failure of the last stop."""
         return StopHistory(self.stops, self.last, failure, is_stop_refused)
 
 
 def check_repeated(history: StopHistory, request: CutoverRequest, now: float) -> None:
-    """Make sure that a stop of Plex is not known to be for nothing.
+    """Refuse a stop of Plex that cannot help.
 
     Raises:
-        CutoverRefused: the last one was, and nothing has changed; or there were too many.
+        CutoverRefused: If the last one failed and nothing has changed, or if there were too many.
     """
     if request.retry:
         return

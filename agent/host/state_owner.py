@@ -16,12 +16,10 @@ def become_owner(folder: str) -> None:
     Raises:
         OSError: If the kernel does not permit it.
     """
-    with suppress(FileNotFoundError):
-        owner = os.stat(folder)
-        if os.geteuid() == 0 and owner.st_uid != 0:
-            os.setgroups([])
-            os.setgid(owner.st_gid)
-            os.setuid(owner.st_uid)
+    if user := agent_user(folder):
+        os.setgroups([])
+        os.setgid(user[1])
+        os.setuid(user[0])
 
 
 def write_as_owner(folder: str) -> None:
@@ -33,18 +31,15 @@ def write_as_owner(folder: str) -> None:
     Raises:
         OSError: If the kernel does not permit it.
     """
-    with suppress(FileNotFoundError):
-        owner = os.stat(folder)
-        if os.geteuid() == 0 and owner.st_uid != 0:
-            os.setegid(owner.st_gid)
-            os.seteuid(owner.st_uid)
+    if user := agent_user(folder):
+        os.setegid(user[1])
+        os.seteuid(user[0])
 
 
 def agent_user(state: str) -> tuple[int, int] | None:
-    """Return uid and gid of the owner of ``state`` if root acts for that user, otherwise None.
+    """Return uid and gid of the owner of the folder ``state`` if root acts for that user, or None.
 
-    Args:
-        state: path of the agent's state folder. The agent runs as its owner.
+    The agent runs as the owner of its state folder.
     """
     with suppress(OSError):
         owner = os.stat(state)
@@ -54,12 +49,7 @@ def agent_user(state: str) -> tuple[int, int] | None:
 
 
 def can_execute(program: str, user: tuple[int, int] | None) -> bool:
-    """Return whether ``program`` is a file that ``user`` may execute.
-
-    Args:
-        program: path of the program.
-        user: uid and gid to check; None for the current user.
-    """
+    """Return whether ``program`` is a file that ``user`` may execute; None is the current user."""
     if not os.path.isfile(program):
         return False
     if user is None:

@@ -13,8 +13,8 @@ import os
 import re
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 
+from agent.host.state_owner import agent_user
 from shared.errors import CutoverRefused
 
 PLEX_UNIT = "plexmediaserver.service"
@@ -32,23 +32,32 @@ _ALLOWED = "org.freedesktop.DBus.Error.InvalidArgs"
 _ERROR = re.compile(r"^Error ([\w.]+)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class User:
-    """A user other than the current one."""
-
-    uid: int
-    gid: int
-
-
-def refusal(unit: str, verb: str, user: User | None = None) -> str | None:
-    """Return the D-Bus error with which systemd would refuse a request; None if it would not.
-
-    Return None, too, if systemd cannot be queried, because there is no bus or no ``dbus-send``.
+def check_rights(unit: str, state: str, otherwise: str) -> None:
+    """Raise an error unless the agent's user may stop and start ``unit``. Do neither.
 
     Args:
         unit: full name of the unit, as in systemd's property ``Id``.
-        verb: ``stop`` or ``start``.
-        user: the user who would make the request; None for the current user.
+        state: the agent's state folder. The agent runs as its owner.
+        otherwise: advice for a move without these rights, for the error's hint.
+
+    Raises:
+        CutoverRefused: If the agent's user may not stop or start the unit.
+    """
+    user = agent_user(state)
+    if user is None and os.geteuid() == 0:
+        return
+    for verb in _IMPOSSIBLE:
+        if error := _refusal(unit, verb, user):
+            raise CutoverRefused(
+                f"the agent's user may not {verb} {unit}: systemd reports {error}",
+                hint=f"{_advice(unit)} {_OLD_POLKIT} {otherwise}",
+            )
+
+
+def _refusal(unit: str, verb: str, user: tuple[int, int] | None) -> str | None:
+    """Return the D-Bus error with which systemd would refuse a request; None if it would not.
+
+    Return None, too, if systemd cannot be queried, because there is no bus or no ``dbus-send``.
     """
     method, mode = _IMPOSSIBLE[verb]
     command = [
@@ -65,45 +74,14 @@ def refusal(unit: str, verb: str, user: User | None = None) -> str | None:
             timeout=_SECONDS,
             encoding="utf-8",
             errors="replace",
-            user=None if user is None else user.uid,
-            group=None if user is None else user.gid,
-            extra_groups=None if user is None else [],
+            user=user and user[0],
+            group=user and user[1],
+            extra_groups=user and [],
         )
         found = _ERROR.search(done.stderr)
         if found is not None and found[1] != _ALLOWED:
             return found[1]
     return None
-
-
-def check_rights(unit: str, state: str, otherwise: str) -> None:
-    """Raise an error unless the agent's user may stop and start ``unit``. Do neither.
-
-    Args:
-        unit: full name of the unit, as in systemd's property ``Id``.
-        state: the agent's state folder. The agent runs as its owner.
-        otherwise: advice for a move without these rights, for the error's hint.
-
-    Raises:
-        CutoverRefused: If the agent's user may not stop or start the unit.
-    """
-    user = None
-    if os.geteuid() == 0 and (user := _owner(state)) is None:
-        return
-    for verb in _IMPOSSIBLE:
-        if error := refusal(unit, verb, user):
-            raise CutoverRefused(
-                f"the agent's user may not {verb} {unit}: systemd reports {error}",
-                hint=f"{_advice(unit)} {_OLD_POLKIT} {otherwise}",
-            )
-
-
-def _owner(folder: str) -> User | None:
-    """Return the owner of ``folder``; None if it is root or the folder does not exist yet."""
-    try:
-        found = os.stat(folder)
-    except FileNotFoundError:
-        return None
-    return User(found.st_uid, found.st_gid) if found.st_uid != 0 else None
 
 
 def _advice(unit: str) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from threading import Event
 
+    from agent.settings import Settings
+
 _FENCE = "ConditionPathExists=!"
 """The condition of the fence. systemd skips the start, so an upgrade of Plex's package succeeds."""
 _OLDER_FENCE = "AssertPathExists=!"
@@ -53,35 +55,39 @@ class PlexService(Protocol):
     def starting(self) -> Sequence[str]:
         """The command that starts Plex."""
 
-    def is_running(self) -> bool:
-        """Return whether Plex is running, starting or stopping."""
-
-    def may_run(self) -> bool:
-        """Return whether Plex is running, or True if that cannot be determined."""
-
     def look(self) -> Sight:
         """Return the visible state of Plex."""
 
-    def is_stop_under_way(self) -> bool:
-        """Return whether a stop that this process began has not ended yet."""
+    def left(self) -> list[str]:
+        """Return one line for each remaining process or open port; empty if Plex has stopped."""
 
-    def give_up_stop(self) -> None:
-        """End a stop that this process began, if it has not ended yet."""
+    def is_running(self) -> bool:
+        """Return whether Plex is running, starting or stopping."""
+        return bool(self.left())
+
+    def may_run(self) -> bool:
+        """Return whether Plex is running, or True if that cannot be determined."""
+        return self.is_running()
 
     def run(self) -> str:
         """Return an identifier of Plex's last start; empty without one."""
+        return ""
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """Stop Plex.
-
-        Args:
-            seconds: time limit.
-            ending: set when the agent itself stops, which ends the wait at once.
+        """Stop Plex within ``seconds``. ``ending``, set when the agent itself stops, ends the wait.
 
         Raises:
             CutoverRefused: If Plex did not stop in time. The stop may continue nevertheless,
                 because killing the client of a container engine does not cancel it.
         """
+
+    def is_stop_under_way(self) -> bool:
+        """Return whether a stop that this process began continues, and :meth:`look` misses it."""
+        return False
+
+    def give_up_stop(self) -> None:
+        """End a stop that this process began, unless a start replaces it anyway."""
+        return
 
     def start(self) -> None:
         """Start Plex unless it is running.
@@ -89,9 +95,6 @@ class PlexService(Protocol):
         Raises:
             CutoverRefused: If Plex cannot be started.
         """
-
-    def left(self) -> list[str]:
-        """Return one line for each remaining process or open port; empty if Plex has stopped."""
 
     def check_fence(self, path: str) -> None:
         """Raise an error unless the agent can stop and start Plex, and ``path`` works as a fence.
@@ -105,7 +108,7 @@ class PlexService(Protocol):
 
 
 @dataclass(frozen=True)
-class SystemdUnit:
+class SystemdUnit(PlexService):
     """A systemd unit, controlled with ``systemctl``. A polkit rule lets the agent's user do that.
 
     Root needs no polkit. If root acts for the agent of another user, files are written as that user
@@ -116,16 +119,12 @@ class SystemdUnit:
 
     @property
     def starting(self) -> Sequence[str]:
-        """The ``systemctl`` command that starts the unit."""
+        """The ``systemctl`` command."""
         return self._ordering("start")
 
     def is_running(self) -> bool:
         """Return whether the unit is active, starting or stopping."""
         return self._show("ActiveState") not in ("inactive", "failed", "")
-
-    def may_run(self) -> bool:
-        """Return :meth:`is_running`, because systemd always knows."""
-        return self.is_running()
 
     def look(self) -> Sight:
         """Return the unit's state. A unit with a pending job is about to change, so not RUNS."""
@@ -133,13 +132,6 @@ class SystemdUnit:
         if state == "active" and self._show("Job") in ("", "0"):
             return Sight.RUNS
         return Sight.GONE if state in ("inactive", "failed", "") else Sight.PRESENT
-
-    def is_stop_under_way(self) -> bool:
-        """Return False, because :meth:`look` already takes systemd's jobs into account."""
-        return False
-
-    def give_up_stop(self) -> None:
-        """Do nothing, because a start replaces the stop job in systemd."""
 
     def run(self) -> str:
         """Return the invocation id (systemd.exec(5)): new with each start, empty after a boot."""
@@ -225,17 +217,18 @@ class SystemdUnit:
 
 
 @dataclass(frozen=True)
-class Commands:
+class Commands(PlexService):
     """Two commands, for a Plex without a unit. They must make sure that it stays stopped."""
 
-    stopping: Sequence[str]
-    starting: Sequence[str]
+    stop_command: Sequence[str]
+    start_command: Sequence[str]
     _stops: list[subprocess.Popen[bytes]] = field(default_factory=list, compare=False, repr=False)
     """Stop commands that exceeded their time limit and may still be running."""
 
-    def is_running(self) -> bool:
-        """Return whether Plex's processes or its port are visible."""
-        return bool(self.left())
+    @property
+    def starting(self) -> Sequence[str]:
+        """The start_command of the settings."""
+        return self.start_command
 
     def may_run(self) -> bool:
         """Return True, because a Plex in a container may be invisible: always stop and start it."""
@@ -257,19 +250,16 @@ class Commands:
             each.wait()
         self._stops.clear()
 
-    def run(self) -> str:
-        """Return an empty string, because commands have no identifier of a start."""
-        return ""
-
     def stop(self, seconds: float, ending: Event) -> None:
         """Run stop_command. If it takes too long, let it continue, as the stop itself would."""
         failed = "the stop_command of the settings failed"
-        _run(self.stopping, seconds, failed, _ELSE, _Patience(ending, self._stops))
+        _run(self.stop_command, seconds, failed, _ELSE, _Patience(ending, self._stops))
 
     def start(self) -> None:
         """Run start_command. Ignore its failure if Plex is running nevertheless."""
         try:
-            _run(self.starting, _START_SECONDS, "the start_command of the settings failed", _ELSE)
+            failed = "the start_command of the settings failed"
+            _run(self.start_command, _START_SECONDS, failed, _ELSE)
         except CutoverRefused:
             if not self.is_running():
                 raise
@@ -281,7 +271,7 @@ class Commands:
     def check_fence(self, path: str) -> None:
         """Raise an error unless both programs can be run. Without a unit, there is no fence."""
         user = agent_user(os.path.dirname(path))
-        for setting, command in (("stop", self.stopping), ("start", self.starting)):
+        for setting, command in (("stop", self.stop_command), ("start", self.start_command)):
             program = shutil.which(command[0], os.F_OK) or command[0]
             if not can_execute(program, user):
                 raise CutoverRefused(
@@ -293,9 +283,11 @@ class Commands:
                 )
 
 
-def plex_service(unit: str, stopping: Sequence[str], starting: Sequence[str]) -> PlexService:
-    """Return the service of the commands if there are any, otherwise that of the unit."""
-    return Commands(stopping, starting) if stopping else SystemdUnit(unit)
+def plex_service(settings: Settings) -> PlexService:
+    """Return the service of the settings' commands if there are any, otherwise that of the unit."""
+    if settings.stop_command:
+        return Commands(settings.stop_command, settings.start_command)
+    return SystemdUnit(settings.unit)
 
 
 def _assignment(line: str) -> str:
@@ -322,13 +314,12 @@ class _Patience:
 def _run(
     command: Sequence[str], seconds: float, failed: str, hint: str, stop: _Patience | None = None
 ) -> str:
-    """Run ``command`` and return its output, without a wait for its background processes.
-
-    Raises:
-        CommandFailed: If the command is missing or fails.
-        CutoverRefused: If the command takes too long, or the agent stops.
-    """
-    with _scratch() as out, _scratch() as err:
+    """Run ``command`` and return its output, without a wait for its background processes."""
+    # Files in memory: unlike a pipe, a background process may keep them open.
+    with (
+        os.fdopen(os.memfd_create("out"), "w+b") as out,
+        os.fdopen(os.memfd_create("err"), "w+b") as err,
+    ):
         user, group = program_user()
         try:
             process = subprocess.Popen(  # noqa: S603 - the administrator's own, without a shell
@@ -339,10 +330,8 @@ def _run(
             raise CommandFailed(f"{failed} ({error.strerror})", path=command[0]) from error
         _wait(process, seconds, failed, hint, stop)
         if process.returncode != 0:
-            said = printable(_content(err).strip()[-500:])
-            raise CommandFailed(
-                f"{failed} ({said or f'exit code {process.returncode}'})", hint=hint
-            )
+            said = printable(_content(err).strip()[-500:]) or f"exit code {process.returncode}"
+            raise CommandFailed(f"{failed} ({said})", hint=hint)
         return _content(out)
 
 
@@ -371,11 +360,6 @@ def _wait(
             hint="If Plex needs more time, increase stop_seconds in the agent's settings and"
             f" restart the agent. {hint}",
         )
-
-
-def _scratch() -> IO[bytes]:
-    """Return a file in memory. Unlike a pipe, a background process may keep it open."""
-    return os.fdopen(os.memfd_create("said"), "w+b")
 
 
 def _content(file: IO[bytes]) -> str:

@@ -17,8 +17,7 @@ from rig.programs import Agent, Puller, program
 from rig.waiting import wait_until
 
 from agent.cutover import record
-from agent.cutover.context import CutoverContext, CutoverLimits
-from agent.cutover.control import CutoverControl
+from agent.cutover.control import CutoverContext, CutoverControl
 from agent.plex.service import Commands, Sight
 from shared.wire.protocol import CutoverRequest
 
@@ -96,8 +95,8 @@ class FakePlex:
 def test_lease_expires_on_a_full_disk_starts_plex(tmp_path: Path) -> None:
     """On a full disk Plex is started anyway, and the record is written once there is space."""
     clock, plex = [0.0], FakePlex()
-    context = CutoverContext(lambda *_: None, list, lambda _: True, lambda: clock[0])
-    control = CutoverControl(str(tmp_path), plex, CutoverLimits(60, 5), context)
+    context = CutoverContext(60, 5, lambda *_: None, clock=lambda: clock[0])
+    control = CutoverControl(str(tmp_path), plex, context)
     control.begin(CutoverRequest("a" * 32, "pod"))
     assert not plex.runs
     clock[0] = 61.0
@@ -117,8 +116,7 @@ def test_undo_with_unreadable_settings_uses_the_recorded_start_command(tmp_path:
     state.mkdir()
     plex = FakePlex()
     plex.starting = ("touch", str(started))
-    context = CutoverContext(lambda *_: None, list, lambda _: True)
-    control = CutoverControl(str(state), plex, CutoverLimits(60, 5), context)
+    control = CutoverControl(str(state), plex, CutoverContext(60, 5, lambda *_: None))
     control.begin(CutoverRequest("a" * 32, "pod"))
     settings.write_text("lease_seconds = nonsense")
     undo = ("undo", "--config", str(settings), "--state", state)

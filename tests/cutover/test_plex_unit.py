@@ -13,11 +13,9 @@ import pytest
 from rig.plex.fake_systemd import FakeSystemd
 from rig.programs import Agent, Puller, program
 
-from agent.cutover.context import CutoverContext, CutoverLimits
-from agent.cutover.control import CutoverControl
+from agent.cutover.control import CutoverContext, CutoverControl
 from agent.cutover.record import CutoverRecord, Fence
-from agent.cutover.removal import keep_stopped
-from agent.cutover.start_block import lift_start_blocks
+from agent.cutover.start_block import keep_stopped, lift_start_blocks
 from agent.cutover.state import Cutover
 from agent.plex import service
 from agent.plex.service import SystemdUnit
@@ -61,8 +59,8 @@ def systemd(place: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSy
 
 def control(state: Path, story: list[str]) -> CutoverControl:
     """Return the control that takes the steps; ``story`` has the events."""
-    context = CutoverContext(lambda event, _: story.append(event), list, lambda _: True)
-    return CutoverControl(str(state), SystemdUnit(UNIT), CutoverLimits(60, 5), context)
+    context = CutoverContext(60, 5, lambda event, _: story.append(event))
+    return CutoverControl(str(state), SystemdUnit(UNIT), context)
 
 
 def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) -> None:

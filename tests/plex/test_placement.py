@@ -17,10 +17,10 @@ from rig.plex.commands import only_plex
 from rig.volume import Ended, fingerprint, grow_tiny, pull, run_main, run_puller
 
 from agent.__main__ import main as agent_main
-from agent.checks.placement import check_library, check_links, check_media, check_metadata
+from agent.checks.placement import check_artwork, check_library, check_links
 from initpuller.pull.checks.fatal_checks import CheckedSource
 from initpuller.volume.foreign_library import is_skeleton
-from shared.checks import Outcome
+from shared.checks import CheckId, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUPPORT, PLEX = "Application Support", "Plex Media Server"
 SERVER = f"{SUPPORT}/{PLEX}"
-ARTWORK = check_metadata, check_media
+ARTWORK = CheckId.METADATA_FOLDER, CheckId.MEDIA_FOLDER
 DATABASES = f"{SERVER}/Plug-in Support/Databases"
 DATABASE = f"{DATABASES}/com.plexapp.plugins.library.db"
 CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
@@ -133,7 +133,10 @@ def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, 
         (library.parent / "between").symlink_to(where)
         where = library.parent / "between"
     path.symlink_to({"itself": path.name, "nowhere": "/no/such/place"}.get(leads, where))
-    checks = [check_links(str(library)), *(check(str(library / SERVER)) for check in ARTWORK)]
+    checks = [
+        check_links(str(library)),
+        *(check_artwork(each, str(library / SERVER)) for each in ARTWORK),
+    ]
     assert [each for each in checks if f"{path} is a symlink to" in each.found]
     assert Outcome.FAILURE in {each.outcome for each in checks}
 
@@ -177,7 +180,7 @@ def test_links_out_of_the_library_are_told(
 def test_folder_of_metadata_that_is_a_symlink(library: Path) -> None:
     """One of its folders on another disk is as bad as all of it."""
     move_away(library / SERVER / "Metadata" / "Movies", library.parent / "Movies")
-    metadata, media = (check(str(library / SERVER)) for check in ARTWORK)
+    metadata, media = (check_artwork(each, str(library / SERVER)) for each in ARTWORK)
     assert metadata.outcome is Outcome.FAILURE
     assert "Metadata/Movies is a symlink" in metadata.found
     assert media.outcome is Outcome.PASS
@@ -203,14 +206,16 @@ def test_empty_metadata_beside_a_full_database(
 def test_server_without_items_has_no_artwork(library: Path) -> None:
     """A server that nobody has filled is sound."""
     shutil.rmtree(library / SERVER / "Metadata")
-    assert check_metadata(str(library / SERVER)).outcome is Outcome.FAILURE
+    assert check_artwork(ARTWORK[0], str(library / SERVER)).outcome is Outcome.FAILURE
     with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
         triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         for (trigger,) in database.execute(triggers).fetchall():
             database.execute(f'DROP TRIGGER "{trigger}"')
         database.create_collation("icu_root", lambda one, other: (one > other) - (one < other))
         database.execute("DELETE FROM metadata_items")
-    assert {check(str(library / SERVER)).outcome for check in ARTWORK} == {Outcome.PASS}
+    assert {check_artwork(each, str(library / SERVER)).outcome for each in ARTWORK} == {
+        Outcome.PASS
+    }
 
 
 def test_library_that_is_a_symlink_keeps_its_name(

@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
-from agent.cutover import record, removal, start_block
-from agent.cutover.context import CutoverContext, CutoverLimits
-from agent.cutover.control import CutoverControl
+from agent.cutover import record, start_block
+from agent.cutover.control import CutoverContext, CutoverControl
 from agent.cutover.record import witness_folder
 from agent.settings import Settings
 from agent.snapshots.store import SnapshotStore
@@ -106,12 +105,12 @@ class World:
         return CutoverControl(
             self.state,
             self.plex,
-            CutoverLimits(LEASE, STOP_SECONDS),
             CutoverContext(
+                LEASE,
+                STOP_SECONDS,
                 tell,
-                list,
-                lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the store of that moment
-                lambda: self.clock,
+                has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
+                clock=lambda: self.clock,
             ),
         )
 
@@ -245,7 +244,7 @@ class World:
     def purge(self) -> None:
         """Purge the agent's package, as the runbook's last step does."""
         self.stop_agent()
-        removal.keep_stopped(Settings(state=self.state), str(self.units))
+        start_block.keep_stopped(Settings(state=self.state), str(self.units))
         shutil.rmtree(self.state)
         shutil.rmtree(witness_folder(self.state), ignore_errors=True)
         self.is_purged = True

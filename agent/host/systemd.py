@@ -1,4 +1,4 @@
-"""Notifications to systemd: readiness, status line, watchdog and stop (sd_notify(3))."""
+"""Notifications to systemd (sd_notify(3)), and a path that the service leaves for its end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import asyncio
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from shared.durable import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EVERY = 1.0
 """Interval for checks of the status, in seconds."""
+_RUNTIME = "RUNTIME_DIRECTORY"
+"""Set by systemd, see systemd.exec(5). The folder exists until the last ExecStopPost has ended."""
+_STATE = "state"
 
 
 class Notifier:
@@ -38,11 +44,7 @@ class Notifier:
         self._tell("STOPPING=1\nSTATUS=Stopping")
 
     async def keep_told(self, status: Callable[[], str]) -> None:
-        """Report changes of the status, and feed the watchdog. Never return.
-
-        Args:
-            status: returns the current status line.
-        """
+        """Report changes of the line that ``status`` returns, and feed the watchdog. For ever."""
         told, alive = "", 0.0
         while True:
             now = time.monotonic()
@@ -64,3 +66,21 @@ class Notifier:
                 end.sendall(what.encode())
             except OSError:
                 return  # systemd may be restarting; the next report follows soon
+
+
+def leave_state_path(state: str) -> None:
+    """Record the path of the state folder. Do nothing if the agent is not run by systemd.
+
+    Raises:
+        OSError: If the path cannot be written.
+    """
+    if folder := os.environ.get(_RUNTIME):
+        write_durably(os.path.join(folder, _STATE), os.path.abspath(state).encode())
+
+
+def state_path_left() -> str | None:
+    """Return the state folder of the service that has just ended; None if it recorded none."""
+    if folder := os.environ.get(_RUNTIME):
+        with suppress(OSError), open(os.path.join(folder, _STATE), "rb") as file:
+            return os.fsdecode(file.read()) or None
+    return None
