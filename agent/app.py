@@ -6,7 +6,6 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
     from agent.settings import Settings
     from agent.source.library import CurrentLibrary
-    from shared.plex.sqlite_check import DatabaseCheck
 
 SHUTDOWN = 5.0
 """Seconds that a frame has to reach its client after the agent was asked to end."""
@@ -131,9 +129,13 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
     log = MigrationLog(state)
-    everything = partial(_check_for_preflight, library, settings)
-    server = partial(_check_for_pull, library, settings, log)
-    app.add_routes(LibraryEndpoints(everything, server, activity).routes())
+    app.add_routes(
+        LibraryEndpoints(
+            lambda depth: check_for_preflight(library.locate(), settings, depth),
+            lambda depth: _record(log, check_for_pull(library.locate(), settings, depth)),
+            activity,
+        ).routes()
+    )
     app.add_routes(ProbeEndpoints(outflow).routes())
     app.add_routes(MigrationLogEndpoints(log, outflow).routes())
     cutover = make_cutover(settings, lambda: library.last.about.path, store.has_cold)
@@ -145,17 +147,8 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 
-def _check_for_preflight(
-    library: CurrentLibrary, settings: Settings, depth: DatabaseCheck
-) -> protocol.LibraryReport:
-    return check_for_preflight(library.locate(), settings, depth)
-
-
-def _check_for_pull(
-    library: CurrentLibrary, settings: Settings, log: MigrationLog, depth: DatabaseCheck
-) -> protocol.ServerReport:
-    """Find the library again, check it for a pull, and write the results to the migration log."""
-    report = check_for_pull(library.locate(), settings, depth)
+def _record(log: MigrationLog, report: protocol.ServerReport) -> protocol.ServerReport:
+    """Write the results of the checks for a pull to the migration log."""
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in report.checks:
         if check.id in DATABASE_CHECKS:

@@ -74,11 +74,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings:
-    """Return the settings in the file, overridden by those ``given`` on the command line.
+    """Return the settings in the file, overridden by those ``given`` that are not None.
 
-    Args:
-        path: path of the file; None for the default one, which may be missing.
-        given: values by the names of the settings; None to use the file's value.
+    ``path`` is None for the default file, which may be missing.
 
     Raises:
         ConfigurationError: If the file cannot be read, or a setting is invalid.

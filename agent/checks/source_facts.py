@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.plex.server import installed_version
-from agent.source.plex_facts import read_tree_facts
+from agent.source.tree_facts import read_tree_facts
 from shared.plex.library import PREFERENCES, server_folder
 from shared.plex.preferences import read_preferences
 
 if TYPE_CHECKING:
     from agent.settings import Settings
     from agent.source.library import LibrarySource
-    from agent.source.plex_facts import TreeFacts
+    from agent.source.tree_facts import TreeFacts
     from shared.plex.sqlite_check import DatabaseCheck
     from shared.plex.version import PlexVersion
 

@@ -87,9 +87,7 @@ class CutoverRecord:
         Raises:
             StorageError: If it cannot be read.
         """
-        copy = None
-        with suppress(StorageError):
-            copy = _read(self._copy)
+        copy = self._witnessed()
         try:
             own = _read(self._path)
         except StorageError:
@@ -119,10 +117,13 @@ class CutoverRecord:
         They are gone, but the folder still has the serial number of the last record. A folder that
         was restored has a lower one, or none.
         """
-        copy = None
-        with suppress(StorageError):
-            copy = _read(self._copy)
+        copy = self._witnessed()
         return copy is not None and self._is_removed(copy)
+
+    def _witnessed(self) -> Cutover | None:
+        with suppress(StorageError):
+            return _read(self._copy)
+        return None
 
     def _is_removed(self, copy: Cutover) -> bool:
         is_under_way = copy.phase not in ("idle", "committed")  # Plex is to be started again

@@ -1,8 +1,8 @@
-"""Copies the interpreter that runs this, and what the agent needs, into one folder.
+"""Copy the interpreter that runs this program, and the agent's requirements, into one folder.
 
-The VM's own Python would be too old on Ubuntu 22.04, and the next release upgrade would take it
-away from under a virtual environment. What is copied needs nothing but the C library and a few
-others, which dpkg-shlibdeps finds; it looks for its standard library beside itself.
+The VM's own Python is too old on Ubuntu 22.04, and a release upgrade would break a virtual
+environment. The copy needs only the C library and a few others, which dpkg-shlibdeps finds. It
+finds its standard library beside itself.
 
 Usage: bundle.py REPOSITORY FOLDER
 """
@@ -27,7 +27,7 @@ _LEFT_OUT = (
 
 
 def main() -> None:
-    """Interpreter, standard library, requirements, our own packages."""
+    """Copy interpreter, standard library, requirements and our own packages."""
     repository, folder = Path(sys.argv[1]), Path(sys.argv[2])
     library = folder / "lib" / _VERSION
     _copy_interpreter(folder)
@@ -38,7 +38,7 @@ def main() -> None:
         _run("patchelf", "--remove-rpath", extension)
         _run("strip", "--strip-unneeded", extension)
     _install(repository, folder)
-    # Nothing there can be written later, and times in a package say nothing.
+    # The folder is read-only later, and the times of files in a package are arbitrary.
     _run(
         folder / "bin" / "python3", "-I", "-m", "compileall", "-q",
         "--invalidation-mode", "unchecked-hash", library,
@@ -62,12 +62,10 @@ def _copy_interpreter(folder: Path) -> None:
 
 
 def _install(repository: Path, folder: Path) -> None:
-    """The locked requirements and ourselves, by the pip of whoever builds."""
+    """Install the locked requirements and our packages with the pip of the build."""
     ask = "import site; print(site.getsitepackages()[0])"
-    python = folder / "bin" / "python3"
-    answer = subprocess.run(
-        [python, "-I", "-c", ask], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    command: list[str | Path] = [folder / "bin" / "python3", "-I", "-c", ask]
+    answer = subprocess.check_output(command, text=True).strip()
     pip = sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"
     locked = "--require-hashes", "--requirement", repository / "requirements-agent.lock"
     _run(*pip, *locked, "--target", answer)

@@ -35,13 +35,7 @@ class EncodedFrame:
 
 
 class Representation:
-    """The archive in one encoding. Methods block, so call them from a worker thread.
-
-    Args:
-        snapshot: the files of the snapshot.
-        encoding: the encoding of the archive.
-        index: lengths and digests of the frames that were encoded earlier.
-    """
+    """The archive of a snapshot in one encoding. Methods block: call them from a worker thread."""
 
     def __init__(self, snapshot: SnapshotFiles, encoding: Encoding, index: FrameIndex) -> None:
         self.snapshot = snapshot
@@ -78,11 +72,7 @@ class Representation:
         return frame
 
     def encode(self, number: int, tar: Buffer) -> EncodedFrame:
-        """Encode the tar bytes of frame ``number`` and record the result in the index.
-
-        Raises:
-            SourceChanged, OSError: Under the conditions of :meth:`make`.
-        """
+        """Encode the tar bytes of frame ``number`` and record it in the index; see :meth:`make`."""
         for _ in range(_TRIES):
             data = encode(tar, self.encoding)
             frame = EncodedFrame(data, sha256(data))

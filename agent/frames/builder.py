@@ -28,10 +28,6 @@ class BuiltFrame(NamedTuple):
 def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
     """Build frame ``number``, and record the digests of the files that are complete in it.
 
-    Args:
-        snapshot: the files of the snapshot.
-        number: number of the frame, counted from 0.
-
     Raises:
         IndexError: If there is no such frame.
         SnapshotGone: If the library is not where it was scanned.
@@ -52,7 +48,7 @@ def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
                 view[member.start : member.content] = header(entry)
             content = view[member.content : member.content + member.length]
             if entry.kind is Kind.FILE:
-                copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+                copy = snapshot.copy_of(entry.path)
                 if copy is None:
                     read(folders, entry, member.offset, content)
                 else:

@@ -80,10 +80,7 @@ class FrameCache:
         return number
 
     async def _hash(self, archive: Representation, number: int, frame: EncodedFrame) -> None:
-        """Add the frame to the archive's digest, if it is the next one in order.
-
-        A worker thread hashes it while other threads encode.
-        """
+        """Add the frame to the archive's digest, if it is the next one, in a worker thread."""
         if number == archive.index.hashed and archive.index.digest is None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(
@@ -105,11 +102,8 @@ class FrameCache:
         del self._making[key]
         is_wanted = key in self._wanted
         self._wanted.discard(key)
-        if (
-            made.cancelled() or made.exception() is not None
-        ):  # an exception that is never retrieved is logged
-            return
-        if is_wanted:  # cache it at once, or the next request would build it again
+        is_failed = made.cancelled() or made.exception() is not None  # retrieved, so not logged
+        if is_wanted and not is_failed:  # cache it now, or the next request would build it again
             self._keep(key, made.result())
 
     def _keep(self, key: _Key, frame: EncodedFrame) -> None:

@@ -53,14 +53,8 @@ class Stretch(NamedTuple):
 class FrameIndex:
     """The index of one archive. Methods may be called from several threads.
 
-    Args:
-        path: path of the index, which is created if it is missing, and discarded if another
-            encoder wrote it.
-        plan: the snapshot's frame plan.
-        encoding: the encoding of the archive.
-
-    Raises:
-        OSError: If the file cannot be read or created.
+    The file at ``path`` is created if it is missing, and discarded if another encoder wrote it.
+    Methods raise OSError if it cannot be read or written.
     """
 
     def __init__(self, path: str, plan: FramePlan, encoding: Encoding) -> None:
@@ -91,16 +85,7 @@ class FrameIndex:
         return (number for number, length in enumerate(self._lengths) if length == 0)
 
     def put(self, number: int, length: int, digest: bytes) -> bool:
-        """Record an encoded frame. Return False if it differs from the recorded one.
-
-        Args:
-            number: number of the frame.
-            length: encoded length, in bytes.
-            digest: raw SHA-256 of the encoded frame.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Record length and SHA-256 of an encoded frame; return False if others are recorded."""
         with self._lock, open(self._path, "rb+", buffering=0) as file:
             known_length, known_digest = self._read(file.fileno(), 1 + number)
             if known_length == 0:
@@ -119,11 +104,7 @@ class FrameIndex:
         return True
 
     def add_to_whole(self, number: int, encoded: Buffer) -> None:
-        """Add a frame to the digest of the whole archive, if it is the next one.
-
-        Raises:
-            OSError: If the frame completes the digest, and the digest cannot be written.
-        """
+        """Add a frame to the digest of the whole archive, if it is the next one."""
         with self._hasher_lock:
             if number != self.hashed or self.digest is not None:
                 return
@@ -139,10 +120,7 @@ class FrameIndex:
             self.hashed += 1
 
     def stretch(self, part: range | None) -> Stretch:
-        """Return the frames that hold a part of the archive.
-
-        Args:
-            part: byte positions in the archive; None for the whole archive.
+        """Return the frames that hold the bytes ``part`` of the archive; None is the whole archive.
 
         Raises:
             LookupError: If ``part`` is given and the length of a frame is unknown.

@@ -39,11 +39,7 @@ class MigrationEvent(msgspec.Struct, frozen=True):
 
 
 class MigrationLog:
-    """The two files of the log. Methods block briefly, and may be called from any thread.
-
-    Args:
-        state: path of the agent's state folder.
-    """
+    """The two files of the log in the folder ``state``. Methods block briefly, in any thread."""
 
     def __init__(self, state: str) -> None:
         self._text = os.path.join(state, TEXT)
@@ -69,11 +65,7 @@ class MigrationLog:
             _log.warning("cannot write migration log", path=self._text, reason=str(error))
 
     def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
-        """Return complete lines from ``offset``, at most 64 KiB, and the offset of the next one.
-
-        Args:
-            offset: byte offset of the first line.
-            as_json: whether to read the JSON lines instead of the text.
+        """Return complete lines from byte ``offset``, up to 64 KiB, and the offset of the next.
 
         Raises:
             OSError: If the file cannot be read.

@@ -11,11 +11,7 @@ from contextlib import suppress
 
 
 def become_owner(folder: str) -> None:
-    """Become the owner of ``folder`` for good, if this process is root and the owner is not.
-
-    Raises:
-        OSError: If the kernel does not permit it.
-    """
+    """Become the owner of ``folder`` for good, if this process is root and the owner is not."""
     if user := agent_user(folder):
         os.setgroups([])
         os.setgid(user[1])
@@ -27,9 +23,6 @@ def write_as_owner(folder: str) -> None:
 
     Programs started with :func:`program_user` still run as root, because systemd lets root start
     Plex without polkit.
-
-    Raises:
-        OSError: If the kernel does not permit it.
     """
     if user := agent_user(folder):
         os.setegid(user[1])

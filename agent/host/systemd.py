@@ -69,11 +69,7 @@ class Notifier:
 
 
 def leave_state_path(state: str) -> None:
-    """Record the path of the state folder. Do nothing if the agent is not run by systemd.
-
-    Raises:
-        OSError: If the path cannot be written.
-    """
+    """Record the path of the state folder. Do nothing if the agent is not run by systemd."""
     if folder := os.environ.get(_RUNTIME):
         write_durably(os.path.join(folder, _STATE), os.path.abspath(state).encode())
 

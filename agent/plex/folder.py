@@ -35,9 +35,6 @@ def find_library(unit: str) -> str:
     the administrator chose a folder outside any ``Library/Application Support``, it is Plex's own
     folder.
 
-    Args:
-        unit: Plex's systemd unit.
-
     Raises:
         ConfigurationError: If Plex's folder is not in the expected place.
     """
@@ -116,13 +113,10 @@ def _home(user: str) -> str:
 
 
 def logs_of_databases(library: str) -> list[str]:
-    """Return the names of the ``-wal`` files beside Plex's databases that are not empty.
+    """Return the names of the ``-wal`` files beside the library's databases that are not empty.
 
     Plex removes them on an orderly stop (sqlite.org/wal.html, "Avoiding Excessively Large WAL
     Files" and "The WAL File").
-
-    Args:
-        library: path of the folder to move.
     """
     server = server_folder(library)
     if server is None:

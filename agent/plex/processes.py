@@ -22,11 +22,8 @@ def processes_of(unit: str, proc: str = "/proc") -> list[str]:
 
     Scanners and transcoders have names of their own, but are in the unit's control group
     (cgroups(7)) and were started from the same folder. A pid file proves nothing, whether it exists
-    or not. A read-only check of a database, as by 'plexodus-agent preflight', is not Plex.
-
-    Args:
-        unit: Plex's systemd unit; empty if it has none.
-        proc: path of the proc filesystem.
+    or not. A read-only check of a database, as by 'plexodus-agent preflight', is not Plex. ``unit``
+    is empty if Plex has none.
     """
     found = []
     for name in os.listdir(proc):

@@ -21,11 +21,7 @@ _SECONDS = 5.0
 
 
 def installed_version(server: str) -> PlexVersion | None:
-    """Return the version that the running server, the package manager or the server's log reports.
-
-    Args:
-        server: path of Plex's own folder.
-    """
+    """Return the version from the running server, the package manager or the log in ``server``."""
     for ask in (_from_identity, _from_package, lambda: _from_log(server)):
         if (found := ask()) is not None:
             return found

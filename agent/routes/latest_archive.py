@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from agent.server.interim_responses import patiently
 from shared.frames.codec import Encoding
+from shared.plex.library import NEVER
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class PlexLibraryEndpoints:
         client = request.remote or ""
         if is_back and (known := await asyncio.to_thread(self._handouts.of, client)):
             return known
-        about = await patiently(request, self._scans.scan())
+        wanted = protocol.SnapshotRequest("cold", list(NEVER))
+        about = await patiently(request, self._scans.scan(wanted))
         await asyncio.to_thread(self._handouts.remember, client, about.id)
         return about.id
 

@@ -62,9 +62,7 @@ class SnapshotEndpoints:
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
         wanted = await read_body(request, protocol.SnapshotRequest)
-        exclude = tuple(wanted.exclude)
-        scan = self._scans.scan(exclude, wanted.kind, wanted.base, placed=wanted.placed)
-        about = await patiently(request, scan)
+        about = await patiently(request, self._scans.scan(wanted))
         location = protocol.snapshot_path(about.id)
         return json_response(about, status=201, headers={"Location": location})
 

@@ -1,7 +1,7 @@
-"""Which client was sent to which snapshot, kept over restarts: who comes back gets the rest of it.
+"""The snapshot to which each client was redirected, so that a client resumes the same archive.
 
-A client that resumes says at which byte it is, but not of what: curl and wget send no ``If-Range``.
-Sent to a newer snapshot, it would join two archives without noticing.
+A client that resumes sends the byte where it continues, but not of which archive: curl and wget
+send no ``If-Range``. After a redirect to a newer snapshot, it would join two archives unnoticed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,11 @@ if TYPE_CHECKING:
     from agent.snapshots.store import SnapshotStore
 
 _CLIENTS = 256
-"""Those that came longest ago are forgotten."""
+"""Number of clients to remember. The ones that came longest ago are forgotten."""
 
 
 class Handouts:
-    """The snapshot of each client, in ``STATE/handouts.json``. Its methods block.
-
-    Args:
-        state: the agent's state folder.
-        store: the snapshots.
-    """
+    """The snapshot of each client, in ``STATE/handouts.json``. Its methods block."""
 
     def __init__(self, state: str, store: SnapshotStore) -> None:
         self._path = os.path.join(state, "handouts.json")
@@ -39,15 +34,15 @@ class Handouts:
             with open(self._path, "rb") as file:
                 self._clients = msgspec.json.decode(file.read(), type=dict[str, str])
         except (FileNotFoundError, msgspec.MsgspecError):
-            pass  # as if nobody had ever come
+            pass  # as before the first client
 
     def of(self, client: str) -> str | None:
-        """The snapshot that ``client`` was sent to; if it is new here, the one sent to last.
+        """Return the snapshot of ``client``; for a new client, the latest one of any client.
 
-        None if nobody was ever sent anywhere.
+        None before the first client.
 
         Raises:
-            SnapshotGone: it is not kept any more.
+            SnapshotGone: If the snapshot no longer exists.
         """
         with self._lock:
             last = next(reversed(self._clients.values()), None)
@@ -57,10 +52,10 @@ class Handouts:
         return found
 
     def remember(self, client: str, snapshot: str) -> None:
-        """Remember durably that ``client`` is sent to ``snapshot``.
+        """Remember durably that ``client`` is redirected to ``snapshot``.
 
         Raises:
-            OSError: the state folder does not take it.
+            OSError: If the state folder cannot be written.
         """
         with self._lock:
             known = dict(self._clients)

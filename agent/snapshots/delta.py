@@ -21,10 +21,10 @@ _BATCH = 4096
 
 
 class _Folders:
-    """A set of folders in a megabyte, however many they are (a Bloom filter with one hash).
+    """A set of any number of folders in a megabyte (a Bloom filter with one hash).
 
-    A folder that was added is always found. Of a million folders in it, one in nine others is found
-    too: it is listed, which costs time and changes nothing.
+    An added folder is always found. With a million folders in the set, one in nine others is found,
+    too. Such a folder is listed, which costs time and changes nothing.
     """
 
     _BITS = 8 * 1024 * 1024
@@ -33,7 +33,6 @@ class _Folders:
         self._bits = bytearray(self._BITS // 8)
 
     def add(self, path: bytes) -> None:
-        """Add a folder."""
         number = hash(path) % self._BITS
         self._bits[number >> 3] |= 1 << (number & 7)
 
@@ -43,15 +42,15 @@ class _Folders:
 
 
 class Marker:
-    """Finds the entries of a walk in ``base``, and marks as kept those that are as in it.
+    """Finds the entries of a walk in ``base``, and marks unchanged entries as kept.
 
     It is the :class:`shared.tree.walk.Memory` of that walk.
 
     Args:
         base: an earlier snapshot of the same library.
-        exclude: what the walk leaves out.
-        steadiness: of what it finds as it was.
-        known: the base's entries and their digests, to be used up.
+        exclude: patterns of the entries that the walk leaves out.
+        steadiness: decides which entries are really unchanged.
+        known: the base's entries and their digests. The marker consumes it.
     """
 
     def __init__(
@@ -67,11 +66,11 @@ class Marker:
         self._known = known
         self._before, self._digest = next(self._known)
         self._incomplete = _Folders()
-        """Folders with names that are not entries: they are listed, to report these names again."""
+        """Folders with names that are not entries. They are listed, to report these names again."""
         self._xattrs: Iterator[Omitted] = iter(())
-        """Records of xattrs that the base left out, from the next one on that can be asked for."""
+        """Records of xattrs that the base left out, from the next one that the walk may need."""
         self._knows_names = list(exclude) == about.exclude and about.kind != "rehearsal"
-        """A rehearsal leaves out what is beside databases, without a record."""
+        """A rehearsal leaves out files beside databases, without a record."""
         if about.omitted is None:  # an older release made the base: each folder is listed
             self._knows_names = False
         else:
@@ -82,41 +81,37 @@ class Marker:
                 else:
                     self._incomplete.add(record.path.rpartition(b"/")[0])
             if has_xattrs:
-                self._xattrs = _xattrs(base.omitted_path)
+                omitted = read_omitted(base.omitted_path)
+                self._xattrs = (each for each in omitted if each.reason is Reason.XATTR)
         self._next_xattr = next(self._xattrs, None)
 
     def recall(self, outside: Entry, device: int) -> Entry | None:
         """Return the entry, marked, if it looks as in the base and cannot have changed unseen.
 
         Args:
-            outside: as a look that opens nothing saw it; these come in manifest order.
-            device: the number of the device that it is on.
+            outside: the entry as seen without opening it. Calls come in manifest order.
+            device: number of the entry's device.
         """
         if self._before.path != outside.path:
-            self._go_on_to(sort_key(outside.path))
+            key = sort_key(outside.path)
+            while sort_key(self._before.path) < key and self._next():
+                pass
         is_telling = device in self._telling and self._steadiness.holds(outside)
         if is_telling and outside.looks_like(self._before):
             return msgspec.structs.replace(self._before, kept=True)
         return None
 
     def names(self, folder: Entry) -> Iterator[bytes] | None:
-        """Return what the base had in ``folder``: creating, removing and renaming set its times.
+        """Return the base's names in ``folder``, an entry from :meth:`recall`.
 
-        Source: inode(7).
-
-        Args:
-            folder: as :meth:`recall` gave it.
+        They are still right, because creating, removing and renaming set its times (inode(7)).
         """
         if not self._knows_names or folder.path in self._incomplete:
             return None
         return self._names_in(folder.path)
 
     def omitted(self, entry: Entry) -> Iterator[Omitted]:
-        """Yield the base's records of xattrs of ``entry``, which nobody looks into again.
-
-        Args:
-            entry: as :meth:`recall` gave it; these come in manifest order.
-        """
+        """Yield the base's records of xattrs of ``entry``, which :meth:`recall` returned."""
         key = sort_key(entry.path)
         while self._next_xattr is not None and self._next_xattr.key[0] <= key:
             if self._next_xattr.path == entry.path:
@@ -138,12 +133,7 @@ class Marker:
             yield path[len(above) :]
 
     def marked(self, entries: Iterable[Entry], digests: FileDigests) -> Iterator[Entry]:
-        """Pass on ``entries`` of a walk that has asked :meth:`recall`, with their digests.
-
-        Args:
-            entries: in manifest order.
-            digests: the new snapshot's: gets those of what is kept.
-        """
+        """Yield ``entries`` of the walk, and copy the digests of the kept ones to ``digests``."""
         copied: list[tuple[int, bytes | None]] = []
         for number, entry in enumerate(entries):
             if entry.kept and self._digest is not None:
@@ -154,18 +144,9 @@ class Marker:
             yield entry
         digests.put(copied)
 
-    def _go_on_to(self, key: bytes) -> None:
-        while sort_key(self._before.path) < key and self._next():
-            pass
-
     def _next(self) -> bool:
-        """Go on to the base's next entry; whether there is one."""
+        """Advance to the base's next entry; return whether there is one."""
         after = next(self._known, None)
         if after is not None:
             self._before, self._digest = after
         return after is not None
-
-
-def _xattrs(path: str) -> Iterator[Omitted]:
-    """Yield the records of xattrs in a list of omitted entries."""
-    return (record for record in read_omitted(path) if record.reason is Reason.XATTR)

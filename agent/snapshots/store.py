@@ -1,13 +1,13 @@
-"""Snapshots on the agent's state folder, one folder each, found again after a restart.
+"""Snapshots in the agent's state folder, one folder each, found again after a restart.
 
 ::
 
-    STATE/snapshots/<id>/manifest.jsonl.zst   what is served as the manifest
-    STATE/snapshots/<id>/omitted-<digest>     what is served as the list of what was left out
-    STATE/snapshots/<id>/snapshot.json        what is answered about it
-    STATE/snapshots/<id>/origin.json          where the library was, and which times of it tell all
-    STATE/snapshots/<id>/digests              32 bytes an entry, zero where not yet read
-    STATE/snapshots/<id>/index.tar.gz …       what is known of each encoding's frames
+    STATE/snapshots/<id>/manifest.jsonl.zst   the manifest, as clients get it
+    STATE/snapshots/<id>/omitted-<digest>     the list of omitted entries, as clients get it
+    STATE/snapshots/<id>/snapshot.json        the description, as clients get it
+    STATE/snapshots/<id>/origin.json          see agent.source.snapshot_files.Origin
+    STATE/snapshots/<id>/digests              32 bytes for each entry, zero if not yet read
+    STATE/snapshots/<id>/index.tar.gz …       lengths and digests of each encoding's frames
     STATE/snapshots/<id>/databases/           of a rehearsal, see agent.source.database_copies
 """
 
@@ -44,12 +44,13 @@ if TYPE_CHECKING:
     from agent.source.library import CurrentLibrary
     from shared.frames.codec import Encoding
     from shared.frames.manifest_file import ManifestFile
-    from shared.wire.protocol import Kind, OmittedList
+    from shared.wire.protocol import OmittedList, SnapshotRequest
 
 _KEEP = 4
-"""Snapshots kept on disk; those that were used longest ago go when a new one comes."""
+"""Number of snapshots on disk. A new one replaces the one that was used longest ago."""
 _OPEN = 2
-"""Snapshots whose index is held in memory."""
+"""Number of snapshots with their index in memory."""
+_MANIFEST, _ABOUT, _ORIGIN = "manifest.jsonl.zst", "snapshot.json", "origin.json"
 
 
 class OpenSnapshot(SnapshotFiles):
@@ -63,10 +64,10 @@ class OpenSnapshot(SnapshotFiles):
         self._representations: dict[Encoding, Representation] = {}
 
     def representation(self, encoding: Encoding) -> Representation:
-        """The archive in ``encoding``.
+        """Return the archive in ``encoding``.
 
         Raises:
-            OSError: the state folder does not hold its index.
+            OSError: If its index cannot be read or written.
         """
         with self._lock:
             found = self._representations.get(encoding)
@@ -82,7 +83,7 @@ class SnapshotStore:
 
     Args:
         state: the agent's state folder.
-        library: where the library is.
+        library: the library.
     """
 
     def __init__(self, state: str, library: CurrentLibrary) -> None:
@@ -97,34 +98,22 @@ class SnapshotStore:
                 shutil.rmtree(os.path.join(self._folder, name))
         newest = next(reversed(self._by_use()), None)
         self._scanned = None if newest is None else self._origin(newest).place
-        """Where the library was when it was scanned last."""
+        """Place of the library at its last scan."""
 
-    def scan(
-        self,
-        exclude: tuple[str, ...],
-        kind: Kind = "cold",
-        base: str = "",
-        *,
-        placed: bool = False,
-    ) -> Snapshot:
-        """Look at the library once and remember what was seen.
-
-        Args:
-            exclude: patterns of what is left out.
-            kind: whether files may change meanwhile.
-            base: the snapshot that this one is to be a delta to; empty: to none.
-            placed: whether Plex's own folder gets the folders above it that Plex's image expects.
+    def scan(self, request: SnapshotRequest) -> Snapshot:
+        """Walk the library once, and keep the result.
 
         Raises:
-            SnapshotGone: there is no such base, or the library was elsewhere then.
-            SourceUnreadable: something in it cannot be read; every path of it is listed.
-            NoSpace: the state folder has no room for a rehearsal's copies of the databases.
-            StorageError: the library's disk has not taken what was written to it.
-            OSError: the state folder does not take the manifest.
+            SnapshotGone: If there is no such base, or the library was elsewhere then.
+            SourceUnreadable: If entries cannot be read. It lists all of them.
+            NoSpace: If the state folder has no room for a rehearsal's copies of the databases.
+            StorageError: If an earlier write to the library's disk has failed.
+            OSError: If the state folder cannot be written.
         """
+        kind, base, exclude = request.kind, request.base, tuple(request.exclude)
         found = self._locate()
-        source = found.placed() if placed else found
-        # Before the sync: what changes from now on has times that are not trusted.
+        source = found.placed() if request.placed else found
+        # Before the sync: changes after this time have times that are not trusted.
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         origin = Origin(source.place, sorted(write_back(source.place.path)))
         marker = self._marker(base, source, exclude) if base else None
@@ -132,7 +121,8 @@ class SnapshotStore:
         os.mkdir(draft, 0o700)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            folder, options = stack.enter_context(source.opened()), _options(exclude, kind)
+            folder = stack.enter_context(source.opened())
+            options = WalkOptions(exclude, live=kind != "cold")
             listed = stack.enter_context(OmittedWriter(os.path.join(draft, "omitted")))
             walk = TreeWalk(source.tree(folder), options, marker, listed.add)
             self._drop_copies()
@@ -141,10 +131,9 @@ class SnapshotStore:
                 entries = copy_databases(draft, source, folder, exclude).in_place(entries)
             if marker is not None:
                 entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
-            manifest = write_manifest(
-                _manifest(draft), os.fsencode(source.about.name), entries, kind
-            )
-            source.check_place()  # something may have been mounted meanwhile
+            root, path = os.fsencode(source.about.name), os.path.join(draft, _MANIFEST)
+            manifest = write_manifest(path, root, entries, kind)
+            source.check_place()  # a disk may have been mounted meanwhile
             if walk.unreadable:
                 raise SourceUnreadable(walk.unreadable)
             omitted = listed.finish()
@@ -159,33 +148,29 @@ class SnapshotStore:
                 content_bytes=manifest.plan.content_bytes,
                 frames=len(manifest.plan),
                 manifest_bytes=os.path.getsize(manifest.path),
-                exclude=list(exclude),
+                exclude=request.exclude,
                 base=base,
                 omitted=omitted,
             )
-            write_durably(_origin(draft), msgspec.json.encode(origin))
-            write_durably(_about(draft), msgspec.json.encode(about))
+            write_durably(os.path.join(draft, _ORIGIN), msgspec.json.encode(origin))
+            write_durably(os.path.join(draft, _ABOUT), msgspec.json.encode(about))
             self._keep(draft, origin, about, manifest)
             self._scanned = source.place
         return about
 
     def check_library(self) -> None:
-        """Make sure that the library is where it was when it was scanned last.
+        """Make sure that the library is in the place of its last scan.
 
         Raises:
-            SnapshotGone: it is elsewhere.
-            SourceUnreadable: it is not there, or cannot be read.
+            SnapshotGone: If it is elsewhere.
+            SourceUnreadable: If it is missing or cannot be read.
         """
         before, now = self._scanned, self._locate().place
         if before is not None and before != now:
             raise _moved(now)
 
     def check_source(self, snapshot: OpenSnapshot) -> None:
-        """Make sure that the library of ``snapshot`` is the one that the settings name now.
-
-        Raises:
-            SnapshotGone: it is not.
-        """
+        """Raise :class:`SnapshotGone` unless the settings still name the snapshot's library."""
         try:
             now = self._library.locate().place
         except PlexodusError as error:
@@ -194,14 +179,14 @@ class SnapshotStore:
             raise _moved(now)
 
     def has(self, name: str) -> bool:
-        """Whether there is a snapshot called ``name``."""
+        """Return whether there is a snapshot called ``name``."""
         return is_hex(name) and os.path.isdir(os.path.join(self._folder, name))
 
     def has_cold(self, name: str) -> bool:
-        """Whether there is one called ``name`` that was made with Plex stopped.
+        """Return whether there is a cold snapshot called ``name``.
 
         Raises:
-            SnapshotGone: the library is elsewhere now.
+            SnapshotGone: If the library is elsewhere now.
         """
         if not self.has(name):
             return False
@@ -210,13 +195,13 @@ class SnapshotStore:
         return found.about.kind == "cold"
 
     def open(self, name: str) -> OpenSnapshot:
-        """The snapshot called ``name``, ready to be read from.
+        """Return the snapshot called ``name``, ready to be read.
 
         Raises:
-            SnapshotGone: it does not exist, or the library is not where it was then.
+            SnapshotGone: If it does not exist, or the library is not where it was then.
         """
         with self._lock:
-            # never twice: two would not hear of what the other one learns of the frames
+            # never twice, because neither would see the frames that the other one records
             used = self._in_use.pop(name, None)
             self._open.pop(name, None)
             found = used or self._load(name)
@@ -241,34 +226,31 @@ class SnapshotStore:
         except FileNotFoundError:
             raise gone from None
         root = os.fsencode(about.library.name)
-        manifest = read_manifest(_manifest(folder), about.id, root, about.kind)
+        path = os.path.join(folder, _MANIFEST)
+        manifest = read_manifest(path, about.id, root, about.kind)
         return OpenSnapshot(folder, self._origin(name), about, manifest)
 
     def _origin(self, name: str) -> Origin:
-        """Read it. A snapshot of an earlier version has none: the library of now, not trusted."""
+        """Return the origin. An earlier version wrote none: then the current library, untrusted."""
         try:
-            with open(_origin(os.path.join(self._folder, name)), "rb") as file:
+            with open(os.path.join(self._folder, name, _ORIGIN), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Origin)
         except (FileNotFoundError, msgspec.MsgspecError):
             return Origin(self._library.last.place)
 
     def _locate(self) -> LibrarySource:
-        """Find the library.
-
-        Raises:
-            SourceUnreadable: it is not there, cannot be read, or its disk is not mounted.
-        """
+        """Find the library, or raise :class:`SourceUnreadable`, also if its disk is not mounted."""
         found = self._library.locate()
         if self._scanned is not None:
             refuse_unmounted(self._scanned, found)
         return found
 
     def _marker(self, name: str, source: LibrarySource, exclude: tuple[str, ...]) -> Marker:
-        """Return what marks the entries of a scan of ``source`` that are as in a base.
+        """Return the marker for a delta to the snapshot ``name``.
 
         Raises:
-            SnapshotGone: there is no such base, it is of another folder or other disks, or an older
-                release made it and did not list what it left out.
+            SnapshotGone: If there is no such base, it is of another folder or other disks, or an
+                older release made it and did not list the omitted entries.
         """
         base = self.open(name)
         if base.about.omitted is None:
@@ -279,25 +261,25 @@ class SnapshotStore:
         return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
 
     def _drop_copies(self) -> None:
-        """A rehearsal that is not the last scan is nothing but a base any more."""
+        """Remove all copies of databases: an earlier rehearsal is only a base from now on."""
         for name in os.listdir(self._folder):
             if is_hex(name):
                 drop_copies(os.path.join(self._folder, name))
                 self._look_at_copies(name)
 
     def _look_at_copies(self, name: str) -> None:
-        """They have come or gone: have the snapshot that is in use know."""
+        """Tell the open snapshot that its copies have changed."""
         used = self._in_use.get(name)
         if used is not None and used.copies is not None:
             used.copies.look()
 
     def _keep(self, draft: str, origin: Origin, about: Snapshot, manifest: ManifestFile) -> None:
-        """Give the draft its name, unless the same scan was made before; drop the oldest."""
+        """Give the draft its name, unless the same snapshot exists; drop the oldest ones."""
         final = os.path.join(self._folder, about.id)
         with self._lock:
             if os.path.isdir(final):
                 if self._origin(about.id).place == origin.place:
-                    # It stays as it is: what it trusts was true before its digests were read.
+                    # Its origin stays: the devices were written back before its digests were read.
                     os.utime(final)
                     keep_copies(draft, final)
                     self._look_at_copies(about.id)
@@ -307,7 +289,7 @@ class SnapshotStore:
                 self._drop(about.id)
             os.rename(draft, final)
             fsync_folder(self._folder)
-            manifest.path = _manifest(final)
+            manifest.path = os.path.join(final, _MANIFEST)
             self._hold(OpenSnapshot(final, origin, about, manifest))
             for old in self._by_use()[:-_KEEP]:
                 self._drop(old)
@@ -315,7 +297,7 @@ class SnapshotStore:
     def _renew_omitted(self, draft: str, final: str, omitted: OmittedList) -> None:
         """Give the list of a scan to the snapshot in ``final``, which has the same entries.
 
-        Omitted entries may have changed although no entry has, and an older release kept no list.
+        Omitted entries may have changed although no entry has, and an older release had no list.
         """
         about = _read_about(final)
         before = about.omitted
@@ -323,7 +305,7 @@ class SnapshotStore:
         if before == omitted:
             return
         about.omitted = omitted
-        write_durably(_about(final), msgspec.json.encode(about))
+        write_durably(os.path.join(final, _ABOUT), msgspec.json.encode(about))
         if before is not None:
             with suppress(FileNotFoundError):
                 os.unlink(omitted_path(final, before))
@@ -332,7 +314,7 @@ class SnapshotStore:
             used.about.omitted = omitted
 
     def _by_use(self) -> list[str]:
-        """Names of all snapshots, the one used last at the end."""
+        """Return the names of all snapshots, the last used one at the end."""
         found = [entry for entry in os.scandir(self._folder) if is_hex(entry.name)]
         found.sort(key=lambda entry: entry.stat().st_mtime_ns)
         return [entry.name for entry in found]
@@ -350,22 +332,6 @@ def _moved(now: Place) -> SnapshotGone:
     )
 
 
-def _options(exclude: tuple[str, ...], kind: Kind) -> WalkOptions:
-    return WalkOptions(exclude, live=kind != "cold")
-
-
-def _about(folder: str) -> str:
-    return os.path.join(folder, "snapshot.json")
-
-
 def _read_about(folder: str) -> Snapshot:
-    with open(_about(folder), "rb") as file:
+    with open(os.path.join(folder, _ABOUT), "rb") as file:
         return msgspec.json.decode(file.read(), type=Snapshot)
-
-
-def _origin(folder: str) -> str:
-    return os.path.join(folder, "origin.json")
-
-
-def _manifest(folder: str) -> str:
-    return os.path.join(folder, "manifest.jsonl.zst")

@@ -1,4 +1,4 @@
-"""Work on the whole tree after its frames: every digest, and whether it is unchanged."""
+"""Work on the whole tree after its frames: all digests, and the check for changes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BATCH = 64 * 1024
 
 
 def complete_digests(snapshot: SnapshotFiles) -> None:
-    """Read and hash each file whose digest is not known: the large ones, mostly.
+    """Read and hash each file whose digest is unknown: mostly the large ones.
 
     Raises:
-        SnapshotGone: the library is not where it was scanned.
-        SourceChanged, SourceUnreadable, StorageError: see :mod:`agent.source.file_reader`.
+        SnapshotGone: If the library is not where it was scanned.
+        SourceChanged, SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
     """
     known = sum(digest is not None for digest in snapshot.digests)
     if known == snapshot.manifest.plan.files:
@@ -52,12 +52,12 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
         tags = (sha256_of_all([block]) for block in blocks)
         snapshot.block_tags.update(zip(frames, tags, strict=True))
         return digest
-    copy = snapshot.copies.find(entry.path) if snapshot.copies is not None else None
+    copy = snapshot.copy_of(entry.path)
     return hash_live_file(folders, entry) if copy is None else hash_copy(copy)
 
 
 def sums(snapshot: SnapshotFiles) -> Iterator[bytes]:
-    """``SHA256SUMS`` in pieces of whole lines; :func:`complete_digests` comes first."""
+    """Yield ``SHA256SUMS`` in pieces of whole lines. Call :func:`complete_digests` before."""
     lines: list[bytes] = []
     size = 0
     for entry, digest in zip(snapshot.manifest, snapshot.digests, strict=True):
@@ -72,17 +72,17 @@ def sums(snapshot: SnapshotFiles) -> Iterator[bytes]:
 
 
 def check_unchanged(snapshot: SnapshotFiles) -> None:
-    """Look at the library again and compare every entry with the snapshot's.
+    """Walk the library again and compare every entry with the snapshot's.
 
     Raises:
-        SnapshotGone: the library is not where it was scanned.
-        SourceChanged: naming the first entry that is new, gone or different.
-        SourceUnreadable: something cannot be read any more.
+        SnapshotGone: If the library is not where it was scanned.
+        SourceChanged: With the first entry that is new, gone or different.
+        SourceUnreadable: If an entry can no longer be read.
     """
     about, source = snapshot.about, snapshot.source
     exclude = tuple(about.exclude)
     ours, for_memory = tee(zip(snapshot.manifest, snapshot.digests, strict=True))
-    # Of a folder that was changed right after the scan, the times may say nothing: it is listed.
+    # A folder that was changed right after the scan may have the same times, so it is listed.
     memory = Marker(snapshot, exclude, Steadiness("live", about.created), for_memory)
     with source.opened() as base:
         walk = TreeWalk(source.tree(base), WalkOptions(exclude, inside=False), memory)

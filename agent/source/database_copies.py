@@ -40,11 +40,7 @@ _SPARE = 64 << 20
 
 
 class DatabaseCopies:
-    """The copies of one snapshot.
-
-    Args:
-        folder: path of the snapshot's folder.
-    """
+    """The copies in ``folder``, that of one snapshot."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -82,26 +78,17 @@ class DatabaseCopies:
                 yield entry
                 continue
             info = os.stat(copy)
-            yield msgspec.structs.replace(
-                entry,
-                size=info.st_size,
-                data=None,
-                inode=info.st_ino,
-                ctime_ns=info.st_ctime_ns,
-                kept=False,
-            )
+            own = {"size": info.st_size, "inode": info.st_ino, "ctime_ns": info.st_ctime_ns}
+            yield msgspec.structs.replace(entry, **own, data=None, kept=False)
 
 
 def copy_databases(
     folder: str, source: LibrarySource, base: int, exclude: tuple[str, ...]
 ) -> DatabaseCopies:
-    """Copy each database of the library with SQLite's backup API, while Plex continues to write.
+    """Copy each database of ``source`` with SQLite's backup API, while Plex continues to write.
 
-    Args:
-        folder: path of the snapshot's folder.
-        source: the library.
-        base: descriptor of the folder that contains the library.
-        exclude: patterns of entries that are left out.
+    The copies go into ``folder``, that of the snapshot. ``base`` is the descriptor of the folder
+    that contains the library.
 
     Raises:
         NoSpace: If the state folder's filesystem is too small. Nothing was copied.

@@ -1,4 +1,10 @@
-"""Reads of a snapshot's files: as scanned in a cold snapshot, as they are now in a live one."""
+"""Reads of a snapshot's files: as scanned in a cold snapshot, as they are now in a live one.
+
+Reads raise SourceUnreadable if the agent has no permission, and StorageError if the disk reports an
+error. Reads of a cold snapshot raise SourceChanged if the file differs from the scan, before or
+after it was read. Reads of the agent's own copies of databases raise SnapshotGone if the copy is
+gone or too short. All digests are raw SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shared.digest import sha256
@@ -14,6 +21,8 @@ from shared.frames.file_digests import hash_descriptor
 from shared.frames.plan import FRAME
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
 
@@ -23,27 +32,12 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
-    """Fill ``into`` with the file's bytes from ``offset``.
-
-    Raises:
-        SourceChanged: If the file differs from the scan, before or after it was read.
-        SourceUnreadable: If the agent has no permission to read it.
-        StorageError: If the disk reports an error.
-    """
-    fd = _open(folders, entry)
-    try:
+    """Fill ``into`` with the bytes from ``offset`` of a file of a cold snapshot."""
+    with _closing(_open(folders, entry), entry) as fd:
         _check(fd, entry)
-        position = 0
-        while position < len(into):
-            got = os.preadv(fd, [into[position:]], offset + position)
-            if got == 0:
-                raise changed(entry)
-            position += got
+        if _fill(fd, offset, into) < len(into):
+            raise changed(entry)
         _check(fd, entry)
-    except OSError as error:
-        raise _unreadable(error, entry) from error
-    finally:
-        os.close(fd)
 
 
 def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
@@ -51,50 +45,29 @@ def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryvi
 
     If the file is gone or has become shorter, the rest stays zero. The frame keeps its layout, and
     the next delta transfers the change.
-
-    Raises:
-        SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
     """
     try:
-        fd = _open(folders, entry)
+        opened = _open(folders, entry)
     except SourceChanged:
         return
-    try:
+    with _closing(opened, entry) as fd:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            position = 0
-            while got := os.preadv(fd, [into[position:]], offset + position):
-                position += got
-    except OSError as error:
-        raise _unreadable(error, entry) from error
-    finally:
-        os.close(fd)
+            _fill(fd, offset, into)
 
 
 def read_copy(path: str, offset: int, into: memoryview) -> None:
-    """Fill ``into`` with the bytes from ``offset`` of the agent's own copy of a database.
-
-    Raises:
-        SnapshotGone: If the copy is gone or too short.
-        StorageError: If the disk reports an error.
-    """
+    """Fill ``into`` with the bytes from ``offset`` of the agent's own copy of a database."""
     try:
         with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
-            position = 0
-            while got := file.readinto(into[position:]):
-                position += got
+            filled = _fill(file.fileno(), offset, into)
     except OSError as error:
         raise _lost(error, path) from error
-    if position < len(into):
+    if filled < len(into):
         raise SnapshotGone("the copy of a database is incomplete; scan again", path=path)
 
 
 def hash_copy(path: str) -> bytes:
-    """Return the raw SHA-256 of the agent's own copy of a database.
-
-    Raises:
-        SnapshotGone, StorageError: Under the conditions of :func:`read_copy`.
-    """
+    """Return the digest of the agent's own copy of a database."""
     try:
         with open(path, "rb", buffering=0) as file:
             return hash_descriptor(file.fileno())
@@ -103,11 +76,7 @@ def hash_copy(path: str) -> bytes:
 
 
 def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
-    """Return the raw SHA-256 of a whole file, read with :func:`read_live_piece`.
-
-    Raises:
-        SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
-    """
+    """Return the digest of a whole file, read with :func:`read_live_piece`."""
     digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
     for offset in range(0, entry.size, _PIECE):
         into = piece[: min(_PIECE, entry.size - offset)]
@@ -118,29 +87,16 @@ def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
 
 
 def hash_file(folders: DirStack, entry: Entry) -> bytes:
-    """Return the raw SHA-256 of a whole file.
-
-    Raises:
-        SourceChanged, SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
-    """
-    fd = _open(folders, entry)
-    try:
+    """Return the digest of a whole file of a cold snapshot."""
+    with _closing(_open(folders, entry), entry) as fd:
         _check(fd, entry)
         digest = hash_descriptor(fd)
         _check(fd, entry)
-    except OSError as error:
-        raise _unreadable(error, entry) from error
-    finally:
-        os.close(fd)
-    return digest
+        return digest
 
 
 def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
-    """Return the raw SHA-256 of a whole file, and of each of its blocks of :data:`FRAME` bytes.
-
-    Raises:
-        SourceChanged, SourceUnreadable, StorageError: Under the conditions of :func:`read_piece`.
-    """
+    """Return the digest of a whole cold file, and of each of its blocks of :data:`FRAME` bytes."""
     whole, blocks, buffer = hashlib.sha256(), [], memoryview(bytearray(FRAME))
     for offset in range(0, entry.size, FRAME):
         block = buffer[: min(FRAME, entry.size - offset)]
@@ -168,14 +124,28 @@ def _open(folders: DirStack, entry: Entry) -> int:
         raise _unreadable(error, entry) from error
 
 
+@contextmanager
+def _closing(fd: int, entry: Entry) -> Iterator[int]:
+    try:
+        yield fd
+    except OSError as error:
+        raise _unreadable(error, entry) from error
+    finally:
+        os.close(fd)
+
+
+def _fill(fd: int, offset: int, into: memoryview) -> int:
+    """Read into ``into`` until it is full or the file ends; return the number of bytes."""
+    position = 0
+    while got := os.preadv(fd, [into[position:]], offset + position):
+        position += got
+    return position
+
+
 def _check(fd: int, entry: Entry) -> None:
     info = os.fstat(fd)
-    if (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino) != (
-        entry.size,
-        entry.mtime_ns,
-        entry.ctime_ns,
-        entry.inode,
-    ):
+    found = info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+    if found != (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode):
         raise changed(entry)
 
 

@@ -31,14 +31,11 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 def library_id(path: str, state: str = "") -> str:
-    """Return the id of the library at ``path``.
+    """Return the id of the library at ``path``, which has no symlinks.
 
     The id is derived from the machine and the path. If the last name and the Plex server are as
-    before, the library was moved on this machine. It then keeps its id.
-
-    Args:
-        path: path of the library, without symlinks.
-        state: path of the agent's state folder, which stores the id; empty to store nothing.
+    before, the library was moved on this machine. It then keeps its id, which the folder ``state``
+    stores, unless that is empty.
     """
     server = _server(path)
     if not state:
@@ -80,10 +77,7 @@ def _server(library: str) -> str:
 
 
 def _of_path(path: str) -> str:
-    """Return an id for this folder of this machine.
-
-    The id does not reveal the machine's id, as machine-id(5) requires.
-    """
+    """Return an id that does not reveal the machine's id, as machine-id(5) requires."""
     try:
         with open(_MACHINE_ID, "rb") as file:
             machine = file.read()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,29 +63,21 @@ class LibrarySource:
         return os.fsencode(f"{SUPPORT_FOLDER}/{given}" if is_placed else self.about.name)
 
     def placed(self) -> LibrarySource:
-        """Return the same library, inside the parent folders that Plex's image expects.
+        """Return Plex's own folder inside the parent folders that Plex's image expects.
 
-        Only Plex's own folder gets parent folders; other libraries are unchanged.
+        Other libraries are unchanged.
         """
         name = library_name(self.about.name, placed=True)
         return LibrarySource(msgspec.structs.replace(self.about, name=name), self.place)
 
     def tree(self, base: int) -> Tree:
-        """Return what a walk of the library takes.
-
-        Args:
-            base: descriptor of the folder that the library is in, see :meth:`opened`.
-        """
+        """Return the tree for a walk, with ``base`` from :meth:`opened`."""
         return Tree(base, self.name, self.top)
 
     @contextmanager
     def folders(self) -> Iterator[SourceFolders]:
-        """Open the folders of the library, which are found by the paths of a scan's entries.
-
-        Raises:
-            SnapshotGone: If another folder, or none, is at the library's path.
-        """
-        with self.opened() as base, SourceFolders(base, self.name, self.top) as folders:
+        """Open the folders of the library; errors are those of :meth:`opened`."""
+        with self.opened() as base, SourceFolders(base, self) as folders:
             yield folders
 
     @contextmanager
@@ -95,11 +87,8 @@ class LibrarySource:
         Raises:
             SnapshotGone: If another folder, or none, is at the library's path.
         """
-        path = self.place.path
-        try:
-            base = os.open(os.path.dirname(path), _FOLDER)
-        except OSError as error:
-            raise _gone(path, error.strerror) from error
+        with self._missing_is_gone():
+            base = os.open(os.path.dirname(self.place.path), _FOLDER)
         try:
             self._check_in(base)
             yield base
@@ -108,47 +97,41 @@ class LibrarySource:
             os.close(base)
 
     def check_place(self) -> None:
-        """Raise an error unless the library and the disks mounted below it are unchanged.
-
-        Raises:
-            SnapshotGone: If another folder, or none, is at its path, or the disks differ.
-        """
-        path = self.place.path
-        try:
-            now = _find_place(path)
-        except OSError as error:
-            raise _gone(path, error.strerror) from error
+        """Raise :class:`SnapshotGone` unless folder and disks of the library are the same."""
+        with self._missing_is_gone():
+            now = _find_place(self.place.path)
         if now != self.place:
-            raise _gone(path, "another folder or disk is there")
+            raise self._gone("another folder or disk is there")
 
     def _check_in(self, base: int) -> None:
-        """Raise :class:`SnapshotGone` unless the library's name in ``base`` is the same folder."""
-        path = self.place.path
-        try:
+        with self._missing_is_gone():
             info = os.stat(self.name, dir_fd=base, follow_symlinks=False)
-        except OSError as error:
-            raise _gone(path, error.strerror) from error
         if (info.st_dev, info.st_ino) != (self.place.device, self.place.inode):
-            raise _gone(path, "another folder is there")
+            raise self._gone("another folder is there")
+
+    @contextmanager
+    def _missing_is_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._gone(error.strerror) from error
+
+    def _gone(self, reason: str | None) -> SnapshotGone:
+        return SnapshotGone(
+            f"the library is not where it was scanned ({reason}); scan again", path=self.place.path
+        )
 
 
 class SourceFolders(DirStack):
-    """Folders of the library, opened by their paths in the entries of a scan.
+    """Folders of ``source``, opened by their paths in the entries of a scan."""
 
-    Args:
-        base: descriptor of the folder that contains the library.
-        name: name of the library in that folder.
-        top: path of the library in the entries.
-    """
-
-    def __init__(self, base: int, name: bytes, top: bytes) -> None:
+    def __init__(self, base: int, source: LibrarySource) -> None:
         super().__init__(base)
-        self._name = name
-        self._top = top
+        self._name, self._cut = source.name, len(source.top)
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
         """Return the result of :meth:`DirStack.parent` for a path of an entry."""
-        return super().parent(self._name + path[len(self._top) :])
+        return super().parent(self._name + path[self._cut :])
 
 
 class CurrentLibrary:
@@ -156,12 +139,8 @@ class CurrentLibrary:
 
     Args:
         configured: path from the settings; empty to use ``find``.
-        find: returns the path of Plex's library; raises :class:`ConfigurationError` if it is
-            missing.
+        find: returns the path of Plex's library, or raises :class:`ConfigurationError`.
         state: path of the agent's state folder.
-
-    Raises:
-        ConfigurationError: If there is no library that can be moved.
     """
 
     def __init__(self, configured: str, find: Callable[[], str], state: str) -> None:
@@ -172,11 +151,7 @@ class CurrentLibrary:
         """The library as it was last found."""
 
     def locate(self) -> LibrarySource:
-        """Find the library now.
-
-        Raises:
-            SourceUnreadable: If the library is missing or cannot be read.
-        """
+        """Find the library now, or raise :class:`SourceUnreadable` with its path."""
         try:
             found = self._open()
         except ConfigurationError as error:
@@ -192,12 +167,7 @@ class CurrentLibrary:
 
 
 def open_library(path: str, state: str = "") -> LibrarySource:
-    """Return the library at ``path``.
-
-    Args:
-        path: path of its folder, or of a symlink to it.
-        state: path of the agent's state folder, which stores the library's id; empty to store
-            nothing.
+    """Return the library at ``path``, which may be a symlink. Store its id in ``state``, if any.
 
     Raises:
         ConfigurationError: If ``path`` is not a readable folder, or its name is illegal.
@@ -224,10 +194,7 @@ def open_library(path: str, state: str = "") -> LibrarySource:
 
 
 def _as_given(path: str, real: str) -> str:
-    """Return the absolute path of the library as the user named it.
-
-    Its last name is the name that the user gave, even if that is a symlink to another name.
-    """
+    """Return the absolute path with the last name that the user gave, even if it is a symlink."""
     folder, name = os.path.split(path.rstrip("/"))
     if name in ("", os.curdir, os.pardir):
         return real
@@ -237,12 +204,8 @@ def _as_given(path: str, real: str) -> str:
 def refuse_unmounted(before: Place, now: LibrarySource) -> None:
     """Raise an error if a disk of the library was mounted at an earlier scan and is not now.
 
-    Args:
-        before: place of the library at the earlier scan.
-        now: the library now.
-
     Raises:
-        SourceUnreadable: If its path, or a former mount point in it, is now an empty folder.
+        SourceUnreadable: If the library, or a former mount point in it, is now an empty folder.
     """
     place = now.place
     is_same = (before.device, before.inode) == (place.device, place.inode)
@@ -266,11 +229,7 @@ def why_unreadable(source: LibrarySource) -> str | None:
 
 
 def _find_place(real: str) -> Place:
-    """Return the place of the folder at ``real``, an absolute path without symlinks.
-
-    Raises:
-        OSError: If it is not a folder, or cannot be read.
-    """
+    """Return the place of the readable folder at ``real``, an absolute path without symlinks."""
     fd = os.open(real, _FOLDER | os.O_NOFOLLOW)
     try:
         info = os.fstat(fd)
@@ -278,21 +237,12 @@ def _find_place(real: str) -> Place:
         os.close(fd)
     mounts = {}
     for each in mounts_below(real):
-        try:
+        with suppress(OSError):  # hidden below another mount, or the scan reports it
             mounts[os.path.relpath(each, real)] = os.stat(each).st_dev
-        except OSError:  # hidden below another mount, or the scan reports it
-            continue
     return Place(real, info.st_dev, info.st_ino, mounts)
 
 
 def _is_empty(path: str) -> bool:
-    try:
+    with suppress(OSError):
         return not os.listdir(path)
-    except OSError:
-        return False
-
-
-def _gone(path: str, reason: str | None) -> SnapshotGone:
-    return SnapshotGone(
-        f"the library is not where it was scanned ({reason}); scan again", path=path
-    )
+    return False

@@ -38,7 +38,7 @@ class SnapshotFiles:
 
     Args:
         folder: path of the snapshot's folder in the state folder.
-        origin: the place of the library at the scan.
+        origin: see :class:`Origin`.
         about: the snapshot, as clients see it.
         manifest: the entries of the snapshot.
     """
@@ -59,13 +59,13 @@ class SnapshotFiles:
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Copies that are read in place of the databases; None except in a rehearsal."""
 
+    def copy_of(self, path: bytes) -> str | None:
+        """Return the copy that is read in place of the file at ``path``, if there is one."""
+        return None if self.copies is None else self.copies.find(path)
+
     @property
     def omitted_path(self) -> str:
-        """Path of the file that lists the entries that the scan left out.
-
-        Raises:
-            SnapshotGone: If an older release made this snapshot, so that there is no such file.
-        """
+        """Path of the list of omitted entries. Older releases made none: :class:`SnapshotGone`."""
         if self.about.omitted is None:
             raise SnapshotGone("this snapshot lists nothing that was left out, scan again")
         return omitted_path(self.folder, self.about.omitted)

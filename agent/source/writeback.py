@@ -33,23 +33,15 @@ come in between. The second sync writes that page back, too."""
 
 
 def mounts_below(path: str) -> list[str]:
-    """Return the mount points below the folder ``path``.
-
-    Args:
-        path: absolute path without symlinks.
-    """
+    """Return the mount points below the folder ``path``, which is absolute, without symlinks."""
     above = path.rstrip("/") + "/"
     return sorted({mount.point for mount in read_mounts() if mount.point.startswith(above)})
 
 
 def write_back(path: str) -> frozenset[int]:
-    """Write back the filesystem of the library and all filesystems mounted below it.
+    """Write back the library's filesystem and all below it; ``path`` has no symlinks.
 
-    Args:
-        path: absolute path of the library, without symlinks.
-
-    Returns:
-        Numbers of the devices on which times show every change since this call began.
+    Return the numbers of the devices on which times show every change since this call began.
 
     Raises:
         StorageError: If an earlier write to a disk has failed.

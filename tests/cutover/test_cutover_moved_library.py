@@ -22,6 +22,7 @@ from agent.source.identity import library_id
 from agent.source.library import CurrentLibrary
 from agent.source.writeback import write_back
 from shared.errors import SnapshotGone
+from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,6 +317,6 @@ def test_disk_is_mounted_below_during_the_scan(disk: Path, tmp_path: Path) -> No
             patch("agent.snapshots.store.write_back", write_back_then_mount),
             pytest.raises(SnapshotGone, match="another folder or disk"),
         ):
-            store.scan(())
+            store.scan(SnapshotRequest("cold"))
         assert [each.name for each in (state / "snapshots").iterdir()] == []
-        assert store.scan(()).kind == "cold"
+        assert store.scan(SnapshotRequest("cold")).kind == "cold"

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 from unittest.mock import AsyncMock, patch
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 SUPPORT, PLEX = "Application Support", "Plex Media Server"
 SERVER = f"{SUPPORT}/{PLEX}"
-ARTWORK = CheckId.METADATA_FOLDER, CheckId.MEDIA_FOLDER
+ARTWORK = [partial(check_artwork, CheckId(each)) for each in ("metadata-folder", "media-folder")]
 DATABASES = f"{SERVER}/Plug-in Support/Databases"
 DATABASE = f"{DATABASES}/com.plexapp.plugins.library.db"
 CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
@@ -133,10 +134,7 @@ def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, 
         (library.parent / "between").symlink_to(where)
         where = library.parent / "between"
     path.symlink_to({"itself": path.name, "nowhere": "/no/such/place"}.get(leads, where))
-    checks = [
-        check_links(str(library)),
-        *(check_artwork(each, str(library / SERVER)) for each in ARTWORK),
-    ]
+    checks = [check_links(str(library)), *(check(str(library / SERVER)) for check in ARTWORK)]
     assert [each for each in checks if f"{path} is a symlink to" in each.found]
     assert Outcome.FAILURE in {each.outcome for each in checks}
 
@@ -180,7 +178,7 @@ def test_links_out_of_the_library_are_told(
 def test_folder_of_metadata_that_is_a_symlink(library: Path) -> None:
     """One of its folders on another disk is as bad as all of it."""
     move_away(library / SERVER / "Metadata" / "Movies", library.parent / "Movies")
-    metadata, media = (check_artwork(each, str(library / SERVER)) for each in ARTWORK)
+    metadata, media = (check(str(library / SERVER)) for check in ARTWORK)
     assert metadata.outcome is Outcome.FAILURE
     assert "Metadata/Movies is a symlink" in metadata.found
     assert media.outcome is Outcome.PASS
@@ -206,16 +204,14 @@ def test_empty_metadata_beside_a_full_database(
 def test_server_without_items_has_no_artwork(library: Path) -> None:
     """A server that nobody has filled is sound."""
     shutil.rmtree(library / SERVER / "Metadata")
-    assert check_artwork(ARTWORK[0], str(library / SERVER)).outcome is Outcome.FAILURE
+    assert ARTWORK[0](str(library / SERVER)).outcome is Outcome.FAILURE
     with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
         triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         for (trigger,) in database.execute(triggers).fetchall():
             database.execute(f'DROP TRIGGER "{trigger}"')
         database.create_collation("icu_root", lambda one, other: (one > other) - (one < other))
         database.execute("DELETE FROM metadata_items")
-    assert {check_artwork(each, str(library / SERVER)).outcome for each in ARTWORK} == {
-        Outcome.PASS
-    }
+    assert {check(str(library / SERVER)).outcome for check in ARTWORK} == {Outcome.PASS}
 
 
 def test_library_that_is_a_symlink_keeps_its_name(

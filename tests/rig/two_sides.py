@@ -22,6 +22,7 @@ from initpuller.volume.reuse.recorded import Listing, Recorded
 from initpuller.volume.staging.staging import begin
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.frames.manifest_file import read_manifest
+from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
     from initpuller.volume.staging.blocks import Unpacked
@@ -53,7 +54,7 @@ class TwoSides:
 
     def scan(self, kind: Kind = "cold", base: str = "") -> Listing:
         """Scan the library, and put the manifest on the volume."""
-        about = self._store.scan((), kind, base)
+        about = self._store.scan(SnapshotRequest(kind, base=base))
         path = self.layout.manifest(about.id)
         shutil.copyfile(self._store.open(about.id).manifest.path, path)
         root = os.fsencode(about.library.name)

@@ -22,6 +22,7 @@ from shared.errors import SnapshotGone
 from shared.tree.omitted import read_omitted
 from shared.tree.racy import Steadiness
 from shared.tree.walk import Tree, TreeWalk
+from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,8 @@ class Scans:
 
     def scan(self, kind: Kind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
         """Scan the library."""
-        return self.store.open(self.store.scan(exclude, kind, base).id)
+        request = SnapshotRequest(kind, list(exclude), base)
+        return self.store.open(self.store.scan(request).id)
 
     def delta(self, base: SnapshotFiles, *exclude: str) -> dict[str, Entry]:
         """Return the entries of a delta, by path; they must be those of a whole scan."""

@@ -66,8 +66,7 @@ class DirectClient:
     async def scan(self, request: SnapshotRequest) -> Snapshot:
         """Scan."""
         await self._pause("scan")
-        wanted = tuple(request.exclude), request.kind, request.base
-        return self.world.ask(lambda: self.world.store.scan(*wanted, placed=request.placed))
+        return self.world.ask(lambda: self.world.store.scan(request))
 
     async def manifest(self, snapshot: Snapshot, path: str) -> None:
         """Bring the manifest."""
