@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 SUPPORT, PLEX = "Application Support", "Plex Media Server"
 SERVER = f"{SUPPORT}/{PLEX}"
-ARTWORK = [partial(check_artwork, CheckId(each)) for each in ("metadata-folder", "media-folder")]
+FOLDERS = CheckId.METADATA_FOLDER, CheckId.MEDIA_FOLDER
+ARTWORK = [partial(check_artwork, each) for each in FOLDERS]
 DATABASES = f"{SERVER}/Plug-in Support/Databases"
 DATABASE = f"{DATABASES}/com.plexapp.plugins.library.db"
 CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
