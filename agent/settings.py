@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings:
     """Return the settings in the file, overridden by those ``given`` that are not None.
 
-    ``path`` is None for the default file, which may be missing.
+    The path None stands for the default file, which may be missing.
 
     Raises:
         ConfigurationError: If the file cannot be read, or a setting is invalid.
