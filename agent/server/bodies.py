@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -32,13 +32,13 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     try:
         async with asyncio.timeout(connection.limits.body_seconds):
             body = await request.read()
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.convert(_with_integers(msgspec.json.decode(body)), type=kind)
     except TimeoutError:
         raise web.HTTPRequestTimeout(reason="the request's body takes too long") from None
     except (web.RequestPayloadError, HttpProcessingError) as error:  # they hold what was sent
         reason = "the request's body is not encoded as its headers say"
         raise web.HTTPBadRequest(reason=reason) from error
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         reason = printable(f"the request's body cannot be used ({error})")
         raise web.HTTPBadRequest(reason=reason) from error
 
@@ -55,3 +55,17 @@ def json_response(
         content_type="application/json",
         headers=headers,
     )
+
+
+def _with_integers(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return decoded JSON with an integer for each number like 246.0.
+
+    To JSON Schema, and so to a client that reads openapi.json, such a number is an integer.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _with_integers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    return value

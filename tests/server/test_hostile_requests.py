@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
+import pytest
 from yarl import URL
 
 from agent.app import listen, make_app
@@ -21,8 +23,6 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
-
-    import pytest
 
 NAME = "0" * 64
 ROUTES = [
@@ -157,6 +157,7 @@ BODIES = {
     "exclude_a_number": b'{"kind":"cold","exclude":[7]}',
     "too_many_excludes": b'{"kind":"cold","exclude":[' + b'"a",' * 1000 + b'"a"]}',
     "deeply_nested": b"[" * 60_000,
+    "deeply_nested_to_its_end": b"[" * 30_000 + b"]" * 30_000,
 }
 
 
@@ -169,6 +170,21 @@ async def test_body_that_is_garbage(tmp_path: Path) -> None:
         large = b" " * (protocol.MAX_BODY + 1)
         assert await session.status("POST", protocol.SNAPSHOTS, session.right, large) == 413
         assert not list((tmp_path / "state" / "snapshots").iterdir())
+
+
+@pytest.mark.parametrize("field", ["code", "available"])
+async def test_integer_that_is_written_with_a_fraction(tmp_path: Path, field: str) -> None:
+    """A body may have 246.0 for 246, as its published schema allows, but no other number for it."""
+    failure = {"code": 1, "what": "", "hint": "", "at": "", "circumstances": {}}
+    async with talking(tmp_path) as session:
+        path = protocol.cutover_path("0" * 32)
+        for number, expected in (
+            ("246", 409), ("246.0", 409), ("2.46e2", 409), ("0.0", 409),
+            ("246.5", 400), ("1e300", 400), ("1e999", 400), ("-1.0", 400), ('"246"', 400),
+        ):  # fmt: skip
+            told = json.dumps({"failure": failure | {field: "NUMBER"}})
+            body = told.replace('"NUMBER"', number).encode()
+            assert await session.status("DELETE", path, session.right, body) == expected, number
 
 
 async def test_body_that_is_not_what_its_encoding_says(tmp_path: Path) -> None:
