@@ -1,7 +1,4 @@
-"""Requests to the agent, except those for frames: the only module of the puller with aiohttp.
-
-Each failure is raised as an error of :mod:`shared.errors`, with the library's error as its cause.
-"""
+"""Requests to the agent, except those for frames: the only module of the puller with aiohttp."""
 
 from __future__ import annotations
 
@@ -15,10 +12,13 @@ import aiohttp
 import msgspec
 
 from initpuller.agent_client import error_responses
-from initpuller.agent_client.address import CONNECT_SECONDS, base_url, request_headers
-from initpuller.agent_client.check_ids import with_check_ids
+from initpuller.agent_client.connection import (
+    CONNECT_SECONDS,
+    base_url,
+    request_headers,
+    tls_context,
+)
 from initpuller.agent_client.pace import Pace
-from initpuller.agent_client.trust import tls_context
 from shared import errors
 from shared.async_file import opened
 from shared.digest import is_hex
@@ -27,7 +27,6 @@ from shared.wire import protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
     from shared.plex.sqlite_check import DatabaseCheck
     from shared.wire.pairing import Pairing
@@ -47,6 +46,9 @@ _WORK_SECONDS = 86400.0
 
 class AgentClient:
     """Requests to a paired agent.
+
+    Each of them raises AgentUnreachable, AuthenticationError or ProtocolViolation, with the
+    library's error as its cause. Methods name their other errors.
 
     Args:
         pairing: the agent's address and the secrets.
@@ -72,39 +74,21 @@ class AgentClient:
         """Return the client itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         """Close all connections."""
         await self._session.close()
 
     async def library(self, depth: DatabaseCheck) -> LibraryReport:
-        """Return the agent's preflight report on the whole library.
-
-        Raises:
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
-        """
-        address = _checking(protocol.LIBRARY, depth)
-        return with_check_ids(await self.ask("GET", address, protocol.LibraryReport))
+        """Return the agent's preflight report on the whole library."""
+        return await self.ask("GET", _checking(protocol.LIBRARY, depth), protocol.LibraryReport)
 
     async def server(self, depth: DatabaseCheck) -> ServerReport:
-        """Return the agent's preflight report without the checks that walk the library.
-
-        Raises:
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
-        """
-        address = _checking(protocol.LIBRARY_SERVER, depth)
-        return with_check_ids(await self.ask("GET", address, protocol.ServerReport))
+        """Return the agent's preflight report without the checks that walk the library."""
+        route = _checking(protocol.LIBRARY_SERVER, depth)
+        return await self.ask("GET", route, protocol.ServerReport)
 
     async def probe(self) -> float:
-        """Measure for at most a second, and return, how many bytes a second the agent sends.
-
-        Raises:
-            AgentUnreachable, AuthenticationError.
-        """
+        """Measure for at most a second, and return, how many bytes a second the agent sends."""
         received, clock = 0, time.monotonic
         async with self._request("GET", protocol.PROBE, error_responses.OK) as response:
             await response.content.readany()  # the connection and its window are open now
@@ -119,16 +103,12 @@ class AgentClient:
         """Scan the library, and return the snapshot.
 
         Raises:
-            AgentUnreachable, AuthenticationError, SourceUnreadable, StorageError,
-            SnapshotGone, ProtocolViolation, ManifestTooLarge, OmittedListTooLarge.
+            SourceUnreadable, StorageError, SnapshotGone, ManifestTooLarge, OmittedListTooLarge.
         """
-        body = msgspec.json.encode(request)
-        async with self._request(
-            "POST", protocol.SNAPSHOTS, error_responses.CREATED, body
-        ) as response:
-            snapshot = error_responses.decode_answer(
-                await self._read(response, protocol.MAX_ANSWER), protocol.Snapshot
-            )
+        expected, body = error_responses.CREATED, msgspec.json.encode(request)
+        async with self._request("POST", protocol.SNAPSHOTS, expected, body) as response:
+            answer = await self._read(response, protocol.MAX_ANSWER)
+        snapshot = error_responses.decode_answer(answer, protocol.Snapshot)
         if not is_hex(snapshot.id):
             raise errors.ProtocolViolation("the agent named a snapshot that is not a digest")
         if snapshot.manifest_bytes > _MAX_MANIFEST:
@@ -151,40 +131,35 @@ class AgentClient:
         """Save the manifest, as it is on the wire, in the file ``path``.
 
         Raises:
-            AgentUnreachable, AuthenticationError, SnapshotGone, ManifestTooLarge, StorageError.
+            SnapshotGone, ManifestTooLarge, StorageError.
         """
         route = protocol.manifest_path(snapshot.id)
-        async with self._request("GET", route, error_responses.OK) as response:
-            await self._save(response, path, snapshot.manifest_bytes, errors.ManifestTooLarge)
+        await self._save(route, path, snapshot.manifest_bytes, errors.ManifestTooLarge)
 
     async def omitted(self, snapshot: Snapshot, path: str) -> None:
         """Save the list of what the snapshot leaves out, as it is sent, in the file ``path``.
 
         Raises:
-            AgentUnreachable, AuthenticationError, SnapshotGone, OmittedListTooLarge, StorageError.
+            SnapshotGone, OmittedListTooLarge, StorageError.
         """
         most = snapshot.omitted.bytes if snapshot.omitted is not None else 0
         route = protocol.omitted_path(snapshot.id)
-        async with self._request("GET", route, error_responses.OK) as response:
-            await self._save(response, path, most, errors.OmittedListTooLarge)
+        await self._save(route, path, most, errors.OmittedListTooLarge)
 
     async def sums(self, snapshot: Snapshot, path: str, most: int) -> None:
         """Save ``SHA256SUMS``, of at most ``most`` bytes, in the file ``path``.
 
         Raises:
-            AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, StorageError,
-            ManifestTooLarge.
+            SnapshotGone, SourceChanged, StorageError, ManifestTooLarge.
         """
-        route = protocol.sums_path(snapshot.id)
-        async with self._request("GET", route, error_responses.OK) as response:
-            await self._save(response, path, most, errors.ManifestTooLarge)
+        await self._save(protocol.sums_path(snapshot.id), path, most, errors.ManifestTooLarge)
 
     async def check(self, snapshot: str) -> None:
         """Check that the library is still as it was scanned.
 
         Raises:
             SourceChanged: the library has changed since.
-            AgentUnreachable, AuthenticationError, SnapshotGone.
+            SnapshotGone.
         """
         async with self._request("POST", protocol.check_path(snapshot), error_responses.NO_CONTENT):
             pass
@@ -200,7 +175,7 @@ class AgentClient:
         """Send a short JSON body, or none, and return the short JSON response.
 
         Raises:
-            AgentUnreachable, AuthenticationError, ProtocolViolation, and what the agent says.
+            PlexodusError: what the agent says; see :func:`error_responses.failure`.
         """
         sent = None if body is None else msgspec.json.encode(body)
         async with self._request(method, route, expected, sent) as response:
@@ -209,12 +184,11 @@ class AgentClient:
     async def tell(self, event: str, about: str) -> None:
         """Add a line to the migration log. Give up after a few seconds, and ignore failures."""
         told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
+        expected, body = error_responses.NO_CONTENT, msgspec.json.encode(told)
         with suppress(errors.PlexodusError, TimeoutError):
             async with (
                 asyncio.timeout(_TOLD_SECONDS),
-                self._request(
-                    "POST", protocol.LOG, error_responses.NO_CONTENT, msgspec.json.encode(told)
-                ),
+                self._request("POST", protocol.LOG, expected, body),
             ):
                 pass
 
@@ -247,34 +221,26 @@ class AgentClient:
         return b"".join([part async for part in self._parts(response, most, errors.FrameTooLarge)])
 
     async def _save(
-        self,
-        response: aiohttp.ClientResponse,
-        path: str,
-        most: int,
-        too_large: type[errors.IntegrityError],
+        self, route: str, path: str, most: int, too_large: type[errors.IntegrityError]
     ) -> None:
-        """Write the whole body into a file, which replaces ``path`` only at the end."""
+        """Download ``route`` into a file, which replaces ``path`` only at the end."""
         temporary = f"{path}.new"
         try:
-            async with opened(temporary, "wb") as file:
+            async with (
+                self._request("GET", route, error_responses.OK) as response,
+                opened(temporary, "wb") as file,
+            ):
                 async for part in self._parts(response, most, too_large):
                     await file.write(part)
             await asyncio.to_thread(replace_durably, temporary, path)
-        except aiohttp.ClientError:
-            raise
         except OSError as error:
-            if isinstance(error, TimeoutError | ConnectionError):
-                raise
             raise errors.storage_error(error, path) from error
         finally:
             with suppress(OSError):  # usually renamed by now
                 os.unlink(temporary)
 
     async def _parts(
-        self,
-        response: aiohttp.ClientResponse,
-        most: int,
-        too_large: type[errors.IntegrityError],
+        self, response: aiohttp.ClientResponse, most: int, too_large: type[errors.IntegrityError]
     ) -> AsyncIterator[bytes]:
         """Yield the body in pieces, as long as it is short and fast enough.
 

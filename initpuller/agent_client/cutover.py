@@ -17,60 +17,44 @@ if TYPE_CHECKING:
 class CutoverClient:
     """``/v1/cutover`` of a paired agent.
 
-    Args:
-        client: the client of the agent.
+    Each request returns the state of the cutover, and may be repeated. Besides the errors of
+    :class:`AgentClient`, methods raise CutoverEnded if the cutover of this name is over.
     """
 
     def __init__(self, client: AgentClient) -> None:
         self._client = client
 
     async def standing(self) -> CutoverStanding:
-        """Return the state of the cutover.
-
-        Raises:
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
-        """
+        """Return the state of the cutover."""
         return await self._ask("GET", protocol.CUTOVER)
 
     async def stop(self, request: protocol.CutoverRequest) -> CutoverStanding:
-        """Stop Plex. A repeated request with the same name changes nothing.
+        """Stop Plex.
 
         Raises:
             CutoverRefused: Plex cannot be stopped, and runs as before.
-            CutoverEnded: the cutover of this name is over.
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
         return await self._ask("POST", protocol.CUTOVER, request, error_responses.CREATED)
 
     async def renew(self, name: str) -> CutoverStanding:
-        """Renew the lease: Plex stays stopped for the lease's full time from now on.
-
-        Raises:
-            CutoverEnded: Plex runs again.
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
-        """
+        """Renew the lease: Plex stays stopped for the lease's full time from now on."""
         return await self._ask("PUT", protocol.lease_path(name))
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Commit: Plex stays stopped for good. A repeated request changes nothing.
+        """Commit: Plex stays stopped for good.
 
         Raises:
             CutoverEnded: Plex runs, or has run since, so ``snapshot`` is out of date.
-            AgentUnreachable, AuthenticationError, SnapshotGone, ProtocolViolation.
+            SnapshotGone.
         """
         return await self._ask("PUT", protocol.commit_path(name), protocol.CommitRequest(snapshot))
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Start Plex again.
-
-        Args:
-            name: the cutover's.
-            failure: the reason, if a retry would fail in the same way.
+        """Start Plex again; ``failure`` is the reason, if a retry would fail in the same way.
 
         Raises:
             CutoverEnded: the cutover of this name is over, or committed.
             CutoverRefused: Plex does not start; the agent retries.
-            AgentUnreachable, AuthenticationError, ProtocolViolation.
         """
         body = None if failure is None else protocol.UndoRequest(failure)
         return await self._ask("DELETE", protocol.cutover_path(name), body)

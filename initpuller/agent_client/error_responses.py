@@ -20,11 +20,7 @@ _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
 def decode_answer(body: bytes, kind: type[T]) -> T:
-    """Return the JSON in ``body``, decoded as a ``kind``.
-
-    Raises:
-        ProtocolViolation: the body is not a ``kind``.
-    """
+    """Return the JSON in ``body``, decoded as a ``kind``, or raise ProtocolViolation."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -36,10 +32,7 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusError:
     """Return the error for a response whose status is not the expected one.
 
-    Args:
-        status: the response's status code.
-        reason: the reason phrase beside it.
-        problem: the body, if its type is ``application/problem+json`` (RFC 9457).
+    ``problem`` is the body, if its type is ``application/problem+json`` (RFC 9457).
     """
     if status == _UNAUTHORIZED:
         return errors.AuthenticationError(

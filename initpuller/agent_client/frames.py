@@ -10,8 +10,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple
 
 from initpuller.agent_client import error_responses
-from initpuller.agent_client.address import base_url, request_headers
-from initpuller.agent_client.connection import PinnedConnection
+from initpuller.agent_client.connection import PinnedConnection, base_url, request_headers
 from shared import errors
 from shared.digest import is_hex
 from shared.wire import protocol
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from initpuller.agent_client.pace import PacedResponse
     from shared.wire.pairing import Pairing
-
 
 _PASSED_OVER = 16 * 1024
 _MAX_PROBLEM = 64 * 1024
@@ -51,12 +49,7 @@ class Answer(NamedTuple):
 
 
 class FrameConnection:
-    """Requests one frame at a time; after a failure the next request opens a new connection.
-
-    Args:
-        pairing: the agent's address and the secrets.
-        idle: seconds without a byte after which a request is given up.
-    """
+    """Requests one frame at a time; after a failure the next request opens a new connection."""
 
     def __init__(self, pairing: Pairing, idle: float) -> None:
         self._base = base_url(pairing)
@@ -71,12 +64,7 @@ class FrameConnection:
         """The route of the request whose response is awaited."""
 
     def ask(self, route: str, held: Held | None = None) -> None:
-        """Send a request; :meth:`answer` returns the response or raises the failure.
-
-        Args:
-            route: the frame's.
-            held: the version of the frame that is on the volume.
-        """
+        """Request the frame at ``route``; :meth:`answer` returns it or raises the failure."""
         if self.asked is not None:  # the bytes that are still to come belong to that request
             self._http.close()
         self.asked, self._held, self._failed = route, held, None
@@ -91,13 +79,7 @@ class FrameConnection:
             self._failed = error
 
     def answer(self, most: int) -> Answer:
-        """Return the requested frame as it is encoded, and its entity tag.
-
-        Args:
-            most: the largest number of bytes that the body may have.
-
-        Returns:
-            The response; its view is valid until the next call.
+        """Return the response, of at most ``most`` bytes; its view is valid until the next call.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
@@ -111,7 +93,8 @@ class FrameConnection:
             if response.status == error_responses.NOT_MODIFIED and self._held is not None:
                 self._pass_over(response)
                 return Answer(self._held.tag)
-            if response.status == error_responses.MORE_NEEDED and self._is_later:
+            is_later = self._held is not None and self._held.pieces == protocol.LATER
+            if response.status == error_responses.MORE_NEEDED and is_later:
                 self._pass_over(response)
                 return Answer("", wants_pieces=True)
             if response.status != error_responses.OK:
@@ -133,10 +116,6 @@ class FrameConnection:
         except errors.PlexodusError:
             self._http.close()
             raise
-
-    @property
-    def _is_later(self) -> bool:
-        return self._held is not None and self._held.pieces == protocol.LATER
 
     def _pass_over(self, response: HTTPResponse) -> None:
         """Read a body that has no meaning, so that the connection can be reused.

@@ -11,8 +11,7 @@ import msgspec
 import structlog
 
 from initpuller.agent_client import error_responses
-from initpuller.agent_client.address import base_url, request_headers
-from initpuller.agent_client.connection import PinnedConnection
+from initpuller.agent_client.connection import PinnedConnection, base_url, request_headers
 from initpuller.agent_client.retry import Attempts
 from shared.errors import PlexodusError
 from shared.wire import protocol
@@ -29,9 +28,7 @@ _PAUSES = (1.0, 5.0, 30.0, 120.0)
 class Teller:
     """Sends events to the agent, in order and in a thread: the VM may be switched off by now.
 
-    Args:
-        pairing: the agent's.
-        stopping: once it is set, nothing is retried.
+    Once ``stopping`` is set, nothing is retried.
     """
 
     def __init__(self, pairing: Pairing, stopping: threading.Event) -> None:
@@ -47,22 +44,21 @@ class Teller:
     def _run(self) -> NoReturn:
         while True:
             event = self._events.get()
-            reason = self._send(event)
-            if reason:
+            try:
+                self._send(event)
+            except PlexodusError as error:
+                reason = str(error)
                 _log.warning("event not sent to the agent", what=event.event, reason=reason)
 
-    def _send(self, event: protocol.PullerEvent) -> str:
-        """Return why ``event`` could not be sent; empty if it was."""
+    def _send(self, event: protocol.PullerEvent) -> None:
         attempts = Attempts(f"event {event.event}", _PAUSES)
         while True:
             try:
-                tell(self._pairing, event)
+                return tell(self._pairing, event)
             except PlexodusError as error:
                 pause = attempts.pause_after(error)
                 if pause is None or self._stopping.wait(pause):
-                    return str(error)
-            else:
-                return ""
+                    raise
 
 
 def tell(pairing: Pairing, event: protocol.PullerEvent) -> None:

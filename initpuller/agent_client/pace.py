@@ -18,11 +18,7 @@ class TooSlow(TimeoutError):
 
 
 class Pace:
-    """Measures the rate of a response in windows of time; each must bring enough bytes.
-
-    Args:
-        window: the length of a window in seconds.
-    """
+    """Measures the rate of a response in windows of time, in seconds; each must bring enough."""
 
     def __init__(self, window: float) -> None:
         self._window = window
@@ -34,11 +30,7 @@ class Pace:
         self._since, self._bytes = time.monotonic(), 0
 
     def took(self, count: int) -> None:
-        """Count bytes that have arrived.
-
-        Raises:
-            TooSlow: the window that has ended brought less than :data:`SLOWEST` bytes a second.
-        """
+        """Count bytes that have arrived; raise TooSlow if the window that has ended had too few."""
         self._bytes += count
         seconds = time.monotonic() - self._since
         if seconds < self._window:

@@ -38,12 +38,7 @@ _log = structlog.get_logger("puller")
 
 
 class Attempts:
-    """The attempts of one request.
-
-    Args:
-        what: the request, for the log.
-        pauses: seconds before each retry; their number limits the retries.
-    """
+    """The attempts of one request, ``what``, with one retry for each of ``pauses``, in seconds."""
 
     def __init__(self, what: str, pauses: tuple[float, ...]) -> None:
         self._what = what
@@ -65,11 +60,7 @@ class Attempts:
 
 
 class Retrier:
-    """Runs requests in the event loop, and retries them.
-
-    Args:
-        pauses: seconds before each retry of a request; after the last retry its error is raised.
-    """
+    """Runs requests in the event loop, and retries them after ``pauses``, in seconds."""
 
     def __init__(self, pauses: tuple[float, ...] = PAUSES) -> None:
         self._pauses = pauses

@@ -24,13 +24,9 @@ async def fetch_frames(
     wanted: Iterable[int],
     receive: Callable[[int, Brought], Awaitable[None]],
 ) -> None:
-    """Fetch the ``wanted`` frames, one at a time over each of ``lanes``.
+    """Fetch the ``wanted`` frames in order, one at a time over each of ``lanes``.
 
-    Args:
-        retrier: the retry policy.
-        lanes: functions that fetch a frame; each is called again when its frame was received.
-        wanted: numbers of the frames to fetch, in order.
-        receive: takes the number of a frame and the result of fetching it.
+    A lane fetches its next frame once ``receive`` has taken the number and the result of the last.
 
     Raises:
         PlexodusError: the first failure that a retry does not help.
