@@ -21,7 +21,6 @@ from shared.digest import digest_field, sha256
 from shared.errors import PlexodusError
 from shared.frames.codec import SUFFIX_PATTERN, Encoding
 from shared.wire import protocol
-from shared.wire.byte_range import UNIT, content_range, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from agent.frames.index import Stretch
     from agent.server.rate_limit import Outflow
     from agent.snapshots.store import SnapshotStore
-    from shared.wire.byte_range import AskedRange
 
 _log = structlog.get_logger("agent")
 
@@ -59,54 +57,22 @@ class ArchiveEndpoints:
         """Send the archive or one range of it (RFC 9110). Conditions are checked before ranges."""
         encoding = Encoding(request.match_info["suffix"])
         archive = await asyncio.to_thread(self._open, request.match_info["snapshot"], encoding)
-        headers: dict[str, str] = {
-            hdrs.ETAG: f'"{archive.tag}"',
-            hdrs.ACCEPT_RANGES: UNIT,
-            hdrs.CACHE_CONTROL: "private, no-cache",
-        }
-        if (refusal := conditions.refused(request, archive.tag, headers)) is not None:
-            return refusal
+        response = conditions.begin(request, archive.tag)
         if archive.failed is not None:  # report the failure now, not in the middle of the body
             await self._frames.get(archive, archive.failed)
         asked = conditions.asked_range(request, archive.tag)
         await self._learn(request, archive, needs_size=asked is not None)
-        return await self._answer(request, archive, asked, headers)
-
-    async def _answer(
-        self,
-        request: web.Request,
-        archive: Representation,
-        asked: AskedRange | None,
-        headers: dict[str, str],
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers=headers)
+        size = archive.index.size
+        part = None if size is None else conditions.select(response, asked, size)
+        if part is None:
+            response.enable_chunked_encoding()
         response.content_type = archive.encoding.media_type
         if archive.index.digest is not None:
             response.headers["Repr-Digest"] = digest_field(archive.index.digest)
-        size = archive.index.size
-        part = None if size is None else range(size)
-        if size is not None and asked is not None:
-            part = resolve(asked, size)
-            if part is None:
-                return conditions.unsatisfiable(size, headers)
-            response.set_status(206)
-            response.headers[hdrs.CONTENT_RANGE] = content_range(part, size)
-        if part is None:
-            response.enable_chunked_encoding()
+        if request.method != hdrs.METH_HEAD:
+            await self._send(request, response, archive, part)
         else:
-            response.content_length = len(part)
-        if request.method == hdrs.METH_HEAD:
             await response.prepare(request)
-            return response
-        stretch = archive.index.stretch(part)
-        first = await self._frames.get(
-            archive, stretch.first
-        )  # a failure can still be sent as a problem
-        if part is not None and (digest := _content_digest(archive, part, stretch, first)):
-            response.headers["Content-Digest"] = digest_field(digest)
-        del first
-        await response.prepare(request)
-        await self._send(request, response, archive, stretch)
         return response
 
     async def _send(
@@ -114,9 +80,16 @@ class ArchiveEndpoints:
         request: web.Request,
         response: web.StreamResponse,
         archive: Representation,
-        stretch: Stretch,
+        part: range | None,
     ) -> None:
         """Send the whole body, or abort the connection so that the client notices the failure."""
+        stretch = archive.index.stretch(part)
+        # A failure of the first frame can still be sent as a problem.
+        first = await self._frames.get(archive, stretch.first)
+        if part is not None and (digest := _content_digest(archive, part, stretch, first)):
+            response.headers["Content-Digest"] = digest_field(digest)
+        del first
+        await response.prepare(request)
         try:
             await self._stream.send(request, response, archive, stretch)
         except ConnectionError:

@@ -53,8 +53,6 @@ class FrameEndpoints:
         encoding = Encoding(request.match_info["suffix"])
         loop = asyncio.get_running_loop()
         headers, data = await loop.run_in_executor(self._workers, self._make, request, encoding)
-        if data is None:
-            return web.Response(status=304, headers=headers)
         response = web.StreamResponse(headers=headers)
         response.content_length = len(data)
         await response.prepare(request)
@@ -63,16 +61,14 @@ class FrameEndpoints:
         await response.write_eof()
         return response
 
-    def _make(
-        self, request: web.Request, encoding: Encoding
-    ) -> tuple[dict[str, str], Buffer | None]:
-        """Return headers and body; no body if the client has the frame already."""
+    def _make(self, request: web.Request, encoding: Encoding) -> tuple[dict[str, str], Buffer]:
+        """Return headers and body, or raise HTTPNotModified if the client has the frame."""
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
         read_before = snapshot.block_tags.get(number, b"").hex()
         if read_before and is_known(request, read_before):
             self._activity.frame(snapshot.about, number)
-            return _headers(read_before), None
+            raise web.HTTPNotModified(headers=_headers(read_before))
         try:
             tar, digest, block = build_frame(snapshot, number)
         except IndexError:
@@ -81,7 +77,7 @@ class FrameEndpoints:
         tag = digest.hex()
         headers = _headers(tag)
         if is_known(request, tag):
-            return headers, None
+            raise web.HTTPNotModified(headers=headers)
         headers[hdrs.CONTENT_TYPE] = encoding.media_type
         known = request.headers.get(protocol.HELD_PIECES)
         if known == protocol.LATER and block is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from agent.server import conditions
 from agent.server.bodies import json_response, read_body
-from agent.server.file_response import send_file
 from agent.server.interim_responses import patiently
 from agent.snapshots import whole_tree
 from agent.source.activity import Phase
+from shared.async_file import opened
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from agent.snapshots.scan_queue import Scans
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
     from agent.source.activity import Activity
+
+_PIECE = 256 * 1024
+"""Bytes of a file that are read and sent at once."""
 
 
 class SnapshotEndpoints:
@@ -74,16 +79,35 @@ class SnapshotEndpoints:
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """Send all entries as JSON lines, compressed with zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return await send_file(
-            request, snapshot.manifest.path, protocol.MANIFEST_TYPE, self._outflow
-        )
+        return await self._send_file(request, snapshot.manifest.path)
 
     async def omitted(self, request: web.Request) -> web.StreamResponse:
-        """Answer with all that the scan left out: JSONL, zstd."""
+        """Send all that the scan left out as JSON lines, compressed with zstd."""
         snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
-        return await send_file(
-            request, snapshot.omitted_path, protocol.MANIFEST_TYPE, self._outflow
-        )
+        return await self._send_file(request, snapshot.omitted_path)
+
+    async def _send_file(self, request: web.Request, path: str) -> web.StreamResponse:
+        """Send the file, or the range of it that ``request`` asks for.
+
+        It may be replaced by another one meanwhile, but is never changed in place. aiohttp's
+        FileResponse would ignore the rate limit, and send a modification date.
+        """
+        async with opened(path, "rb") as file:
+            about = os.fstat(file.fileno())
+            tag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
+            response = conditions.begin(request, tag)
+            asked = conditions.asked_range(request, tag)
+            part = conditions.select(response, asked, about.st_size)
+            response.content_type = protocol.MANIFEST_TYPE
+            await response.prepare(request)
+            if request.method == hdrs.METH_HEAD:
+                return response
+            await file.seek(part.start)
+            for start in range(0, len(part), _PIECE):
+                piece = await file.read(min(_PIECE, len(part) - start))
+                await self._outflow.send(response, piece)
+            await response.write_eof()
+            return response
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """Send ``SHA256SUMS`` of all files; read the files that no frame has needed yet."""

@@ -18,7 +18,6 @@ from aiohttp import hdrs, web
 
 from agent.server.connections import connection_of, party
 from agent.server.credentials import hash_token, token_hash_path
-from agent.server.problems import problem
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -99,9 +98,10 @@ def authentication(tokens: TokenFile, wrong: WrongTokens) -> Middleware:
         if token is not None:
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(wrong.delay(party(request.remote or ""), now))
-        answer = problem(401, "the token is missing or not valid (any more)")
-        answer.headers[hdrs.WWW_AUTHENTICATE] = _CHALLENGE
-        return answer
+        raise web.HTTPUnauthorized(
+            headers={hdrs.WWW_AUTHENTICATE: _CHALLENGE},
+            reason="the token is missing or not valid (any more)",
+        )
 
     return authenticate
 

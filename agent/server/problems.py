@@ -119,9 +119,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
-        answer = problem(error.status, error.reason)
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            answer.headers["Allow"] = error.headers["Allow"]
+        answer = web.Response(status=error.status)
+        if not isinstance(error, web.HTTPNotModified):
+            answer = problem(error.status, error.reason)
+        known = error.headers.items()
+        answer.headers.update({name: value for name, value in known if name != hdrs.CONTENT_TYPE})
         return answer
     except ConnectionError:
         return web.Response(

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.wire.byte_range import (
-    AskedRange,
-    content_range,
-    parse_range,
-    resolve,
-    unsatisfied_range,
-)
+from agent.server.conditions import AskedRange, parse_range, resolve, select
 
 _sizes = st.integers(0, 400)
 _positions = st.one_of(st.integers(0, 450), st.integers(0, 10**1000 - 1))
@@ -56,12 +51,16 @@ def test_suffix(size: int, count: int) -> None:
 def test_what_is_resolved_is_told(size: int, first: int, last: int, is_suffix: bool) -> None:  # noqa: FBT001 - drawn
     """``Content-Range`` of a 206 lies within the size, and requested again is the same range."""
     asked = AskedRange(None, last) if is_suffix else AskedRange(min(first, last), last)
-    found = resolve(asked, size)
-    if found is None:
-        assert unsatisfied_range(size) == f"bytes */{size}"
+    response = web.StreamResponse()
+    if resolve(asked, size) is None:
+        with pytest.raises(web.HTTPRequestRangeNotSatisfiable) as refused:
+            select(response, asked, size)
+        assert refused.value.headers["Content-Range"] == f"bytes */{size}"
         return
+    found = select(response, asked, size)
     assert 0 <= found.start < found.stop <= size
-    told = content_range(found, size)
+    assert response.content_length == len(found)
+    told = response.headers["Content-Range"]
     assert told == f"bytes {found.start}-{found.stop - 1}/{size}"
     again = parse_range(told.replace(" ", "=").partition("/")[0])
     assert again is not None
