@@ -23,16 +23,13 @@ def locked_file(
 ) -> Iterator[int]:
     """Open ``path`` and hold its lock until the block ends; yield the descriptor.
 
-    Args:
-        path: the file, which is created with ``mode`` if it is missing.
-        mode: permission bits.
-        waits: whether to wait while another process or thread holds the lock.
-        appends: whether each write goes to the end of the file.
+    The file is created with ``mode`` if it is missing. If it ``appends``, each write goes to its
+    end.
 
     Raises:
-        BlockingIOError: another process or thread holds the lock, and ``waits`` is false.
-        LockRefused: the filesystem cannot lock files.
-        OSError: the file cannot be opened.
+        BlockingIOError: Another process or thread holds the lock, and ``waits`` is false.
+        LockRefused: The filesystem cannot lock files.
+        OSError: The file cannot be opened.
     """
     fd = os.open(path, _FLAGS | (os.O_APPEND if appends else 0), mode)
     try:

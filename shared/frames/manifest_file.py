@@ -60,11 +60,9 @@ class ManifestFile:
         self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
 
     def add_piece(self, offset: int, text: bytes) -> list[bytes]:
-        """Add the next piece to the index and return its lines. Their entries go to :attr:`plan`.
+        """Add the next piece, ``text`` with its zstd frame at ``offset``; return its lines.
 
-        Args:
-            offset: where in the file its zstd frame begins.
-            text: its lines.
+        The caller adds their entries to :attr:`plan`.
         """
         lines = text.splitlines()
         self._digest.update(text)
@@ -79,7 +77,6 @@ class ManifestFile:
         self.name = self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield all entries in order."""
         for piece in range(len(self._first)):
             yield from self._entries(piece)
 

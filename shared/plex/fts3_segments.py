@@ -31,9 +31,7 @@ class _Segment(NamedTuple):
 def damaged_index(connection: Any, table: str) -> str:  # noqa: ANN401 - of whichever SQLite
     """Return a description of the damage to the full-text index of ``table``, or "" if sound.
 
-    Args:
-        connection: an open connection to the database.
-        table: name of the FTS3 or FTS4 table. Its shadow tables must exist.
+    The shadow tables of ``table``, an FTS3 or FTS4 table, must exist.
     """
     name = _quoted(f"{table}_segdir")
     segments = connection.execute(
@@ -55,7 +53,7 @@ def _check_segment(connection: Any, table: str, segment: _Segment) -> None:  # n
     ):
         raise _Damaged("its record is damaged")
     if segment.first == 0:
-        _check_leaf(segment.root, b"")
+        _check_terms(segment.root, 0, b"", is_leaf=True)
         return
     _check_interior(segment.root, segment)
     expected, term = segment.first, b""
@@ -66,7 +64,7 @@ def _check_segment(connection: Any, table: str, segment: _Segment) -> None:  # n
             continue
         if number != expected or not isinstance(block, bytes):
             raise _Damaged(f"block {expected} is missing")
-        term = _check_leaf(block, term)
+        term = _check_terms(block, 0, term, is_leaf=True)
         expected += 1
     if expected <= segment.last_leaf:
         raise _Damaged(f"block {expected} is missing")
@@ -82,46 +80,39 @@ def _blocks(connection: Any, table: str, segment: _Segment) -> Iterator[Any]:  #
     return rows
 
 
-def _check_leaf(node: bytes, previous: bytes) -> bytes:
-    """Check terms and the sizes of their document lists, and return the last term.
-
-    A leaf begins with its height, 0, which is parsed as the prefix length of its first term.
-    """
-    place, term, is_first = 0, b"", True
-    while place < len(node) or is_first:
-        shared, place = _varint(node, place)
-        term, place = _term(node, place, term, shared)
-        if term <= previous:
-            raise _Damaged("its terms are out of order")
-        previous, is_first = term, False
-        length, place = _varint(node, place)
-        place += length
-        if length == 0 or place > len(node) or node[place - 1] != 0:
-            raise _Damaged("a document list is damaged")
-    return term
-
-
 def _check_interior(node: bytes, segment: _Segment) -> None:
     height, place = _varint(node, 0)
     child, place = _varint(node, place)
     if height == 0 or not segment.first <= child <= max(segment.last, segment.last_leaf):
         raise _Damaged("a node does not point to its children")
-    term, previous, is_first = b"", b"", True
-    while place < len(node):
+    _check_terms(node, place, b"", is_leaf=False)
+
+
+def _check_terms(node: bytes, place: int, previous: bytes, *, is_leaf: bool) -> bytes:
+    """Check the terms of a node, and in a leaf their document lists; return the last term.
+
+    A leaf begins with its height, 0, which is parsed as the prefix length of its first term. In an
+    interior node the first term has no prefix length.
+    """
+    term, is_first = b"", True
+    while place < len(node) or (is_leaf and is_first):
         shared = 0
-        if not is_first:
+        if is_leaf or not is_first:
             shared, place = _varint(node, place)
-        term, place = _term(node, place, term, shared)
+        length, place = _varint(node, place)
+        if length == 0 or shared > len(term) or place + length > len(node):
+            raise _Damaged("a term is damaged")
+        term = term[:shared] + node[place : place + length]
+        place += length
         if term <= previous:
             raise _Damaged("its terms are out of order")
         previous, is_first = term, False
-
-
-def _term(node: bytes, place: int, before: bytes, shared: int) -> tuple[bytes, int]:
-    length, place = _varint(node, place)
-    if length == 0 or shared > len(before) or place + length > len(node):
-        raise _Damaged("a term is damaged")
-    return before[:shared] + node[place : place + length], place + length
+        if is_leaf:
+            length, place = _varint(node, place)
+            place += length
+            if length == 0 or place > len(node) or node[place - 1] != 0:
+                raise _Damaged("a document list is damaged")
+    return term
 
 
 def _varint(node: bytes, place: int) -> tuple[int, int]:

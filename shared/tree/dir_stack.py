@@ -7,9 +7,9 @@ rename or symlink made meanwhile cannot lead out of the tree.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+from contextlib import suppress
 from typing import Self
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,11 +33,9 @@ class DirStack:
         self._create = create
 
     def __enter__(self) -> Self:
-        """Return the stack itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close all descriptors."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
@@ -83,11 +81,8 @@ class DirStack:
         Creation comes first, because most requested folders are new.
         """
         above = self._fds[-1]
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, _OWNER, dir_fd=above)
-        except FileExistsError:
-            pass
-        else:
             return os.open(name, _FLAGS, dir_fd=above)
         try:
             return self._open_writable(name)
@@ -95,7 +90,7 @@ class DirStack:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             os.unlink(name, dir_fd=above)
-        with contextlib.suppress(FileExistsError):  # another worker created it
+        with suppress(FileExistsError):  # another worker created it
             os.mkdir(name, _OWNER, dir_fd=above)
         return self._open_writable(name)
 

@@ -38,12 +38,7 @@ class LineFormat:
 
 
 class LineWriter:
-    """Writes a new file; holds one piece of it in memory.
-
-    Args:
-        path: the file, which must not be there.
-        see: called with the offset and the lines of each piece.
-    """
+    """Writes the new file ``path``; calls ``see`` with the offset and the lines of each piece."""
 
     def __init__(self, path: str, see: Callable[[int, bytes], object] = lambda *_: None) -> None:
         self._file = open(path, "xb")  # noqa: SIM115 - closed with the writer
@@ -53,11 +48,9 @@ class LineWriter:
         self._size = 0
 
     def __enter__(self) -> Self:
-        """Return the writer."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
         self._file.close()
 
     def add_line(self, line: bytes) -> None:
