@@ -7,11 +7,11 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 
-from initpuller.pull.checks.fatal_checks import check_for_pull
+from initpuller.pull.checks.fatal_checks import check_databases, check_for_pull
 from initpuller.pull.checks.placement import PlexContents, refuse_misplaced
 from initpuller.pull.omitted_entries import save_omitted
 from initpuller.pull.options import Mode
@@ -33,7 +33,7 @@ from shared.tree.member_path import check_root_name
 from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from initpuller.pull.checks.fatal_checks import CheckedSource
     from initpuller.pull.context import PullContext
@@ -112,8 +112,27 @@ class Passes:
         self._checks = _ChecksOnce(context)
         self._has_warned_of_links = False
 
+    async def __aenter__(self) -> Self:
+        """Return the passes themselves."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Cancel the check of the databases, if it still runs."""
+        await self._checks.cancel()
+
+    async def databases(self) -> dict[str, str]:
+        """Wait for the check of the source's databases; return its findings, by check.
+
+        Raises:
+            PreflightRefused: a database is damaged.
+            PlexodusError: the agent cannot be asked.
+        """
+        return await self._checks.databases()
+
     async def live(self, scan: Scan) -> ManifestFile | None:
         """Transfer while Plex runs, pass after pass, until little is left, or it gets no less.
+
+        The source's databases are known to be sound at the end.
 
         Args:
             scan: what the first pass asks for.
@@ -143,6 +162,7 @@ class Passes:
             moved_before, scan = moved, Scan(scan.kind, done=done)
         if options.mode is Mode.MOVE:
             await asyncio.to_thread(check_room_for_delta, self._context.layout.staging)
+        await self.databases()
         return done
 
     async def begin(self, scan: Scan) -> Pass:
@@ -262,8 +282,7 @@ class Passes:
             PlexodusError: what is on the volume stays, and the next run resumes from it.
         """
         assembly, began = self._assembly(work), time.monotonic()
-        depth = self._context.options.database_check
-        await self._within_space(work.staging, lambda: assembly.run(work.sums, depth))
+        await self._within_space(work.staging, lambda: assembly.run(work.sums))
         seconds = duration(time.monotonic() - began)
         kind = work.staging.state.snapshot.kind.capitalize()
         about = f"{kind} pass, verified: {size(assembly.moved_bytes)} in {seconds}"
@@ -275,13 +294,13 @@ class Passes:
     def _assembly(self, work: Pass) -> Assembly:
         return Assembly(work.staging, work.queries, self._context)
 
-    async def _within_space(self, work: Staging, run: Callable[[], Awaitable[T]]) -> T:
+    async def _within_space(self, work: Staging, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Check the space for a transfer, and run it; a full volume is reported with the need."""
         if not work.is_small_delta:  # else the pass before had room for it, or there is not much
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
         self._fit.require(work.policy)
         try:
-            return await run()
+            return await self._checks.beside(run())
         except errors.NoSpace:
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
             raise
@@ -316,14 +335,15 @@ class Passes:
 
 
 class _ChecksOnce:
-    """The checks of a run: made beside its first scan, and not repeated by a later one."""
+    """The checks of a run: made beside its first scan, those of the databases beside a transfer."""
 
     def __init__(self, context: PullContext) -> None:
         self._context = context
         self._found: CheckedSource | None = None
+        self._databases: asyncio.Future[dict[str, str]] | None = None
 
     async def result(self) -> CheckedSource:
-        """Return what the checks found; run them if they have not been run.
+        """Return what the quick checks found; run them if they have not been run.
 
         Raises:
             PlexodusError: a check rules this pull out, or could not be made.
@@ -336,8 +356,41 @@ class _ChecksOnce:
             self._found = await check_for_pull(context.client, context.options, context.layout)
         return self._found
 
+    async def databases(self) -> dict[str, str]:
+        """Wait for the check of the databases; begin it if nobody has.
 
-async def _cancel(future: asyncio.Future[None] | asyncio.Future[CheckedSource] | None) -> None:
+        Raises:
+            PlexodusError: a database is damaged, or could not be checked.
+        """
+        return await asyncio.shield(self._begun())
+
+    async def beside(self, transfer: Coroutine[Any, Any, T]) -> T:
+        """Await a transfer while the databases are checked; damage ends the transfer.
+
+        Raises:
+            PlexodusError: that of whichever fails first.
+        """
+        check, transferring = self._begun(), asyncio.ensure_future(transfer)
+        try:
+            await asyncio.wait({check, transferring}, return_when=asyncio.FIRST_COMPLETED)
+            if not transferring.done():
+                check.result()
+            return await transferring
+        finally:
+            await _cancel(transferring)
+
+    async def cancel(self) -> None:
+        """Cancel the check of the databases, if it still runs."""
+        await _cancel(self._databases)
+
+    def _begun(self) -> asyncio.Future[dict[str, str]]:
+        if self._databases is None:
+            check = check_databases(self._context.client, self._context.options)
+            self._databases = asyncio.ensure_future(check)
+        return self._databases
+
+
+async def _cancel(future: asyncio.Future[Any] | None) -> None:
     if future is not None:
         future.cancel()
         await asyncio.gather(future, return_exceptions=True)

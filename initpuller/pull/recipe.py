@@ -76,7 +76,8 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         await stack.enter_async_context(_room_for_others(record))
         stack.enter_context(progress)
         context = await stack.enter_async_context(_connected(record, options, workers, progress))
-        passes, cutover = Passes(context), _cutover(context)
+        passes = await stack.enter_async_context(Passes(context))
+        cutover = _cutover(context)
         terms = await asyncio.to_thread(_stop_terms, options, context.layout.target)
         pending = PendingPublication(context, cutover)
         await _clear_the_way(context, cutover)
@@ -256,11 +257,12 @@ async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan)
     phase: Phase = "committing" if scan.is_stopped else "publishing"
     async with await passes.begin(scan) as work:
         await passes.bring(work)
+        databases = await passes.databases()
         context.progress.phase("publishing")
-        await asyncio.to_thread(_prepare, work, phase, context.options)
+        await asyncio.to_thread(_prepare, work, phase, databases, context.options)
 
 
-def _prepare(work: Pass, phase: Phase, options: PullOptions) -> None:
+def _prepare(work: Pass, phase: Phase, databases: dict[str, str], options: PullOptions) -> None:
     """Set the preferences that the user wants, and record what is about to be published."""
     staging, preferences = work.staging, options.preferences
     name, layout = staging.state.snapshot.library.name, staging.layout
@@ -274,7 +276,7 @@ def _prepare(work: Pass, phase: Phase, options: PullOptions) -> None:
         facts = read_facts(os.path.join(layout.staging, server), work.source.plex_version)
     is_wanted = options.on_existing is OnExisting.SET_ASIDE
     displace = is_wanted or is_out_of_the_way(layout, name)
-    observed = publish.Observations(preferences, work.source.databases, facts)
+    observed = publish.Observations(preferences, databases, facts)
     publish.prepare(staging, phase, observed, displace=displace)
 
 

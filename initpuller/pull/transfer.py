@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import structlog
 
 from initpuller.agent_client.schedule import fetch_frames
-from initpuller.volume.publish.verify import check_databases, wrong_sums
+from initpuller.volume.publish.verify import wrong_sums
 from initpuller.workers.child import Assignment, Order
-from shared.checks import some
-from shared.errors import IntegrityError, SnapshotGone, TreeDiffers, printable
-from shared.plex.sqlite_check import DatabaseCheck
+from shared.errors import SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -76,30 +74,21 @@ class Assembly:
         self._since = time.monotonic()
         self._committing: asyncio.Future[None] | None = None
 
-    async def run(
-        self,
-        asked: asyncio.Future[None] | None = None,
-        depth: DatabaseCheck = DatabaseCheck.FULL,
-    ) -> None:
+    async def run(self, asked: asyncio.Future[None] | None = None) -> None:
         """Fetch, finish, verify. Files whose digest is wrong are fetched again.
 
         Args:
             asked: :meth:`SourceQueries.sums`, if that was begun with the scan: the agent has proved
-                that Plex is stopped from before it to after the commit. What takes long, such as
-                the check of the databases, was done while Plex ran and is not repeated.
-            depth: how much of Plex's databases is checked on the volume.
+                that Plex is stopped from before it to after the commit.
 
         Raises:
             SourceChanged: the library is not as it was scanned.
-            IntegrityError: a database of Plex is not sound.
             TreeDiffers: the tree is not what the manifest says.
             PlexodusError: whatever else stops a pull.
         """
         work = self._work
         await self._fetch()
-        differences, wrong = await (
-            self._finish(depth) if asked is None else self._finish_soon(asked)
-        )
+        differences, wrong = await (self._finish() if asked is None else self._finish_soon(asked))
         await self._refuse_damaged(wrong)
         if wrong:
             _log.warning(
@@ -107,7 +96,7 @@ class Assembly:
                 paths=_named(wrong),
             )
             await self._fetch()
-            differences, wrong = await self._finish(depth)
+            differences, wrong = await self._finish()
         if wrong:
             damaged = [f"{name}: wrong digest" for name in _named(wrong)]
             raise TreeDiffers(damaged, work.layout.staging)
@@ -211,35 +200,18 @@ class Assembly:
         found, _ = await _side_by_side(finish(), self._queries.check())
         return found
 
-    async def _finish(self, depth: DatabaseCheck) -> tuple[list[str], Wrong]:
+    async def _finish(self) -> tuple[list[str], Wrong]:
         """Finish and verify the tree while the agent completes its digests and checks its own.
 
         Returns:
             Attributes that are wrong, and the files with a wrong digest, which are removed.
         """
         self._progress.phase("verifying")
-        work = self._work
-        finishing = asyncio.to_thread(work.finish, self._in_order())
+        finishing = asyncio.to_thread(self._work.finish, self._in_order())
         differences, _ = await _side_by_side(finishing, self._queries.sums())
-        (wrong, damaged), _ = await _side_by_side(self._verify(depth), self._queries.check())
-        if damaged and not wrong:
-            raise IntegrityError(
-                f"a database on the volume is damaged: {some(damaged)}",
-                path=work.layout.staging,
-                hint="It is what the agent read. Run 'plexodus-agent preflight', and check memory"
-                " and disks of both machines.",
-            )
+        dropping = asyncio.to_thread(self._drop_wrong)
+        wrong, _ = await _side_by_side(dropping, self._queries.check())
         return differences, wrong
-
-    async def _verify(self, depth: DatabaseCheck) -> tuple[Wrong, list[str]]:
-        """Return the files with a wrong digest, and what is wrong with databases."""
-        databases = asyncio.to_thread(check_databases, self._work, depth)
-        wrong, (damaged, unchecked) = await asyncio.gather(
-            asyncio.to_thread(self._drop_wrong), databases
-        )
-        if unchecked:
-            _log.warning("databases on the volume not checked", databases=unchecked)
-        return wrong, damaged
 
     def _in_order(self) -> list[Unpacked]:
         return [self._unpacked[number] for number in sorted(self._unpacked)]

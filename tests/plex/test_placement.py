@@ -147,7 +147,7 @@ def test_symlink_that_came_after_the_preflight_is_refused(
     """The snapshot itself decides."""
     move_away(library / name, library.parent / "elsewhere")
     agent = serve(library)
-    found_nothing = AsyncMock(return_value=CheckedSource(None, is_plex=False, databases={}))
+    found_nothing = AsyncMock(return_value=CheckedSource(None, is_plex=False))
     with patch("initpuller.pull.passes.check_for_pull", found_nothing):
         assert name in refused(ask(target, agent), agent, target)
 

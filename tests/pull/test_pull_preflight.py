@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -16,8 +16,8 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.volume import RECEIPT_FILES, cut_at, left_of_pull, pull
 
 from initpuller.plex.preferences import parse_preferences, with_preferences
-from initpuller.pull.checks.fatal_checks import CheckedSource
 from shared.errors import ConfigurationError, IntegrityError
+from shared.frames.plan import FRAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +44,39 @@ def damage(database: Path) -> None:
 
 
 def test_damaged_database_is_not_moved(agent: Agent, library: Path, target: Path) -> None:
-    """A damaged source database exits 12 with path and remedy, and no frame is requested."""
+    """A damaged source database exits 12 with path and remedy, and nothing is published."""
     damage(library / DATABASE)
     done = pull(target, agent)
     assert done.code == 12
     assert str(library / DATABASE) in done.reason()
-    assert not [request for request in agent.requests() if "frames" in request]
+    assert not (target / "Library").exists()
+    assert not (target / ".plexodus" / "receipt.json").exists()
+
+
+def test_damaged_database_ends_the_transfer(agent: Agent, library: Path, target: Path) -> None:
+    """A pull does not go on for hours after the agent has found a damaged database."""
+    agent.stop()
+    agent.start("--rate", "4MB/s")
+    damage(library / DATABASE)
+    (library / "film.bin").write_bytes(os.urandom(80_000_000))
+    done = pull(target, agent)
+    assert done.code == 12
+    assert str(library / DATABASE) in done.reason()
+    frames = [request for request in agent.requests() if "/frames/" in request]
+    assert len(frames) < 80_000_000 // FRAME
+
+
+def test_damaged_database_does_not_stop_plex(agent: Agent, library: Path, target: Path) -> None:
+    """A move with a damaged source database ends before the agent is asked to stop Plex."""
+    agent.stop()
+    agent.settings = target.parent / "agent.toml"
+    agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
+    agent.start()
+    damage(library / DATABASE)
+    done = pull(target, agent, PLEXODUS_NO_CUTOVER="0")
+    assert done.code == 12, done.text
+    assert str(library / DATABASE) in done.reason()
+    assert not [request for request in agent.requests() if "POST /v1/cutover" in request]
     assert not (target / "Library").exists()
 
 
@@ -63,21 +90,6 @@ def test_older_plex_in_the_pod(agent: Agent, target: Path) -> None:
     done = pull(target, agent, "--plex-version", older, "--version-policy", "warn")
     assert done.code == 0
     assert f"{older} is older" in done.text
-
-
-def test_database_that_got_damaged_on_the_way(agent: Agent, library: Path, target: Path) -> None:
-    """A damaged database is not published, for every result of the source's own check."""
-    damage(library / DATABASE)
-    with patch("initpuller.pull.passes.check_for_pull", _nothing):
-        done = pull(target, agent)
-    assert done.code == 13
-    assert "damaged" in done.reason()
-    assert not (target / "Library").exists()
-
-
-async def _nothing(*_: object) -> CheckedSource:
-    """Return the result of checks that have found nothing."""
-    return CheckedSource(None, is_plex=False, databases={})
 
 
 def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Path) -> None:

@@ -1,4 +1,8 @@
-"""Run the checks of a pull, and decide which of their results end it."""
+"""Run the checks of a pull, and decide which of their results end it.
+
+The agent's check of Plex's databases takes long, so it has a request of its own, which runs beside
+the transfer. All other checks come first.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from initpuller.pull.options import Mode
 from shared.checks import DATABASE_CHECKS, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
 from shared.plex.library import server_folder
+from shared.plex.sqlite_check import DatabaseCheck
 from shared.tree.excludes import matcher
 
 if TYPE_CHECKING:
@@ -42,30 +47,31 @@ class CheckedSource:
     """Version of the source's Plex; None if it is not known."""
     is_plex: bool
     """The library is Plex's own."""
-    databases: dict[str, str]
-    """Finding of the agent's check of each database, by the check's name."""
 
 
 async def check_for_pull(
     client: AgentClient, options: PullOptions, layout: Layout
 ) -> CheckedSource:
-    """Run the checks of a pull, log their warnings, and refuse the pull if a result is fatal.
+    """Run all checks but that of databases, log warnings, and refuse if a result is fatal.
+
+    Of the databases, only their presence is checked here; see :func:`check_databases`.
 
     Raises:
         CutoverRefused: the only fatal result is that Plex cannot be stopped.
         PreflightRefused: another result is fatal.
         PlexodusError: the agent cannot be asked.
     """
-    report = await options.retrier.run(
-        "the preflight", lambda: client.server(options.database_check)
-    )
+    report = await options.retrier.run("the preflight", lambda: client.server(DatabaseCheck.SKIP))
     gate = await completed(options.gate)
     target = Target(layout, gate, options.ownership, options.existing_check)
     facts = TargetFacts(target, report)
-    results = [*report.checks, *await asyncio.to_thread(run_checks, facts, When.PULL)]
-    for check in results:
-        if check.outcome is Outcome.WARNING:
-            _log.warning(check.found, check=check.name, hint=check.advice)
+    on_vm = [
+        check
+        for check in report.checks
+        if check.id not in DATABASE_CHECKS or check.outcome is Outcome.FAILURE
+    ]
+    results = [*on_vm, *await asyncio.to_thread(run_checks, facts, When.PULL)]
+    _log_warnings(results)
     excluded = excluded_checks(options.exclude, facts.name)
     for check in results:
         if check.id in excluded and check.outcome is Outcome.FAILURE:
@@ -81,10 +87,25 @@ async def check_for_pull(
     return CheckedSource(
         plex_version=report.plex_version,
         is_plex=outcomes.get(CheckId.LIBRARY) is Outcome.PASS,
-        databases={
-            check.name: check.found for check in report.checks if check.id in DATABASE_CHECKS
-        },
     )
+
+
+async def check_databases(client: AgentClient, options: PullOptions) -> dict[str, str]:
+    """Have the agent check the source's databases; return each check's finding, by its name.
+
+    The databases on the volume need no check of their own: they have the digests of the source's.
+
+    Raises:
+        PreflightRefused: a database is damaged.
+        PlexodusError: the agent cannot be asked.
+    """
+    report = await options.retrier.run(
+        "the check of the databases", lambda: client.server(options.database_check)
+    )
+    results = [check for check in report.checks if check.id in DATABASE_CHECKS]
+    _log_warnings(results)
+    _refuse([check for check in results if check.outcome in fatal_outcomes(check.id, options)])
+    return {check.name: check.found for check in results}
 
 
 def fatal_outcomes(check: CheckId, options: PullOptions) -> frozenset[Outcome]:
@@ -119,6 +140,12 @@ def excluded_checks(exclude: Sequence[str], name: str) -> frozenset[CheckId]:
         for check, folder in _ABOUT_FOLDERS.items()
         if is_excluded(os.fsencode(os.path.join(server, folder)), os.fsencode(folder))
     )
+
+
+def _log_warnings(results: Sequence[Check]) -> None:
+    for check in results:
+        if check.outcome is Outcome.WARNING:
+            _log.warning(check.found, check=check.name, hint=check.advice)
 
 
 def _refuse(failed: Sequence[Check]) -> None:

@@ -6,22 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import opened
-from shared.checks import size
 from shared.errors import ProtocolViolation, printable
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.sha256sums import format_sum, parse_sum, read_line, read_sums
-from shared.plex.library import DATABASE_FOLDER, DATABASES, server_folder
-from shared.plex.sqlite_check import check_database
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Entry, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from initpuller.volume.staging.staging import Staging
     from shared.frames.file_digests import FileDigests
     from shared.frames.manifest_file import ManifestFile
-    from shared.plex.sqlite_check import DatabaseCheck
 
 
 def wrong_sums(
@@ -51,27 +46,6 @@ def wrong_sums(
                 yield number, entry
         if read_line(file):
             raise ProtocolViolation("SHA256SUMS has lines too many")
-
-
-def check_databases(staging: Staging, depth: DatabaseCheck) -> tuple[list[str], list[str]]:
-    """Check Plex's databases in staging, if there are any.
-
-    Returns:
-        Their faults, and the unchecked ones with the reason; a line each.
-    """
-    server = server_folder(staging.state.snapshot.library.name)
-    if server is None:
-        return [], []
-    damaged, unchecked = [], []
-    for name in DATABASES:
-        path = staging.regular_file(os.path.join(server, DATABASE_FOLDER, name))
-        if path is not None:
-            found = check_database(path, depth)
-            damaged += [f"{name}: {line}" for line in found.damage]
-            if found.not_checked:
-                length = size(os.path.getsize(path))
-                unchecked.append(f"{name} ({length}), because {found.not_checked}")
-    return damaged, unchecked
 
 
 def changed_files(base: int, sums_path: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ from agent.source import database_copies
 from agent.source.library import CurrentLibrary
 from initpuller.agent_client import client, cutover
 from initpuller.agent_client.retry import Retrier
-from initpuller.pull import recipe, transfer
+from initpuller.pull import recipe
 from initpuller.pull.options import Mode, PullOptions
 from initpuller.report.progress import PullProgress
 from initpuller.volume.ownership import choose_ownership
@@ -133,7 +133,6 @@ class World:
             (recipe, "Workers", lambda _jobs: self._workers()),
             # SQLite checks run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
-            (transfer, "check_databases", lambda *_: ([], [])),
             (database_copies, "back_up", _copy_database),
             (time, "sleep", self._pass),
             (asyncio, "sleep", self._sleep(asyncio.sleep)),
