@@ -371,8 +371,9 @@ class _ChecksOnce:
             PlexodusError: that of whichever fails first.
         """
         check, transferring = self._begun(), asyncio.ensure_future(transfer)
+        either: set[asyncio.Future[Any]] = {check, transferring}
         try:
-            await asyncio.wait({check, transferring}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not transferring.done():
                 check.result()
             return await transferring

@@ -225,8 +225,10 @@ class World:
             self.plex.start()
 
     def _undo_beside(self, *, committed: bool) -> None:
-        """Do what ``plexodus-agent undo`` does, in a process of its own."""
-        service, self.agent = self.agent, Lifeline()
+        """Do what ``plexodus-agent undo`` does, in a process that outlives the agent."""
+        agent = self.agent
+        of_agent = agent.is_dead, agent.left, agent.visitor
+        agent.is_dead, agent.left, agent.visitor = False, None, None
         try:
             control = self._control()
             standing = control.lift("asked for", committed=committed)
@@ -238,7 +240,7 @@ class World:
         except OSError as error:
             raise storage_error(error, self.state) from error
         finally:
-            self.agent = service
+            agent.is_dead, agent.left, agent.visitor = of_agent
 
     def purge(self) -> None:
         """Purge the agent's package, as the runbook's last step does."""
