@@ -21,16 +21,15 @@ from agent.routes.archives import ArchiveEndpoints
 from agent.routes.cutover import CutoverEndpoints
 from agent.routes.frames import FrameEndpoints
 from agent.routes.health import health_routes
-from agent.routes.latest_archive import PlexLibraryEndpoints
-from agent.routes.libraries import LibraryEndpoints
+from agent.routes.latest_archive import latest_archive_routes
+from agent.routes.libraries import library_routes
 from agent.routes.metrics import Metrics
-from agent.routes.migration_log import MigrationLogEndpoints
+from agent.routes.migration_log import migration_log_routes
 from agent.routes.openapi import openapi_routes
-from agent.routes.probe import ProbeEndpoints
+from agent.routes.probe import probe_routes
 from agent.routes.snapshots import SnapshotEndpoints
 from agent.server.auth import TokenFile, WrongTokens, authentication
-from agent.server.connections import Connections
-from agent.server.listener import Listener
+from agent.server.connections import Connections, Listener
 from agent.server.problems import errors_to_problems, forbid_storing, log_request
 from agent.server.rate_limit import Outflow
 from agent.server.request_handler import AgentRequestHandler
@@ -130,20 +129,20 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(metrics.routes())
     log = MigrationLog(state)
     app.add_routes(
-        LibraryEndpoints(
+        library_routes(
             lambda depth: check_for_preflight(library.locate(), settings, depth),
             lambda depth: _record(log, check_for_pull(library.locate(), settings, depth)),
             activity,
-        ).routes()
+        )
     )
-    app.add_routes(ProbeEndpoints(outflow).routes())
-    app.add_routes(MigrationLogEndpoints(log, outflow).routes())
+    app.add_routes(probe_routes(outflow))
+    app.add_routes(migration_log_routes(log, outflow))
     cutover = make_cutover(settings, lambda: library.last.about.path, store.has_cold)
     app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
-    app.add_routes(PlexLibraryEndpoints(scans, Handouts(state, store)).routes())
+    app.add_routes(latest_archive_routes(scans, Handouts(state, store)))
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 

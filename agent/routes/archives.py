@@ -35,13 +35,7 @@ _log = structlog.get_logger("agent")
 
 
 class ArchiveEndpoints:
-    """The archives of all snapshots.
-
-    Args:
-        store: the snapshots.
-        frames: builder and cache of the archives' frames.
-        outflow: sends the bodies of responses, within the rate limit.
-    """
+    """The archives of all snapshots."""
 
     def __init__(self, store: SnapshotStore, frames: FrameCache, outflow: Outflow) -> None:
         self._store = store
@@ -98,13 +92,8 @@ class ArchiveEndpoints:
             _abort(request)
         except Exception as error:  # noqa: BLE001 - a problem response would become part of the body
             is_known = isinstance(error, (PlexodusError, OSError))
-            _log.error(
-                "archive aborted",
-                path=request.path,
-                frame=archive.failed,
-                reason=str(error),
-                exc_info=not is_known,
-            )
+            about = {"path": request.path, "frame": archive.failed, "reason": str(error)}
+            _log.error("archive aborted", **about, exc_info=not is_known)
             _abort(request)
 
     async def _learn(

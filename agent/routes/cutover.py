@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -14,43 +14,23 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.wire.protocol import CutoverRequest, CutoverStanding, StopFailure
+    from agent.cutover.control import CutoverControl
+    from shared.wire.protocol import CutoverRequest, CutoverStanding
 
 _SETTLE_SECONDS = 90.0
 """Time for an earlier undo to see Plex running, before another stop is refused."""
 _GLANCE = 0.5
 
 
-class Control(Protocol):
-    """The part of the cutover control that these routes need."""
-
-    def standing(self) -> CutoverStanding:
-        """Return the state of the cutover."""
-
-    def begin(self, request: CutoverRequest) -> CutoverStanding:
-        """Stop Plex."""
-
-    def renew(self, name: str) -> CutoverStanding:
-        """Extend the lease."""
-
-    def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Put the fence up."""
-
-    def undo(self, name: str, why: str, failure: StopFailure | None) -> CutoverStanding:
-        """Start Plex again."""
-
-
 class CutoverEndpoints:
     """The requests of a puller that concern the cutover.
 
-    Args:
-        control: carries out the steps of a cutover.
-        check_library: raises an error if the library was moved since its last scan.
+    ``check_library`` raises an error if the library was moved since its last scan.
     """
 
-    def __init__(self, control: Control, check_library: Callable[[], None]) -> None:
-        self._check_library = check_library
+    def __init__(self, control: CutoverControl, check_library: Callable[[], None]) -> None:
         self._control = control
+        self._check_library = check_library
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this file."""
@@ -70,10 +50,8 @@ class CutoverEndpoints:
     async def begin(self, request: web.Request) -> web.Response:
         """Stop Plex, and respond once it has stopped."""
         wanted = await read_body(request, protocol.CutoverRequest)
-        location = protocol.cutover_path(wanted.id)
-        return json_response(
-            await patiently(request, self._stop(wanted)), 201, {"Location": location}
-        )
+        standing = await patiently(request, self._stop(wanted))
+        return json_response(standing, 201, {"Location": protocol.cutover_path(wanted.id)})
 
     async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
         """Wait for the end of an earlier undo, then stop Plex."""
@@ -83,16 +61,15 @@ class CutoverEndpoints:
             await asyncio.sleep(_GLANCE)
         return await asyncio.to_thread(self._begin, wanted)
 
-    def _begin(self, wanted: protocol.CutoverRequest) -> CutoverStanding:
+    def _begin(self, wanted: CutoverRequest) -> CutoverStanding:
         # Detect a library that was moved since the last scan before Plex is stopped for it.
         self._check_library()
         return self._control.begin(wanted)
 
     async def renew(self, request: web.Request) -> web.Response:
         """Extend the lease to its full time."""
-        return json_response(
-            await asyncio.to_thread(self._control.renew, request.match_info["cutover"])
-        )
+        name = request.match_info["cutover"]
+        return json_response(await asyncio.to_thread(self._control.renew, name))
 
     async def commit(self, request: web.Request) -> web.Response:
         """Commit the cutover, so that Plex stays stopped for good."""

@@ -27,10 +27,6 @@ class FrameStream:
 
     A client holds a frame for one turn. After that, only the slice in transmission stays in memory.
     Once the client has received it, the client gets its frame again, from the cache if possible.
-
-    Args:
-        frames: builder and cache of frames.
-        outflow: sends slices, within the rate limit.
     """
 
     def __init__(self, frames: FrameCache, outflow: Outflow) -> None:
@@ -49,9 +45,9 @@ class FrameStream:
         """Send the bytes ``stretch`` of ``archive``.
 
         Raises:
-            ConnectionError: If the client has disconnected.
-            Stopping: If the agent is stopping.
-            PlexodusError, OSError: If a frame cannot be built; see :meth:`Representation.make`.
+            ConnectionError: the client has disconnected.
+            Stopping: the agent is stopping.
+            PlexodusError, OSError: a frame cannot be built; see :meth:`Representation.make`.
         """
         self._clients += 1
         try:
@@ -82,12 +78,9 @@ class FrameStream:
     ) -> tuple[int, int, asyncio.Task[None]]:
         """Send as much of one frame as the client receives in a turn.
 
-        Slices are copies, because a view in the transport's buffer would keep the whole frame in
-        memory.
-
-        Returns:
-            The new position in the frame, the position at which the part ends, in bytes, and the
-            last write, which may still wait for the client.
+        Return the new position in the frame, the one at which the part ends, in bytes, and the last
+        write, which may still wait for the client. Slices are copies, because a view in the
+        transport's buffer would keep the whole frame in memory.
         """
         size = self._outflow.slice_size
         await self._outflow.admit(size if stop is None else min(size, stop - position))
@@ -110,14 +103,11 @@ class FrameStream:
 async def _write(response: web.StreamResponse, piece: bytes, seconds: float) -> asyncio.Task[None]:
     """Hand ``piece`` to the transport, and wait for the client for at most ``seconds``.
 
-    A timeout must not cancel the write: a canceled wait makes aiohttp fail the next one, which
-    disconnects a slow client.
-
-    Returns:
-        The write, which may still wait for the client.
+    Return the write, which may still wait for the client. A timeout must not cancel it: a canceled
+    wait makes aiohttp fail the next one, which disconnects a slow client.
 
     Raises:
-        ConnectionError: If the client has disconnected.
+        ConnectionError: the client has disconnected.
     """
     writing = asyncio.create_task(response.write(piece))
     try:

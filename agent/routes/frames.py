@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 
 class FrameEndpoints:
-    """Frames, built a few at a time in worker threads.
-
-    Args:
-        store: the snapshots.
-        workers: the threads.
-        outflow: sends the bodies.
-        activity: counts the frames.
-    """
+    """Frames, built a few at a time in the threads of ``workers``, and counted in ``activity``."""
 
     def __init__(
         self, store: SnapshotStore, workers: Executor, outflow: Outflow, activity: Activity

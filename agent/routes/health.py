@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from agent.server.bodies import json_response
-from agent.server.problems import problem
 from agent.source.library import why_unreadable
 from shared.errors import PlexodusError
 from shared.wire import protocol
@@ -37,7 +36,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
                 looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]
         reason = looked[0][1]
         if reason is not None:
-            return problem(503, reason)
+            raise web.HTTPServiceUnavailable(reason=reason)
         return json_response(protocol.Health("ready"))
 
     return [web.get(protocol.HEALTHZ, healthz), web.get(protocol.READYZ, readyz)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -10,7 +11,6 @@ from aiohttp import web
 
 from agent.server.bodies import json_response
 from agent.server.interim_responses import patiently
-from agent.server.problems import problem
 from agent.source.activity import Phase
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.wire import protocol
@@ -23,58 +23,32 @@ if TYPE_CHECKING:
     Look: TypeAlias = Callable[[DatabaseCheck], protocol.ServerReport]
 
 
-class LibraryEndpoints:
-    """Checks the library, for one request at a time.
+def library_routes(everything: Look, server: Look, activity: Activity) -> list[web.RouteDef]:
+    """Return the routes. ``everything`` runs all checks, ``server`` those without a tree walk."""
+    one_at_a_time = asyncio.Lock()
 
-    Args:
-        everything: runs all checks. Blocks as long as a scan and a check of the databases take.
-        server: runs the checks that need no walk of the tree.
-        activity: records that the library is being checked.
-    """
+    async def look(check: Look, depth: DatabaseCheck) -> protocol.ServerReport:
+        async with one_at_a_time:
+            with activity.phase(Phase.INSPECTING):
+                return await asyncio.to_thread(check, depth)
 
-    def __init__(
-        self,
-        everything: Look,
-        server: Look,
-        activity: Activity,
-    ) -> None:
-        self._everything = everything
-        self._server = server
-        self._activity = activity
-        self._one_at_a_time = asyncio.Lock()
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of this file."""
-        return [
-            web.get(protocol.LIBRARY, self.library),
-            web.get(protocol.LIBRARY_SERVER, self.server),
-        ]
-
-    async def library(self, request: web.Request) -> web.Response:
-        """Return the results of all checks."""
-        return await self._report(request, self._everything)
-
-    async def server(self, request: web.Request) -> web.Response:
-        """Return the results of the checks that need no walk of the tree."""
-        return await self._report(request, self._server)
-
-    async def _report(self, request: web.Request, look: Look) -> web.Response:
-        asked = request.query.get(protocol.DATABASE_CHECK, DatabaseCheck.FULL.value)
+    async def report(request: web.Request, check: Look) -> web.Response:
         try:
-            depth = DatabaseCheck(asked)
+            depth = DatabaseCheck(request.query.get(protocol.DATABASE_CHECK, DatabaseCheck.FULL))
         except ValueError:
             choices = ", ".join(each.value for each in DatabaseCheck)
-            return problem(400, f"{protocol.DATABASE_CHECK} must be one of {choices}")
+            reason = f"{protocol.DATABASE_CHECK} must be one of {choices}"
+            raise web.HTTPBadRequest(reason=reason) from None
         ids = request.query.get(protocol.IDENTIFY_CHECKS, "false")
         if ids not in ("true", "false"):
-            return problem(400, f"{protocol.IDENTIFY_CHECKS} must be true or false")
-        report = await patiently(request, self._look(lambda: look(depth)))
-        return json_response(report if ids == "true" else _without_ids(report))
+            raise web.HTTPBadRequest(reason=f"{protocol.IDENTIFY_CHECKS} must be true or false")
+        found = await patiently(request, look(check, depth))
+        return json_response(found if ids == "true" else _without_ids(found))
 
-    async def _look(self, look: Callable[[], protocol.ServerReport]) -> protocol.ServerReport:
-        async with self._one_at_a_time:
-            with self._activity.phase(Phase.INSPECTING):
-                return await asyncio.to_thread(look)
+    return [
+        web.get(protocol.LIBRARY, partial(report, check=everything)),
+        web.get(protocol.LIBRARY_SERVER, partial(report, check=server)),
+    ]
 
 
 def _without_ids(report: protocol.ServerReport) -> dict[str, object]:

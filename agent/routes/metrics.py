@@ -32,14 +32,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 
 
 class Metrics(Collector):
-    """The agent's metrics, read from the counting objects at each request.
-
-    Args:
-        outflow: counts the bytes sent.
-        frames: counts frames for archives, and cache hits.
-        activity: counts phases, and frames for pullers.
-        wrong: counts requests with invalid tokens.
-    """
+    """The agent's metrics, read from the counting objects at each request."""
 
     def __init__(
         self, outflow: Outflow, frames: FrameCache, activity: Activity, wrong: WrongTokens
@@ -86,34 +79,20 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics that other modules count."""
-        yield CounterMetricFamily(
-            "plexodus_agent_sent_bytes", "Bytes of bodies, before TLS", self._outflow.sent
-        )
-        yield CounterMetricFamily(
-            "plexodus_agent_frames", "Frames built for pullers", self._activity.frames
-        )
-        yield CounterMetricFamily(
-            "plexodus_agent_archive_frames", "Frames built for archives", self._frames.made
-        )
-        yield CounterMetricFamily(
-            "plexodus_agent_archive_cache_hits",
-            "Frames of archives that were still in memory",
-            self._frames.hits,
-        )
-        yield CounterMetricFamily(
-            "plexodus_agent_wrong_tokens",
-            "Requests with a token that is not valid",
-            self._wrong.seen,
-        )
-        yield from self._phases()
-        if self.connections is not None:
-            yield from _connections(self.connections)
-
-    def _phases(self) -> Iterator[Metric]:
+        for name, about, count in (
+            ("sent_bytes", "Bytes of bodies, before TLS", self._outflow.sent),
+            ("frames", "Frames built for pullers", self._activity.frames),
+            ("archive_frames", "Frames built for archives", self._frames.made),
+            (
+                "archive_cache_hits",
+                "Frames of archives that were still in memory",
+                self._frames.hits,
+            ),
+            ("wrong_tokens", "Requests with a token that is not valid", self._wrong.seen),
+        ):
+            yield CounterMetricFamily(f"plexodus_agent_{name}", about, count)
         took = SummaryMetricFamily(
-            "plexodus_agent_phase_seconds",
-            "Completed work on the whole library",
-            labels=["phase"],
+            "plexodus_agent_phase_seconds", "Completed work on the whole library", labels=["phase"]
         )
         running = GaugeMetricFamily(
             "plexodus_agent_phase_running",
@@ -126,6 +105,8 @@ class Metrics(Collector):
             running.add_metric([phase.value], phase in self._activity.running)
         yield took
         yield running
+        if self.connections is not None:
+            yield from _connections(self.connections)
 
 
 def _connections(connections: Connections) -> Iterator[Metric]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
@@ -11,51 +11,29 @@ from agent.server.bodies import read_body
 from shared.wire import protocol
 
 if TYPE_CHECKING:
+    from agent.host.migration_log import MigrationLog
     from agent.server.rate_limit import Outflow
 
 
-class Story(Protocol):
-    """The part of the migration log that this module uses."""
+def migration_log_routes(log: MigrationLog, outflow: Outflow) -> list[web.RouteDef]:
+    """Return the routes: all of the log, as text or JSON lines, and a new event of a puller."""
 
-    def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
-        """Return complete lines from ``offset``, and the offset after them."""
-
-    def write(self, event: str, about: str) -> None:
-        """Append a line."""
-
-
-class MigrationLogEndpoints:
-    """Sends the log, and adds the events of pullers.
-
-    Args:
-        log: the log.
-        outflow: sends the body.
-    """
-
-    def __init__(self, log: Story, outflow: Outflow) -> None:
-        self._log = log
-        self._outflow = outflow
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of this module."""
-        return [web.get(protocol.LOG, self.read), web.post(protocol.LOG, self.tell)]
-
-    async def read(self, request: web.Request) -> web.StreamResponse:
-        """Send all of it as text, or as JSON lines if the client accepts them."""
+    async def read(request: web.Request) -> web.StreamResponse:
         as_json = protocol.LOG_LINES_TYPE in request.headers.get(hdrs.ACCEPT, "")
         kind = protocol.LOG_LINES_TYPE if as_json else "text/plain; charset=utf-8"
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: kind, hdrs.VARY: hdrs.ACCEPT})
         await response.prepare(request)
-        piece, offset = await asyncio.to_thread(self._log.read, 0, as_json=as_json)
+        piece, offset = await asyncio.to_thread(log.read, 0, as_json=as_json)
         while piece and request.method != hdrs.METH_HEAD:
-            await self._outflow.send(response, piece)
-            piece, offset = await asyncio.to_thread(self._log.read, offset, as_json=as_json)
+            await outflow.send(response, piece)
+            piece, offset = await asyncio.to_thread(log.read, offset, as_json=as_json)
         await response.write_eof()
         return response
 
-    async def tell(self, request: web.Request) -> web.Response:
-        """Add one event, under the name that the puller gives it."""
+    async def tell(request: web.Request) -> web.Response:
         told = await read_body(request, protocol.PullerEvent)
         about = f"Puller {request.remote}: {told.about}"
-        await asyncio.to_thread(self._log.write, told.event, about)
+        await asyncio.to_thread(log.write, told.event, about)
         return web.Response(status=204)
+
+    return [web.get(protocol.LOG, read), web.post(protocol.LOG, tell)]

@@ -16,28 +16,18 @@ _PIECE = 256 * 1024
 _PIECES = 1024
 
 
-class ProbeEndpoints:
-    """Sends 256 MiB that cannot be compressed; the client closes the connection at any time.
+def probe_routes(outflow: Outflow) -> list[web.RouteDef]:
+    """Return the route, which sends 256 MiB; clients disconnect when they have enough."""
 
-    Args:
-        outflow: sends the body like any other, so that a limited rate is measured.
-    """
-
-    def __init__(self, outflow: Outflow) -> None:
-        self._outflow = outflow
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the route of this module."""
-        return [web.get(protocol.PROBE, self.probe)]
-
-    async def probe(self, request: web.Request) -> web.StreamResponse:
-        """Send the same random piece repeatedly: TLS does not compress."""
+    async def probe(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
         response.content_length = _PIECES * _PIECE
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD:
-            piece = os.urandom(_PIECE)
+            piece = os.urandom(_PIECE)  # the same one each time, because TLS does not compress
             for _ in range(_PIECES):
-                await self._outflow.send(response, piece)
+                await outflow.send(response, piece)
         await response.write_eof()
         return response
+
+    return [web.get(protocol.PROBE, probe)]

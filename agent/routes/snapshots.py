@@ -29,21 +29,10 @@ _PIECE = 256 * 1024
 
 
 class SnapshotEndpoints:
-    """The routes of snapshots.
-
-    Args:
-        store: the snapshots.
-        scans: makes new snapshots.
-        outflow: sends the bodies.
-        activity: notes what the whole tree is read for.
-    """
+    """The routes of snapshots; ``activity`` notes what the whole tree is read for."""
 
     def __init__(
-        self,
-        store: SnapshotStore,
-        scans: Scans,
-        outflow: Outflow,
-        activity: Activity,
+        self, store: SnapshotStore, scans: Scans, outflow: Outflow, activity: Activity
     ) -> None:
         self._store = store
         self._scans = scans
@@ -73,18 +62,21 @@ class SnapshotEndpoints:
 
     async def describe(self, request: web.Request) -> web.Response:
         """Return the snapshot as the response to its creation had it."""
-        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        snapshot = await self._open(request)
         return json_response(snapshot.about)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """Send all entries as JSON lines, compressed with zstd."""
-        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        snapshot = await self._open(request)
         return await self._send_file(request, snapshot.manifest.path)
 
     async def omitted(self, request: web.Request) -> web.StreamResponse:
         """Send all that the scan left out as JSON lines, compressed with zstd."""
-        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        snapshot = await self._open(request)
         return await self._send_file(request, snapshot.omitted_path)
+
+    async def _open(self, request: web.Request) -> OpenSnapshot:
+        return await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
 
     async def _send_file(self, request: web.Request, path: str) -> web.StreamResponse:
         """Send the file, or the range of it that ``request`` asks for.
@@ -111,7 +103,7 @@ class SnapshotEndpoints:
 
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """Send ``SHA256SUMS`` of all files; read the files that no frame has needed yet."""
-        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        snapshot = await self._open(request)
         await patiently(request, self._alone(Phase.HASHING, whole_tree.complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
@@ -125,7 +117,7 @@ class SnapshotEndpoints:
 
     async def check(self, request: web.Request) -> web.Response:
         """Answer 204 if the library is as it was scanned, 409 if it is not."""
-        snapshot = await asyncio.to_thread(self._store.open, request.match_info["snapshot"])
+        snapshot = await self._open(request)
         await patiently(request, self._alone(Phase.CHECKING, self._check, snapshot))
         return web.Response(status=204)
 

@@ -59,11 +59,7 @@ class WrongTokens:
 
 
 class TokenFile:
-    """The hash of the valid token.
-
-    Args:
-        state: the agent's state folder.
-    """
+    """The hash of the valid token, in the state folder."""
 
     def __init__(self, state: str) -> None:
         self._path = token_hash_path(state)
@@ -93,7 +89,7 @@ def authentication(tokens: TokenFile, wrong: WrongTokens) -> Middleware:
         token = _token(request.headers.get(hdrs.AUTHORIZATION, ""))
         if token is not None and tokens.is_valid(token):
             if (connection := connection_of(request)) is not None:
-                connection.trust()
+                connection.is_trusted = True
             return await handler(request)
         if token is not None:
             now = asyncio.get_running_loop().time()

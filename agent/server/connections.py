@@ -1,7 +1,7 @@
-"""Every connection to the agent: how many there may be, how long one may say nothing, who goes.
+"""Every connection to the agent: how many there may be, and how long one may be silent.
 
-Counted from the first packet on, before TLS has cost anything. Who has shown the token is never
-sent away for strangers: when there are too many, the stranger who came first goes.
+Connections count from their first packet on, before TLS has cost anything. A client that has shown
+the token never loses its connection to strangers: the stranger who came first does.
 """
 
 from __future__ import annotations
@@ -13,44 +13,47 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 import structlog
+from aiohttp import web
 
+from shared.errors import ConfigurationError
 from shared.program.logs import LogLimit
+from shared.wire.pairing import address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import web
-
     from agent.settings import Limits
 
 _log = structlog.get_logger("agent")
+_BACKLOG = 128
 _SWEEP = 0.5
-"""Seconds between two looks for connections whose time is over."""
-_TELL_AGAIN = 1.0
+"""Seconds between two searches for connections whose time is over."""
+_LOG_AGAIN = 1.0
+"""Seconds between two log lines about handshakes."""
 _NETWORK = 64
-"""Bits of an IPv6 address that one customer has all below of."""
+"""Bits of an IPv6 address that all addresses of one customer have in common."""
 
 
 def party(host: str) -> str:
     """Return the party of an address, for limits: the address itself, or its IPv6 /64."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host
-    if address.version == 6:  # noqa: PLR2004 - IPv6
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, _NETWORK), strict=False))
-    return str(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((found, _NETWORK), strict=False))
+    return str(found)
 
 
 class Connections:
-    """All that are open.
+    """All open connections.
 
     Args:
         limits: may be replaced while connections are open.
-        tls: for those to come; may be replaced, too.
-        serve: makes what speaks HTTP on a connection.
+        tls: for connections to come; may be replaced, too.
+        serve: returns a new protocol that speaks HTTP on a connection.
     """
 
     def __init__(
@@ -62,20 +65,16 @@ class Connections:
         self.open: dict[Connection, None] = {}
         """In the order of their arrival."""
         self.sent_away: dict[str, int] = dict.fromkeys(("crowd", "slow", "handshake"), 0)
-        """How many, and why: too many of them, too slow, or no TLS that we speak."""
+        """Closed connections by reason: too many of them, too slow, or no TLS that we speak."""
         self.strangers_lines = LogLimit()
-        """Of the log, about requests without the token: nobody else's are left out."""
-        self._told = -_TELL_AGAIN
-
-    def __call__(self) -> Connection:
-        """A connection to come: what ``create_server`` takes."""
-        return Connection(self)
+        """Limit of the log lines about requests without the token."""
+        self._logged = -_LOG_AGAIN
 
     def admit(self, new: Connection) -> bool:
-        """Whether ``new`` may stay; a stranger may have to go for it."""
-        neighbours = [each for each in self.open if each.party == new.party]
-        if len(neighbours) >= self.limits.connections_per_address:
-            is_room = self._drop_stranger(neighbours)
+        """Return whether ``new`` may stay; a stranger may have to make room for it."""
+        neighbors = [each for each in self.open if each.party == new.party]
+        if len(neighbors) >= self.limits.connections_per_address:
+            is_room = self._drop_stranger(neighbors)
         elif len(self.open) >= self.limits.connections:
             is_room = self._drop_stranger(list(self.open))
         else:
@@ -86,16 +85,16 @@ class Connections:
             self.sent_away["crowd"] += 1
         return is_room
 
-    def handshake_failed(self, who: str, error: OSError) -> None:
-        """Count it; the log gets one a second of what a client's owner may wonder about."""
+    def handshake_failed(self, peer: str, error: OSError) -> None:
+        """Count a failed handshake, and log at most one a second that a client may ask about."""
         self.sent_away["handshake"] += 1
         now = asyncio.get_running_loop().time()
-        if isinstance(error, ssl.SSLError) and now - self._told > _TELL_AGAIN:
-            self._told = now
-            _log.warning("handshake failed", peer=who, reason=error.reason or str(error))
+        if isinstance(error, ssl.SSLError) and now - self._logged > _LOG_AGAIN:
+            self._logged = now
+            _log.warning("handshake failed", peer=peer, reason=error.reason or str(error))
 
     async def sweep(self) -> None:
-        """Close what has been silent for too long; never returns."""
+        """Close connections that are silent for too long; never return."""
         while True:
             await asyncio.sleep(_SWEEP)
             now = asyncio.get_running_loop().time()
@@ -113,34 +112,31 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: TLS first, then HTTP, with a look at the clock.
+    """One of ``connections``: TLS first, then HTTP, each within its time."""
 
-    Args:
-        all_of_them: where it counts.
-    """
-
-    def __init__(self, all_of_them: Connections) -> None:
-        self._all = all_of_them
+    def __init__(self, connections: Connections) -> None:
+        self._all = connections
         self._raw: asyncio.Transport | None = None
         self._http: asyncio.Protocol | None = None
         self._early: list[bytes] = []
-        """What came between the handshake and our being told of its end."""
+        """What arrived between the handshake and the end of the task that made it."""
         self._securing: asyncio.Task[None] | None = None
         self._requests = 0
-        """Under way."""
+        """Number of requests that are being answered."""
         self._since = asyncio.get_running_loop().time()
-        """When what we wait for began: the handshake, the head of a request, or idleness."""
+        """When the wait for a handshake, for the head of a request, or idleness began."""
         self._is_idle = False
         self.is_trusted = False
+        """The client has shown the token."""
         self.party = ""
 
     @property
     def limits(self) -> Limits:
-        """Those that hold now."""
+        """The limits at this moment."""
         return self._all.limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A stranger is here: count it, and begin with TLS."""
+        """Count the connection, and begin with TLS."""
         self._raw = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.party = party(peer[0]) if peer else ""
@@ -154,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._securing = asyncio.create_task(self._secure(self._raw))
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request."""
+        """Hand on a part of a request."""
         if self._is_idle and self._requests == 0:
             self._is_idle = False
             self._since = asyncio.get_running_loop().time()
@@ -164,60 +160,56 @@ class Connection(asyncio.Protocol):
             self._deliver(self._http, data)
 
     def eof_received(self) -> None:
-        """The client says no more; TLS closes the connection."""
+        """Report that the client has closed its side; TLS closes the connection."""
         if self._http is not None:
             self._http.eof_received()
 
     def pause_writing(self) -> None:
-        """The client does not take it as fast as it comes."""
+        """Report that the client receives more slowly than we send."""
         if self._http is not None:
             self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """Now it does."""
+        """Report that the client has caught up."""
         if self._http is not None:
             self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Forget the connection."""
         self._all.open.pop(self, None)
         if self._http is not None:
             self._http.connection_lost(exc)
 
     def abort(self) -> None:
-        """End it at once: not even TLS says good-bye, which a client that hangs would not hear."""
+        """Close the connection at once, without TLS's goodbye, for which a stalled client waits."""
         self._all.open.pop(self, None)
         if self._securing is not None:
             self._securing.cancel()
         if self._raw is not None:
             self._raw.abort()
 
-    def trust(self) -> None:
-        """It has shown the token."""
-        self.is_trusted = True
-
     def lines_left_out(self) -> int | None:
         """Return how many log lines were left out before the next one, or None to leave it out.
 
-        Strangers share one limit, so that they cannot fill the journal. Lines of whoever has shown
-        the token are never left out.
+        Strangers share one limit, so that they cannot fill the journal. Lines of a client that has
+        shown the token are never left out.
         """
         if self.is_trusted:
             return 0
         return self._all.strangers_lines.admit(asyncio.get_running_loop().time())
 
     def begin(self) -> None:
-        """The head of a request is here whole."""
+        """Note that the head of a request has arrived."""
         self._requests += 1
 
     def end(self) -> None:
-        """A request is answered."""
+        """Note that a request is answered."""
         self._requests -= 1
         self._is_idle = True
         self._since = asyncio.get_running_loop().time()
 
     def is_late(self, now: float) -> bool:
-        """Whether it has been silent for longer than it may; an answer may take its time."""
+        """Return whether the client is silent for too long; a response may take its time."""
         if self._requests > 0:
             return False
         limits = self.limits
@@ -225,14 +217,10 @@ class Connection(asyncio.Protocol):
         return now - self._since > (limits.idle_seconds if may_rest else limits.header_seconds)
 
     async def _secure(self, raw: asyncio.Transport) -> None:
-        loop = asyncio.get_running_loop()
+        timeout = self.limits.header_seconds
         try:
-            transport = await loop.start_tls(
-                raw,
-                self,
-                self._all.tls,
-                server_side=True,
-                ssl_handshake_timeout=self.limits.header_seconds,
+            transport = await asyncio.get_running_loop().start_tls(
+                raw, self, self._all.tls, server_side=True, ssl_handshake_timeout=timeout
             )
         except OSError as error:  # those of TLS, of time and of the network
             self._all.handshake_failed(self.party, error)
@@ -247,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._early.clear()
 
     def _deliver(self, http: asyncio.Protocol, data: bytes) -> None:
-        """Hand ``data`` to what speaks HTTP. What its parser cannot cope with ends the connection.
+        """Hand ``data`` to the HTTP parser, and close the connection if the parser fails.
 
         The event loop would log the parser's exception, with what a stranger sent in it.
         """
@@ -261,7 +249,47 @@ class Connection(asyncio.Protocol):
 
 
 def connection_of(request: web.Request) -> Connection | None:
-    """The connection that a request came on; None once it is gone."""
+    """Return the connection of a request; None once it is gone."""
     transport = request.transport
     found = None if transport is None else transport.get_protocol()
     return found if isinstance(found, Connection) else None
+
+
+class Listener(web.BaseSite):
+    """The open port, as a site of aiohttp's runner, which has to be set up.
+
+    Port 0 stands for any port.
+    """
+
+    def __init__(
+        self, runner: web.AppRunner, host: str, port: int, connections: Connections
+    ) -> None:
+        super().__init__(runner, backlog=_BACKLOG)
+        self._host, self._port = host, port
+        self._connections = connections
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The address of the port, for messages."""
+        return f"https://{address(self._host, self._port)}"
+
+    async def start(self) -> None:
+        """Open the port, or raise ConfigurationError if that is not possible."""
+        await super().start()
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Connection(self._connections), self._host, self._port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen ({error.strerror})", path=address(self._host, self._port)
+            ) from error
+        self._sweeping = asyncio.create_task(self._connections.sweep())
+
+    async def stop(self) -> None:
+        """Close the port; open connections stay."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await super().stop()

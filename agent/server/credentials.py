@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from shared.digest import Buffer
 
 _VALID = timedelta(days=3650)
-"""The fingerprint is what is trusted, so a date that passes would only break migrations."""
+"""Clients trust the fingerprint, so an expiry would only break migrations."""
 
 
 def certificate_path(state: str) -> str:
-    """The certificate's file."""
+    """Return the path of the certificate."""
     return os.path.join(state, "agent.crt")
 
 
 def key_path(state: str) -> str:
-    """The private key's file."""
+    """Return the path of the private key."""
     return os.path.join(state, "agent.key")
 
 
 def token_hash_path(state: str) -> str:
-    """The file that holds the valid token's hash."""
+    """Return the path of the valid token's hash."""
     return os.path.join(state, "token.sha256")
 
 
@@ -52,11 +52,8 @@ def hash_token(token: Buffer) -> str:
 def make_pairing(state: str, host: str, port: int, *, is_pinned: bool = True) -> Pairing:
     """Create a new token, and a certificate if it is missing; the old token stops working.
 
-    Args:
-        state: the state folder.
-        host: where the agent is reached.
-        port: where the agent is reached.
-        is_pinned: whether the pairing names our own certificate; else a CA's is used.
+    The pairing has the address and, with ``is_pinned``, the fingerprint of the certificate.
+    Without it, clients expect a certificate of a CA.
 
     Raises:
         OSError: the state folder cannot be written.
@@ -73,7 +70,6 @@ def make_pairing(state: str, host: str, port: int, *, is_pinned: bool = True) ->
 
 
 def _make_certificate(state: str) -> None:
-    """P-256, self-signed; the key is on disk before the certificate that needs it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plexodus-agent")])
     now = datetime.now(UTC)
@@ -91,12 +87,8 @@ def _make_certificate(state: str) -> None:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    write_durably(key_path(state), private)
-    write_durably(
-        certificate_path(state), certificate.public_bytes(serialization.Encoding.PEM), 0o644
-    )
+    pem = serialization.Encoding.PEM
+    no_password = serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, no_password)
+    write_durably(key_path(state), private)  # before the certificate that needs it
+    write_durably(certificate_path(state), certificate.public_bytes(pem), 0o644)

@@ -33,32 +33,21 @@ async def patiently(request: web.Request, work: Coroutine[None, None, T]) -> T:
         Stopping: the agent stops before the work has ended.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_look_at)
-    end = asyncio.ensure_future(request.app[STOPPING].wait())
-    try:
-        return await _result(request, task, end)
-    finally:
-        end.cancel()
-
-
-async def _result(
-    request: web.Request, task: asyncio.Future[T], end: asyncio.Future[Literal[True]]
-) -> T:
+    # Retrieve the failure, so that asyncio logs none if the client has disconnected.
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    stopping = asyncio.ensure_future(request.app[STOPPING].wait())
     prefers = ",".join(request.headers.getall(protocol.PREFER, []))
     is_told = request.version >= HttpVersion11 and protocol.PROCESSING in prefers
-    while True:
-        waited: set[asyncio.Future[T] | asyncio.Future[Literal[True]]] = {task, end}
-        await asyncio.wait(waited, timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if end.done():
-            raise Stopping
-        if is_told:
-            await request.writer.write(_PROCESSING)
-            request.writer.output_size = 0  # as aiohttp does for 100
-
-
-def _look_at(task: asyncio.Future[T]) -> None:
-    """Retrieve the failure, so that asyncio logs none where the client has disconnected."""
-    if not task.cancelled():
-        task.exception()
+    waited: set[asyncio.Future[T] | asyncio.Future[Literal[True]]] = {task, stopping}
+    try:
+        while True:
+            await asyncio.wait(waited, timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if stopping.done():
+                raise Stopping
+            if is_told:
+                await request.writer.write(_PROCESSING)
+                request.writer.output_size = 0  # as aiohttp does for 100
+    finally:
+        stopping.cancel()

@@ -18,14 +18,11 @@ _LATE = 0.1
 
 
 class Outflow:
-    """The outflow of the whole agent, which clients share slice by slice.
-
-    Args:
-        rate: bytes per second, None for no limit. It may be replaced at any time.
-    """
+    """The outflow of the whole agent, which clients share slice by slice."""
 
     def __init__(self, rate: float | None = None) -> None:
         self.rate = rate
+        """Bytes per second, None for no limit; may be replaced at any time."""
         self.sent = 0
         """Bytes of bodies, before TLS."""
         self._next = 0.0
@@ -49,16 +46,10 @@ class Outflow:
             await asyncio.sleep(start - now)
 
     async def send(self, response: web.StreamResponse, data: Buffer) -> None:
-        """Send ``data`` as a part of the body.
-
-        Raises:
-            ConnectionError: the client has disconnected.
-        """
-        view = memoryview(data)
-        position = 0
-        while position < view.nbytes:
-            piece = view[position : position + self.slice_size]
+        """Send ``data`` as a part of the body, or raise ConnectionError if the client has gone."""
+        rest = memoryview(data)
+        while rest:
+            piece, rest = rest[: self.slice_size], rest[self.slice_size :]
             await self.admit(piece.nbytes)
             await response.write(piece)
             self.sent += piece.nbytes
-            position += piece.nbytes

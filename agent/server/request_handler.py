@@ -29,12 +29,7 @@ _BAD_REQUEST = 400
 
 
 class AgentRequestHandler(RequestHandler):
-    """Speaks HTTP on one connection.
-
-    Args:
-        server: of the application.
-        limit: of the log lines about clients that speak none.
-    """
+    """Speaks HTTP on one connection; ``limit`` is that of log lines about other requests."""
 
     __slots__ = ("_limit",)
 
@@ -50,10 +45,10 @@ class AgentRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it holds what the client sent
     ) -> web.StreamResponse:
-        """Return the answer to a request that no handler of ours got, or that one failed on.
+        """Return the response to a request that is not HTTP, or on which a handler failed.
 
         Raises:
-            ConnectionError: a part of another answer has been sent.
+            ConnectionError: a part of another response has been sent.
         """
         self._note(exc)
         if request.writer.output_size > 0:
@@ -67,7 +62,7 @@ class AgentRequestHandler(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer. One of aiohttp's own, such as 417, would repeat a header."""
+        """Send a response. One of aiohttp's own, such as 417, would repeat a header."""
         if isinstance(resp, web.HTTPException):
             resp = problem(resp.status, resp.reason)
             resp.force_close()

@@ -16,7 +16,7 @@ _RETRY_SECONDS = "5"
 
 
 class Stopping(web.HTTPServiceUnavailable):
-    """The agent stops before the request could be answered."""
+    """The agent is stopping before the request could be answered."""
 
     def __init__(self) -> None:
         super().__init__(reason="the agent is stopping")

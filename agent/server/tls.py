@@ -44,7 +44,8 @@ def server_tls(settings: Settings) -> ssl.SSLContext:
             hint="Run 'plexodus-agent pair' first.",
         ) from error
     try:
-        context.load_cert_chain(certificate, settings.key or key_path(state), _no_password)
+        # Without a function for the password, OpenSSL asks for one on the terminal.
+        context.load_cert_chain(certificate, settings.key or key_path(state), lambda: "")
     except OSError as error:  # SSLError among them
         raise ConfigurationError(
             f"certificate and key cannot be used ({error.strerror or error})", path=certificate
@@ -89,8 +90,3 @@ def check_clock(certificate: str, now: datetime) -> None:
 def is_pinned(settings: Settings) -> bool:
     """Return whether clients trust the certificate itself and not the CA that signed it."""
     return not settings.certificate
-
-
-def _no_password() -> str:
-    """OpenSSL would ask on the terminal for that of an encrypted key."""
-    return ""
