@@ -130,6 +130,6 @@ def test_unknown_value_of_check_ids_is_refused(agent: Agent) -> None:
 
 
 def test_agent_of_an_earlier_release_is_understood() -> None:
-    """A check without ``id`` can be read and shown, but is none that has a rule of its own."""
+    """A check without ``id`` can be read and shown, and no rule of a pull applies to it."""
     check = {"name": "library", "outcome": "warning", "found": "x", "advice": ""}
     assert msgspec.convert(check, Check) == Check("library", Outcome.WARNING, "x")
