@@ -59,6 +59,13 @@ def referred(part: dict[str, Any]) -> dict[str, Any]:
     return component
 
 
+def without_words(part: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return ``part`` of a document without descriptions, which need not be the docstrings."""
+    if isinstance(part, dict):
+        return {key: without_words(value) for key, value in part.items() if key != "description"}
+    return [without_words(value) for value in part] if isinstance(part, list) else part
+
+
 def test_document_is_valid() -> None:
     """The document passes the schema of OpenAPI 3.1, and operation names are unique."""
     schemathesis.openapi.from_dict(DOCUMENT).validate()
@@ -76,7 +83,7 @@ def test_schemas_are_those_of_the_bodies() -> None:
     ]
     template = "#/components/schemas/{name}"
     _, schemas = msgspec.json.schema_components(bodies, ref_template=template)
-    assert DOCUMENT["components"]["schemas"] == schemas
+    assert without_words(DOCUMENT["components"]["schemas"]) == without_words(schemas)
 
 
 def test_choices_are_those_of_the_code() -> None:
