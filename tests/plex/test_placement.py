@@ -1,4 +1,4 @@
-"""A cutover is refused unless Plex finds its files on the volume, and whatever can be is placed."""
+"""A cutover is refused unless Plex will find its files; Plex's own folder is placed correctly."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 
 @pytest.fixture
 def library(made: Path, tmp_path: Path) -> Path:
-    """A copy of it, of this test's own."""
+    """Return a small Plex library that the test may change."""
     return shutil.copytree(made, tmp_path / "vm" / "Library", symlinks=True)
 
 
 @pytest.fixture
 def serve(new_agent: Callable[[Path], Agent], tmp_path: Path) -> Callable[[Path], Agent]:
-    """Starts an agent for a folder; there is a Plex that it can stop."""
+    """Return a function that starts an agent for a folder, with commands that stop a Plex."""
 
     def start(library: Path) -> Agent:
         (agent := new_agent(library)).pair()
@@ -59,23 +59,26 @@ def serve(new_agent: Callable[[Path], Agent], tmp_path: Path) -> Callable[[Path]
 
 
 def move(target: Path, agent: Agent, *options: str) -> Ended:
-    """A pull with a cutover, to its end."""
+    """Run a pull with a cutover to its end."""
     with only_plex():
         return pull(target, agent, *options, **CUTOVER)
 
 
 def ask(target: Path, agent: Agent, *options: str) -> Ended:
-    """The same where it ends before Plex is stopped, so other tests may have a Plex at work."""
+    """Run a pull with a cutover that ends before Plex is stopped.
+
+    Other tests may run a Plex meanwhile.
+    """
     return pull(target, agent, *options, **CUTOVER)
 
 
 def agent_preflight(library: Path) -> Ended:
-    """``plexodus-agent preflight``."""
+    """Run ``plexodus-agent preflight``."""
     return run_main(agent_main, "preflight", "--library", library)
 
 
 def refused(done: Ended, agent: Agent, target: Path) -> str:
-    """The reason why a pull was refused before Plex was stopped and anything was fetched."""
+    """Assert that a pull was refused before the cutover and any frame, and return the reason."""
     assert done.code == 12, done.text
     assert not [each for each in agent.requests() if "POST /v1/cutover" in each or "frames" in each]
     assert not (target / "Library").exists()
@@ -83,14 +86,14 @@ def refused(done: Ended, agent: Agent, target: Path) -> str:
 
 
 def arrived(target: Path, server: Path) -> None:
-    """Plex's own folder is where Plex's image looks for it, byte for byte."""
+    """Assert that Plex's own folder is where Plex's image expects it, byte for byte."""
     assert rsync_differences(server, target / "Library" / SERVER) == []
     assert sums_hold(target)
     assert run_puller("verify", "--target", target).code == 0
 
 
 def move_away(path: Path, where: Path, *, relative: bool = False) -> None:
-    """Have a symlink in the place of ``path``, which is at ``where`` then."""
+    """Move ``path`` to ``where``, and replace it by a symlink."""
     path.rename(where)
     path.symlink_to(os.path.relpath(where, path.parent) if relative else where)
 
@@ -111,7 +114,7 @@ NEEDED = (
 def test_symlink_to_what_plex_needs_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path, name: str
 ) -> None:
-    """The link, its target and what to do are named, by preflight and by pull."""
+    """Preflight and pull refuse a symlink, and name the link, its target and the remedy."""
     where = library.parent / "elsewhere"
     move_away(library / name, where, relative=NEEDED.index(name) % 2 == 1)
     agent = serve(library)
@@ -126,8 +129,8 @@ def test_symlink_to_what_plex_needs_is_refused(
 
 @pytest.mark.parametrize("name", NEEDED)
 @pytest.mark.parametrize("leads", ["itself", "nowhere", "chain", "inside"])
-def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, leads: str) -> None:
-    """Dangling, a loop, through another symlink, and to another name in the library."""
+def test_symlink_that_dangles_or_loops_is_named(library: Path, name: str, leads: str) -> None:
+    """A check fails and names the symlink, whether it dangles, loops, or leads to another name."""
     path = library / name
     where = path.with_name("other") if leads == "inside" else library.parent / "other"
     path.rename(where)
@@ -141,10 +144,10 @@ def test_symlink_that_leads_nowhere_or_round_is_named(library: Path, name: str, 
 
 
 @pytest.mark.parametrize("name", [DATABASES, f"{SERVER}/Metadata"])
-def test_symlink_that_came_after_the_preflight_is_refused(
+def test_symlink_that_appears_after_the_preflight_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path, name: str
 ) -> None:
-    """The snapshot itself decides."""
+    """If the preflight found nothing, the symlink in the snapshot still stops the pull."""
     move_away(library / name, library.parent / "elsewhere")
     agent = serve(library)
     found_nothing = AsyncMock(return_value=CheckedSource(None, is_plex=False))
@@ -155,16 +158,16 @@ def test_symlink_that_came_after_the_preflight_is_refused(
 def test_excluded_database_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """A pattern that leaves out what Plex needs would make a new server of it."""
+    """A pattern that excludes Plex's database is refused, because Plex would start a new server."""
     agent = serve(library)
     reason = refused(ask(target, agent, "--exclude", "*.library.db"), agent, target)
     assert "com.plexapp.plugins.library.db" in reason
 
 
-def test_links_out_of_the_library_are_told(
+def test_symlinks_out_of_the_library_are_moved_with_a_warning(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """They move as they are, with a warning that counts them; links within it say nothing."""
+    """Symlinks out of the library move unchanged, with a warning that counts only them."""
     (library / SERVER / "Cache" / "far").symlink_to("/mnt/nas")
     (library / SERVER / "Cache" / "up").symlink_to("../../../../other")
     agent = serve(library)
@@ -176,8 +179,8 @@ def test_links_out_of_the_library_are_told(
     arrived(target, library / SERVER)
 
 
-def test_folder_of_metadata_that_is_a_symlink(library: Path) -> None:
-    """One of its folders on another disk is as bad as all of it."""
+def test_symlink_below_metadata_fails_the_check(library: Path) -> None:
+    """A folder of Metadata that is a symlink fails the check, as Metadata itself would."""
     move_away(library / SERVER / "Metadata" / "Movies", library.parent / "Movies")
     metadata, media = (check(str(library / SERVER)) for check in ARTWORK)
     assert metadata.outcome is Outcome.FAILURE
@@ -185,10 +188,10 @@ def test_folder_of_metadata_that_is_a_symlink(library: Path) -> None:
     assert media.outcome is Outcome.PASS
 
 
-def test_empty_metadata_beside_a_full_database(
+def test_empty_metadata_beside_a_full_database_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """Refused with the number of items; ``--exclude`` says that it is meant."""
+    """Empty Metadata and Media are refused with the number of items, unless they are excluded."""
     for name in ("Metadata", "Media"):
         shutil.rmtree(library / SERVER / name)
         (library / SERVER / name / "localhost").mkdir(parents=True)
@@ -202,8 +205,8 @@ def test_empty_metadata_beside_a_full_database(
     assert not (target / "Library" / SERVER / "Metadata").exists()
 
 
-def test_server_without_items_has_no_artwork(library: Path) -> None:
-    """A server that nobody has filled is sound."""
+def test_server_without_items_needs_no_artwork(library: Path) -> None:
+    """Missing Metadata passes the checks if the database has no items."""
     shutil.rmtree(library / SERVER / "Metadata")
     assert ARTWORK[0](str(library / SERVER)).outcome is Outcome.FAILURE
     with closing(sqlite3.connect(library / DATABASE, isolation_level=None)) as database:
@@ -218,7 +221,7 @@ def test_server_without_items_has_no_artwork(library: Path) -> None:
 def test_library_that_is_a_symlink_keeps_its_name(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """It arrives as what it was given, not as what the symlink leads to; and so does a delta."""
+    """A library that is a symlink arrives under the symlink's name, and so does its delta."""
     move_away(library, library.with_name("plexlib"))
     agent = serve(library)
     assert pull(target, agent, "--until", "ready").code == 0
@@ -231,7 +234,7 @@ def test_library_that_is_a_symlink_keeps_its_name(
 
 @pytest.fixture
 def own_folder(library: Path) -> Path:
-    """Plex's own folder, in none of the folders that Plex's image expects it in."""
+    """Return Plex's own folder, moved to where Plex's image does not expect it."""
     where = library.parent / "data" / PLEX
     where.parent.mkdir()
     return (library / SERVER).rename(where)
@@ -240,7 +243,7 @@ def own_folder(library: Path) -> Path:
 def test_own_folder_is_placed(
     serve: Callable[[Path], Agent], own_folder: Path, target: Path
 ) -> None:
-    """After live passes, a delta and a cutover; later runs with either target do nothing."""
+    """Plex's own folder arrives where Plex expects it, and later runs do nothing."""
     agent = serve(own_folder)
     assert pull(target, agent, "--until", "ready").code == 0
     (own_folder / "Cache" / "new").write_text("since then")
@@ -261,7 +264,7 @@ def test_own_folder_is_placed(
 def test_own_folder_is_rehearsed_and_then_placed(
     serve: Callable[[Path], Agent], own_folder: Path, target: Path
 ) -> None:
-    """The copies of its databases are those of this library."""
+    """A pull after a rehearsal of Plex's own folder places it where Plex expects it."""
     agent = serve(own_folder)
     assert pull(target, agent, "--rehearse").code == 0
     assert (target / "Library" / DATABASE).is_file()
@@ -270,10 +273,10 @@ def test_own_folder_is_rehearsed_and_then_placed(
     arrived(target, own_folder)
 
 
-def test_target_below_the_volume_need_not_exist(
+def test_missing_target_below_the_volume_is_created(
     serve: Callable[[Path], Agent], own_folder: Path, target: Path
 ) -> None:
-    """In an init container on an empty volume nothing has made it; the volume is enough."""
+    """On an empty volume, preflight and pull accept a target folder that does not exist."""
     agent = serve(own_folder)
     looked = run_puller(
         "preflight", "--target", target / "Library" / SUPPORT, pairing=agent.pairing
@@ -284,10 +287,10 @@ def test_target_below_the_volume_need_not_exist(
     arrived(target, own_folder)
 
 
-def test_target_below_the_volume_that_exists(
+def test_existing_target_below_the_volume_receives_plexs_folder(
     serve: Callable[[Path], Agent], own_folder: Path, target: Path
 ) -> None:
-    """It is moved there; the next start of the pod with the volume as target does nothing."""
+    """Plex's folder arrives in an existing target, and a run for the volume does nothing."""
     agent, below = serve(own_folder), target / "Library" / SUPPORT
     below.mkdir(parents=True)
     done = move(below, agent)
@@ -300,10 +303,10 @@ def test_target_below_the_volume_that_exists(
     assert run_puller("verify", "--target", target).code == 0
 
 
-def test_library_with_a_target_for_plexs_own_folder(
+def test_library_is_refused_for_the_target_of_plexs_own_folder(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """``Library`` below ``Library/Application Support`` is found by no Plex."""
+    """A ``Library`` below ``Library/Application Support`` is refused: Plex would not find it."""
     agent, below = serve(library), target / "Library" / SUPPORT
     below.mkdir(parents=True)
     done = ask(below, agent)
@@ -320,7 +323,7 @@ def test_library_with_a_target_for_plexs_own_folder(
 def test_folder_near_plexs_is_refused(
     serve: Callable[[Path], Agent], library: Path, target: Path, served: str, given: str
 ) -> None:
-    """It says which folder to give; without a cutover it moves as any folder does."""
+    """A folder above or below Plex's is refused by a cutover, which names the correct one."""
     top = library.parent
     if not (top / served).exists():
         library.rename(top / "plexlib")
@@ -331,8 +334,8 @@ def test_folder_near_plexs_is_refused(
     assert rsync_differences(top / served, target / (top / served).name) == []
 
 
-def test_plexs_folder_under_another_name(library: Path) -> None:
-    """A symlink of the right name to it is the way on."""
+def test_plexs_folder_under_another_name_needs_a_symlink(library: Path) -> None:
+    """Plex's folder with another name fails the check, and a symlink of the right name passes."""
     (library / SERVER).rename(library / "pms")
     check = check_library(str(library / "pms"))
     assert check.outcome is Outcome.FAILURE
@@ -340,20 +343,20 @@ def test_plexs_folder_under_another_name(library: Path) -> None:
     assert check_library(str(library / PLEX)).outcome is Outcome.PASS
 
 
-def test_folder_of_another_application(
+def test_folder_of_another_application_moves_only_without_cutover(
     serve: Callable[[Path], Agent], tmp_path: Path, target: Path
 ) -> None:
-    """Nothing is stopped for it; ``--no-cutover`` moves it."""
+    """A folder of another application is refused with a cutover, and moves without one."""
     agent = serve(grow_tiny(tmp_path / "Photos"))
     assert "--no-cutover" in refused(ask(target, agent), agent, target)
     assert pull(target, agent).code == 0
     assert rsync_differences(tmp_path / "Photos", target / "Photos") == []
 
 
-def test_skeleton_on_the_volume_is_set_aside(
+def test_folders_without_files_on_the_volume_are_set_aside(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """Folders without a single file, as an init container or a mount makes them."""
+    """Empty folders, as an init container or a mount makes them, are set aside by a move."""
     (target / "Library" / SERVER / "Logs").mkdir(parents=True)
     done = move(target, serve(library))
     assert done.code == 0, done.text
@@ -362,8 +365,8 @@ def test_skeleton_on_the_volume_is_set_aside(
     assert (aside / SERVER / "Logs").is_dir()
 
 
-def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
-    """Nor is one with a symlink, a symlink itself, a file, or nothing."""
+def test_folders_with_a_file_or_symlink_are_no_skeleton(target: Path) -> None:
+    """Only existing folders without any file or symlink count as a skeleton."""
     library = target / "Library"
     assert not is_skeleton(str(library))
     (library / SERVER / "Logs").mkdir(parents=True)
@@ -379,7 +382,7 @@ def test_skeleton_with_a_file_is_no_skeleton(target: Path) -> None:
 
 @NEEDS_ROOT
 def test_mount_point_is_no_skeleton(target: Path) -> None:
-    """It cannot be renamed, also where it is of the same filesystem and its name has blanks."""
+    """A mount point is no skeleton, because it cannot be renamed."""
     (what := target / "what").mkdir()
     (where := target / "the Library").mkdir()
     assert is_skeleton(str(where))
@@ -391,7 +394,7 @@ def test_mount_point_is_no_skeleton(target: Path) -> None:
 def test_bind_mount_below_the_library_is_moved(
     serve: Callable[[Path], Agent], library: Path, target: Path
 ) -> None:
-    """After the advice about symlinks is followed, the mounted content moves."""
+    """The content of a bind mount, which replaces a symlink, arrives with the library."""
     metadata, where = library / SERVER / "Metadata", library.parent / "elsewhere"
     metadata.rename(where)
     metadata.mkdir()

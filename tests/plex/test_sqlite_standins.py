@@ -1,4 +1,4 @@
-"""Databases of each Plex generation, with names that a stock SQLite lacks: sound ones pass."""
+"""Databases of each Plex generation, whose schemas have names that a stock SQLite lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Generation(NamedTuple):
     """Schema features of a generation of Plex that a stock SQLite may lack."""
 
     sort: str
-    """How the titles' index is sorted, as in the schema."""
+    """Collation of the titles' index, as in the schema."""
     tokenizer: str
     """Argument of the full-text tables."""
     more: str = ""
@@ -79,7 +79,7 @@ DELETE FROM statistics WHERE id % 100;
 
 
 def reverse(one: str, other: str) -> int:
-    """Sort in an order that no stand-in has."""
+    """Compare in an order that no stand-in has."""
     return (one < other) - (one > other)
 
 
@@ -90,7 +90,7 @@ def name_of(quoted: str) -> str:
 
 @pytest.fixture
 def database(tmp_path: Path, generation: Generation) -> Path:
-    """Return a sound database of a generation, written with what only Plex's SQLite has."""
+    """Return a sound database of a generation, written with functions of Plex's SQLite."""
     path = tmp_path / "library.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as plex:
         plex.create_collation(name_of(generation.sort), reverse)
@@ -119,7 +119,7 @@ def check(path: Path, sqlite: str) -> Soundness:
 @BOTH
 @ANY
 def test_sound_database_of_a_generation_passes(database: Path, sqlite: str) -> None:
-    """No name in the schema makes it damaged or keeps it from being checked."""
+    """A sound database passes and is checked whole, despite unknown names in its schema."""
     found = check(database, sqlite)
     assert (found.damage, found.not_checked) == ([], "")
 
@@ -207,19 +207,19 @@ def _overwrite(path: Path, place: int, number: int) -> None:
 
 
 def freelist_is_longer_than_its_count(path: Path) -> None:
-    """Have the header count one free page less."""
+    """Decrease the header's count of free pages by one."""
     count = _of_header(path, 36)
     assert count > 1
     _overwrite(path, 36, count - 1)
 
 
 def freelist_begins_outside(path: Path) -> None:
-    """Have the header point to a free page behind the end."""
+    """Point the header to a free page beyond the end."""
     _overwrite(path, 32, path.stat().st_size)
 
 
 def freelist_has_a_page_twice(path: Path) -> None:
-    """Have the first trunk page list its second leaf in the place of its first, too."""
+    """Let the first trunk page list its second leaf twice."""
     trunk = (_of_header(path, 32) - 1) * 1024
     content = path.read_bytes()
     assert int.from_bytes(content[trunk + 4 : trunk + 8]) > 1
@@ -246,7 +246,7 @@ DAMAGES: list[Callable[[Path], None]] = [
 def test_damage_of_a_generation_is_found(
     database: Path, damage: Callable[[Path], None], sqlite: str
 ) -> None:
-    """Stand-ins hide no damage, and what can be rebuilt is named."""
+    """Damage is found despite the stand-ins, and rebuildable indexes are named."""
     damage(database)
     found = check(database, sqlite)
     assert found.damage
@@ -261,7 +261,7 @@ def test_damage_of_a_generation_is_found(
 def test_damaged_freelist_is_found_where_plex_sqlite_says_ok(
     database: Path, damage: Callable[[Path], None], sqlite: str, tmp_path: Path
 ) -> None:
-    """Plex's own program leaves free pages out as any SQLite does, so ours looks at them."""
+    """A damaged freelist is found although Plex's own SQLite does not check free pages."""
     program = tmp_path / "Plex SQLite"
     program.write_text("#!/bin/sh\necho ok\n")
     program.chmod(0o755)
@@ -275,7 +275,7 @@ def test_damaged_freelist_is_found_where_plex_sqlite_says_ok(
 def test_free_pages_of_a_sound_database_pass(
     tmp_path: Path, page_size: int, auto_vacuum: str, sqlite: str
 ) -> None:
-    """Neither the size of pages nor pages of pointers make it damaged, virtual tables or not."""
+    """Free pages of a sound database pass with any page size and any auto-vacuum mode."""
     for number, more in enumerate(("", "CREATE VIRTUAL TABLE f USING fts4(t);")):
         path = tmp_path / f"{number}.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:

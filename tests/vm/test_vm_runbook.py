@@ -1,4 +1,4 @@
-"""The runbook's commands on the VM, in their order."""
+"""The runbook's commands on the VM, in order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.vm
 UNIT = "plexmediaserver"
 
 
-def test_runbook_on_the_vm(tmp_path: Path) -> None:
-    """Each ends well; the library is moved between them, and the way back starts Plex."""
+def test_commands_of_the_runbook_succeed_on_the_vm(tmp_path: Path) -> None:
+    """Each command succeeds, with the move between them, and the undo starts Plex."""
     [package] = (REPOSITORY / "build").glob("plexodus-agent_*.deb")
     with VirtualMachine(tmp_path / "root") as vm:
         give_plex(vm)
@@ -44,7 +44,7 @@ def test_runbook_on_the_vm(tmp_path: Path) -> None:
 
 
 def move(vm: VirtualMachine, folder: Path, printed: str) -> None:
-    """Do the pod's part, with the pairing from the ``printed`` command."""
+    """Pull as the pod would, with the pairing from the ``printed`` command."""
     [line] = [line for line in printed.splitlines() if line.startswith(PAIRING_VARIABLE)]
     target = folder / "config"
     target.mkdir()

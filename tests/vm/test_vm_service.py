@@ -1,6 +1,6 @@
-"""The package on a VM, as an administrator meets it: a real systemd from install to purge.
+"""The package on a VM with a real systemd, from installation to purge.
 
-The tests share one VM and follow one another, as the days of that administrator do.
+The tests share one VM and run in this order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGENT = "plexodus-agent.service"
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
-    """A VM with Plex's unit and a library that only Plex's user can read."""
+    """Start a VM with Plex's unit and a library that only Plex's user can read."""
     with VirtualMachine(tmp_path_factory.mktemp("vm") / "root") as machine:
         give_plex(machine)
         yield machine
@@ -38,13 +38,13 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
 
 @pytest.fixture(scope="module")
 def files_before(vm: VirtualMachine) -> set[str]:
-    """Every path of the VM that a package could have left something at, before there was one."""
+    """Return every path of the VM before the installation of the package."""
     return paths(vm)
 
 
 @pytest.fixture(scope="module")
 def installed(vm: VirtualMachine, files_before: set[str]) -> VirtualMachine:
-    """The VM with the package that ``make deb`` built."""
+    """Install the package that ``make deb`` built."""
     packages = list((REPOSITORY / "build").glob("plexodus-agent_*.deb"))
     assert len(packages) == 1
     shutil.copy(packages[0], vm.root / "root" / "agent.deb")
@@ -57,14 +57,14 @@ def installed(vm: VirtualMachine, files_before: set[str]) -> VirtualMachine:
 
 @pytest.fixture(scope="module")
 def pairing(installed: VirtualMachine) -> str:
-    """The pairing string of a service that runs."""
+    """Start the service, and return its pairing string."""
     said = installed.run("plexodus-agent", "pair", "--address", "127.0.0.1:8443").stdout
     installed.run("systemctl", "start", AGENT)
     return said.strip()
 
 
 def new_puller(folder: Path, pairing: str) -> Puller:
-    """A puller outside of the VM, with an empty target."""
+    """Return a puller outside of the VM, with an empty target."""
     (folder / "config").mkdir()
     return Puller(folder / "config", folder / "puller.log", pairing)
 
@@ -75,8 +75,8 @@ def journal(vm: VirtualMachine) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def test_installed_but_not_paired(installed: VirtualMachine) -> None:
-    """Nothing listens, nothing failed, a start is declined with the reason; all files are there."""
+def test_service_without_a_pairing_does_not_start(installed: VirtualMachine) -> None:
+    """Before pairing, all files are installed, and systemd skips a start without a failure."""
     assert installed.show(AGENT, "ActiveState") == "inactive"
     assert installed.show(AGENT, "UnitFileState") == "enabled"
     installed.run("systemctl", "start", AGENT)
@@ -87,8 +87,8 @@ def test_installed_but_not_paired(installed: VirtualMachine) -> None:
     installed.shell("test -e /usr/share/man/man8/plexodus-agent.8.gz; plexodus-agent --version")
 
 
-def test_paired_and_started(installed: VirtualMachine, pairing: str) -> None:
-    """Ready, as its own user, on the folder that Plex's drop-in names; the token is nowhere."""
+def test_paired_service_runs_as_its_own_user(installed: VirtualMachine, pairing: str) -> None:
+    """The service serves the folder in Plex's drop-in as its own user, and stores no token."""
     assert installed.show(AGENT, "ActiveState") == "active"
     assert installed.show(AGENT, "StatusText") == "Serving; waiting for a puller"
     assert journal(installed)[-1]["library"] == f"{PLEX}/Library"
@@ -100,8 +100,10 @@ def test_paired_and_started(installed: VirtualMachine, pairing: str) -> None:
     assert token not in json.dumps(journal(installed))
 
 
-def test_pull_from_outside(installed: VirtualMachine, pairing: str, tmp_path: Path) -> None:
-    """Files of mode 0600 in folders of mode 0700 arrive; rsync finds no difference."""
+def test_pull_from_outside_brings_unreadable_files(
+    installed: VirtualMachine, pairing: str, tmp_path: Path
+) -> None:
+    """Files of mode 0600 in folders of mode 0700 arrive without a difference."""
     puller = new_puller(tmp_path, pairing)
     finished = puller.pull()
     assert finished.code == 0, finished.text
@@ -111,9 +113,9 @@ def test_pull_from_outside(installed: VirtualMachine, pairing: str, tmp_path: Pa
 
 
 def test_nothing_in_the_sandbox_can_write_the_library(installed: VirtualMachine) -> None:
-    """Tried with the unit's own sandbox, as its user and as root with every capability but mount's.
+    """The unit's user, and root without CAP_SYS_ADMIN, fail to write the library in the sandbox.
 
-    Root's attempts show that it is the kernel who refuses, whatever the process could do.
+    The attempts of root show that the kernel refuses them, whatever the process could do.
     """
     unit = (installed.root / "lib/systemd/system" / AGENT).read_text()
     attempts = "; ".join(
@@ -151,7 +153,7 @@ def test_nothing_in_the_sandbox_can_write_the_library(installed: VirtualMachine)
         said = installed.run("journalctl", "-u", f"probe-{user}.service", "-o", "cat").stdout
         assert "DONE" in said
         assert "WRITTEN" not in said, said
-        assert "content" in said  # it could read it
+        assert "content" in said  # reading works
         assert said.count("Read-only file system") >= 5, said
         assert "\nroot:" not in said  # nothing of /etc/shadow
     assert "content" in installed.shell(f"cat '{PLEX}/Library/file'")
@@ -160,21 +162,22 @@ def test_nothing_in_the_sandbox_can_write_the_library(installed: VirtualMachine)
     )
 
 
-def test_exposure(installed: VirtualMachine) -> None:
-    """``systemd-analyze`` has no complaint about the unit, and 1.7 or less of exposure.
+def test_exposure_of_the_unit_is_at_most_1_7(installed: VirtualMachine) -> None:
+    """``systemd-analyze`` accepts the unit and rates its exposure at most 1.7.
 
-    0.2 of it are other users' processes: that none of Plex's is left is part of the proof of stop.
+    The visibility of other users' processes costs 0.2. The agent needs it to prove that Plex is
+    stopped.
     """
     verified = installed.run("systemd-analyze", "verify", "--man=no", AGENT)
     assert verified.stdout + verified.stderr == ""
     said = installed.run("systemd-analyze", "security", "--no-pager", AGENT).stdout
     exposure = float(re.findall(r"Overall exposure level for \S+: ([\d.]+)", said)[0])
-    print(f"exposure {exposure}")  # noqa: T201 - a figure people ask for
+    print(f"exposure {exposure}")  # noqa: T201 - a figure for docs
     assert exposure <= 1.7
 
 
-def test_every_directive_has_its_reason() -> None:
-    """Each setting of the unit's sandbox stands below a comment."""
+def test_every_directive_of_the_sandbox_has_a_comment() -> None:
+    """Each setting of the unit's sandbox is in a paragraph with a comment."""
     text = (REPOSITORY / "agent" / "systemd" / AGENT).read_text()
     paragraphs = [part for part in text.split("\n\n") if "=" in part]
     parser = configparser.RawConfigParser(strict=False)
@@ -186,11 +189,11 @@ def test_every_directive_has_its_reason() -> None:
 
 
 def test_agent_may_stop_plex_and_nothing_else(installed: VirtualMachine) -> None:
-    """Its user, says polkit, may start and stop that one unit, no other."""
+    """By polkit, the agent's user may start and stop Plex's unit, and no other."""
     installed.run("systemctl", "start", "plexmediaserver", "other")
 
     def systemctl(verb: str, unit: str) -> int:
-        """As the agent's user."""
+        """Return the exit code of systemctl as the agent's user."""
         command = ["runuser", "-u", "plexodus", "--", "systemctl", "--no-ask-password"]
         return installed.run(*command, verb, unit, check=False).returncode
 
@@ -203,10 +206,10 @@ def test_agent_may_stop_plex_and_nothing_else(installed: VirtualMachine) -> None
     assert installed.show("other", "ActiveState") == "active"
 
 
-def test_killed_in_the_middle_of_a_pull(
+def test_pull_resumes_after_the_service_is_killed(
     installed: VirtualMachine, pairing: str, tmp_path: Path
 ) -> None:
-    """It is started again by systemd, and the pull goes on as if nothing had been."""
+    """A killed agent is restarted by systemd, and the pull under way resumes and succeeds."""
     installed.shell("sed -i 's|^#rate = .*|rate = \"10MB/s\"|' /etc/plexodus/agent.toml")
     installed.run("systemctl", "reload", AGENT)
     puller = new_puller(tmp_path, pairing)
@@ -220,8 +223,10 @@ def test_killed_in_the_middle_of_a_pull(
     assert rsync_differences(source, puller.target / "Library") == []
 
 
-def test_setting_that_cannot_be_used(installed: VirtualMachine, pairing: str) -> None:
-    """A reload says why and goes on; a restart fails at once, is not tried again, and says why."""
+def test_invalid_setting_fails_a_restart_but_not_a_reload(
+    installed: VirtualMachine, pairing: str
+) -> None:
+    """With an invalid setting, a reload keeps the old ones, and a restart fails without a retry."""
     installed.shell("echo 'conn = 5' >> /etc/plexodus/agent.toml")
     installed.run("systemctl", "reload", AGENT)
     installed.wait_for(f"journalctl -u {AGENT} -o cat | grep 'settings not applied'")
@@ -235,8 +240,8 @@ def test_setting_that_cannot_be_used(installed: VirtualMachine, pairing: str) ->
     installed.run("systemctl", "start", AGENT)
 
 
-def test_hung_agent_is_started_again(installed: VirtualMachine, pairing: str) -> None:
-    """The watchdog ends a process whose event loop does not turn."""
+def test_hung_agent_is_restarted(installed: VirtualMachine, pairing: str) -> None:
+    """The watchdog restarts an agent whose event loop hangs."""
     drop_in = f"/run/systemd/system/{AGENT}.d/watchdog.conf"
     installed.shell(
         f"mkdir -p $(dirname {drop_in}); printf '[Service]\\nWatchdogSec=3\\n' > {drop_in};"
@@ -252,8 +257,10 @@ def test_hung_agent_is_started_again(installed: VirtualMachine, pairing: str) ->
     installed.shell(f"rm {drop_in}; systemctl daemon-reload; systemctl restart {AGENT}")
 
 
-def test_rebooted(installed: VirtualMachine, pairing: str, tmp_path: Path) -> None:
-    """It is there again by itself, with the pairing of before."""
+def test_service_starts_after_a_reboot(
+    installed: VirtualMachine, pairing: str, tmp_path: Path
+) -> None:
+    """After a reboot the agent runs again, with the same pairing."""
     installed.reboot()
     installed.wait_for(f"systemctl is-active {AGENT}")
     finished = new_puller(tmp_path, pairing).pull()
@@ -261,10 +268,10 @@ def test_rebooted(installed: VirtualMachine, pairing: str, tmp_path: Path) -> No
     print(installed.run("journalctl", "-b", "-u", AGENT, "--no-pager").stdout)  # noqa: T201
 
 
-def test_removed_and_purged(
+def test_purge_leaves_nothing(
     installed: VirtualMachine, pairing: str, files_before: set[str]
 ) -> None:
-    """Removal keeps the pairing, purge leaves nothing: no file, no user, no listener."""
+    """Removal keeps the pairing. Purge leaves no file, no user and no listener."""
     installed.run("apt-get", "remove", "-y", "-qq", "plexodus-agent")
     installed.shell("test -e /var/lib/plexodus/token.sha256; test -e /etc/plexodus/agent.toml")
     installed.run("apt-get", "purge", "-y", "-qq", "plexodus-agent")

@@ -105,14 +105,17 @@ class ArchiveClient:
         buffer: int | None = None,
         version: str = "HTTP/1.1",
     ) -> Iterator[ssl.SSLSocket]:
-        """A connection on which the request was sent and nothing is read; leaving hangs up.
+        """Yield a connection on which the request was sent and nothing was read.
+
+        The end of the block hangs up.
 
         Args:
-            path: what is asked for.
-            headers: lines beside ``Host`` and the token.
-            method: how it is asked for.
-            buffer: bytes that the kernel may buffer; a small number shows early that nobody reads.
-            version: as the request line says it.
+            path: path of the request.
+            headers: header fields besides ``Host`` and the token.
+            method: method of the request.
+            buffer: size of the kernel's receive buffer in bytes. With a small one the agent notices
+                early that the client does not read.
+            version: HTTP version in the request line.
         """
         lines = [
             f"{method} {path} {version}",
@@ -130,7 +133,7 @@ class ArchiveClient:
                 yield connection
 
     def snapshot(self) -> str:
-        """The name of the library's snapshot, as the address for scripts says it."""
+        """Return the name of the library's snapshot, from the redirect of the path for scripts."""
         answer = self.ask(protocol.LIBRARY_ARCHIVE)
         assert answer.status == 307, answer.body
         return urllib.parse.urlsplit(answer.headers["Location"]).path.split("/")[3]

@@ -1,4 +1,4 @@
-"""Archives fetched by clients that nobody here wrote, and judged by programs that are not ours."""
+"""Archives that foreign clients download and foreign programs check."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ GZIP_FIRST = (
     "tar.gz",
     *(pytest.param(each, marks=pytest.mark.long) for each in ("tar", "tar.zst")),
 )
-"""For tests of what hardly depends on the encoding: the one that scripts use, then all."""
+"""For tests that hardly depend on the encoding: ``make test`` runs the one that scripts use."""
 PATIENCE = 120
-"""Seconds that any program gets."""
+"""Seconds that any program may take."""
 
 
 @dataclass
 class Ran:
-    """How a program ended."""
+    """The result of a program."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Ran:
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> Ran:
-    """A program to its end."""
+    """Run a program to its end."""
     done = subprocess.run(
         words, check=False, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -48,36 +48,33 @@ def run(*words: str | Path, cwd: Path | None = None) -> Ran:
 
 
 def shell(line: str, *words: str | Path, cwd: Path | None = None) -> Ran:
-    """A line of bash, in which ``$1`` and so on are ``words``; it fails where any part of it does.
-
-    As the users' scripts have it.
-    """
+    """Run a line of bash with ``words`` as ``$1`` and so on. It fails if any part of it fails."""
     return run("bash", "-o", "pipefail", "-euc", line, "bash", *words, cwd=cwd)
 
 
 def archive(snapshot: str, suffix: str) -> str:
-    """The path of a snapshot's archive."""
+    """Return the path of a snapshot's archive."""
     return protocol.archive_path(snapshot, suffix)
 
 
 def curl_words(agent: Agent, path: str, *options: str | Path) -> list[str | Path]:
-    """curl, with a password; failures are failures, and redirects are followed."""
+    """Return the command line of a curl that sends a password and follows redirects."""
     return ["curl", "-fsSLk", "-u", f"x:{agent.token}", *options, f"{agent.url}{path}"]
 
 
 def curl(agent: Agent, path: str, *options: str | Path) -> Ran:
-    """One run of :func:`curl_words`."""
+    """Run :func:`curl_words`."""
     return run(*curl_words(agent, path, *options))
 
 
 def wget(agent: Agent, path: str, into: Path) -> Ran:
-    """``wget -c``, which says the password only when it is asked for it."""
+    """Run ``wget -c``, which sends the password only after a 401."""
     options = ["--no-check-certificate", "--user=x", f"--password={agent.token}", "-nv", "-c"]
     return run("wget", *options, "-O", into, f"{agent.url}{path}")
 
 
 def aria2_words(agent: Agent, path: str, into: Path, *options: str) -> list[str | Path]:
-    """``aria2c`` that goes on, and splits into eight where it knows the length."""
+    """Return the command line of an ``aria2c`` that resumes, with eight connections if possible."""
     who = ["--http-user=x", f"--http-passwd={agent.token}", "--check-certificate=false"]
     split = ["-c", "-x8", "-s8", "-k1M", "--quiet", "--no-conf", "--file-allocation=none"]
     where: list[str | Path] = ["-d", into.parent, "-o", into.name]
@@ -85,12 +82,12 @@ def aria2_words(agent: Agent, path: str, into: Path, *options: str) -> list[str 
 
 
 def aria2(agent: Agent, path: str, into: Path, *options: str) -> Ran:
-    """One run of :func:`aria2_words`."""
+    """Run :func:`aria2_words`."""
     return run(*aria2_words(agent, path, into, *options))
 
 
 def redirected(agent: Agent, *options: str) -> str:
-    """The path that curl is sent to from ``/plex-library.tar.gz``."""
+    """Return the path to which ``/plex-library.tar.gz`` redirects curl."""
     words = ["curl", "-fsSk", "-u", f"x:{agent.token}", *options]
     said = run(*words, "-w", "%{http_code}", f"{agent.url}{protocol.LIBRARY_ARCHIVE}")
     path, _, status = said.out.partition("\n")
@@ -99,7 +96,7 @@ def redirected(agent: Agent, *options: str) -> str:
 
 
 def announced_digest(agent: Agent, path: str) -> str:
-    """The whole's SHA-256 as ``Repr-Digest`` says it to whoever wants it, in hexadecimal."""
+    """Return the SHA-256 of the whole archive from ``Repr-Digest``, in hexadecimal."""
     said = curl(agent, path, "-I", "-H", "Want-Repr-Digest: sha-256=10")
     (field,) = [line for line in said.out.splitlines() if line.startswith("Repr-Digest:")]
     spelled = field.partition("sha-256=:")[2].partition(":")[0]
@@ -112,7 +109,7 @@ def digest(path: Path) -> str:
 
 
 def frame_starts(agent: Agent, snapshot: str, suffix: str, frames: int) -> list[int]:
-    """Where each frame begins and the last one ends, by what is said of the frames one by one."""
+    """Return the start of each frame and the end of the last one, from the lengths of frames."""
     path = protocol.frame_path(snapshot, f"[0-{frames - 1}]", suffix)
     said = curl(agent, path, "-I")
     lengths = [line for line in said.out.splitlines() if line.startswith("Content-Length:")]
@@ -124,12 +121,12 @@ def frame_starts(agent: Agent, snapshot: str, suffix: str, frames: int) -> list[
 
 
 def statuses(agent: Agent, path: str) -> list[int]:
-    """How each request for ``path`` was answered, by the agent's own log."""
+    """Return the status code of each request for ``path``, from the agent's own log."""
     return [line["status"] for line in read_log(agent.log) if line.get("path") == path]
 
 
 def whole_seconds(root: Path) -> Path:
-    """Take away the nanoseconds of every time in ``root``: a tar has no place for them."""
+    """Round every mtime in ``root`` down to seconds, because a tar has no nanoseconds."""
     for path, info in everything(root).items():
         seconds = info.st_mtime_ns // SECOND * SECOND
         below = os.path.join(os.fsencode(root), path)
@@ -138,7 +135,7 @@ def whole_seconds(root: Path) -> Path:
 
 
 def wait_for_size(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
-    """Until so much of a download that is under way has arrived."""
+    """Wait until ``size`` bytes of a download have arrived; the client must not end before."""
     deadline = time.monotonic() + PATIENCE
     while not path.exists() or path.stat().st_size < size:
         assert process.poll() is None, "it has ended"

@@ -1,4 +1,4 @@
-"""The end of an event loop that served in a thread of a test."""
+"""The shutdown of an event loop that served in a thread of a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 async def end_tasks() -> None:
-    """Cancel what still runs, such as an answer that stalls, and let its connection close."""
+    """Cancel all other tasks, such as a stalled response, and let their connections close."""
     while left := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in left:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The agent's whole application in a thread of this process: asked over TLS, seen from inside."""
+"""The agent's whole application in a thread of this process, reached over TLS."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ _SECONDS = 60.0
 
 
 class InProcess:
-    """One agent that can be stopped and started again, with nothing kept but its state folder.
+    """An agent that can be stopped and started again. Only its state folder is kept.
 
     Args:
-        state: its state folder.
-        library: what it serves.
+        state: the agent's state folder.
+        library: the folder that it serves.
     """
 
     def __init__(self, state: Path, library: Path) -> None:
         self.library = library
         self.state = state
         self.made: list[tuple[str, int]] = []
-        """Archive (its index' path) and number of each frame, whenever one was made."""
+        """The archive (path of its index) and the number of each frame that was built, in order."""
         self.before_make: Callable[[Representation, int], None] | None = None
-        """Called in the worker thread before a frame is made; what it raises is the failure."""
+        """Called in the worker thread before a frame is built. An error in it fails the frame."""
         self.frames: FrameCache
         self.streams: FrameStream
         self.client: ArchiveClient
         self._patches = ExitStack()
 
     def __enter__(self) -> Self:
-        """Pair and start."""
+        """Pair and start the agent."""
         token = make_pairing(str(self.state), "127.0.0.1", 1).token
         self._token = token
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the agent."""
         self.stop()
 
     def start(self) -> None:
-        """Serve, with nothing in memory that was there before."""
+        """Start serving, with nothing in memory from before."""
         make = Representation.make
 
         def counted(archive: Representation, number: int) -> EncodedFrame:
@@ -77,7 +77,7 @@ class InProcess:
         self.in_loop(self._start())
 
     def stop(self) -> None:
-        """End every connection, and forget everything."""
+        """End every connection, and discard everything in memory."""
         self.in_loop(self._runner.cleanup())
         self.in_loop(end_tasks())
         self.in_loop(self._loop.shutdown_default_executor())
@@ -87,23 +87,23 @@ class InProcess:
         self._patches.close()
 
     def restart(self) -> None:
-        """As after a crash: the state folder is all that is left."""
+        """Stop and start, as after a crash that leaves only the state folder."""
         self.stop()
         self.start()
 
     def times_made(self) -> Counter[tuple[str, int]]:
-        """How often each frame was made."""
+        """Return how often each frame was built."""
         return Counter(self.made)
 
     def in_loop(self, work: Any) -> Any:  # noqa: ANN401 - whatever the coroutine returns
-        """The result of a coroutine in the agent's event loop."""
+        """Return the result of a coroutine in the agent's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_SECONDS)
 
     def look(self, at: Callable[[], T]) -> T:
         """Return the result of ``at``, called in the agent's event loop."""
 
         async def called() -> T:
-            """In the thread of the event loop."""
+            """Run in the thread of the event loop."""
             return at()
 
         found: T = self.in_loop(called())

@@ -1,6 +1,6 @@
-"""REDbot's opinion of one URL. A program, since REDbot's event loop is good for one look.
+"""REDbot's findings about one URL, as a program, because REDbot's event loop runs only once.
 
-Reads a :class:`Look` from stdin and writes an :class:`Opinion` to stdout, both JSON.
+It reads a :class:`Look` from stdin and writes an :class:`Opinion` to stdout, both JSON.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ class Look(msgspec.Struct):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """One thing that REDbot noticed."""
+    """One finding of REDbot."""
 
     request: str
-    """The request it is about: ``default``, or the name of the check that sent it."""
+    """The request: ``default``, or the name of the check that sent it."""
     level: str
     name: str
     text: str
 
 
 class Opinion(msgspec.Struct):
-    """All that REDbot found."""
+    """All findings of REDbot."""
 
     statuses: dict[str, int]
-    """By request; a check that REDbot saw no reason for is missing."""
+    """Status codes by request. Checks that REDbot left out are missing."""
     notes: list[Note]
 
     def names(self) -> set[str]:
-        """Return the findings, by REDbot's names."""
+        """Return REDbot's names of the findings."""
         return {note.name for note in self.notes}
 
     def complaints(self) -> list[Note]:

@@ -1,1 +1,1 @@
-"""A whole move as values in one process, for the model; and helpers for moves by real programs."""
+"""A whole move in one process for the model, and helpers for moves by real programs."""

@@ -1,4 +1,4 @@
-"""How a cutover with a stand-in for Plex ended, and pullers that die in the middle of one."""
+"""Checks of cutovers with a stand-in for Plex, and pullers that are killed during one."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def phase(agent: Agent) -> str:
 
 
 def events(agent: Agent) -> list[str]:
-    """The names of what the migration log tells."""
+    """Return the names of the events in the migration log."""
     lines = (agent.state / "migration.jsonl").read_text().splitlines()
     return [json.loads(line)["event"] for line in lines]
 
 
 def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> None:
-    """Committed, Plex down, the volume the source to the byte."""
+    """Assert that the move is committed, Plex is stopped, and the volume equals the source."""
     assert phase(agent) == "committed"
     assert not plex.is_running()
     assert rsync_differences(library, puller.target / "Library") == []
@@ -39,7 +39,7 @@ def moved(agent: Agent, puller: Puller, plex: PlexCommands, library: Path) -> No
 
 
 def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
-    """Not committed, Plex running, nothing published."""
+    """Assert that the move is not committed, Plex runs, and nothing is published."""
     wait_until(lambda: phase(agent) != "undoing")
     assert phase(agent) == "idle"
     assert plex.is_running()
@@ -47,22 +47,22 @@ def not_moved(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
 
 
 def unheard_commit(puller: Puller) -> None:
-    """A puller that dies before it hears that the agent has committed."""
+    """Kill a puller after the agent has committed and before the puller gets the response."""
     dies(puller, "initpuller.agent_client.cutover", "CutoverClient.commit", after=True)
 
 
 def dies(
     puller: Puller, module: str, name: str, *options: str, call: int = 1, after: bool = False
 ) -> None:
-    """A pull that is killed when ``name`` of ``module`` is called for the ``call``-th time.
+    """Run a pull that is killed at the ``call``-th call of ``name`` in ``module``.
 
     Args:
-        puller: whose.
-        module: of the puller.
-        name: a function in it, or a class and a method.
-        options: of the pull.
-        call: for which time.
-        after: once it has returned.
+        puller: the puller, with target and pairing.
+        module: name of one of the puller's modules.
+        name: a function in the module, or a class and a method.
+        options: options of the pull.
+        call: number of the call, from 1.
+        after: whether the kill comes after the call has returned, instead of before.
     """
     script = puller.target.with_name("dies.py")
     script.write_text(

@@ -1,4 +1,4 @@
-"""The delta after live passes: a library that is old enough, and how its bytes are counted."""
+"""Libraries that are old enough for a delta after live passes, and counts of frames and bytes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RACY = 2.1
-"""Seconds after which a file is old enough for the agent to take its ctime for what it says."""
+"""Seconds after a change until the agent trusts the ctime of a small file."""
 LARGE = 6
-"""Frames of the large file."""
+"""Number of frames of the large file."""
 
 
 def racy_seconds(frames: int) -> float:
-    """Return the same for a file of so many frames: a write of 4 MiB is given a second more."""
+    """Return the seconds until the agent trusts the ctime of a file of ``frames`` frames.
+
+    The agent allows a second for a write of 4 MiB.
+    """
     return RACY + frames
 
 
 class SteadyLibraries:
-    """Libraries that are old enough for a delta: the next ones age while a test runs.
+    """Libraries that are old enough for a delta. The next ones age while a test runs.
 
     Args:
-        folder: where they are made.
+        folder: the folder of all libraries.
     """
 
     _AHEAD = 6
@@ -73,7 +76,7 @@ def _grow(library: Path) -> Path:
 
 
 def frames(agent: Agent) -> tuple[int, int]:
-    """How many frames were sent, and how many were asked for that had not changed."""
+    """Return the number of frames that were sent, and of those that had not changed."""
     status = [
         line["status"]
         for line in read_log(agent.log)
@@ -83,7 +86,7 @@ def frames(agent: Agent) -> tuple[int, int]:
 
 
 def finish(target: Path, agent: Agent, library: Path) -> None:
-    """The pull that is left brings exactly the library, and leaves nothing but its receipt."""
+    """Pull again, and assert that exactly the library arrives and only the receipt's files stay."""
     done = pull(target, agent)
     assert done.code == 0, done.text
     assert rsync_differences(library, target / "Library") == []
@@ -92,7 +95,7 @@ def finish(target: Path, agent: Agent, library: Path) -> None:
 
 
 def sent_bytes(agent: Agent) -> int:
-    """Bytes of bodies that the agent has sent, as it counts them for Prometheus."""
+    """Return the bytes of bodies that the agent has sent, from its metrics."""
     found = re.search(
         r"^plexodus_agent_sent_bytes_total (\S+)$", agent.get("/metrics").decode(), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Everything that can happen to a move in the model, and how often each is drawn."""
+"""All events of the model, each as often as its probability demands."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ SECONDS = st.sampled_from([1.0, LEASE / 4, LEASE - 1, LEASE + 1, 10 * LEASE])
 UPTIMES = st.sampled_from([5.0, 40.0, 2000.0])
 STEPS = st.integers(0, 12)
 FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
-"""What a volume says that takes nothing any more."""
+"""Errors of a volume that accepts no more data."""
 STOP_SECONDS = 0.0, 0.0, 3.0, 12.0, 50.0
 STOPS = st.sampled_from(STOP_SECONDS)
-"""Seconds that a stop of Plex takes; the agent waits for five, and watches for sixty."""
+"""Seconds that a stop of Plex takes. The agent waits for 5, and watches for 60."""
 REQUESTS = st.builds(Request, st.sampled_from(Mode), st.sampled_from(OnExisting))

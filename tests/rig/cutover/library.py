@@ -1,4 +1,4 @@
-"""A library of a few entries in the shape of Plex's, and an oracle that reads whole trees."""
+"""A library of a few entries in the shape of Plex's, and an oracle that reads the whole tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSERT INTO metadata_items VALUES (1, 1, NULL, NULL, 1);
 
 
 def make_library(place: Path) -> None:
-    """Make a library in ``place`` that Plex has been using for a while."""
+    """Make a library in ``place`` that Plex has used for a while."""
     server = place / SERVER
     database = server / DATABASE
     database.parent.mkdir(parents=True)
@@ -45,7 +45,7 @@ def make_library(place: Path) -> None:
 
 
 def write(place: Path, number: int) -> None:
-    """Change the library as Plex does: add, overwrite, rename and remove, by turns."""
+    """Change the library as Plex does: add, overwrite, rename and remove in turn."""
     server = place / SERVER
     folder = server / "Media"
     (server / "Metadata/history").write_text(f"{number}\n")

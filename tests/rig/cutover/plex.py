@@ -1,4 +1,4 @@
-"""A made-up Plex on the VM, and processes that can be killed at each of their steps."""
+"""A simulated Plex on the VM, and processes that can be killed at each of their steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNIT = "plexmediaserver.service"
 
 
 class Killed(BaseException):
-    """A process is gone: nothing of it runs any more."""
+    """Ends a process: none of our code catches it."""
 
 
 class Lifeline:
@@ -28,12 +28,12 @@ class Lifeline:
     def __init__(self) -> None:
         self.is_dead = False
         self.left: int | None = None
-        """Steps that it still takes; None: all of them."""
+        """Number of steps until it is killed; None if it is not."""
         self.visitor: tuple[int, Callable[[], None]] | None = None
-        """What somebody else does before one of its next steps."""
+        """Number of steps, and another party's action that happens after so many steps."""
 
     def step(self) -> None:
-        """Before and after each durable step."""
+        """Raise :class:`Killed` if this process is dead. Called before and after a durable step."""
         if self.visitor is not None:
             steps, visit = self.visitor
             self.visitor = (steps - 1, visit) if steps else None
@@ -60,8 +60,8 @@ class Lifeline:
 class MadeUpPlex:
     """Plex on the VM: a unit of systemd, or a container that two commands stop and start.
 
-    A container whose stop takes longer than the agent waits goes on stopping, and an order to start
-    it does nothing meanwhile. A unit's start waits for the stop that is under way.
+    If a container's stop takes longer than the agent waits, the stop continues, and a start does
+    nothing meanwhile. A unit's start waits for the end of a stop.
     """
 
     def __init__(self, world: World) -> None:
@@ -69,75 +69,75 @@ class MadeUpPlex:
         self._is_up, self.starts, self.this_start = True, 1, "1"
         self.is_unit = True
         self.is_stubborn = False
-        """It does not stop."""
+        """Whether it ignores stops."""
         self.failing = 0
-        """How many starts fail."""
+        """Number of next starts that fail."""
         self.stop_takes = 0.0
-        """Seconds."""
+        """Seconds that a stop takes."""
         self._down_at: float | None = None
-        """When the stop that is under way ends."""
+        """Time at which the stop under way ends."""
         self.is_started_at_boot = True
         self._stopped_by: object = None
-        """Which process of the agent waits for it."""
+        """The process of the agent that waits for the stop."""
 
     @property
     def starting(self) -> tuple[str, ...]:
-        """Return the start command for the record; nobody runs it."""
+        """Return the start command for the record. It is never run."""
         return ("systemctl", "start", "--", _UNIT) if self.is_unit else ("true",)
 
     @property
     def running(self) -> bool:
-        """Whether it runs; also while it stops."""
+        """Whether it runs, or still stops."""
         if self._down_at is not None and self.world.clock >= self._down_at:
             self.cut()
         return self._is_up
 
     def cut(self) -> None:
-        """Have it end at once."""
+        """End it at once."""
         self._is_up, self._down_at = False, None
 
     def begin(self) -> None:
-        """Start it, unless something keeps systemd from that, or it runs."""
+        """Start it, unless it runs or a block keeps systemd from starting it."""
         if not self.running and not (self.is_unit and self.world.is_blocked()):
             self._is_up = self.is_started_at_boot = True
             self.starts += 1
             self.this_start = str(self.starts)
 
     def is_running(self) -> bool:
-        """As ``systemctl is-active``."""
+        """Return whether it runs, as ``systemctl is-active`` does."""
         return self.running
 
     def may_run(self) -> bool:
-        """Return the state, as far as it is known."""
+        """Return whether it runs, or may run unseen."""
         return self.running or not self.is_unit
 
     def look(self) -> Sight:
-        """As ``systemctl show`` tells, or processes and the port do."""
+        """Return its state, as from ``systemctl show`` or from processes and the port."""
         if not self.running:
             return Sight.GONE
         return Sight.RUNS if self.is_unit and self._down_at is None else Sight.PRESENT
 
     def is_stop_under_way(self) -> bool:
-        """Whether this process's own stop_command has not ended yet."""
+        """Return whether the stop command of this process still runs."""
         is_ours = self._stopped_by is self.world.control
         return self.running and not self.is_unit and self._down_at is not None and is_ours
 
     def give_up_stop(self) -> None:
-        """Killing the client of a container engine ends nothing."""
+        """Do nothing: killing the client of a container engine does not end the stop."""
 
     def run(self) -> str:
-        """As ``InvocationID``."""
+        """Return the identifier of this start, as ``InvocationID``; empty for a container."""
         return self.this_start if self.is_unit else ""
 
     def stop(self, seconds: float, ending: threading.Event) -> None:
-        """As ``systemctl stop``, or a stop_command."""
+        """Stop it as ``systemctl stop`` or a stop command does."""
         self.world.agent.step()
         if self.is_stubborn or ending.is_set():
             raise CutoverRefused("it did not stop")
         if self.running:
             self._down_at = self.world.clock + self.stop_takes
             self._stopped_by = self.world.control
-        self.is_started_at_boot = self.is_unit  # a stop_command has to stop it for good
+        self.is_started_at_boot = self.is_unit  # a stop command must also prevent a start at boot
         self.world.agent.step()
         self.world.clock += min(seconds, self.stop_takes)
         if self.running:
@@ -145,7 +145,7 @@ class MadeUpPlex:
         self.world.agent.step()
 
     def start(self) -> None:
-        """As ``systemctl start``, or a start_command."""
+        """Start it as ``systemctl start`` or a start command does."""
         self.world.agent.step()
         if self.failing:
             self.failing -= 1
@@ -156,9 +156,9 @@ class MadeUpPlex:
         self.world.agent.step()
 
     def left(self) -> list[str]:
-        """All there is of it."""
+        """Return its processes."""
         return ["Plex"] if self.running else []
 
     def check_fence(self, path: str) -> None:
-        """The drop-in is there; :meth:`World.is_blocked` looks at the fence."""
+        """Accept the fence, because :meth:`World.is_blocked` reads it."""
         assert os.path.isabs(path)

@@ -1,7 +1,7 @@
 """Substitutes for network and worker processes, for a pull in this process.
 
-All that is asked of the agent goes straight to the agent's own classes; each request may be lost
-on its way, or its answer. Everything behind it, on both sides, is the product's.
+Each request calls the agent's own classes directly. The request or its response may be lost. All
+other code, on both sides, is the product's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DirectClient:
-    """See :class:`initpuller.agent_client.client.AgentClient`."""
+    """Stands in for :class:`initpuller.agent_client.client.AgentClient`."""
 
     def __init__(self, world: World, pairing: Pairing) -> None:
         self.world = world
@@ -48,31 +48,31 @@ class DirectClient:
         self.idle = 1.0
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
+        """Return the client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""
 
     async def tell(self, _event: str, _about: str) -> None:
-        """Nobody reads the log of a made-up VM."""
+        """Discard the event, because no test of the model reads the log."""
 
     async def server(self, *_: Any) -> ServerReport:  # noqa: ANN401 - as the real one takes them
-        """Nothing is wrong with the server."""
+        """Return a report without failures."""
         checks = [CheckId.LIBRARY.passed("it is Plex's")]
         about = self.world.current.last.about
         return self.world.ask(lambda: ServerReport(about, "1.42.2", [], checks))
 
     async def scan(self, request: SnapshotRequest) -> Snapshot:
-        """Scan."""
+        """Have the agent scan the library."""
         await self._pause("scan")
         return self.world.ask(lambda: self.world.store.scan(request))
 
     async def manifest(self, snapshot: Snapshot, path: str) -> None:
-        """Bring the manifest."""
+        """Save the manifest."""
 
         def asked() -> bytes:
-            """As the agent answers."""
+            """Do what the agent does for this request."""
             return Path(self.world.store.open(snapshot.id).manifest.path).read_bytes()
 
         self._put(path, self.world.ask(asked))
@@ -81,16 +81,16 @@ class DirectClient:
         """Save the list of what was left out."""
 
         def asked() -> bytes:
-            """As the agent answers."""
+            """Do what the agent does for this request."""
             return Path(self.world.store.open(snapshot.id).omitted_path).read_bytes()
 
         self._put(path, self.world.ask(asked))
 
     async def sums(self, snapshot: Snapshot, path: str, _most: int) -> None:
-        """Bring all digests."""
+        """Save all digests."""
 
         def asked() -> bytes:
-            """As the agent answers."""
+            """Do what the agent does for this request."""
             opened = self.world.store.open(snapshot.id)
             whole_tree.complete_digests(opened)
             return b"".join(whole_tree.sums(opened))
@@ -98,12 +98,12 @@ class DirectClient:
         self._put(path, self.world.ask(asked))
 
     async def check(self, snapshot: str) -> None:
-        """Look whether the library is as it was scanned."""
+        """Check that the library is unchanged since the scan."""
         await self._pause("verification")
         store = self.world.store
 
         def asked() -> None:
-            """As the agent answers."""
+            """Do what the agent does for this request."""
             opened = store.open(snapshot)
             store.check_source(opened)
             whole_tree.check_unchanged(opened)
@@ -111,7 +111,7 @@ class DirectClient:
         self.world.ask(asked)
 
     async def _pause(self, where: str) -> None:
-        """Let happen what happens meanwhile; the lease is renewed if it is time to."""
+        """Let an event of the model happen, and let the lease be renewed if it is due."""
         self.world.fate(where)
         self.world.puller.step()
         for _ in range(9):
@@ -126,35 +126,35 @@ class DirectClient:
 
 
 class DirectCutover:
-    """See :class:`initpuller.agent_client.cutover.CutoverClient`."""
+    """Stands in for :class:`initpuller.agent_client.cutover.CutoverClient`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     async def standing(self) -> CutoverStanding:
-        """Ask for the state of the cutover."""
+        """Return the state of the cutover."""
         return self._ask(lambda control: control.standing())
 
     async def stop(self, request: CutoverRequest) -> CutoverStanding:
-        """Stop."""
+        """Have the agent stop Plex."""
 
         def begun(control: CutoverControl) -> CutoverStanding:
-            """As the agent answers."""
+            """Do what the agent does for this request."""
             self.world.store.check_library()
             return control.begin(request)
 
         return self._ask(begun)
 
     async def renew(self, name: str) -> CutoverStanding:
-        """Renew."""
+        """Renew the lease."""
         return self._ask(lambda control: control.renew(name))
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Commit."""
+        """Commit the move."""
         return self._ask(lambda control: control.commit(name, snapshot))
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Undo."""
+        """Undo the cutover."""
         return self._ask(lambda control: control.undo(name, "asked for", failure))
 
     def _ask(self, work: Callable[[CutoverControl], CutoverStanding]) -> CutoverStanding:
@@ -173,7 +173,7 @@ class DirectCutover:
 
 
 class DirectConnection:
-    """See :class:`initpuller.agent_client.frames.FrameConnection`."""
+    """Stands in for :class:`initpuller.agent_client.frames.FrameConnection`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -181,11 +181,11 @@ class DirectConnection:
         self._held: Held | None = None
 
     def ask(self, route: str, held: Held | None = None) -> None:
-        """Ask for a frame."""
+        """Request a frame."""
         self.asked, self._held = route, held
 
     def answer(self, _most: int) -> Answer:
-        """Make the frame that was asked for."""
+        """Return the frame that was requested."""
         route, self.asked = self.asked, None
         name, number = (route or "").split("/")[3], int((route or "").split("/")[5].split(".")[0])
 
@@ -201,19 +201,19 @@ class DirectConnection:
 
 
 class DirectWorker:
-    """See :class:`initpuller.workers.pool.Worker`."""
+    """Stands in for :class:`initpuller.workers.pool.Worker`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._worker: FrameWorker | None = None
 
     async def assign(self, assignment: Assignment) -> None:
-        """Begin with a snapshot."""
+        """Start with a snapshot."""
         self.end()
         self._worker = FrameWorker(assignment)
 
     async def bring(self, order: Order) -> Unpacked:
-        """Bring a frame; the volume may be damaged by then."""
+        """Fetch and unpack a frame, or raise the volume's error."""
         self.world.fate("frame")
         self.world.puller.step()
         for _ in range(9):
@@ -226,7 +226,7 @@ class DirectWorker:
         return self._worker.bring(order)
 
     def end(self) -> None:
-        """Close what is open."""
+        """Close the staging folder."""
         if self._worker is not None:
             os.close(self._worker._staging)
             self._worker = None

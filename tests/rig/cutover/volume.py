@@ -1,4 +1,4 @@
-"""Volumes of a cluster, and what an administrator may ask of a pull onto one of them."""
+"""Volumes of a cluster, and the options of a pull onto one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Volume:
         self.layout = Layout(str(target))
         self.library = target / "Library"
         self.is_given_up = False
-        """What was moved here was undone on the VM afterwards, by hand."""
+        """Whether the administrator undid the move onto this volume afterwards."""
 
     @property
     def phase(self) -> str:
@@ -38,25 +38,25 @@ class Volume:
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of a move; a rehearsal's counts for nothing."""
+        """The receipt of a move; None if there is none, or only a rehearsal's."""
         receipt = load_receipt(self.layout)
         return None if receipt is None or receipt.rehearsal else receipt
 
     def take_name(self) -> None:
-        """Have something that is not ours take the library's name, if it is free."""
+        """Create a foreign folder at the library's name, if the name is free."""
         if not self.library.exists():
             self.library.mkdir()
             (self.library / "not ours").touch()
 
     def free_name(self) -> None:
-        """Remove it again."""
+        """Remove the foreign folder."""
         if (self.library / "not ours").exists():
             shutil.rmtree(self.library)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One pull, as an administrator or a chart asks for it."""
+    """The options of one pull."""
 
     mode: Mode = Mode.MOVE
     on_existing: OnExisting = OnExisting.FAIL
@@ -64,4 +64,4 @@ class Request:
 
 
 MOVE = Request()
-"""As most administrators ask for it."""
+"""The defaults of ``pull``."""

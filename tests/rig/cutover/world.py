@@ -1,8 +1,9 @@
-"""A VM and volumes in one process, with Plex, the clock and the network made up.
+"""A VM and volumes in one process, with a simulated Plex, clock and network.
 
-Real are the pull (:func:`initpuller.pull.recipe.pull`) with all that is below it, the agent's
-snapshots, frames and cutover, their records, locks and renames, and the files on both sides. Made
-up are Plex (a flag, and writes to a small library), the clock, and the way of a request.
+These parts are the product's: the pull (:func:`initpuller.pull.recipe.pull`) with everything below
+it, the agent's snapshots, frames and cutover, their records, locks and renames, and the files on
+both sides. These are simulated: Plex (a flag, and writes to a small library), the clock, and the
+transmission of requests.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ _PAIRING = Pairing("127.0.0.1", 1, "t" * 43, "a" * 64)
 
 
 class World:
-    """All of it.
+    """The VM, the volumes, and the processes of agent and puller.
 
     Args:
         place: an empty folder.
         elsewhere: an empty folder on another filesystem.
-        fate: called wherever something may go wrong; does so, or not.
+        fate: called at each point of a pull where an event may happen.
     """
 
     def __init__(self, place: Path, elsewhere: Path, fate: Callable[[str], None]) -> None:
@@ -76,7 +77,7 @@ class World:
         self.is_disk_full = False
         self.volume_fault: int | None = None
         self.lost = ""
-        """What of the request under way does not arrive: ``request`` or ``answer``."""
+        """What is lost of the request under way: ``request``, ``answer``, or nothing."""
         self.vm = place / "vm"
         self.vm.mkdir()
         cutover_library.make_library(self.vm)
@@ -85,12 +86,12 @@ class World:
         self.state = str(place / "state")
         os.mkdir(self.state)
         self.units = place / "units"
-        """The administrator's units of systemd: the package's removal leaves something there."""
+        """Folder of the administrator's units. The package's removal leaves a block there."""
         self.units.mkdir()
         self._backup = place / "backup"
         self.plex = MadeUpPlex(self)
         self.stopped_as: set[str] = set()
-        """The library whenever Plex was down during the pull under way."""
+        """Digests of the library, each time Plex was stopped during the pull under way."""
         self._start()
 
     def _start(self) -> None:
@@ -116,7 +117,7 @@ class World:
 
     @contextmanager
     def patched(self) -> Iterator[None]:
-        """Both processes can be killed, and wait by this world's clock."""
+        """Inside, both processes can be killed, and wait by the simulated clock."""
         killable = [
             (self.agent, record, "fsync_folder"),
             (self.agent, record, "write_durably"),
@@ -131,12 +132,12 @@ class World:
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
             (child, "FrameConnection", lambda *_: DirectConnection(self)),
             (recipe, "Workers", lambda _jobs: self._workers()),
-            # SQLite checks run in a process of their own, which takes longer than a pull.
+            # Checks of SQLite run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
             (database_copies, "back_up", _copy_database),
             (time, "sleep", self._pass),
             (asyncio, "sleep", self._sleep(asyncio.sleep)),
-            (asyncio, "to_thread", _here),  # in the same order each time
+            (asyncio, "to_thread", _here),  # deterministic order
         ]
         with ExitStack() as stack:
             stack.enter_context(patch.object(record, "write_durably", self._written))
@@ -167,7 +168,7 @@ class World:
         async def sleep(seconds: float) -> None:
             until = self.clock + seconds
             await real(0)
-            if seconds == 1:  # somebody looks again and again until the agent is so far
+            if seconds == 1:  # a loop polls the agent's state
                 self.wait(seconds)
             while seconds > 1 and self.clock < until:
                 await real(0)
@@ -175,7 +176,11 @@ class World:
         return sleep
 
     def ask(self, work: Callable[[], T]) -> T:
-        """Return what the agent answers; it may be down, or die over it."""
+        """Return the agent's response.
+
+        Raises:
+            AgentUnreachable: If the agent is down, or is killed during ``work``.
+        """
         if not self.is_agent_up:
             raise AgentUnreachable("it is down")
         try:
@@ -187,7 +192,7 @@ class World:
             raise storage_error(error, self.state) from error
 
     def tend(self) -> None:
-        """Do what the agent's daemon does every second."""
+        """Do the periodic work of the agent's daemon."""
         if self.is_agent_up:
             try:
                 self.ask(self.control.tend)
@@ -207,7 +212,7 @@ class World:
         self.tend()
 
     def stop_agent(self) -> None:
-        """Stop it as ``systemctl stop`` does, with what systemd runs after that."""
+        """Stop it as ``systemctl stop`` does, and run its ``ExecStopPost``."""
         with suppress(PlexodusError):
             for _ in range(_LEAVES):
                 if self.ask(self.control.leave):
@@ -218,7 +223,7 @@ class World:
             self._undo_beside(committed=False)
 
     def undo(self) -> None:
-        """Undo as the administrator does; the service may be up or not."""
+        """Undo as the administrator does, whether the service runs or not."""
         had_block = start_block.lift_start_blocks(str(self.units))
         self._undo_beside(committed=True)
         if had_block:
@@ -266,28 +271,28 @@ class World:
         self.store = SnapshotStore(self.state, self.current)
 
     def is_blocked(self) -> bool:
-        """Whether something keeps systemd from starting Plex."""
+        """Return whether a fence or a block keeps systemd from starting Plex."""
         return self.control.fence.is_up() or self.has_start_block()
 
     def has_start_block(self) -> bool:
-        """Whether a removal of the package has left something that does."""
+        """Return whether a removal of the package has left a block of Plex's start."""
         return any(self.units.iterdir())
 
     def drop_snapshots(self) -> None:
-        """Have the agent forget all snapshots, as when others have taken their place."""
+        """Have the agent discard all snapshots, as when newer ones have replaced them."""
         if os.path.isdir(self.state):
             shutil.rmtree(os.path.join(self.state, "snapshots"), ignore_errors=True)
             self.store = SnapshotStore(self.state, self.current)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass; the agent looks now and then."""
+        """Let time pass, with the agent's periodic work."""
         until = self.clock + seconds
         while self.clock < until:
             self.clock = min(until, self.clock + max(1.0, (until - self.clock) / 8))
             self.tend()
 
     def reboot(self, uptime: float) -> None:
-        """Start the VM again: Plex too, if nothing keeps it from that."""
+        """Reboot the VM. Plex starts if it is enabled and not blocked."""
         self.clock = uptime
         self.plex.cut()
         self.plex.this_start = ""
@@ -303,7 +308,7 @@ class World:
             cutover_library.write(self.vm, self.writes)
 
     def move_library(self) -> None:
-        """Put a copy of the library in its place, as for a larger disk, while Plex is down."""
+        """Replace the library by a copy, as for a move to a larger disk, while Plex is stopped."""
         was_running = self.plex.running
         self.plex.cut()
         self.moves += 1
@@ -315,7 +320,7 @@ class World:
             self.plex.begin()
 
     def note(self) -> None:
-        """Note what the library is while Plex is down."""
+        """Record the library's digest if Plex is stopped."""
         if not self.plex.running:
             self.stopped_as.add(self.library)
 
@@ -326,12 +331,12 @@ class World:
 
     @property
     def library(self) -> str:
-        """The library on the VM as it is now."""
+        """Digest of the library on the VM as it is now."""
         return cutover_library.tree(self.vm / "Library")
 
     @property
     def published(self) -> list[Volume]:
-        """Volumes that a move has ended on, and that nobody has given up since."""
+        """Volumes with a published library that the administrator has not given up."""
         return [
             each
             for each in self.volumes
@@ -339,7 +344,7 @@ class World:
         ]
 
     def pull(self, request: Request = MOVE) -> str:
-        """Run the puller once; return how it ended."""
+        """Run the puller once, and return how it ended."""
         self.puller.is_dead, self.puller.left = False, None
         try:
             with self.patched():

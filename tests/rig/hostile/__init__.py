@@ -1,1 +1,1 @@
-"""Agents that lie, networks that break, attackers, and content that is meant to harm."""
+"""Lying agents, broken networks, attackers, and harmful content."""

@@ -1,4 +1,4 @@
-"""An agent that speaks the protocol and lies: it serves whatever a test hands it."""
+"""An agent that speaks the protocol and lies: it serves whatever a test gives it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777, Kind.FILE: 0o644, Kind.HAR
 
 
 def entry(path: bytes, kind: Kind = Kind.FILE, **changes: Any) -> Entry:  # noqa: ANN401
-    """An entry of ours, as a scan would see it."""
+    """Return an entry as a scan would, owned by this user, with ``changes``."""
     plain = Entry(
         path=path,
         kind=kind,
@@ -62,22 +62,22 @@ def entry(path: bytes, kind: Kind = Kind.FILE, **changes: Any) -> Entry:  # noqa
 
 
 def folder(path: bytes) -> Entry:
-    """A folder."""
+    """Return a folder."""
     return entry(path, Kind.DIRECTORY)
 
 
 def symlink(path: bytes, target: bytes) -> Entry:
-    """A symlink."""
+    """Return a symlink."""
     return entry(path, Kind.SYMLINK, link=target)
 
 
 def hardlink(path: bytes, first: bytes) -> Entry:
-    """A hard link."""
+    """Return a hard link."""
     return entry(path, Kind.HARDLINK, link=first)
 
 
 def frame_tars(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[bytes]:
-    """The tar bytes of every frame; a file that ``contents`` lacks is all zeros."""
+    """Return the tar bytes of every frame. A file without ``contents`` is all zeros."""
     tars = []
     for frame in plan(entries):
         tar = bytearray(frame.size)
@@ -94,46 +94,46 @@ def frame_tars(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> lis
 
 @dataclass
 class Reply:
-    """The answer to one request."""
+    """The response to one request."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     endless: bool = False
-    """Send the body again and again, until the client hangs up."""
+    """Whether the body is sent repeatedly until the client hangs up."""
 
 
 SOUND = msgspec.json.encode(
     protocol.ServerReport(protocol.Library("0" * 32, "Library", "vm", "/srv/Library"), None, [], [])
 )
-"""A report of a source with which nothing is wrong."""
+"""A report without failures."""
 
 
 @dataclass
 class Offer:
-    """All answers of an agent; to the n-th request for the same goes the n-th, or the last."""
+    """All responses of an agent. The n-th request of a kind gets the n-th response, or the last."""
 
     snapshot: dict[str, Any]
-    """The answer to the scan, before it is JSON."""
+    """The response to the scan, before it is JSON."""
     scan: list[Reply]
-    """Instead of that answer, unless empty."""
+    """Responses that replace that one, unless empty."""
     manifest: list[Reply]
     omitted: list[Reply]
     frames: list[list[Reply]]
     sums: list[Reply]
     check: list[Reply]
     server: list[Reply]
-    """The answers to the preflight."""
+    """The responses to the preflight."""
 
     def announce(self, manifest: bytes, name: str | None = None) -> None:
-        """Serve ``manifest`` (as it is on the wire) and name it as it should be, or ``name``."""
+        """Serve ``manifest`` (its bytes on the wire), with snapshot ``name`` if given."""
         self.manifest = [Reply(manifest)]
         self.snapshot["manifest_bytes"] = len(manifest)
         if name is not None:
             self.snapshot["id"] = name
 
     def omit(self, *records: Omitted, packed_list: bytes | None = None) -> None:
-        """Serve a list of ``records``, or whatever list, and announce it as it is."""
+        """Serve and correctly announce a list of ``records``, or ``packed_list``."""
         if packed_list is None:
             packed_list = packed(b"".join(map(format_omitted, records)))
         excluded = sum(record.reason is Reason.EXCLUDED for record in records)
@@ -147,7 +147,7 @@ class Offer:
 
 
 def frame_tags(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[str]:
-    """The digest of every frame: of the digests of the pieces of files in it."""
+    """Return the digest of every frame, which covers the digests of its pieces of files."""
     tags = []
     for frame in plan(entries):
         digests = []
@@ -161,18 +161,18 @@ def frame_tags(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> lis
 
 
 def frame_reply(tar: bytes, tag: str, body: bytes | None = None) -> Reply:
-    """A frame with the digest ``tag``, and ``body`` as what is sent for ``tar``."""
+    """Return a frame with the digest ``tag``, and ``body`` in place of ``tar`` if given."""
     encoded = encode(tar, Encoding.ZSTD) if body is None else body
     return Reply(bytes(encoded), headers={"ETag": f'"{tag}"'})
 
 
 def packed(lines: bytes) -> bytes:
-    """Manifest lines as they are on the wire: one zstd frame."""
+    """Return manifest lines as on the wire: one zstd frame."""
     return zstandard.ZstdCompressor().compress(lines)
 
 
 def offer_lines(lines: bytes) -> Offer:
-    """An offer with a manifest of whatever lines, rightly named, and nothing else."""
+    """Return an offer with a manifest of these lines, correctly named, and nothing else."""
     snapshot = {
         "id": hashlib.sha256(lines).hexdigest(),
         "kind": "cold",
@@ -191,7 +191,7 @@ def offer_lines(lines: bytes) -> Offer:
 
 
 def offer_tree(entries: Sequence[Entry], contents: Mapping[bytes, bytes] = NOTHING) -> Offer:
-    """An honest offer of ``entries``, whatever they are."""
+    """Return an honest offer of ``entries``."""
     frames = plan(entries)
     offer = offer_lines(b"".join(map(format_line, entries)))
     offer.snapshot |= {
@@ -220,10 +220,10 @@ class HostileAgent:
     requests: list[str] = field(default_factory=list)
     """Method and path of each request."""
     unauthenticated: int = 0
-    """Requests that came without the token."""
+    """Number of requests without the token."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The answer that the offer has for ``request``."""
+        """Return the offer's response to ``request``."""
         asked = f"{request.method} {request.path}"
         times = self.requests.count(asked)
         self.requests.append(asked)
@@ -237,7 +237,7 @@ class HostileAgent:
         await response.prepare(request)
         while True:
             await response.write(reply.body)
-            await asyncio.sleep(0)  # a write alone may never let the client have its turn
+            await asyncio.sleep(0)  # a write alone may never let other tasks run
 
     def _replies(self, request: web.Request) -> list[Reply]:
         offer, last = self.offer, request.path.rpartition("/")[2]
@@ -258,7 +258,7 @@ class HostileAgent:
 
 @asynccontextmanager
 async def serving(state: Path, offer: Offer) -> AsyncIterator[HostileAgent]:
-    """A hostile agent that listens, with its certificate and token in ``state``."""
+    """Start a hostile agent, with its certificate and token in ``state``."""
     pairing = make_pairing(str(state), "127.0.0.1", 1)
     agent = HostileAgent(offer, pairing)
     app = web.Application()
@@ -275,7 +275,7 @@ async def serving(state: Path, offer: Offer) -> AsyncIterator[HostileAgent]:
 
 
 def _lay_ground(root: Path) -> None:
-    """A volume, and beside it what an agent would like to reach."""
+    """Make a volume, and beside it files that an agent must not reach."""
     (root / "outside" / "folder").mkdir(parents=True)
     (root / "outside" / "secret").write_bytes(b"untouched")
     (root / "target" / ".plexodus").mkdir(parents=True)
@@ -283,7 +283,7 @@ def _lay_ground(root: Path) -> None:
 
 
 def options(root: Path, pairing: Pairing) -> PullOptions:
-    """A pull that does not wait before it tries again."""
+    """Return the options of a pull that retries at once."""
     return PullOptions(
         pairing=pairing,
         target=str(root / "target"),
@@ -298,7 +298,7 @@ def options(root: Path, pairing: Pairing) -> PullOptions:
 
 
 def _untouched(root: Path) -> dict[str, tuple[object, ...]]:
-    """Return all but the target folder's own times: a probe makes a name in it and removes it."""
+    """Return everything except the target folder's own times, which a probe changes."""
     found = everything(root)
     del found[str(root / "target")]
     return found
@@ -310,7 +310,7 @@ async def refused(
     kind: type[errors.PlexodusError],
     code: ExitCode = ExitCode.INTEGRITY,
 ) -> HostileAgent:
-    """Pull what is offered: it must end with ``kind``, and with nothing touched outside."""
+    """Pull the offer, and assert that it fails with ``kind`` and touches nothing outside."""
     _lay_ground(root)
     async with serving(root / "state", offer) as agent:
         before = _untouched(root)

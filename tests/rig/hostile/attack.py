@@ -1,4 +1,4 @@
-"""Slow requests by the thousand, as slowhttptest makes them."""
+"""A thousand slow requests at once, made by slowhttptest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECTIONS, A_SECOND, SECONDS = 1000, 200, 60
 
 @contextmanager
 def attacked(agent: Agent, options: list[str]) -> Iterator[None]:
-    """Have slowhttptest hold a thousand connections, or try to."""
+    """Have slowhttptest try to hold a thousand connections during the block."""
     filled = [option.format(url=agent.url) for option in options]
     attacker = subprocess.Popen(
         ["slowhttptest", "-c", str(CONNECTIONS), "-r", str(A_SECOND), "-l", str(SECONDS), *filled],
@@ -40,7 +40,7 @@ def attacked(agent: Agent, options: list[str]) -> Iterator[None]:
 
 
 def sent_away(agent: Agent) -> float:
-    """Return how many connections the agent has refused, by its own count."""
+    """Return the number of connections that the agent has closed or refused, from its metrics."""
     return sum(
         float(line.rpartition(" ")[2])
         for line in agent.get("/metrics").decode().splitlines()

@@ -1,4 +1,4 @@
-"""A CA of the tests' own, made by openssl."""
+"""A CA for tests, made by openssl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """A CA of openssl's, in a folder."""
+    """A CA with its files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -22,7 +22,7 @@ class Authority:
         )  # fmt: skip
 
     def issue(self, name: str, *others: str) -> tuple[Path, Path]:
-        """Certificate and key for ``name``, and for ``others`` as openssl spells them."""
+        """Return paths of a certificate and key for ``name``, and for ``others`` as in openssl."""
         names = ",".join([f"DNS:{name}", *others])
         self._openssl(
             "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout",

@@ -1,4 +1,4 @@
-"""Small things that unpack to large ones."""
+"""Small compressed data that unpacks to a large size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _WINDOW_8_MIB = 13 << 3
 
 
 def zstd_bomb(size: int, declared: int | None) -> bytes:
-    """A zstd frame of ``size`` zeros in RLE blocks, which says ``declared``, or nothing at all.
+    """Return a zstd frame of ``size`` zeros in RLE blocks that declares a size, or none.
 
     RFC 8878 sections 3.1.1.1 and 3.1.1.2.
     """

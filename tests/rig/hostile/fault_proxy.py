@@ -1,4 +1,4 @@
-"""A TCP proxy between puller and agent whose faults are given connection by connection."""
+"""A TCP proxy between puller and agent, with a planned fault for each connection."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 _CHUNK = 64 * 1024
 _AT_ONCE = struct.pack("ii", 1, 0)
-"""SO_LINGER on, of no seconds: what is not sent yet is dropped."""
+"""SO_LINGER on, with 0 seconds: unsent data is dropped."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """End the connection once so many bytes have come from the agent."""
+    """End the connection after so many bytes from the agent."""
 
     after: int
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Pass on so many bytes from the agent, then nothing more; the connection stays open."""
+    """Pass on so many bytes from the agent, then none. The connection stays open."""
 
     after: int
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Turn over one bit of the byte at this place of what the agent sends."""
+    """Flip one bit of the byte at this position in the agent's data."""
 
     at: int
 
@@ -44,11 +44,11 @@ Fault = Cut | Stall | Flip
 
 
 class FaultProxy:
-    """Listens on :attr:`port`; all of it can be changed while connections are open.
+    """Listens on :attr:`port`. All attributes may be changed while connections are open.
 
     Args:
-        agent_port: where the agent listens.
-        rate: bytes a second from the agent, over all connections together; None: unlimited.
+        agent_port: the agent's port.
+        rate: bytes per second from the agent, over all connections; None for no limit.
     """
 
     def __init__(self, agent_port: int, rate: float | None = None) -> None:
@@ -57,9 +57,9 @@ class FaultProxy:
         self.source = "127.0.0.1"
         """The address of this machine that the agent sees."""
         self.happened: list[Fault] = []
-        """Each fault that really took place."""
+        """Each fault that took place."""
         self.bytes_passed = 0
-        """Bytes from the agent in all."""
+        """Number of all bytes from the agent."""
         self._planned: deque[Fault] = deque()
         self._always: Fault | None = None
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class FaultProxy:
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
-        """Begin to listen."""
+        """Start to listen."""
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
         return self
 
@@ -80,21 +80,21 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Cut everything, and listen no more."""
+        """Cut all connections, and stop listening."""
         self.refuse()
 
     def plan(self, *faults: Fault) -> None:
-        """The next connections get these faults, one each; those after them none."""
+        """Plan one fault for each of the next connections."""
         with self._lock:
             self._planned.extend(faults)
 
     def always(self, fault: Fault | None) -> None:
-        """Every new connection gets ``fault``, once what is planned is used up."""
+        """Set the ``fault`` of every new connection after the planned ones."""
         self._always = fault
 
     def refuse(self) -> None:
-        """Cut all connections; the kernel refuses new ones until :meth:`accept_again`."""
-        with contextlib.suppress(OSError):  # refusing already
+        """Cut all connections. The kernel refuses new ones until :meth:`accept_again`."""
+        with contextlib.suppress(OSError):  # it refuses already
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut_all()
@@ -105,7 +105,7 @@ class FaultProxy:
         self.__enter__()
 
     def cut_all(self) -> None:
-        """Cut all open connections, stalled ones too."""
+        """Cut all open connections, including stalled ones."""
         self._released.set()
         self._released = threading.Event()
         with self._lock:
@@ -132,7 +132,7 @@ class FaultProxy:
             threading.Thread(target=self._carry, args=(client, agent, fault), daemon=True).start()
 
     def _carry(self, client: socket.socket, agent: socket.socket, fault: Fault | None) -> None:
-        """Both directions of one connection, until either side ends it or its fault does."""
+        """Pass on one connection in both directions until a side or its fault ends it."""
         upwards = threading.Thread(target=_copy, args=(client, agent), daemon=True)
         upwards.start()
         with contextlib.suppress(OSError):
@@ -177,7 +177,7 @@ class FaultProxy:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Pass on until the source's end, and pass the end on too."""
+    """Pass on all data of ``source``, and its end."""
     with contextlib.suppress(OSError):
         while data := source.recv(_CHUNK):
             target.sendall(data)
@@ -185,7 +185,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 def _cut(each: socket.socket) -> None:
-    """End ``each`` for its peer, and wake whoever waits on it here."""
-    with contextlib.suppress(OSError):  # closed by now
+    """End a connection for its peer, and wake the threads that wait for it here."""
+    with contextlib.suppress(OSError):  # it is closed already
         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         each.shutdown(socket.SHUT_RDWR)

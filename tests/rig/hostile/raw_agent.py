@@ -1,4 +1,4 @@
-"""An agent that is only a TLS socket: it sends whatever bytes a test says, at whatever pace."""
+"""An agent that is only a TLS socket: it sends any bytes at any pace."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class RawAgent:
 
     pairing: Pairing
     sent: int = 0
-    """Bytes of answers that the kernel took."""
+    """Bytes of responses that the kernel accepted."""
     open: int = 0
-    """Connections."""
+    """Number of open connections."""
 
     def send(self, connection: ssl.SSLSocket, data: bytes) -> None:
-        """Send ``data`` and count it."""
+        """Send ``data``, and count it."""
         connection.sendall(data)
         self.sent += len(data)
 
     def wait_until_left(self) -> None:
-        """Return when no client is connected any more."""
+        """Wait until no client is connected."""
         wait_until(lambda: not self.open)
 
 
 @contextmanager
 def raw_agent(state: Path, answer: Callable[[RawAgent, ssl.SSLSocket], None]) -> Iterator[RawAgent]:
-    """Listen, and have ``answer`` called for each request, until the client hangs up.
+    """Listen, and call ``answer`` for each request until the client hangs up.
 
     Args:
-        state: where its certificate goes.
-        answer: sends an answer; it ends when the client hangs up, by an OSError.
+        state: folder for its certificate.
+        answer: sends a response. It ends with an OSError when the client hangs up.
     """
     pairing = make_pairing(str(state), "127.0.0.1", 1)
     tls = server_tls(Settings(state=str(state)))
