@@ -38,7 +38,7 @@ class Volume:
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of a move; None if there is none, or only a rehearsal's."""
+        """The receipt of a move; None without one, or with only a rehearsal's."""
         receipt = load_receipt(self.layout)
         return None if receipt is None or receipt.rehearsal else receipt
 
