@@ -17,8 +17,7 @@ _RENAME_NOREPLACE = 1
 def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write ``content`` beside ``path``, fsync it, rename it over ``path``, fsync the folder.
 
-    Raises:
-        OSError: If a step fails. ``path`` is then unchanged.
+    If a step fails with OSError, ``path`` is unchanged.
     """
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
@@ -33,11 +32,7 @@ def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
 
 
 def replace_durably(temporary: str, path: str) -> None:
-    """Make the finished file ``temporary`` durable and rename it to ``path``.
-
-    Raises:
-        OSError: If a step fails. ``path`` is then unchanged.
-    """
+    """Make the finished file ``temporary`` durable and rename it to ``path``, or raise OSError."""
     _fsync(temporary, os.O_NOFOLLOW)
     os.rename(temporary, path)
     fsync_folder(os.path.dirname(path))
@@ -59,8 +54,7 @@ def _fsync(path: str, flags: int) -> None:
 def syncfs(fd: int) -> None:
     """Make everything that was written to the filesystem of ``fd`` durable (syncfs(2)).
 
-    Raises:
-        OSError: If an earlier, accepted write has failed since.
+    Raise OSError if an earlier, accepted write has failed since.
     """
     if _libc.syncfs(fd) != 0:
         code = ctypes.get_errno()

@@ -23,13 +23,11 @@ def locked_file(
 ) -> Iterator[int]:
     """Open ``path`` and hold its lock until the block ends; yield the descriptor.
 
-    The file is created with ``mode`` if it is missing. If it ``appends``, each write goes to its
-    end.
+    A missing file is created with ``mode``. If ``appends``, each write goes to the file's end.
 
     Raises:
         BlockingIOError: Another process or thread holds the lock, and ``waits`` is false.
         LockRefused: The filesystem cannot lock files.
-        OSError: The file cannot be opened.
     """
     fd = os.open(path, _FLAGS | (os.O_APPEND if appends else 0), mode)
     try:

@@ -27,11 +27,7 @@ class FileDigests:
     """A file with 32 bytes for each entry, zero if the digest is unknown. It uses no memory.
 
     The file is not fsynced, because digests that a crash loses are computed again. No digest spans
-    two sectors, so none is ever written partially.
-
-    Args:
-        path: the file, which is created if it is missing.
-        entries: number of entries of the snapshot.
+    two sectors, so none is ever written partially. A missing file is created.
     """
 
     def __init__(self, path: str, entries: int) -> None:

@@ -110,8 +110,7 @@ class ManifestFile:
 def read_entries(path: str, location: Location) -> list[Entry]:
     """Return the entries at ``location`` of the manifest in the file ``path``.
 
-    Raises:
-        ManifestMalformed: Something else has changed the file.
+    Raise ManifestMalformed if something else has changed the file.
     """
     lines: list[bytes] = []
     with open(path, "rb") as file:
@@ -126,8 +125,7 @@ def write_manifest(
 ) -> ManifestFile:
     """Write ``entries``, of our own walk of the library called ``root``, to ``path``.
 
-    Raises:
-        ManifestTooLarge: There are more frames than a puller accepts.
+    Raise ManifestTooLarge if there are more frames than a puller accepts.
     """
     manifest = ManifestFile(path, root, kind)
     with LineWriter(path, manifest.add_piece) as writer:
@@ -149,7 +147,7 @@ def read_manifest(
 
     Args:
         path: a file that :func:`write_manifest` wrote, or that an agent sent.
-        name: the snapshot's name, which the lines' digest must be.
+        name: the snapshot's name, which must be the lines' digest.
         root: the library's own name.
         kind: of the snapshot.
         see: called with each entry.

@@ -11,7 +11,6 @@ Digests are cut to 8 bytes. The result is trusted only after the digest of the w
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING
 
 from shared.digest import sha256
@@ -23,6 +22,7 @@ PIECE = 32 * 1024
 _SHORT = 8
 _MOST = 128
 """Number of pieces of the longest block."""
+_BITMAP = _MOST // 8
 
 
 def format_pieces(content: Buffer) -> str:
@@ -39,17 +39,17 @@ def changed_pieces(content: Buffer, known: str) -> tuple[str, bytes] | None:
     """
     try:
         old = base64.b64decode(known, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     if len(old) % _SHORT or len(old) > _MOST * _SHORT:
         return None
     view = memoryview(content)
-    bitmap, changed = bytearray(_MOST // 8), []
+    bits, changed = 0, []
     for number, digest in enumerate(_digests(content)):
         if old[number * _SHORT : (number + 1) * _SHORT] != digest:
-            bitmap[number // 8] |= 1 << number % 8
+            bits |= 1 << number
             changed.append(view[number * PIECE : (number + 1) * PIECE])
-    return bitmap.hex(), b"".join(changed)
+    return bits.to_bytes(_BITMAP, "little").hex(), b"".join(changed)
 
 
 def places(bitmap: str, length: int) -> list[tuple[int, int]] | None:
@@ -58,16 +58,14 @@ def places(bitmap: str, length: int) -> list[tuple[int, int]] | None:
     ``bitmap`` is that of :func:`changed_pieces`; return None if it is malformed.
     """
     try:
-        bits = bytes.fromhex(bitmap)
+        packed = bytes.fromhex(bitmap)
     except ValueError:
         return None
-    if len(bits) != _MOST // 8:
+    bits, offsets = int.from_bytes(packed, "little"), range(0, length, PIECE)
+    if len(packed) != _BITMAP or bits >> len(offsets):
         return None
-    offsets = range(0, length, PIECE)
-    found = [number for number in range(_MOST) if bits[number // 8] >> number % 8 & 1]
-    if any(number >= len(offsets) for number in found):
-        return None
-    return [(offsets[number], min(PIECE, length - offsets[number])) for number in found]
+    changed = [offset for number, offset in enumerate(offsets) if bits >> number & 1]
+    return [(offset, min(PIECE, length - offset)) for offset in changed]
 
 
 def _digests(content: Buffer) -> list[bytes]:

@@ -33,19 +33,15 @@ def format_sum(digest: bytes, path: bytes) -> bytes:
 
 
 def max_bytes(files: int, path_bytes: int) -> int:
-    """Return the most bytes that SHA256SUMS may have, plus one line to detect an extra one.
+    """Return the most bytes of the sums of ``files`` files whose paths have ``path_bytes`` in all.
 
-    ``path_bytes`` is the total length of the paths of the ``files`` files.
+    That includes one line, so that an extra one is detected.
     """
     return min(files * MAX_LINE, files * _BESIDE_PATH + 2 * path_bytes + MAX_LINE)
 
 
 def read_sums(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the raw digest and the path of each line. At most one line is in memory.
-
-    Raises:
-        ProtocolViolation: A line is too long or cannot be parsed.
-    """
+    """Yield the raw digest and the path of each line, or raise ProtocolViolation."""
     while line := read_line(file):
         if (found := parse_sum(line.removesuffix(b"\n"))) is not None:
             yield found
@@ -62,8 +58,7 @@ def read_line(file: BinaryIO) -> bytes:
 def parse_sum(line: bytes) -> tuple[bytes, bytes] | None:
     """Return the raw digest and the path of a line without its newline; None for a comment.
 
-    Raises:
-        ProtocolViolation: The line is neither a digest nor a comment.
+    Raise ProtocolViolation for anything else.
     """
     if line.startswith(b"#"):
         return None

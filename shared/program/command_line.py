@@ -53,7 +53,7 @@ def run(
     Args:
         command: the click command or group.
         program: its name, as the user knows it.
-        extra_variables: environment variables that are read but do not belong to an option.
+        extra_variables: environment variables that do not belong to an option.
         last_word: called with one line that says why the program fails.
     """
     logs.configure()

@@ -51,8 +51,7 @@ class LogLimit:
     def admit(self, now: float) -> int | None:
         """Return how many lines were left out before this one, or None to leave out this one.
 
-        Args:
-            now: time of a monotonic clock, in seconds.
+        ``now`` is the time of a monotonic clock in seconds.
         """
         self._earned, self._last = min(self._earned + now - self._last, _BURST), now
         if self._earned < 1:

@@ -48,11 +48,7 @@ class DirStack:
         return self.folder(above), last
 
     def folder(self, path: bytes) -> int:
-        """Return a descriptor of the folder ``path`` itself, valid until the next call.
-
-        Raises:
-            OSError: If a folder on the way is missing, unreadable, or not a folder.
-        """
+        """Return a descriptor of the folder ``path`` itself, valid until the next call."""
         if path == self._path:
             return self._fds[-1]
         self._path = None  # if the descent fails, no path matches the open descriptors

@@ -80,11 +80,7 @@ class LineWriter:
 
 
 def read_pieces(path: str, form: LineFormat) -> Iterator[tuple[int, bytes]]:
-    """Yield offset and lines of each zstd frame in the file ``path``.
-
-    Raises:
-        IntegrityError: ``form.malformed`` or ``form.too_large``.
-    """
+    """Yield offset and lines of each zstd frame in ``path``, or raise an error of ``form``."""
     with open(path, "rb") as file:
         end = os.fstat(file.fileno()).st_size
         offset = 0

@@ -150,10 +150,9 @@ def format_line(entry: Entry) -> bytes:
 
 
 def parse_line(text: bytes) -> Entry:
-    """Parse one line. The entry's names are not checked yet; see :func:`checked`.
+    """Parse one line, or raise ManifestTooLarge or ManifestMalformed.
 
-    Raises:
-        ManifestTooLarge, ManifestMalformed: The line is too long, or does not describe an entry.
+    The entry's names are not checked yet; see :func:`checked`.
     """
     if len(text) > MAX_LINE:
         raise ManifestTooLarge(f"the manifest has a line of more than {MAX_LINE} bytes")
@@ -203,11 +202,7 @@ def leads_out(link: Entry, top: bytes) -> bool:
 
 
 def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
-    """Yield ``entries``, and raise an error for any entry that a hostile agent could have forged.
-
-    Args:
-        entries: the entries of a manifest, in its order.
-        root: name of the library.
+    """Yield the ``entries`` of the library ``root``; refuse what a hostile agent could have forged.
 
     Raises:
         IllegalPath: A path is illegal; see :func:`shared.tree.member_path.check_path`.

@@ -29,12 +29,9 @@ def check_root_name(name: bytes) -> None:
 
 
 def check_name(name: bytes, path: bytes, depth: int) -> None:
-    """Raise IllegalPath if ``name`` makes ``path`` illegal. The names above it are checked already.
+    """Raise IllegalPath if ``name``, the ``depth``-th of ``path``, makes it illegal.
 
-    Args:
-        name: one name of the path.
-        path: the whole path.
-        depth: number of names in the path down to this one.
+    The names above it are checked already.
     """
     if len(path) > MAX_PATH:
         raise IllegalPath(f"a path has more than {MAX_PATH} bytes", path=path[:200])

@@ -99,11 +99,9 @@ def format_omitted(record: Omitted) -> bytes:
 
 
 def parse_omitted(text: bytes) -> Omitted:
-    """Return the record in one line; :func:`check_omitted` checks its path.
+    """Parse one line, or raise OmittedListTooLarge or OmittedListMalformed.
 
-    Raises:
-        OmittedListTooLarge: The line is longer than :data:`MAX_LINE`.
-        OmittedListMalformed: It is not a record.
+    The record's path is not checked yet; see :func:`check_omitted`.
     """
     if len(text) > MAX_LINE:
         raise OmittedListTooLarge(f"a record of an omitted entry has over {MAX_LINE} bytes")
@@ -140,11 +138,7 @@ class OmittedWriter(LineWriter):
 
 
 def read_omitted(path: str) -> Iterator[Omitted]:
-    """Yield the records in the file ``path``.
-
-    Raises:
-        OmittedListMalformed, OmittedListTooLarge: It is not such a file.
-    """
+    """Yield the records in ``path``, or raise OmittedListMalformed or OmittedListTooLarge."""
     for offset, text in read_pieces(path, _FORM):
         is_empty_list = not text and offset == 0
         if not is_empty_list and not text.endswith(b"\n"):
@@ -155,14 +149,9 @@ def read_omitted(path: str) -> Iterator[Omitted]:
 
 
 def check_omitted(path: str, announced: OmittedList, root: bytes) -> Iterator[Omitted]:
-    """Yield the records in the file ``path``, and refuse what a hostile agent could have sent.
+    """Yield the records of the library ``root`` in ``path``, and refuse what an agent could forge.
 
-    The last step checks the file's digest.
-
-    Args:
-        path: the file.
-        announced: the agent's own description of it.
-        root: the library's own name.
+    The last step compares the file's digest and the counts with those that were ``announced``.
 
     Raises:
         OmittedListMalformed: The file is not such a list.

@@ -28,8 +28,7 @@ class Steadiness:
 
     Args:
         kind: kind of the first scan. In a cold one, each file is checked again after it was read.
-        created: start of the first scan in RFC 3339, from the clock that also sets ctimes. Raise
-            ValueError if it is not a time.
+        created: start of the first scan in RFC 3339, from the clock that also sets ctimes.
     """
 
     def __init__(self, kind: SnapshotKind, created: str) -> None:

@@ -107,12 +107,8 @@ class Memory(Protocol):
 class TreeWalk:
     """One walk of a tree.
 
-    Args:
-        tree: the tree.
-        options: how it is walked.
-        memory: knowledge from an earlier walk.
-        omit: called with each record of what is left out, in the order of the records. Without it
-            sizes of excluded folders are not added up.
+    ``omit`` is called with each record of what is left out, in the order of the records. Without it
+    sizes of excluded folders are not added up.
     """
 
     def __init__(
