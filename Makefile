@@ -91,8 +91,9 @@ build/demo/installed: requirements-agent.lock requirements-puller.lock requireme
 	build/demo/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 
-bench: setup tools  ## times beside tar over HTTP, zstd, rsync and cp (an hour; BENCH=--help), downtime
-	PYTHONPATH=tests $(BIN)/python -m bench.compare $(BENCH)
+bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp (hours; BENCH=--help), downtime
+	bench/install-tools
+	PYTHONPATH=tests $(BIN)/python -m bench.compare --touch-memory $(BENCH)
 	PYTHONPATH=tests $(BIN)/python -m bench.downtime
 
 bench-downtime: setup tools  ## how long Plex is down, and what the delta costs (DOWNTIME=--help)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rig.programs import Agent, Puller
 
-from bench.memory import family, peak_kib
 from bench.plexlibrary import SHAPES, LibraryShape, make_library
+from bench.processes import family, peak_kib
 
 _LIMIT_MIB = 256
 _INTERVAL = 0.25

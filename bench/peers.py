@@ -2,11 +2,12 @@
 
 Each starts from a library that lies on disk and ends when the copy is durable: ours by itself, the
 others by a ``sync -f`` that is part of their time. Servers that people leave running (the agent,
-rsync's daemon, Python's web server) are started before the clock is.
+rsync's daemon, Python's web server, the SSH server) are started before the clock is.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import subprocess
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from rig.ports import reserve_port
 
-from bench.memory import MemoryWatch
+from bench.processes import MemoryWatch, processor_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 20.0
 _BIN = Path(sys.executable).parent
+SSHD = "/usr/sbin/sshd"
+_CIPHER = "aes128-gcm@openssh.com"
+"""The fastest of OpenSSH on processors with AES instructions."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,31 @@ class Measurement:
     """The measurement of one move."""
 
     seconds: float
+    cpu_seconds: float
+    """Processor time of both sides. The kernel's own threads are not in it."""
+    wire_bytes: int
+    """Bytes that left the source; 0 without a shaped link."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     """Peak resident size of each side's processes together."""
+
+
+class Clock:
+    """Measures one move. Create it when the servers listen.
+
+    Args:
+        link: the link that the move uses.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._wire, self._cpu = link.sent_bytes(), processor_seconds()
+        self._started = time.monotonic()
+
+    def stop(self, memory_mib: dict[str, float] | None = None) -> Measurement:
+        """Return what the move has taken. Call it while the servers still run."""
+        seconds, cpu = time.monotonic() - self._started, processor_seconds() - self._cpu
+        sent = self._link.sent_bytes() - self._wire
+        return Measurement(seconds, cpu, sent, memory_mib or {})
 
 
 def plexodus(job: Job) -> Measurement:
@@ -70,14 +97,14 @@ def plexodus(job: Job) -> Measurement:
     environment = os.environ | {"PLEXODUS_PAIRING": pairing}
     log = job.folder / "puller.log"
     with _running(agent, job, port) as server, log.open("wb") as output:
-        started = time.monotonic()
+        clock = Clock(job.link)
         puller = subprocess.Popen(pull, stdout=output, stderr=output, env=environment)
         with MemoryWatch({"agent": server.pid, "puller": puller.pid}) as memory:
             code = puller.wait()
-        seconds = time.monotonic() - started
+        made = clock.stop(memory.peaks_mib)
     if code != 0:
         sys.exit(log.read_text())
-    return Measurement(seconds, memory.peaks_mib)
+    return made
 
 
 def tar_http(job: Job) -> Measurement:
@@ -87,11 +114,11 @@ def tar_http(job: Job) -> Measurement:
     server = ["python3", "-m", "http.server", str(port), "--directory", str(served)]
     url = f"http://{job.link.source_address}:{port}/library.tar.gz"
     with _running([*job.link.on_source, *server], job, port):
-        started = time.monotonic()
+        clock = Clock(job.link)
         _run(job, job.link.on_source, f"tar czf {served}/library.tar.gz -C {_parent(job)} Library")
         _run(job, job.link.on_target, f"curl -fsS -o {job.folder}/library.tar.gz {url}")
         _run(job, job.link.on_target, f"tar xzf {job.folder}/library.tar.gz -C {job.target}")
-        return _durable(job, started)
+        return _durable(job, clock)
 
 
 def tar_zstd(job: Job) -> Measurement:
@@ -102,12 +129,12 @@ def tar_zstd(job: Job) -> Measurement:
     receive = (
         f"socat -u TCP:{address},retry=400,interval=0.01 - | zstd -q -d | tar xf - -C {job.target}"
     )
-    started = time.monotonic()
+    clock = Clock(job.link)
     sender = subprocess.Popen([*job.link.on_source, "bash", "-o", "pipefail", "-c", send])
     _run(job, job.link.on_target, receive)
     if sender.wait(timeout=60) != 0:
         sys.exit(f"failed: {send}")
-    return _durable(job, started)
+    return _durable(job, clock)
 
 
 def rsync_daemon(job: Job) -> Measurement:
@@ -120,25 +147,50 @@ def rsync_daemon(job: Job) -> Measurement:
     server = ["rsync", "--daemon", "--no-detach", f"--config={settings}", f"--port={port}"]
     url = f"rsync://{job.link.source_address}:{port}/vm/Library"
     with _running([*job.link.on_source, *server], job, port):
-        started = time.monotonic()
+        clock = Clock(job.link)
         _run(job, job.link.on_target, f"rsync -a {url} {job.target}/")
-        return _durable(job, started)
+        return _durable(job, clock)
+
+
+def rsync_ssh(job: Job) -> Measurement:
+    """RS: rsync over SSH with hard links and attributes, as a careful user takes it."""
+    with _ssh_server(job) as shell:
+        clock = Clock(job.link)
+        source = f"{job.link.source_address}:{_parent(job)}/Library"
+        _run(job, job.link.on_target, f"rsync -aHX -e {shlex.quote(shell)} {source} {job.target}/")
+        return _durable(job, clock)
+
+
+def tar_zstd_ssh(job: Job) -> Measurement:
+    """ZS: tar, compressed by all cores, over SSH, unpacked."""
+    with _ssh_server(job) as shell:
+        clock = Clock(job.link)
+        send = shlex.quote(f"tar cf - -C {_parent(job)} Library | zstd -q -1 -T0")
+        receive = f"zstd -q -d | tar xf - -C {job.target}"
+        _run(job, job.link.on_target, f"{shell} {job.link.source_address} {send} | {receive}")
+        return _durable(job, clock)
 
 
 def cp(job: Job) -> Measurement:
     """Cp -a: the same machine, no network at all."""
-    started = time.monotonic()
-    _run(job, [], f"cp -a {shlex.quote(str(job.library))} {job.target}/")
-    return _durable(job, started)
+    clock = Clock(job.link)
+    _run(job, job.link.on_target, f"cp -a {shlex.quote(str(job.library))} {job.target}/")
+    return _durable(job, clock)
 
 
 PEERS: dict[str, Callable[[Job], Measurement]] = {
     "plexodus": plexodus,
     "S": tar_http,
     "Z": tar_zstd,
+    "ZS": tar_zstd_ssh,
     "R": rsync_daemon,
+    "RS": rsync_ssh,
     "cp": cp,
 }
+
+
+OVER_SSH = frozenset({"ZS", "RS"})
+"""Methods that need an SSH server, see ``bench/install-tools``."""
 
 
 def _parent(job: Job) -> str:
@@ -149,9 +201,31 @@ def _run(job: Job, prefix: list[str], command: str) -> None:
     subprocess.run([*prefix, "bash", "-o", "pipefail", "-c", command], check=True, cwd=job.folder)
 
 
-def _durable(job: Job, started: float) -> Measurement:
+def _durable(job: Job, clock: Clock) -> Measurement:
     subprocess.run(["sync", "-f", job.target], check=True)
-    return Measurement(time.monotonic() - started)
+    return clock.stop()
+
+
+@contextmanager
+def _ssh_server(job: Job) -> Iterator[str]:
+    """Run an SSH server with keys of its own; yield the client's command line without the host."""
+    port, place = reserve_port(), job.folder
+    for key in ("host", "user"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / key)]
+        subprocess.run(make, check=True)
+    settings = place / "sshd_config"
+    settings.write_text(
+        f"Port {port}\nListenAddress {job.link.source_address}\nHostKey {place}/host\n"
+        f"AuthorizedKeysFile {place}/user.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
+    )
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)  # sshd's own folder, which its unit makes
+    shell = (
+        f"ssh -q -c {_CIPHER} -i {place}/user -p {port} -l {getpass.getuser()} -F none"
+        " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    )
+    with _running([*job.link.on_source, SSHD, "-D", "-e", "-f", str(settings)], job, port):
+        yield shell
 
 
 @contextmanager

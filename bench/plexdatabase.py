@@ -18,6 +18,7 @@ import sqlite3
 import string
 import unicodedata
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -108,7 +109,7 @@ INSERT INTO metadata_item_views(account_id, guid, metadata_type, library_section
 """
 _BLOB = "INSERT INTO blobs(blob, linked_type, linked_id, blob_type) VALUES(:blob, 'part', :id, 3);"
 _REDECLARE = "UPDATE sqlite_master SET sql = :sql WHERE name = :name;"
-_SETTINGS = "page_size=4096 journal_mode=OFF synchronous=OFF cache_size=-400000"
+_SETTINGS = "journal_mode=OFF synchronous=OFF cache_size=-400000"
 _DECLARE = "INSERT INTO sqlite_master VALUES('table', :name, :name, 0, :sql);"
 _FULL_TEXT = """
 INSERT INTO fts4_metadata_titles(fts4_metadata_titles) VALUES('rebuild');
@@ -237,21 +238,31 @@ class _Filler:
         _run(self.connection, _BLOB, blob=content, id=self.last)
 
 
-def _build(path: Path, seed: int, size: int, *, library: bool) -> None:
+@dataclass(frozen=True)
+class DatabaseShape:
+    """How large the library database is to be, in bytes, and its pages."""
+
+    size: int
+    page_size: int = 4096
+    seed: int = 1
+
+
+def _build(path: Path, shape: DatabaseShape, *, library: bool) -> None:
     """Make one database: rows first, then what only Plex could have made."""
     everything = list(_statements(_SCHEMA.read_text(encoding="utf-8")))
     late = [sql for sql in everything if "icu_root" in sql or sql.startswith("CREATE TRIGGER")]
     spelling = [sql for sql in everything if "USING spellfix1" in sql]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for setting in _SETTINGS.split():
+        for setting in (f"page_size={shape.page_size}", *_SETTINGS.split()):
             connection.execute("PRAGMA " + setting)
         connection.execute("BEGIN")
         for sql in everything:
             if sql not in late and sql not in spelling:
                 connection.execute(re.sub(r"tokenize=collating '.*'", "tokenize=unicode61", sql))
-        filler = _Filler(connection, seed, size)
+        filler = _Filler(connection, shape.seed, shape.size)
         _run(connection, _BASE + _SECTIONS if library else _BASE)
-        pages = size * (97 if library else 100) // 409_600  # the rest: the index and full text
+        share = 97 if library else 100  # the rest: the index and full text
+        pages = shape.size * share // (100 * shape.page_size)
         while not filler.last or connection.execute("PRAGMA page_count").fetchone()[0] < pages:
             (filler.group if library else filler.blob)()
         _run(connection, _FULL_TEXT + ";\n".join([*late, "PRAGMA writable_schema=ON;"]))
@@ -281,19 +292,19 @@ def _watch_more(path: Path, seed: int, *, leave_wal: bool) -> tuple[int, int]:
 
 
 def make_databases(
-    folder: Path, size: int, *, seed: int = 1, dated: int = 0, leave_wal: bool = False
+    folder: Path, shape: DatabaseShape, *, dated: int = 0, leave_wal: bool = False
 ) -> DatabaseCounts:
     """Make the library and the blobs database in an existing folder.
 
-    The library database gets about `size` bytes, the blobs a tenth of it; `dated` copies of the
-    former lie beside it, of days before. With `leave_wal` the newest rows of the watch history are
-    still in a `-wal`, as after a crash; otherwise all is as after a clean stop.
+    The library database gets about its size in bytes, the blobs a tenth of it. `dated` copies of
+    the former lie beside it, of days before. With `leave_wal` the newest rows of the watch history
+    are still in a `-wal`, as after a crash; otherwise all is as after a clean stop.
     """
     library = folder / LIBRARY
-    _build(library, seed, size, library=True)
-    _build(folder / BLOBS, seed, size // 10, library=False)
+    _build(library, shape, library=True)
+    _build(folder / BLOBS, replace(shape, size=shape.size // 10), library=False)
     for number in range(dated):
         shutil.copyfile(library, f"{library}-2024-03-{11 - 3 * number:02d}")
-    rows, new = _watch_more(library, seed, leave_wal=leave_wal)
+    rows, new = _watch_more(library, shape.seed, leave_wal=leave_wal)
     sizes = [file.stat().st_size for file in folder.iterdir()]
     return DatabaseCounts(len(sizes), sum(sizes), rows, new if leave_wal else 0)

@@ -15,7 +15,16 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.plexdatabase import DAY, NEWEST, DatabaseCounts, Words, digest, guid, make_databases
+from bench.plexdatabase import (
+    DAY,
+    NEWEST,
+    DatabaseCounts,
+    DatabaseShape,
+    Words,
+    digest,
+    guid,
+    make_databases,
+)
 
 SERVER = "Application Support/Plex Media Server"
 DATABASES = "Plug-in Support/Databases"
@@ -61,6 +70,7 @@ class LibraryShape:
     database_bytes: int
     incompressible: float = 0.65  # share of the bytes outside databases that is like JPEG
     seed: int = 1
+    page_size: int = 4096  # of the databases, in bytes
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,9 @@ class LibraryCounts:
 SMALL = LibraryShape(5_000, 100_000_000, 10_000_000)
 L1 = LibraryShape(32_000, 1_500_000_000, 320_000_000, 0.86)
 L2 = LibraryShape(250_000, 1_000_000_000, 60_000_000)
-SHAPES = {"small": SMALL, "l1": L1, "l2": L2}
+L3 = LibraryShape(100_000, 4_000_000_000, 320_000_000, 0.86, page_size=1024)
+"""Bytes an entry and pages of the databases as real libraries have them."""
+SHAPES = {"small": SMALL, "l1": L1, "l2": L2, "l3": L3}
 
 
 @dataclass
@@ -264,8 +276,9 @@ def make_library(root: Path, shape: LibraryShape, *, leave_wal: bool = False) ->
     os.makedirs(server)
     for path in plan.folders:
         os.mkdir(f"{server}/{path}")
-    folder, size = Path(server, DATABASES), shape.database_bytes
-    made = make_databases(folder, size, seed=shape.seed, dated=dated, leave_wal=leave_wal)
+    folder = Path(server, DATABASES)
+    database = DatabaseShape(shape.database_bytes, shape.page_size, shape.seed)
+    made = make_databases(folder, database, dated=dated, leave_wal=leave_wal)
     plan.deal(shape.bytes_total - made.bytes_total, shape.incompressible)
     content = _Content(shape.seed, shape.bytes_total)
     total = made.bytes_total

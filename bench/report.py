@@ -21,6 +21,8 @@ class Results:
     """All measurements, by library and method."""
 
     link: str
+    bytes_per_second: float = 0.0
+    """Speed of a shaped link; 0 without one."""
     moves: dict[str, dict[str, list[Measurement]]] = field(default_factory=dict)
 
     def add(self, library: str, peer: str, made: Measurement) -> None:
@@ -28,22 +30,38 @@ class Results:
         self.moves.setdefault(library, {}).setdefault(peer, []).append(made)
 
     def median(self, library: str, peer: str) -> float:
-        """Seconds."""
+        """Return the median of the seconds."""
         return statistics.median(made.seconds for made in self.moves[library][peer])
+
+    def median_cpu(self, library: str, peer: str) -> float:
+        """Return the median of the processor seconds of both sides."""
+        return statistics.median(made.cpu_seconds for made in self.moves[library][peer])
+
+
+_HEADINGS = "library  method     median      min      max      cpu  ours/wall  ours/cpu  wall/wire"
 
 
 def table(results: Results) -> str:
-    """Medians, least and most in seconds; ours divided by each; our memory."""
-    lines = [f"{results.link}", "library  method    median      min      max  plexodus/method"]
+    """Return the figures of all methods as text.
+
+    Wall time is in seconds: median, least and most. CPU time is the median of both sides together.
+    Then follow our median divided by the method's, of both, and on a shaped link the median of wall
+    time divided by the time that its bytes take on the wire. Our memory is below.
+    """
+    lines = [results.link, _HEADINGS]
     for library, peers in results.moves.items():
         for peer, made in peers.items():
             seconds = [each.seconds for each in made]
-            median = results.median(library, peer)
-            ratio = f"{results.median(library, OURS) / median:.2f}" if OURS in peers else ""
-            lines.append(
-                f"{library:8} {peer:8} {median:7.2f}  {min(seconds):7.2f}  {max(seconds):7.2f}"
-                f"  {ratio}"
-            )
+            median, cpu = results.median(library, peer), results.median_cpu(library, peer)
+            line = f"{library:8} {peer:8} {median:8.2f} {min(seconds):8.2f} {max(seconds):8.2f}"
+            line += f" {cpu:8.2f}"
+            if OURS in peers:
+                line += f"  {results.median(library, OURS) / median:9.2f}"
+                line += f"  {results.median_cpu(library, OURS) / cpu:8.2f}"
+            wire = statistics.median(each.wire_bytes for each in made)
+            if wire:  # cp sends nothing
+                line += f"  {median * results.bytes_per_second / wire:9.2f}"
+            lines.append(line)
         for side in ("agent", "puller"):
             peaks = [each.memory_mib[side] for each in peers.get(OURS, ())]
             if peaks:

@@ -19,7 +19,7 @@ import pysqlite3
 import pytest
 from rig.unprivileged import open_place
 
-from bench.plexdatabase import BLOBS, LIBRARY, make_databases
+from bench.plexdatabase import BLOBS, LIBRARY, DatabaseShape, make_databases
 from shared.plex.sqlite_check import DatabaseCheck, Soundness, check_database
 from shared.plex.sqlite_query import is_in_use, query
 
@@ -38,9 +38,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate(("stopped", "another")):
         (folder / name).mkdir()
-        make_databases(folder / name, 3_000_000, seed=seed + 1)
+        make_databases(folder / name, DatabaseShape(3_000_000, seed=seed + 1))
     (folder / "crashed").mkdir()
-    make_databases(folder / "crashed", 3_000_000, leave_wal=True)
+    make_databases(folder / "crashed", DatabaseShape(3_000_000), leave_wal=True)
     return folder
 
 
