@@ -179,7 +179,7 @@ def test_bsdtar_makes_every_oddity(odd: Served, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", GZIP_FIRST)
-def test_same_bytes_each_time(small: Served, suffix: str, tmp_path: Path) -> None:
+def test_archive_has_the_same_bytes_each_time(small: Served, suffix: str, tmp_path: Path) -> None:
     """Each download, also after a restart and frame by frame, has the announced bytes."""
     first = small.archives[suffix]
     path = downloads.archive(small.snapshot.id, suffix)

@@ -58,7 +58,7 @@ async def opinions(
     return dict(zip(looks, await asyncio.gather(*(look(*one) for one in looks)), strict=True))
 
 
-async def test_what_is_served_in_ranges(small: Agent) -> None:
+async def test_redbot_finds_no_fault_in_ranges(small: Agent) -> None:
     """REDbot finds no fault, and has tried range and condition.
 
     The first GET of a compressed archive is chunked and of unknown length, its range is not.
@@ -76,7 +76,7 @@ async def test_what_is_served_in_ranges(small: Agent) -> None:
             assert "RANGE_CORRECT" in opinion.names()
 
 
-async def test_what_is_not(small: Agent) -> None:
+async def test_redbot_finds_no_fault_in_other_resources(small: Agent) -> None:
     """REDbot finds no fault in other resources and in failures."""
     snapshot = protocol.snapshot_path(small.scan().id)
     expected = {

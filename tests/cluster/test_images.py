@@ -156,7 +156,7 @@ def test_watch_answers_probes(target: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["puller", "agent"])
-def test_what_is_in_an_image(name: str) -> None:
+def test_image_has_version_labels_and_no_build_tools(name: str) -> None:
     """An image has version, labels, an unprivileged user, and no build tools."""
     assert containers.run(name, "--version").stdout == f"plexodus-{name}, version {__version__}\n"
     found = containers.inspected(containers.image(name))

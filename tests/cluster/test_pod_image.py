@@ -27,7 +27,7 @@ TAG = "1.40.1.8227-c0dd5a73e"
         (("plexodus-puller:1", "busybox"), ""),
     ],
 )  # fmt: skip
-async def test_image_of_the_own_pod(
+async def test_image_is_read_from_plexs_own_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: tuple[str, ...], found: str
 ) -> None:
     """The image is that of Plex's container, requested with the account's token."""

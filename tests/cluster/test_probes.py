@@ -40,7 +40,7 @@ def is_answered(host: str, port: int) -> bool:
         ("::1", {"[::1]"}),
     ],
 )
-def test_families(host: str, answered: set[str]) -> None:
+def test_wildcard_address_serves_both_families(host: str, answered: set[str]) -> None:
     """``::`` serves both families, and any other address its own."""
     with listening(host) as server:
         assert {each for each in ("127.0.0.1", "[::1]") if is_answered(each, server.port)} == (

@@ -98,7 +98,9 @@ def test_both_killed_while_plex_is_stopped(
     not_moved(agent, puller, plex)
 
 
-def test_agent_stopped_while_plex_is(agent: Agent, puller: Puller, plex: PlexCommands) -> None:
+def test_agent_stopped_while_plex_is_stopped_starts_plex(
+    agent: Agent, puller: Puller, plex: PlexCommands
+) -> None:
     """Stopping the agent starts Plex, because no process would see the lease expire."""
     killed_while_stopped(puller, plex)
     assert agent.stop() == 0
@@ -146,7 +148,9 @@ def test_plex_was_stopped_before(
     moved(agent, puller, plex, library)
 
 
-def test_way_back(agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path) -> None:
+def test_undo_starts_plex_again(
+    agent: Agent, puller: Puller, plex: PlexCommands, tmp_path: Path
+) -> None:
     """``undo`` starts Plex after the move, with or without a running agent."""
     assert puller.pull().code == 0
     options = ("--state", agent.state, "--config", agent.settings or "")

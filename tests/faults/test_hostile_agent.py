@@ -79,7 +79,7 @@ def asked(agent: HostileAgent) -> list[str]:
 
 
 @pytest.mark.parametrize(("bad", "kind"), NAMES.values(), ids=NAMES.keys())
-async def test_entry_that_leads_out(
+async def test_impossible_entry_is_refused(
     tmp_path: Path, bad: Entry, kind: type[errors.PlexodusError]
 ) -> None:
     """Names, links and attributes that no library has are refused."""
@@ -114,7 +114,7 @@ TREES = {
 
 
 @pytest.mark.parametrize(("bad", "kind"), TREES.values(), ids=TREES.keys())
-async def test_entries_that_contradict_each_other(
+async def test_contradictory_entries_are_refused(
     tmp_path: Path, bad: list[Entry], kind: type[errors.PlexodusError]
 ) -> None:
     """Entries that are legal only alone are refused before anything is written."""
@@ -144,7 +144,7 @@ LINES = {
 
 
 @pytest.mark.parametrize(("lines", "kind"), LINES.values(), ids=LINES.keys())
-async def test_manifest_that_is_none(
+async def test_invalid_manifest_is_refused(
     tmp_path: Path, lines: bytes, kind: type[errors.PlexodusError]
 ) -> None:
     """A manifest with the right name and invalid content is refused."""
@@ -176,7 +176,7 @@ async def test_manifest_packed_badly(
     await refused(tmp_path, offer, kind)
 
 
-async def test_manifest_without_end(tmp_path: Path) -> None:
+async def test_endless_manifest_is_cut_off(tmp_path: Path) -> None:
     """A manifest is cut off at its announced length and removed from the volume."""
     offer = offer_tree([TOP])
     offer.manifest = [Reply(b"\0" * 65536, endless=True)]
@@ -185,7 +185,7 @@ async def test_manifest_without_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["entries", "files", "content_bytes", "frames"])
-async def test_announced_sums_are_others(tmp_path: Path, field: str) -> None:
+async def test_sums_with_other_digests_are_refused(tmp_path: Path, field: str) -> None:
     """The manifest must match its announced sums."""
     offer = offer_tree([TOP, entry(b"Library/a", size=3)])
     offer.snapshot[field] += 1
@@ -209,7 +209,7 @@ SNAPSHOTS: dict[str, tuple[dict[str, Any], type[errors.PlexodusError]]] = {
 
 
 @pytest.mark.parametrize(("lie", "kind"), SNAPSHOTS.values(), ids=SNAPSHOTS.keys())
-async def test_snapshot_that_is_none(
+async def test_invalid_snapshot_is_refused(
     tmp_path: Path, lie: dict[str, Any], kind: type[errors.PlexodusError]
 ) -> None:
     """An invalid snapshot is refused before any further request."""
@@ -239,7 +239,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("reply", "kind", "tries"), ANSWERS.values(), ids=ANSWERS.keys())
-async def test_answer_that_is_none(
+async def test_only_temporary_failures_are_retried(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError], tries: int
 ) -> None:
     """No redirect is followed, and only temporary failures are retried."""
@@ -260,7 +260,7 @@ REPORTS = {
 
 
 @pytest.mark.parametrize(("reply", "kind"), REPORTS.values(), ids=REPORTS.keys())
-async def test_report_that_is_none(
+async def test_unreadable_report_ends_the_pull(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError]
 ) -> None:
     """Without a readable preflight report, nothing is moved."""

@@ -107,7 +107,7 @@ WORKER: dict[str, Callable[[], Iterable[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", WORKER)
-def test_worker_gives_up_an_answer_without_bounds(tmp_path: Path, name: str) -> None:
+def test_worker_cuts_off_an_endless_response(tmp_path: Path, name: str) -> None:
     """An endless response fails with our own error, within limits of memory and time."""
 
     def answer(agent: RawAgent, connection: ssl.SSLSocket) -> None:
@@ -186,7 +186,7 @@ CLIENT: dict[str, Callable[[], Iterable[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", CLIENT)
-async def test_client_gives_up_an_answer_without_bounds(
+async def test_interim_responses_do_not_extend_the_deadline(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interim responses do not extend the deadline of a short request."""

@@ -78,7 +78,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize(("reply", "kind", "tries"), FRAMES.values(), ids=FRAMES.keys())
-async def test_frame_that_lies(
+async def test_lying_frame_is_requested_again_or_ends_the_pull(
     tmp_path: Path, reply: Reply, kind: type[errors.PlexodusError], tries: int
 ) -> None:
     """A damaged frame is requested again, and any other lie ends the pull."""
@@ -111,7 +111,7 @@ SUMS = {
 
 
 @pytest.mark.parametrize(("body", "kind"), SUMS.values(), ids=SUMS.keys())
-async def test_digests_that_are_none(
+async def test_invalid_digests_are_refused(
     tmp_path: Path, body: bytes, kind: type[errors.PlexodusError]
 ) -> None:
     """Only one line for each file, in order, is accepted as digests."""
@@ -120,7 +120,7 @@ async def test_digests_that_are_none(
     await refused(tmp_path, offer, kind)
 
 
-async def test_digests_without_end(tmp_path: Path) -> None:
+async def test_endless_digests_are_cut_off(tmp_path: Path) -> None:
     """Digests are cut off at the length that the files can have."""
     offer = offer_tree(SMALL, CONTENT)
     offer.sums = [Reply(b"#" * 65536, endless=True)]

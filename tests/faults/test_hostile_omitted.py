@@ -62,7 +62,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize(("records", "kind"), RECORDS.values(), ids=RECORDS.keys())
-async def test_record_that_cannot_be(
+async def test_impossible_omitted_record_is_refused(
     tmp_path: Path, records: list[Omitted], kind: type[errors.PlexodusError]
 ) -> None:
     """Paths outside the library, contradictions and disorder are refused; nothing is touched."""
@@ -95,7 +95,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "kind"), FILES.values(), ids=FILES.keys())
-async def test_file_that_is_no_list(
+async def test_invalid_omitted_list_is_refused(
     tmp_path: Path, content: bytes, kind: type[errors.PlexodusError]
 ) -> None:
     """A file with the announced digest that no agent writes is refused."""
@@ -117,7 +117,7 @@ ANNOUNCED = {
 
 
 @pytest.mark.parametrize(("lie", "kind"), ANNOUNCED.values(), ids=ANNOUNCED.keys())
-async def test_list_that_is_not_the_announced_one(
+async def test_omitted_list_with_another_digest_is_refused(
     tmp_path: Path, lie: dict[str, Any], kind: type[errors.PlexodusError]
 ) -> None:
     """Counts, length and digest must be those of the snapshot."""
@@ -127,7 +127,7 @@ async def test_list_that_is_not_the_announced_one(
     await refused_before_frames(tmp_path, offer, kind)
 
 
-async def test_list_that_never_ends(tmp_path: Path) -> None:
+async def test_endless_omitted_list_is_cut_off(tmp_path: Path) -> None:
     """The download is cut off as soon as it is longer than announced."""
     offer = offer_tree([TOP])
     offer.omit(GOOD)

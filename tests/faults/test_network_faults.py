@@ -198,7 +198,7 @@ async def test_another_machine_at_the_same_address_midway(
     assert not (tmp_path / "config" / "Library").exists()
 
 
-async def test_token_replaced_midway(
+async def test_token_replaced_during_a_pull_ends_it(
     agent: Agent, proxy: FaultProxy, options: PullOptions, tmp_path: Path
 ) -> None:
     """The old token fails at once in both spellings, and the new one works without a restart."""

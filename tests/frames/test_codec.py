@@ -41,7 +41,7 @@ def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> 
 
 
 @given(st.binary(min_size=2, max_size=500), st.integers(-300, 300).filter(bool))
-def test_planned_size_is_another(tar: bytes, off: int) -> None:
+def test_frame_of_another_size_is_refused(tar: bytes, off: int) -> None:
     """A frame with more or fewer bytes than planned is refused."""
     planned = max(1, len(tar) + off)
     if planned == len(tar):
@@ -52,13 +52,13 @@ def test_planned_size_is_another(tar: bytes, off: int) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_garbage_instead_of_a_frame(garbage: bytes) -> None:
+def test_garbage_frame_is_refused(garbage: bytes) -> None:
     """Any garbage raises an error of ours."""
     with pytest.raises(PlexodusError):
         decode(garbage, 1000)
 
 
-def test_something_follows_the_frame() -> None:
+def test_data_after_a_frame_is_refused() -> None:
     """Trailing bytes, another frame among them, are refused."""
     encoded = bytes(encode(b"frame" * 100, Encoding.ZSTD))
     for more in (b"x", b"\0" * 600, encoded):

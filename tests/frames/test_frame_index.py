@@ -41,7 +41,7 @@ def put(index: FrameIndex, *numbers: int) -> None:
         assert index.put(number, len(ENCODED[number]), sha256(ENCODED[number]))
 
 
-def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) -> None:
+def test_known_lengths_survive_reopening(reopened: Callable[[], FrameIndex]) -> None:
     """Frames added in any order are known after reopening, and at last the size."""
     known: set[int] = set()
     for number in (4, 0, 6, 2, 1, 5, 3):
@@ -52,7 +52,7 @@ def test_what_is_known_survives_reopening(reopened: Callable[[], FrameIndex]) ->
         assert index.size == (len(WHOLE) if len(known) == FRAMES else None)
 
 
-def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> None:
+def test_two_writers_share_what_they_learn(reopened: Callable[[], FrameIndex]) -> None:
     """An entry added through another index is known when it is added again."""
     one, other = reopened(), reopened()
     put(one, *range(FRAMES))
@@ -61,7 +61,7 @@ def test_two_at_a_time_tell_each_other(reopened: Callable[[], FrameIndex]) -> No
     assert other.size == len(WHOLE)
 
 
-def test_frame_that_is_another_is_refused(reopened: Callable[[], FrameIndex]) -> None:
+def test_frame_with_another_digest_is_refused(reopened: Callable[[], FrameIndex]) -> None:
     """A frame with other bytes is refused, also after reopening."""
     put(reopened(), 3)
     index = reopened()
@@ -105,7 +105,7 @@ def test_disk_that_refuses_the_digest_for_a_while(
 
 
 @pytest.mark.parametrize("damage", ["encoder", "torn", "short", "long", "empty", "gone", "zeros"])
-def test_file_that_cannot_be_trusted(
+def test_damaged_index_is_discarded(
     reopened: Callable[[], FrameIndex], tmp_path: Path, damage: str
 ) -> None:
     """An index of another encoder, torn or too long is emptied."""
@@ -135,7 +135,7 @@ def test_file_that_cannot_be_trusted(
     assert index.put(0, 7, sha256(b"another"))
 
 
-def test_tar_is_arithmetic(tmp_path: Path) -> None:
+def test_lengths_of_a_tar_are_computed(tmp_path: Path) -> None:
     """The size of a tar is known before its first entry."""
     index = FrameIndex(str(tmp_path / "index"), PLAN, Encoding.TAR)
     assert index.size == sum(frame.size for frame in PLAN)

@@ -102,7 +102,7 @@ def test_frames_of_every_entry(tree: list[Entry]) -> None:
 
 
 @given(trees(), st.data())
-def test_what_is_kept_is_in_no_frame(tree: list[Entry], data: st.DataObject) -> None:
+def test_kept_entries_are_in_no_frame(tree: list[Entry], data: st.DataObject) -> None:
     """Kept entries are in no frame, and numbers stay those of the manifest."""
     kept = data.draw(st.lists(st.booleans(), min_size=len(tree), max_size=len(tree)))
     delta = [
@@ -165,7 +165,7 @@ def test_file_around_one_frame(size: int, frames: int) -> None:
     assert (planned.entries, planned.files, planned.content_bytes) == (2, 1, size)
 
 
-def test_no_frame_of_that_number() -> None:
+def test_frame_number_out_of_range_is_refused() -> None:
     """A number past the end or below zero is refused."""
     planned = plan([folder(b"Library")])
     for number in (-1, 1, 10**9):

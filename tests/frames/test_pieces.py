@@ -57,19 +57,19 @@ def test_one_page_costs_one_piece() -> None:
 
 
 @pytest.mark.parametrize("known", ["", "x", "AAAA", "A" * 20_000, "\xff", "=" * 8])
-def test_what_is_no_list_of_digests(known: str) -> None:
+def test_invalid_digests_have_the_whole_block_sent(known: str) -> None:
     """An invalid list of digests has the whole block sent."""
     found = changed_pieces(b"content", known)
     assert found is None or found[1] == b"content"
 
 
 @pytest.mark.parametrize("bitmap", ["", "00", "zz" * 16, "ff" * 16, "00" * 15 + "80", "00" * 17])
-def test_what_is_no_bitmap(bitmap: str) -> None:
+def test_invalid_bitmap_is_refused(bitmap: str) -> None:
     """An invalid bitmap for a block of two pieces is refused."""
     assert places(bitmap, PIECE + 1) is None
 
 
-async def test_pieces_that_nobody_asked_for(tmp_path: Path) -> None:
+async def test_unrequested_pieces_are_refused(tmp_path: Path) -> None:
     """A part sent in place of the whole is refused."""
     large = entry(b"Library/large", size=FRAME + 1)
     offer: Offer = offer_tree([folder(b"Library"), large])

@@ -80,7 +80,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("line", BAD.values(), ids=BAD.keys())
-def test_line_that_is_none(line: bytes) -> None:
+def test_invalid_line_is_refused(line: bytes) -> None:
     """An invalid line is refused, not skipped."""
     with pytest.raises(ProtocolViolation):
         parse_sum(line)

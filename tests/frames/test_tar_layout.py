@@ -121,7 +121,7 @@ def test_pax_record_counts_its_own_digits(length: int) -> None:
     ],
     ids=["99_bytes", "100_bytes", "split", "link_of_100", "largest_numbers"],
 )
-def test_plain_ustar_where_it_can_say_it(plain: Entry) -> None:
+def test_plain_ustar_is_used_where_possible(plain: Entry) -> None:
     """No pax record is written where ustar is enough, up to the last byte."""
     assert len(header(plain)) == BLOCK
     assert read_by_tarfile(header(plain)).name == os.fsdecode(plain.path)

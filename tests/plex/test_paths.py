@@ -116,7 +116,7 @@ def test_volume_without_plex(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "/a", "a=/b", "/a=b", "=/b", "/a="])
-def test_what_is_no_mapping(text: str) -> None:
+def test_invalid_mapping_is_refused(text: str) -> None:
     """Both paths of a mapping must be absolute."""
     with pytest.raises(ConfigurationError):
         parse_mapping(text)

@@ -134,7 +134,7 @@ def test_plex_does_not_answer(volume: Path, plex: FakePlex) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:32400", "ftp://x", "http://", "http://x:99999"])
-def test_what_is_no_address(volume: Path, url: str) -> None:
+def test_invalid_address_is_refused(volume: Path, url: str) -> None:
     """An invalid address exits 2."""
     assert run_puller("check", "--target", volume, "--plex-url", url).code == 2
 

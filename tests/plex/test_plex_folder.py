@@ -19,7 +19,7 @@ USUAL = "/var/lib/plexmediaserver/Library/Application Support"
 SHOWN = f'Environment="{VARIABLE}={USUAL}" PLEX_MEDIA_SERVER_MAX_PLUGIN_PROCS=6'
 
 
-def test_unit_says_where() -> None:
+def test_library_folder_is_read_from_the_unit() -> None:
     """The folder is read from the unit, with or without the quotes of ``systemctl show``."""
     assert support_folder(SHOWN, {}, "/home/plex") == USUAL
     assert support_folder(f"Environment={VARIABLE}=/data/plex/", {}, "/x") == "/data/plex"

@@ -56,6 +56,6 @@ def test_versions_of_plex(older: str, newer: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "latest", "1.40", "public", "beta-1.2.3"])
-def test_what_is_no_version(text: str) -> None:
+def test_invalid_version_is_refused(text: str) -> None:
     """A tag such as ``latest`` is no version."""
     assert find_version(text) is None

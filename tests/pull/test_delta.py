@@ -134,7 +134,9 @@ def test_age_from_which_a_file_is_trusted(size: int, age: float, *, is_trusted: 
     assert [steadiness.holds(each) for each in (file, link)] == [is_trusted, is_trusted]
 
 
-def test_left_out_of_folders_that_did_not_change(agent: Agent, target: Path, library: Path) -> None:
+def test_omitted_entries_of_unchanged_folders_are_listed_again(
+    agent: Agent, target: Path, library: Path
+) -> None:
     """A delta lists what was left out as a whole copy does, also beside unchanged files."""
     os.mkfifo(library / "folder1" / "below" / "pipe")
     os.setxattr(library / "folder2" / "below" / "07", "user.two\nlines", b"")

@@ -67,7 +67,7 @@ def test_errors_of_others_are_internal() -> None:
         assert exit_code_for(error) is ExitCode.INTERNAL
 
 
-def test_words_of_the_agent_cannot_move_the_cursor() -> None:
+def test_control_characters_of_the_agent_are_escaped() -> None:
     """Control characters in an error message are escaped, whoever wrote it."""
     error = errors.AgentUnreachable("it said \x1b[2J\x07 and\nmore")
     assert str(error) == r"it said \x1b[2J\x07 and\nmore"
@@ -114,7 +114,7 @@ GARBLED = {
 
 
 @pytest.mark.parametrize("answer", GARBLED.values(), ids=GARBLED.keys())
-async def test_answer_that_is_no_http(tmp_path: Path, answer: bytes) -> None:
+async def test_response_that_is_not_http_is_unreachable(tmp_path: Path, answer: bytes) -> None:
     """If a response is not HTTP, the client raises its own error and no library appears."""
     (tmp_path / "target").mkdir()
     pairing = make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)

@@ -21,7 +21,7 @@ def test_library_arrives_identical(library: Path, puller: Puller) -> None:
     assert sums_hold(puller.target)
 
 
-def test_second_run_asks_nothing_of_the_agent(agent: Agent, puller: Puller) -> None:
+def test_second_run_sends_no_request(agent: Agent, puller: Puller) -> None:
     """With a receipt beside the library, a run exits 0 without a single request."""
     assert puller.pull().code == 0
     before = agent.requests()

@@ -111,7 +111,9 @@ def test_wal_of_a_crash_is_carried_along(agent: Agent, library: Path, target: Pa
         assert connection.execute("SELECT id FROM seen").fetchall() == [(42,)]
 
 
-def test_wal_that_the_source_has_no_more(agent: Agent, library: Path, target: Path) -> None:
+def test_wal_is_removed_once_plex_was_stopped_cleanly(
+    agent: Agent, library: Path, target: Path
+) -> None:
     """A -wal that an interrupted run left is removed if Plex was stopped cleanly since."""
     wal = library / f"{DATABASE}-wal"
     wal.write_bytes(bytes(40_000))
@@ -180,7 +182,7 @@ def test_killed_after_a_preference_was_set(
 
 
 @pytest.mark.parametrize("setting", ["autoEmptyTrash", "=1", "a b=1", "x=\n", "<x>=1"])
-def test_what_is_no_preference(setting: str) -> None:
+def test_invalid_preference_option_is_refused(setting: str) -> None:
     """A malformed preference is refused before any request."""
     with pytest.raises(ConfigurationError):
         parse_preferences([setting])
@@ -209,14 +211,14 @@ def test_only_the_preference_changes(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize("value", ['"', "<&>", "\\1", "ä", "'\""])
-def test_value_with_a_meaning_of_its_own(value: str) -> None:
+def test_preference_value_with_xml_syntax_arrives_as_given(value: str) -> None:
     """A value with characters special to XML arrives as given."""
     content = with_preferences(b'<Preferences a="1"/>', {"a": value})
     assert ET.fromstring(content).attrib == {"a": value}
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"<Other/>", b"<Preferences>", b"\xff"])
-def test_preferences_that_are_none(content: bytes) -> None:
+def test_file_without_preferences_is_refused(content: bytes) -> None:
     """A file without preferences is refused, not guessed at."""
     with pytest.raises(IntegrityError):
         with_preferences(content, {"a": "x"})

@@ -60,7 +60,7 @@ def look(puller: Puller, *options: str) -> tuple[int, dict[str, Check], str]:
     return done.returncode, {check.name: check for check in checks}, done.stdout + done.stderr
 
 
-def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -> None:
+def test_preflight_checks_both_sides(puller: Puller, agent: Agent, library: Path) -> None:
     """A preflight shows both sides, changes neither of them, and makes no scan."""
     before, volume = fingerprint(library), os.listdir(puller.target)
     done = program(
@@ -79,7 +79,7 @@ def test_both_sides_are_looked_at(puller: Puller, agent: Agent, library: Path) -
     assert agent.requests() == ["GET /v1/library", "GET /v1/probe"]
 
 
-def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
+def test_unsound_source_fails_the_preflight(puller: Puller, library: Path) -> None:
     """A damaged source exits 12 from the puller's side too."""
     (library / SERVER / "Preferences.xml").write_bytes(b"")
     code, _, said = look(puller, "--plex-version", SAME)
@@ -99,7 +99,9 @@ def test_source_that_is_not_sound(puller: Puller, library: Path) -> None:
         ([], WARNING),
     ],
 )
-def test_version_gate(puller: Puller, options: list[str], outcome: Outcome) -> None:
+def test_preflight_compares_the_versions_of_plex(
+    puller: Puller, options: list[str], outcome: Outcome
+) -> None:
     """An equal Plex version passes, a newer one warns, and an older one is refused."""
     code, checks, said = look(puller, *options)
     assert checks["version"].outcome is outcome, said
@@ -148,7 +150,9 @@ def test_unknown_depth_of_the_database_check(agent: Agent, route: str) -> None:
     assert "full, quick, skip" in said["title"]
 
 
-def test_torso_on_the_volume(puller: Puller, library: Path, target: Path) -> None:
+def test_incomplete_library_on_the_volume_fails_the_preflight(
+    puller: Puller, library: Path, target: Path
+) -> None:
     """An incomplete library on the volume is refused. A complete one is a warning."""
     shutil.copytree(library, target / "Library", symlinks=True)
     code, checks, _ = look(puller)
@@ -198,7 +202,7 @@ EMPTY = VolumeFacts(None, None)
     ],
     ids=lambda value: value.name if isinstance(value, Check) else None,
 )
-def test_volume_that_does_not_do(check: Check, outcome: Outcome) -> None:
+def test_unsuitable_volume_is_reported(check: Check, outcome: Outcome) -> None:
     """A volume that is too small, has too few inodes, is remote or not empty is reported."""
     assert check.outcome is outcome
     assert bool(check.advice) == (outcome is not PASS)
@@ -220,7 +224,7 @@ def test_source_without_a_version() -> None:
     assert VersionGate(SAME).check(None).outcome is WARNING
 
 
-def test_agent_that_is_not_there(
+def test_unreachable_agent_fails_the_preflight(
     tmp_path: Path, target: Path, library: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
     """An unreachable agent exits 11 after the usual retries, and a missing volume exits 2."""
@@ -238,7 +242,7 @@ def test_agent_that_is_not_there(
     ("rate", "said"),
     [(10**7, ("at least 2 min", "by the network, 9.5 MiB/s")), (10**9, ("at least 20 s", "disk"))],
 )
-def test_time_that_it_takes(rate: float, said: tuple[str, ...]) -> None:
+def test_preflight_estimates_the_time(rate: float, said: tuple[str, ...]) -> None:
     """The estimate uses the slower of the VM's disk and the network, both measured."""
     check = predict(report(), rate)
     assert check.outcome is PASS

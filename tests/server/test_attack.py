@@ -33,7 +33,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_pull_under_attack(
+def test_pull_succeeds_under_an_attack(
     attack: str, large: Path, tmp_path: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
     """A pull succeeds during an attack, even from the puller's own address."""
@@ -49,7 +49,7 @@ def test_pull_under_attack(
     assert sent_away(agent) > 100, "there was no attack"
 
 
-def test_sslscan_finds_nothing_old(agent: Agent) -> None:
+def test_sslscan_finds_no_weak_protocol(agent: Agent) -> None:
     """Only current protocols, ciphers and key exchanges are offered."""
     done = subprocess.run(
         ["sslscan", "--xml=-", "--show-certificate", f"127.0.0.1:{agent.port}"],
@@ -74,7 +74,7 @@ def test_sslscan_finds_nothing_old(agent: Agent) -> None:
     assert {each.get("supported") for each in found.iter("renegotiation")} == {"0"}
 
 
-def test_promtool_has_no_complaint(agent: Agent, puller: Puller) -> None:
+def test_metrics_pass_promtool(agent: Agent, puller: Puller) -> None:
     """The metrics pass promtool after a pull and a wrong token."""
     assert puller.pull().code == 0
     promtool = REPOSITORY / "build" / "tools" / "usr" / "bin" / "promtool"

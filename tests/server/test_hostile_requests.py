@@ -101,7 +101,7 @@ async def talking(root: Path) -> AsyncIterator[Session]:
         await runner.cleanup()
 
 
-async def test_request_without_the_token(
+async def test_request_without_the_token_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every route except health gets 401 without the token, and the log keeps the secret."""
@@ -134,7 +134,7 @@ async def test_request_without_the_token(
         assert basic not in told
 
 
-async def test_token_as_the_password_of_basic(tmp_path: Path) -> None:
+async def test_token_is_accepted_as_the_password_of_basic(tmp_path: Path) -> None:
     """The token is accepted as a Basic password, with any user name."""
     async with talking(tmp_path) as session:
         for user in ("anybody", ""):
@@ -161,7 +161,7 @@ BODIES = {
 }
 
 
-async def test_body_that_is_garbage(tmp_path: Path) -> None:
+async def test_garbage_body_is_refused(tmp_path: Path) -> None:
     """A garbage body gets 400, one over the limit 413, and no scan is made."""
     async with talking(tmp_path) as session:
         for name, body in BODIES.items():
@@ -173,7 +173,7 @@ async def test_body_that_is_garbage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["code", "available"])
-async def test_integer_that_is_written_with_a_fraction(tmp_path: Path, field: str) -> None:
+async def test_integer_with_a_fraction_is_refused(tmp_path: Path, field: str) -> None:
     """A body may have 246.0 for 246, as its published schema allows, but no other number for it."""
     failure = {"code": 1, "what": "", "hint": "", "at": "", "circumstances": {}}
     async with talking(tmp_path) as session:
@@ -187,14 +187,14 @@ async def test_integer_that_is_written_with_a_fraction(tmp_path: Path, field: st
             assert await session.status("DELETE", path, session.right, body) == expected, number
 
 
-async def test_body_that_is_not_what_its_encoding_says(tmp_path: Path) -> None:
+async def test_body_with_a_wrong_encoding_is_refused(tmp_path: Path) -> None:
     """A body that contradicts its encoding gets 400."""
     async with talking(tmp_path) as session:
         headers = session.right | {"Content-Encoding": "gzip"}
         assert await session.status("POST", protocol.SNAPSHOTS, headers, SCAN) == 400
 
 
-async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
+async def test_invalid_snapshot_name_is_not_found(tmp_path: Path) -> None:
     """An invalid snapshot name gets 404, even if such a folder exists."""
     async with talking(tmp_path) as session:
         name = (await session.scan()).id
@@ -213,7 +213,7 @@ async def test_snapshot_name_that_leads_out(tmp_path: Path) -> None:
         assert statuses == [404, 404, 404, 404, 404, 404, 404, 405]
 
 
-async def test_frame_that_is_none(tmp_path: Path) -> None:
+async def test_frame_number_out_of_range_is_refused(tmp_path: Path) -> None:
     """A number past the last frame or an unknown encoding gets 404."""
     async with talking(tmp_path) as session:
         snapshot = await session.scan()
@@ -225,7 +225,7 @@ async def test_frame_that_is_none(tmp_path: Path) -> None:
             assert await session.status("GET", path, session.right) == 404, path
 
 
-async def test_frame_that_the_client_has(tmp_path: Path) -> None:
+async def test_frame_that_the_client_has_is_not_sent(tmp_path: Path) -> None:
     """A known entity-tag gets 304 without a body, in each encoding."""
     async with talking(tmp_path) as session:
         name = (await session.scan()).id

@@ -73,7 +73,7 @@ def metric(agent: Agent, name: str) -> float:
     return float(found[0].rpartition(" ")[2])
 
 
-def test_connection_that_says_nothing(limited: Agent) -> None:
+def test_silent_connection_is_closed(limited: Agent) -> None:
     """A silent connection is closed in time, before and after TLS."""
     with raw(limited) as plain, secured(limited) as secure:
         assert 0.5 < ends(plain) < SOON
@@ -81,7 +81,7 @@ def test_connection_that_says_nothing(limited: Agent) -> None:
     assert metric(limited, 'plexodus_agent_connections_sent_away_total{reason="slow"}') >= 1
 
 
-def test_head_that_never_ends(limited: Agent) -> None:
+def test_endless_head_is_cut_off(limited: Agent) -> None:
     """A slow request head is closed at its deadline, though bytes arrive."""
     with secured(limited) as slow:
         started = time.monotonic()
@@ -92,7 +92,7 @@ def test_head_that_never_ends(limited: Agent) -> None:
         assert time.monotonic() - started < SOON
 
 
-def test_second_head_that_never_ends(limited: Agent) -> None:
+def test_endless_second_head_is_cut_off(limited: Agent) -> None:
     """A slow second head is closed at its deadline too."""
     with secured(limited) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -101,7 +101,7 @@ def test_second_head_that_never_ends(limited: Agent) -> None:
         assert ends(slow) < SOON
 
 
-def test_body_that_never_ends(limited: Agent) -> None:
+def test_endless_body_is_cut_off(limited: Agent) -> None:
     """A slow body gets 408, even with the token."""
     with secured(limited) as slow:
         head = f"POST /v1/snapshots HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {limited.token}"
@@ -122,7 +122,9 @@ def test_client_with_the_token_may_rest(limited: Agent) -> None:
         assert ends(known, within=10) > 1.0
 
 
-def test_client_that_takes_nothing(tmp_path: Path, new_agent: Callable[[Path], Agent]) -> None:
+def test_client_that_reads_nothing_is_disconnected(
+    tmp_path: Path, new_agent: Callable[[Path], Agent]
+) -> None:
     """A client with the token that stops reading an archive is disconnected."""
     library = tmp_path / "Library"
     library.mkdir()
@@ -155,7 +157,7 @@ def test_crowd_of_strangers_makes_room_for_the_puller(
     assert rsync_differences(library, target / "Library") == []
 
 
-def test_one_address_does_not_take_all(limited: Agent) -> None:
+def test_one_address_cannot_take_all_connections(limited: Agent) -> None:
     """One address keeps eight connections, and other addresses lose none."""
     with ExitStack() as crowd:
         other = crowd.enter_context(secured(limited, "127.0.0.2"))
@@ -222,6 +224,6 @@ def test_wrong_tokens_are_forgiven_and_forgotten() -> None:
         ("", ""),
     ],
 )
-def test_who_is_behind_an_address(host: str, expected: str) -> None:
+def test_ipv6_network_counts_as_one_client(host: str, expected: str) -> None:
     """An IPv6 /64 counts as one client."""
     assert party(host) == expected

@@ -31,7 +31,7 @@ def test_shipped_file_shows_every_default() -> None:
     assert set(said["limits"]) == {field.name for field in msgspec.structs.fields(Limits)}
 
 
-def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     """The command line overrides the file, and the file the defaults."""
     path = written(tmp_path, 'library = "/a"\nstate = "/b"\n[limits]\nconnections = 7\n')
     settings = load_settings(path, {"library": "/c", "state": None})
@@ -53,7 +53,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ('library = "\udcff"', "TOML"),
     ],
 )
-def test_settings_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, text: str, told: str) -> None:
     """An invalid setting is refused with the invalid word."""
     path = tmp_path / "agent.toml"
     path.write_bytes(text.encode(errors="surrogateescape"))
@@ -61,7 +61,7 @@ def test_settings_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> N
         load_settings(str(path), {})
 
 
-def test_named_file_must_be_there(tmp_path: Path) -> None:
+def test_missing_named_file_is_refused(tmp_path: Path) -> None:
     """A named file must exist, and the default file may be missing."""
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_settings(str(tmp_path / "none.toml"), {})
@@ -79,13 +79,13 @@ def test_named_file_must_be_there(tmp_path: Path) -> None:
         ("8kB/s", 8000),
     ],
 )
-def test_rate_as_people_write_it(text: str, rate: float) -> None:
+def test_rates_in_common_spellings_are_accepted(text: str, rate: float) -> None:
     """Rates are in bytes or bits, with powers of 1000 or 1024."""
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "50", "50MiB", "-1MB/s", "0MB/s", "1B/s", "50 miles/s"])
-def test_what_is_no_rate(text: str) -> None:
+def test_invalid_rates_are_refused(text: str) -> None:
     """An invalid rate is refused, and so is zero."""
     with pytest.raises(ConfigurationError):
         parse_rate(text)

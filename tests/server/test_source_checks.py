@@ -169,7 +169,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Outcome, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_told_by_its_check(server: Path, damage: str) -> None:
+def test_damage_is_reported_by_its_check(server: Path, damage: str) -> None:
     """A damage fails its check, with the finding and a remedy."""
     inflict, name, outcome, words = DAMAGES[damage]
     inflict(server)
@@ -222,7 +222,7 @@ def plex(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("plex")
-def test_running_server_is_asked(server: Path) -> None:
+def test_version_of_a_running_server_is_reported(server: Path) -> None:
     """A running server's version overrides the one in its old log."""
     found = looked(server)
     assert found["Plex version"].found == "1.41.2.9200-c6bbc1b53"
@@ -231,7 +231,7 @@ def test_running_server_is_asked(server: Path) -> None:
     assert "--no-cutover" in found["cutover"].advice
 
 
-def test_other_folder_is_moved_as_any(tmp_path: Path) -> None:
+def test_folder_of_another_application_passes_without_plex_checks(tmp_path: Path) -> None:
     """A folder that is not Plex's is not checked as if it were."""
     (tmp_path / "Photos").mkdir()
     source = open_library(str(tmp_path / "Photos"))
@@ -259,7 +259,7 @@ def test_command_says_refused_or_not(server: Path) -> None:
     assert [check["outcome"] for check in checks].count("failure") == 1
 
 
-def test_page_reads_like_a_page() -> None:
+def test_report_page_has_columns_and_advice() -> None:
     """The page has columns, folded lines, advice below each finding, and counts."""
     long = "word " * 40
     shown = page([Check("one", PASS, "fine"), Check("second", FAILURE, long.strip(), "Do this.")])
@@ -272,7 +272,7 @@ def test_page_reads_like_a_page() -> None:
     assert page([]) == ""
 
 
-def test_figures_as_people_read_them() -> None:
+def test_figures_have_readable_units() -> None:
     """Sizes have a unit, and long lists are cut."""
     assert [size(0), size(1023), size(1536), size(5 * 1024**4)] == [
         *("0 bytes", "1023 bytes", "1.5 KiB", "5120.0 GiB")

@@ -64,7 +64,7 @@ def test_no_renegotiation_and_no_compression(agent: Agent) -> None:
     assert "Compression: NONE" in done.stdout
 
 
-def test_certificate_of_a_ca(
+def test_certificate_of_a_ca_is_verified(
     tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
 ) -> None:
     """A CA certificate is verified by CA and name, and refused without the CA."""
@@ -94,7 +94,7 @@ def test_certificate_of_a_ca(
     assert rsync_differences(library, puller.target / "Library") == []
 
 
-def test_client_certificates(
+def test_client_without_a_certificate_gets_no_response(
     tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
 ) -> None:
     """With ``client_ca``, a token without a certificate gets no response."""
@@ -124,7 +124,7 @@ def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
     return subprocess.run(command, check=False, capture_output=True, text=True).stderr
 
 
-def test_clock_that_was_never_set(tmp_path: Path) -> None:
+def test_wrong_clock_is_refused_with_both_dates(tmp_path: Path) -> None:
     """A clock at 1970 or ten years ahead is refused with both dates."""
     state = str(tmp_path)
     make_pairing(state, "127.0.0.1", 1)
@@ -137,7 +137,7 @@ def test_clock_that_was_never_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no key", "another key", "encrypted key", "garbage"])
-def test_certificate_files_that_cannot_be_used(
+def test_unusable_certificate_file_is_reported(
     tmp_path: Path, authority: Authority, damage: str
 ) -> None:
     """An unusable certificate file is reported by name, without a password prompt."""
@@ -196,7 +196,7 @@ def test_pairing_for_kubernetes(tmp_path: Path) -> None:
     assert "plexodus://" not in arguments
 
 
-def test_name_that_would_run_something(tmp_path: Path) -> None:
+def test_secret_names_with_shell_syntax_are_refused(tmp_path: Path) -> None:
     """A name with shell syntax is refused."""
     options: list[str | Path] = [
         "pair",
@@ -210,7 +210,7 @@ def test_name_that_would_run_something(tmp_path: Path) -> None:
     assert program("plexodus-agent", *options, check=False).returncode == 2
 
 
-def test_address_is_found(tmp_path: Path) -> None:
+def test_pairing_names_this_machines_address(tmp_path: Path) -> None:
     """Without ``--address``, an address of this machine with the listening port is used."""
     (tmp_path / "agent.toml").write_text('listen = "0.0.0.0:9999"\n')
     said = program(

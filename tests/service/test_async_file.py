@@ -48,7 +48,7 @@ async def test_cancelled_while_a_file_is_opened(
     assert len(os.listdir("/proc/self/fd")) <= len(descriptors) + 1
 
 
-async def test_what_is_written_is_there(tmp_path: Path) -> None:
+async def test_written_data_is_readable(tmp_path: Path) -> None:
     """A file that was written and closed holds every byte."""
     path = tmp_path / "file"
     async with opened(str(path), "wb") as file:

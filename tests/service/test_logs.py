@@ -98,7 +98,7 @@ def test_hostile_words_stay_on_one_short_line(capsys: pytest.CaptureFixture[str]
     assert "(cut)" in json.loads(told)["said"]
 
 
-def test_secret_where_a_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_secret_at_the_cut_of_a_value_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     """No half of a token is left where a value is cut."""
     logs.configure()
     for before in range(logs.MAX_VALUE - 60, logs.MAX_VALUE + 10, 7):
@@ -116,7 +116,7 @@ def test_library_that_logs_too_much(capsys: pytest.CaptureFixture[str]) -> None:
     assert told[0]["library"] == "asyncio"
 
 
-def test_lines_are_earned_again() -> None:
+def test_log_limit_recovers_with_time() -> None:
     """After a burst one line passes for each second, and says how many did not."""
     limit = logs.LogLimit()
     assert [limit.admit(100.0) for _ in range(22)] == [0] * 20 + [None, None]

@@ -92,7 +92,7 @@ EXISTING = pytest.mark.parametrize("make", [_folder, _file, _symlink, _dangling]
         (("--on-existing", "fail"), ExitCode.CONFLICT, "not ours"),
     ],
 )
-def test_what_has_the_name_is_left_alone(
+def test_existing_library_is_left_alone(
     target: Path,
     ours: Agent,
     make: Callable[[Path], None],
@@ -120,7 +120,7 @@ def test_what_has_the_name_is_left_alone(
 
 
 @EXISTING
-def test_what_has_the_name_is_set_aside_when_told(
+def test_existing_library_is_set_aside_on_request(
     target: Path, ours: Agent, make: Callable[[Path], None]
 ) -> None:
     """Foreign content is renamed whole to the name in the log, and a symlink's target stays."""
@@ -168,7 +168,7 @@ def test_two_pullers_at_once(
     assert rsync_differences(library, target / "Library") == []
 
 
-def test_pod_that_takes_over_from_another(
+def test_pod_waits_for_the_lock_of_its_predecessor(
     agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes]
 ) -> None:
     """If the first puller ends slowly after SIGTERM, the second waits and resumes its state."""
@@ -197,7 +197,9 @@ def test_name_is_taken_again_after_the_first_was_set_aside(target: Path, ours: A
     _is_whole(target, ours)
 
 
-def test_receipt_is_there_when_the_lock_is_had(target: Path, ours: Agent) -> None:
+def test_receipt_that_appears_during_the_wait_for_the_lock_ends_the_run(
+    target: Path, ours: Agent
+) -> None:
     """If another puller finishes before the lock is taken, nothing is requested or fetched."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("initpuller.pull.recipe.finished", lambda _layout, **_options: None)

@@ -36,7 +36,7 @@ def puller(tmp_path: Path, target: Path, new_agent: Callable[[Path], Agent], mad
     return Puller(target, tmp_path / "puller.log", new_agent(made).pair())
 
 
-def test_whole_library_is_let_be(puller: Puller, existing: Path) -> None:
+def test_complete_library_is_left_alone(puller: Puller, existing: Path) -> None:
     """A complete library stays unchanged, with a warning."""
     before = fingerprint(existing)
     done = puller.pull()
@@ -46,7 +46,9 @@ def test_whole_library_is_let_be(puller: Puller, existing: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
-def test_torso_of_a_killed_tar(puller: Puller, made: Path, target: Path, part: float) -> None:
+def test_incomplete_library_of_a_killed_tar_is_refused(
+    puller: Puller, made: Path, target: Path, part: float
+) -> None:
     """The partial library of a killed script is refused, and stays for inspection."""
     archive = subprocess.run(
         ["tar", "c", "-C", made.parent, "--sort=name", "Library"], check=True, capture_output=True
@@ -92,7 +94,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_cannot_be_whole_is_refused(puller: Puller, existing: Path, damage: str) -> None:
+def test_library_that_cannot_be_complete_is_refused(
+    puller: Puller, existing: Path, damage: str
+) -> None:
     """An incomplete library is refused with the missing part."""
     inflict, told = DAMAGES[damage]
     inflict(existing)
@@ -159,7 +163,7 @@ def test_other_applications_folder_is_not_judged(puller: Puller, target: Path) -
     assert puller.pull().code == 0
 
 
-def test_torso_makes_room_when_told(
+def test_incomplete_library_is_set_aside_on_request(
     puller: Puller, made: Path, existing: Path, new_agent: Callable[[Path], Agent]
 ) -> None:
     """``--on-existing set-aside`` renames the partial library, and the whole one arrives."""

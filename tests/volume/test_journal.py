@@ -77,7 +77,7 @@ def test_appending_after_a_torn_line(tmp_path: Path) -> None:
     assert _replayed(path, path.read_bytes()) == [0, 1, 5, 7]
 
 
-def test_redo_is_remembered(tmp_path: Path) -> None:
+def test_frame_to_repeat_is_recorded(tmp_path: Path) -> None:
     """A frame found damaged stays missing after a restart, until it is fetched again."""
     path = tmp_path / "journal"
     journal = Journal(str(path), FRAMES)

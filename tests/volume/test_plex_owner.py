@@ -46,7 +46,7 @@ def test_sidecar_that_runs_as_plex_does(agent: Agent) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_option_goes_before_the_images_variables(puller: Puller) -> None:
+def test_owner_option_overrides_the_images_variables(puller: Puller) -> None:
     """The puller's option overrides the variables of Plex's image."""
     done = puller.pull("--owner", "7:8", environment={"PLEX_UID": "1234"})
     assert done.code == ExitCode.OK, done.text
