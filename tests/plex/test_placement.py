@@ -65,10 +65,7 @@ def move(target: Path, agent: Agent, *options: str) -> Ended:
 
 
 def ask(target: Path, agent: Agent, *options: str) -> Ended:
-    """Run a pull with a cutover that ends before Plex is stopped.
-
-    Other tests may run a Plex meanwhile.
-    """
+    """Run a pull that ends before Plex is stopped, so that other tests may run a Plex."""
     return pull(target, agent, *options, **CUTOVER)
 
 
