@@ -19,9 +19,9 @@ from initpuller.pull.source_queries import SourceQueries
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
-from initpuller.volume.fitness.attribute_policy import VolumeFit
+from initpuller.volume.fitness.volume_fit import VolumeFit
 from initpuller.volume.inspect import look, name_taken
-from initpuller.volume.publish.rehearsal import is_to_be_taken_back, take_back
+from initpuller.volume.publish.unpublish import is_to_be_taken_back, take_back
 from initpuller.volume.reuse.recorded import Listing
 from initpuller.volume.space import check_room_for_delta, check_space
 from initpuller.volume.staging import staging

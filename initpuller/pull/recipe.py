@@ -29,7 +29,7 @@ from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.lock import locked
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
-from initpuller.workers.pool import Workers
+from initpuller.workers.pool import start_workers
 from shared import errors
 from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
@@ -67,7 +67,7 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
     record = PullRecord(open_layout(options.target))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_locked(record.layout))
-        workers = stack.enter_context(Workers(options.jobs))
+        workers = stack.enter_context(start_workers(options.jobs))
         await asyncio.to_thread(make_room, record)
         action = await asyncio.to_thread(_inspect, record, options)
         if await _is_decided(action, record, options, progress):

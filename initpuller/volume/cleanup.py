@@ -39,11 +39,6 @@ def drop_records(layout: Layout, kept: str = "") -> None:
 def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) -> None:
     """Refuse a staging folder of another library, or set it aside and drop its record.
 
-    Args:
-        record: of the volume.
-        snapshot: of the library that is to be moved.
-        sets_aside: whether the user wants what is in the way set aside.
-
     Raises:
         TargetConflict: staging is of another library, and is not to be set aside.
     """

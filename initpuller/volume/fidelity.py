@@ -43,18 +43,18 @@ class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         time = self._within(wanted_ns)
         return time - time % self.time_step_ns
 
-    def clamps(self, entry: Entry) -> bool:
-        """Return whether the entry's time is outside of what the volume can hold."""
-        return self._within(entry.mtime_ns) != entry.mtime_ns
+    def clamps(self, time_ns: int) -> bool:
+        """Return whether a time is outside of what the volume can hold."""
+        return self._within(time_ns) != time_ns
 
-    def drops_xattrs(self, entry: Entry) -> bool:
-        """Return whether the entry's extended attributes are left out."""
-        limit = self.xattr_bytes
-        return bool(entry.xattrs) and limit is not None and xattr_cost(entry.xattrs) > limit
+    def drops_xattrs(self, cost: int) -> bool:
+        """Return whether extended attributes with this :func:`xattr_cost` are left out."""
+        return self.xattr_bytes is not None and cost > self.xattr_bytes
 
     def kept(self, entry: Entry) -> Entry:
         """Return the entry as the volume keeps it."""
-        time, drops = self.time(entry.mtime_ns), self.drops_xattrs(entry)
+        time = self.time(entry.mtime_ns)
+        drops = bool(entry.xattrs) and self.drops_xattrs(xattr_cost(entry.xattrs))
         if time == entry.mtime_ns and not drops:
             return entry
         xattrs = {} if drops else entry.xattrs
@@ -106,18 +106,15 @@ def losses(entries: Iterable[Entry], policy: AttributePolicy) -> Losses | None:
         return None
     found = Losses(fidelity.time_step_ns)
     for entry in entries if policy.is_lossy else ():
-        if fidelity.clamps(entry):
+        if fidelity.clamps(entry.mtime_ns):
             found.clamped_times += 1
-            _add(found.clamped, entry)
-        if fidelity.drops_xattrs(entry):
+            if found.clamped_times <= _LISTED:
+                found.clamped.append(printable(entry.path))
+        if fidelity.drops_xattrs(xattr_cost(entry.xattrs)):
             found.without_xattrs += 1
-            _add(found.left_out, entry)
+            if found.without_xattrs <= _LISTED:
+                found.left_out.append(printable(entry.path))
     return found
-
-
-def _add(paths: list[str], entry: Entry) -> None:
-    if len(paths) < _LISTED:
-        paths.append(printable(entry.path))
 
 
 def xattr_cost(xattrs: dict[str, bytes]) -> int:

@@ -1,10 +1,12 @@
-"""The filesystem of a volume: its mount, and descriptors of what is on it."""
+"""The filesystem of a volume: its mount, and what is on it: opened, read, written, removed."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import shutil
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,12 +30,7 @@ work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html).""
 
 
 def network_filesystem(path: str, table: str = MOUNTS) -> str | None:
-    """Return the type of the filesystem that ``path`` is on, if it is a network filesystem.
-
-    Args:
-        path: any file or folder on it.
-        table: path of the mount table.
-    """
+    """Return the type of the filesystem that ``path`` is on, if it is a network filesystem."""
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for mount in read_mounts(table):
@@ -83,6 +80,26 @@ def reopened(folder: int, name: bytes, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def remove(folder: int, name: bytes) -> None:
+    """Remove whatever ``name`` is in ``folder``; nothing there is fine."""
+    try:
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(info.st_mode):
+        shutil.rmtree(name, dir_fd=folder)
+    else:
+        os.unlink(name, dir_fd=folder)
+
+
+def is_file(folder: int, name: bytes) -> bool:
+    """Return whether ``name`` in ``folder`` is a file, and no symlink to one."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def hash_file(path: str) -> bytes:

@@ -10,7 +10,7 @@ import structlog
 from initpuller.volume.decision import Action, Findings, OnExisting, decide
 from initpuller.volume.filesystem import is_mount_point
 from initpuller.volume.foreign_library import check_wholeness, is_skeleton
-from initpuller.volume.publish.rehearsal import is_to_be_taken_back
+from initpuller.volume.publish.unpublish import is_to_be_taken_back
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.receipt import Receipt, load_receipt
 from shared.checks import some
@@ -132,7 +132,6 @@ def name_taken(library: str) -> TargetConflict:
 
 
 def _refuse_torso(library: str, depth: DatabaseCheck) -> None:
-    """Raise TargetConflict if no Plex could start on ``library``."""
     with storage_errors(library):
         found = check_wholeness(library, depth)
     if found.missing:

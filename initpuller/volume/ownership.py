@@ -71,7 +71,7 @@ def choose_ownership(option: str | None) -> Ownership:
     """Return the owner by ``--owner``; without it, the source's if allowed, otherwise our own.
 
     Raises:
-        ConfigurationError: it cannot be read, or we may not do that.
+        ConfigurationError: it cannot be read, or needs capabilities that we lack.
     """
     mine = (os.geteuid(), os.getegid())
     privileged = _is_privileged()

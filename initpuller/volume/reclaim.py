@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.volume.cleanup import drop_records
-from initpuller.volume.filesystem import FULL, opened
-from initpuller.volume.names import remove
+from initpuller.volume.filesystem import FULL, opened, remove
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.reuse.recorded import read_listing
@@ -55,14 +54,10 @@ class Discarded(Enum):
 
 
 def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
-    """Discard enough of staging for records to be written, if the volume is full.
+    """Discard enough of staging for records to be written, at most ``last``, if the volume is full.
 
     Nothing is discarded that is verified. If the volume is full of something else, it stays full,
-    and the next write reports it.
-
-    Args:
-        record: of the volume, whose lock this process holds.
-        last: what may be discarded at most.
+    and the next write reports it. This process holds the volume's lock.
     """
     layout, state = record.layout, record.state
     with storage_errors(layout.folder):
@@ -83,11 +78,7 @@ def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
 
 
 def require_room(layout: Layout) -> None:
-    """Refuse a commit whose publication could not be written down.
-
-    Raises:
-        NoSpace: the volume is too full for state and receipt.
-    """
+    """Raise NoSpace before a commit whose publication could not be written down."""
     with storage_errors(layout.folder):
         wanted = _LEAST + 4 * os.path.getsize(layout.state)
         has_room = _has_room(layout.folder, wanted)

@@ -31,16 +31,7 @@ _RECORD_INODES = 4
 
 
 def check_space(staging: int, manifest: ManifestFile, journal: Journal) -> None:
-    """Refuse to begin what cannot end.
-
-    Args:
-        staging: descriptor of the staging folder.
-        manifest: everything that has to be there.
-        journal: what is there.
-
-    Raises:
-        NoSpace: saying how much is missing.
-    """
+    """Raise NoSpace if what ``staging`` lacks of ``manifest`` does not fit on the volume."""
     volume = os.fstatvfs(staging)
     needed, inodes = _needed(staging, manifest, journal, volume.f_frsize)
     if volume.f_blocks:
@@ -125,7 +116,6 @@ def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allo
 
 
 def _written_records(staging: int) -> int:
-    """Return the bytes of the records beside staging, except the manifest."""
     with opened("..", FOLDER, dir_fd=staging) as folder, os.scandir(folder) as found:
         return sum(
             each.stat().st_blocks * SECTOR

@@ -81,14 +81,7 @@ class Order:
 
 
 class FrameWorker:
-    """Fetches the frames of one snapshot into one staging folder.
-
-    Args:
-        assignment: the snapshot and the folder.
-
-    Raises:
-        StorageError: the staging folder or the digests cannot be opened.
-    """
+    """Fetches the frames of one snapshot into one staging folder."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -102,12 +95,7 @@ class FrameWorker:
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
 
     def bring(self, order: Order) -> Unpacked:
-        """Fetch, verify and unpack a frame.
-
-        Raises:
-            PlexodusError: see :meth:`FrameConnection.answer`, :func:`unpack_frame` and
-                :func:`shared.frames.codec.decode`.
-        """
+        """Fetch, verify and unpack a frame."""
         frame = order.frame
         wanted = [self._route(frame.number)]
         if order.following is not None:
@@ -156,9 +144,7 @@ class FrameWorker:
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Send all requests that are not under way; return the connection of the first one.
 
-        Args:
-            wanted: the routes to request.
-            held: the block that the volume has in place of the first one.
+        ``held`` is the block that the volume has in place of the first one.
         """
         free = [each for each in self._connections if each.asked not in wanted]
         asked = [each.asked for each in self._connections]

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +18,7 @@ from initpuller.workers.child import LENGTH_BYTES, end_with, framed, work
 from shared.errors import Interrupted, PlexodusError
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
     from initpuller.workers.child import Assignment, Order
 
@@ -47,12 +47,7 @@ class Worker:
         self._ended = False
 
     async def assign(self, assignment: Assignment) -> None:
-        """Start with a snapshot.
-
-        Raises:
-            StorageError: the worker cannot open the staging folder.
-            Interrupted: the process has ended.
-        """
+        """Start with a snapshot; raise StorageError if its staging cannot be opened."""
         await self._ask(assignment)
 
     async def bring(self, order: Order) -> Unpacked:
@@ -146,26 +141,12 @@ def _close_all_but(kept: int) -> None:
                 os.close(fd)
 
 
-class Workers:
-    """Workers that end together. Create them before there are threads.
-
-    Args:
-        count: the number of workers.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._all = [Worker() for _ in range(count)]
-
-    def __enter__(self) -> list[Worker]:
-        """Return the workers."""
-        return self._all
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End them."""
-        for worker in self._all:
+@contextmanager
+def start_workers(count: int) -> Iterator[list[Worker]]:
+    """Start workers that end together. Start them before there are threads."""
+    workers = [Worker() for _ in range(count)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
             worker.end()

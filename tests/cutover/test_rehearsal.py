@@ -109,8 +109,8 @@ def test_only_what_was_tried_is_brought_again(
 
 STEPS = {
     "published": "initpuller.volume.publish.publish.seal",
-    "renamed back": "initpuller.volume.publish.rehearsal.drop_files",
-    "forgotten": "initpuller.volume.publish.rehearsal.taken_back",
+    "renamed back": "initpuller.volume.publish.unpublish._forget_changed",
+    "forgotten": "initpuller.volume.publish.unpublish.taken_back",
 }
 
 

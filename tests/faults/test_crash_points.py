@@ -26,7 +26,6 @@ from initpuller.__main__ import main
 from initpuller.pull import pending, transfer
 from initpuller.volume.publish import publish, unpublish
 from initpuller.volume.records import journal, pull_record
-from initpuller.volume.reuse import transition
 from initpuller.volume.staging import staging
 from initpuller.workers.child import FrameWorker
 from shared.program.exit_codes import ExitCode
@@ -202,7 +201,6 @@ class Killer:
         for name in ("rename", "unlink", "rmdir", "mkdir", "fsync", "fdatasync", "symlink", "link"):
             setattr(os, name, self._killing(name, getattr(os, name)))
         for each in (
-            transition,
             journal,
             publish,
             pull_record,

@@ -12,9 +12,9 @@ from rig.hostile.agent import entry, folder
 
 from initpuller.volume.fidelity import EXACT, Fidelity
 from initpuller.volume.fitness.capabilities import ALWAYS_NEEDED, Abilities, judge, refuse
-from initpuller.volume.fitness.collisions import suspects
 from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.fitness.time_range import time_fidelity
+from initpuller.volume.fitness.volume_fit import suspects
 from shared.checks import CheckId, Outcome
 from shared.errors import StorageError
 from shared.tree.manifest import MAX_TIME

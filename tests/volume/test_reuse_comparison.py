@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rig.two_sides import TwoSides, recorded
 
 from agent.snapshots import store
-from initpuller.volume.reuse import changes
+from initpuller.volume.reuse import matching
 from initpuller.volume.reuse.matching import Reuse, compare
 from shared.errors import SnapshotGone
 from shared.frames.plan import FRAME, is_large, members
@@ -263,7 +263,7 @@ def test_too_many_changes_to_list(
     sides: TwoSides, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list is left out, and frames are still found."""
-    monkeypatch.setattr(changes, "_MOST", 3)
+    monkeypatch.setattr(matching, "_MOST", 3)
     for number in range(4):
         (sides.library / "b" / f"{number}").write_bytes(b"new")
     new, reuse = compared(sides, staging)

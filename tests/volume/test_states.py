@@ -93,7 +93,7 @@ def _rehearsed(target: Path, agent: Agent) -> None:
 
 def _taken_back(target: Path, agent: Agent) -> None:
     """Return a step: a pull that is killed right before it discards the rehearsal's receipt."""
-    with cut_at("initpuller.volume.publish.rehearsal.taken_back"):
+    with cut_at("initpuller.volume.publish.unpublish.taken_back"):
         pull(target, agent)
 
 

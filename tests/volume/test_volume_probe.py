@@ -14,7 +14,7 @@ from rig.oracle import sums_hold
 from rig.programs import Agent, running
 from rig.volume import RECEIPT_FILES, grow_tiny, left_of_pull, pull, run_puller
 
-from initpuller.volume.publish.rehearsal import take_back
+from initpuller.volume.publish.unpublish import take_back
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.state import load_state

@@ -21,7 +21,7 @@ from initpuller.pull.checks.volume_checks import (
     read_volume,
 )
 from initpuller.volume.filesystem import network_filesystem
-from initpuller.volume.fitness.preflight_probe import probe_for_preflight
+from initpuller.volume.fitness.volume_fit import probe_for_preflight
 from shared.checks import EVERY_RUN, PREFLIGHT_ONLY, CheckId, When, duration, size, some
 from shared.plex.library import library_name
 from shared.wire.protocol import LibraryReport

@@ -69,11 +69,8 @@ def judge(
 ) -> list[Check]:
     """Return a check for each ability that the volume lacks.
 
-    Args:
-        abilities: results of the probe.
-        volume: its mount point and type, for the message.
-        needed: abilities whose lack is a failure; the lack of others is a warning. A manifest
-            needs all that the probe tried for it.
+    A lack of what is ``needed`` is a failure; other lacks are warnings. A manifest needs all that
+    the probe tried for it. ``volume`` is its mount point and type.
     """
     found = []
     for ability, what in abilities.shortfalls.items():
@@ -90,10 +87,10 @@ def losses(fidelity: Fidelity, needs: Needs, volume: str) -> list[Check]:
         size, unit = next(each for each in _UNITS if fidelity.time_step_ns >= each[0])
         what = f"times are rounded down to a multiple of {fidelity.time_step_ns // size} {unit}"
         found.append((CheckId.VOLUME_TIMES, what))
-    if clamps(fidelity, needs):
+    if _clamps(fidelity, needs):
         what = "some times are out of range and become the nearest possible time"
         found.append((CheckId.VOLUME_TIMES, what))
-    if drops_xattrs(fidelity, needs):
+    if _drops_xattrs(fidelity, needs):
         limit = fidelity.xattr_bytes
         what = f"extended attributes of more than {limit} bytes an entry are left out"
         none = "extended attributes (user.) cannot be kept and are left out"
@@ -103,17 +100,17 @@ def losses(fidelity: Fidelity, needs: Needs, volume: str) -> list[Check]:
     return [check.warning(f"on the volume at {volume}, {what}", advice) for check, what in found]
 
 
-def clamps(fidelity: Fidelity, needs: Needs) -> bool:
-    """Return whether a time of the manifest is out of the volume's range."""
-    too_early = fidelity.earliest_ns is not None and needs.earliest_ns < fidelity.earliest_ns
-    too_late = fidelity.latest_ns is not None and needs.latest_ns > fidelity.latest_ns
-    return too_early or too_late
+def is_lossy(fidelity: Fidelity, needs: Needs) -> bool:
+    """Return whether times are out of the volume's range, or extended attributes are left out."""
+    return _clamps(fidelity, needs) or _drops_xattrs(fidelity, needs)
 
 
-def drops_xattrs(fidelity: Fidelity, needs: Needs) -> bool:
-    """Return whether extended attributes of the manifest are left out on the volume."""
-    limit = fidelity.xattr_bytes
-    return limit is not None and max(needs.xattrs, default=0) > limit
+def _clamps(fidelity: Fidelity, needs: Needs) -> bool:
+    return fidelity.clamps(needs.earliest_ns) or fidelity.clamps(needs.latest_ns)
+
+
+def _drops_xattrs(fidelity: Fidelity, needs: Needs) -> bool:
+    return fidelity.drops_xattrs(max(needs.xattrs, default=0))
 
 
 def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
@@ -127,11 +124,7 @@ def collision(pairs: Sequence[tuple[str, str]], volume: str) -> Check:
 
 
 def refuse(checks: Iterable[Check]) -> None:
-    """Refuse the volume if at least one check is a failure.
-
-    Raises:
-        VolumeUnsuitable: at least one check is a failure.
-    """
+    """Raise VolumeUnsuitable if at least one check is a failure."""
     failed = [check for check in checks if check.outcome is Outcome.FAILURE]
     if failed:
         raise VolumeUnsuitable(

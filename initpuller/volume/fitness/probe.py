@@ -28,7 +28,6 @@ from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
 
     from initpuller.volume.fitness.requirements import Needs
     from initpuller.volume.ownership import Ownership
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _USUAL_OWNER = (1000, 1000)
+_NAME = b"object"
+"""The name of what is created to try something with it."""
 _HOLE = 1024 * 1024
 _SPECIAL_NAMES = ((b"case Probe", b"CASE pROBE"), ("\u00e9".encode(), "e\u0301".encode()))
 _LISTED = 5
@@ -43,12 +44,7 @@ _SHOWN = 80
 
 
 def probe(layout: Layout, needs: Needs, ownership: Ownership) -> Abilities:
-    """Try everything that a library needs of the volume. The caller holds the volume's lock.
-
-    Args:
-        layout: the volume.
-        needs: what to try.
-        ownership: the owner that files will get.
+    """Try everything that a library needs of the volume, whose lock the caller holds.
 
     Raises:
         NoSpace: the volume is full, so that nothing can be tried.
@@ -63,13 +59,7 @@ def probe(layout: Layout, needs: Needs, ownership: Ownership) -> Abilities:
 def colliding(
     layout: Layout, pairs: Iterable[tuple[bytes, bytes]], most: int = _LISTED
 ) -> list[tuple[str, str]]:
-    """Return the first pairs whose last names are one file on the volume.
-
-    Args:
-        layout: the volume. The caller holds its lock.
-        pairs: each has two paths in the same folder.
-        most: number of pairs to return.
-    """
+    """Return the first pairs of paths in one folder whose last names are one file on the volume."""
     with scratch_folder(layout) as folder:
         found = (
             (printable(one), printable(other))
@@ -80,8 +70,6 @@ def colliding(
 
 
 class _Trial:
-    """Trials of a volume: of everything that ``needs`` has, in the empty folder ``folder``."""
-
     def __init__(self, folder: int, needs: Needs, ownership: Ownership) -> None:
         self.found = Abilities()
         self._folder = folder
@@ -103,13 +91,13 @@ class _Trial:
 
     def try_rename(self, layout: Layout) -> None:
         """Try the rename that publishes: a folder, to the place of the library."""
-        name = b"published"
-        with _new_folder(name, self._folder) as inside, opened(MARKER, _NEW, dir_fd=inside):
+        os.mkdir(_NAME, 0o700, dir_fd=self._folder)
+        with opened(_NAME, dir_fd=self._folder) as inside, opened(MARKER, _NEW, dir_fd=inside):
             pass
         source = next(path for path in layout.probes if os.path.isdir(path))
         what = f"a folder cannot be renamed from {os.path.dirname(source)} to {layout.target}"
         with self._trying(CheckId.VOLUME_RENAME, what):
-            rename_noreplace(os.path.join(source, os.fsdecode(name)), layout.published_probe)
+            rename_noreplace(os.path.join(source, os.fsdecode(_NAME)), layout.published_probe)
 
     @contextmanager
     def _trying(self, ability: CheckId, what: str) -> Iterator[None]:
@@ -126,25 +114,14 @@ class _Trial:
         """Record a failure; the first one of each ability is reported."""
         self.found.shortfalls.setdefault(ability, what)
 
-    @contextmanager
-    def _object(self, *, is_folder: bool = False) -> Iterator[tuple[int, bytes]]:
-        """Create a file or folder; yield its descriptor and name."""
-        name = b"object"
-        new = _new_folder(name, self._folder) if is_folder else _new_file(name, self._folder)
-        try:
-            with new as fd:
-                yield fd, name
-        finally:
-            empty(self._folder)  # a small volume may have few inodes left
-
     def _owners_and_modes(self) -> None:
         needs = self._needs
         for owner in self._owners:
-            with self._object() as (fd, _):
+            with _created(self._folder) as fd:
                 self._give(fd, owner, 0o600)
         for modes in (needs.file_modes, needs.folder_modes):
             for mode in sorted(modes):
-                with self._object(is_folder=modes is needs.folder_modes) as (fd, _):
+                with _created(self._folder, is_folder=modes is needs.folder_modes) as fd:
                     self._give(fd, self._owners[0], mode)
 
     def _give(self, fd: int, owner: tuple[int, int], mode: int) -> None:
@@ -166,7 +143,7 @@ class _Trial:
     def _times(self) -> None:
         wanted = self._needs.earliest_ns, self._needs.latest_ns
         cannot = self._trying(CheckId.VOLUME_TIMES, "the times of a file cannot be set")
-        with self._object() as (fd, _), cannot:
+        with _created(self._folder) as fd, cannot:
             found = time_fidelity(fd, wanted)
             if found is None:
                 self._fails(CheckId.VOLUME_TIMES, "the times of files are not kept as they are set")
@@ -177,8 +154,8 @@ class _Trial:
         folder, needs = self._folder, self._needs
         cannot = self._trying(CheckId.VOLUME_HARD_LINKS, "hard links cannot be made")
         if needs.has_hard_links:
-            with self._object() as (fd, name), cannot:
-                os.link(name, b"hard", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            with _created(folder) as fd, cannot:
+                os.link(_NAME, b"hard", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
                 if os.stat(b"hard", dir_fd=folder).st_ino != os.fstat(fd).st_ino:
                     self._fails(CheckId.VOLUME_HARD_LINKS, "a hard link is another file")
         if needs.link:
@@ -218,7 +195,7 @@ class _Trial:
                     return
 
     def _keeps(self, xattrs: dict[str, bytes]) -> bool:
-        with self._object() as (fd, _):
+        with _created(self._folder) as fd:
             try:
                 for name, value in xattrs.items():
                     os.setxattr(fd, name, value)
@@ -230,7 +207,7 @@ class _Trial:
         needs = self._needs
         if not needs.has_holes and not needs.largest:
             return
-        with self._object() as (fd, _):
+        with _created(self._folder) as fd:
             os.ftruncate(fd, _HOLE)
             has_holes = os.fstat(fd).st_blocks * SECTOR < _HOLE
             if not has_holes and needs.has_holes:
@@ -251,9 +228,9 @@ class _Trial:
                 continue
             shown = printable(name[:_SHOWN])
             with (
-                _temporary_folder(self._folder) as inside,
+                _created(self._folder, is_folder=True) as inside,
                 self._trying(CheckId.VOLUME_NAMES, f"a name with {what} is refused: {shown}"),
-                _new_file(name, inside),
+                opened(name, _NEW, dir_fd=inside),
             ):
                 if [os.fsencode(each) for each in os.listdir(inside)] != [name]:
                     self._fails(CheckId.VOLUME_NAMES, f"a name with {what} is changed: {shown}")
@@ -270,27 +247,24 @@ class _Trial:
         empty(self._folder)
 
     def _locks(self) -> None:
-        with self._object() as (fd, _):
+        with _created(self._folder) as fd:
             for name, lock in (("flock", fcntl.flock), ("fcntl", fcntl.lockf)):
                 what = f"files cannot be locked with {name}"
                 with self._trying(CheckId.VOLUME_LOCKS, what):
                     lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _new_file(name: bytes, folder: int) -> AbstractContextManager[int]:
-    return opened(name, _NEW, dir_fd=folder)
-
-
-def _new_folder(name: bytes, folder: int) -> AbstractContextManager[int]:
-    os.mkdir(name, 0o700, dir_fd=folder)
-    return opened(name, FOLDER, dir_fd=folder)
-
-
 @contextmanager
-def _temporary_folder(above: int) -> Iterator[int]:
+def _created(above: int, *, is_folder: bool = False) -> Iterator[int]:
+    """Create a file or folder, yield its descriptor, and empty the folder ``above`` at the end.
+
+    A small volume may have few inodes left.
+    """
+    if is_folder:
+        os.mkdir(_NAME, 0o700, dir_fd=above)
     try:
-        with _new_folder(b"inside", above) as folder:
-            yield folder
+        with opened(_NAME, FOLDER if is_folder else _NEW, dir_fd=above) as fd:
+            yield fd
     finally:
         empty(above)
 
@@ -301,14 +275,13 @@ def _owner(info: os.stat_result) -> tuple[int, int]:
 
 def _is_one_file(folder: int, one: bytes, other: bytes) -> bool:
     """Return whether two names are one file. A name that is refused is not."""
-    with _temporary_folder(folder) as inside:
+    with _created(folder, is_folder=True) as inside:
         try:
-            os.close(os.open(one, _NEW, 0o600, dir_fd=inside))
-            try:
-                os.close(os.open(other, _NEW, 0o600, dir_fd=inside))
-            except FileExistsError:
-                return True
+            for name in (one, other):
+                os.close(os.open(name, _NEW, 0o600, dir_fd=inside))
             return len(os.listdir(inside)) == 1
+        except FileExistsError:
+            return True
         except OSError as error:
             if error.errno in FULL:
                 raise

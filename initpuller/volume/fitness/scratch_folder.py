@@ -21,12 +21,9 @@ MARKER = "probe"
 
 @contextmanager
 def scratch_folder(layout: Layout) -> Iterator[int]:
-    """Create an empty folder where files will be assembled, and remove it at the end.
+    """Yield a descriptor of an empty folder where files will be assembled; remove it at the end.
 
     The caller holds the volume's lock. An OSError in the block becomes a StorageError.
-
-    Yields:
-        The folder's descriptor.
     """
     with storage_errors(layout.folder):
         _remove_published(layout)

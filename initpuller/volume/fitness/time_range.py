@@ -20,20 +20,14 @@ _FAR = MAX_TIME // _SECOND
 
 
 def time_fidelity(fd: int, needed_ns: Iterable[int]) -> Fidelity | None:
-    """Return which times the volume of a file keeps; None if it follows no known rule.
+    """Return which times the volume of the file ``fd`` keeps; None if it follows no known rule.
 
-    Args:
-        fd: a file whose times may be changed.
-        needed_ns: times that must be kept as the result says, in nanoseconds since 1970.
-
-    Raises:
-        OSError: times cannot be set.
+    The times ``needed_ns``, in nanoseconds since 1970, must be kept as the result says.
     """
-    kept = [_set(fd, sample) for sample in _SAMPLES]
-    for step in _STEPS:
-        if all(have == sample - sample % step for have, sample in zip(kept, _SAMPLES, strict=True)):
-            break
-    else:
+    kept = {sample: _set(fd, sample) for sample in _SAMPLES}
+    fitting = (s for s in _STEPS if all(have == time - time % s for time, have in kept.items()))
+    step = next(fitting, None)
+    if step is None:
         return None
     near = _SAMPLES[0] // _SECOND
     latest, earliest = _bound(fd, step, near, _FAR), _bound(fd, step, near, -_FAR)

@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 
 def amend(staging: Staging, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file in one step; it keeps owner, mode, times and extended attributes.
+    """Replace the file ``name`` below staging; it keeps owner, mode, times and extended attributes.
 
     Its frame counts as not there from then on: a run that does not get as far as the receipt costs
-    that file again.
-
-    Args:
-        staging: finished and verified; its list of digests then has the new one.
-        name: the file, below staging.
-        change: from its content to the new one.
+    that file again. Staging is verified, and its list of digests gets the new one.
 
     Raises:
         IntegrityError: there is no such file.

@@ -28,13 +28,9 @@ _LINE = re.compile(rb"(done|kept|held|redo) (\d{1,12})(?: ([0-9a-f]{64}))?\n")
 
 
 class Journal:
-    """The journal of one snapshot: one byte a frame in memory.
+    """The journal of one snapshot of so many ``frames``: one byte a frame in memory.
 
     Its methods raise OSError; what they were to record is not recorded then.
-
-    Args:
-        path: its file; made if missing.
-        frames: how many frames the snapshot has.
     """
 
     def __init__(self, path: str, frames: int) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shared.plex.library import SUPPORT_FOLDER
 from shared.tree.member_path import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USUAL_NAME = "Library"
 """Plex's name for its library: checked before the agent has reported the name."""
@@ -15,11 +19,7 @@ RECORD_PREFIXES = ("manifest-", "journal-", "digests-", "sums-", "omitted-", "am
 
 
 class Layout:
-    """The paths below one target folder.
-
-    Args:
-        target: path of the folder.
-    """
+    """The paths below one target folder."""
 
     def __init__(self, target: str) -> None:
         ours = STATE_FOLDER.decode()
@@ -54,29 +54,21 @@ class Layout:
         self.migrated = inside("migrated.json")
         """The findings of Plex's first run on this volume."""
 
-    def manifest(self, snapshot: str) -> str:
-        """Return the path of the manifest of a snapshot that is under way."""
-        return self._of(snapshot, "manifest")
+        def of_snapshot(what: str) -> Callable[[str], str]:
+            return lambda snapshot: inside(f"{what}-{snapshot}")
 
-    def journal(self, snapshot: str) -> str:
-        """Return the path of its finished frames."""
-        return self._of(snapshot, "journal")
-
-    def digests(self, snapshot: str) -> str:
-        """Return the path of the digests of its unpacked files."""
-        return self._of(snapshot, "digests")
-
-    def sums(self, snapshot: str) -> str:
-        """Return the path of the agent's own list of digests."""
-        return self._of(snapshot, "sums")
-
-    def omitted(self, snapshot: str) -> str:
-        """Return the path of the agent's list of what it left out."""
-        return self._of(snapshot, "omitted")
-
-    def amended(self, snapshot: str) -> str:
-        """Return the path of the edited file that will replace one of the snapshot."""
-        return self._of(snapshot, "amended")
+        self.manifest = of_snapshot("manifest")
+        """The path of the manifest of the named snapshot, which is under way."""
+        self.journal = of_snapshot("journal")
+        """Its finished frames."""
+        self.digests = of_snapshot("digests")
+        """The digests of its unpacked files."""
+        self.sums = of_snapshot("sums")
+        """The agent's own list of digests."""
+        self.omitted = of_snapshot("omitted")
+        """The agent's list of what it left out."""
+        self.amended = of_snapshot("amended")
+        """An edited file that will replace one of the snapshot."""
 
     def library(self, name: str) -> str:
         """Return the final path of the library."""
@@ -85,6 +77,3 @@ class Layout:
     def staged(self, name: str) -> str:
         """Return the path of the library in staging."""
         return os.path.join(self.staging, name)
-
-    def _of(self, snapshot: str, what: str) -> str:
-        return os.path.join(self.folder, f"{what}-{snapshot}")

@@ -59,12 +59,7 @@ class PullRecord:
     def apply(
         self, transition: Callable[Concatenate[State, P], State], *args: P.args, **kwargs: P.kwargs
     ) -> State:
-        """Make a change durable, and return the new record.
-
-        Args:
-            transition: one of :mod:`initpuller.volume.records.transitions`.
-            *args: what it takes beside the record.
-            **kwargs: the same, by name.
+        """Make a change by one of the ``transitions`` durable, and return the new record.
 
         Raises:
             WrongPhase: the transition is not allowed now.

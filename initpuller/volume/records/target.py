@@ -44,7 +44,6 @@ def _volume(target: str) -> str:
 
 
 def _moved(layout: Layout) -> str | None:
-    """Return the name of the library that the records on a volume are about, if there is one."""
     receipt = load_receipt(layout)
     if receipt is not None:
         return receipt.library.name

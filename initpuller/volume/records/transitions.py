@@ -123,18 +123,6 @@ def _next_run(state: State, owner: str, fidelity: Fidelity | None) -> State:
 
 
 @_listed
-def prune_done(state: State) -> State:
-    """Return the record once staging holds nothing that does not belong to the snapshot."""
-    return replace(state, prune=False)
-
-
-@_listed
-def distrust(state: State) -> State:
-    """Return the record that has the next run prune staging and set all attributes again."""
-    return replace(state, prune=True, reown=True)
-
-
-@_listed
 def name_cutover(state: State, cutover: str) -> State:
     """Return the record that names the cutover which the agent is about to hear of."""
     return replace(state, cutover=cutover)
@@ -159,34 +147,31 @@ def prepared(state: State, phase: Phase, receipt: Receipt, top_mode: int) -> Sta
 
 
 @_listed
-def committed(state: State) -> State:
-    """Return the record after the agent's answer that Plex stays stopped for good."""
-    return replace(state, phase="publishing", failure=None)
-
-
-@_listed
-def presumed_committed(state: State) -> State:
-    """Return the record after the user's word, in place of the agent's, that Plex is stopped."""
-    return replace(state, phase="publishing")
-
-
-@_listed
 def set_aside_planned(state: State, name: str) -> State:
     """Return the record that says under which name an existing library will be set aside."""
     receipt = None if state.receipt is None else replace(state.receipt, set_aside=name)
     return replace(state, receipt=receipt)
 
 
-@_listed
-def unpublished(state: State) -> State:
-    """Return the record of a pull under way, after its publication turned out to be out of date."""
-    return replace(state, phase="transferring", receipt=None)
+def _sets(name: str, **fields: object) -> Callable[[State], State]:
+    """Return the transition called ``name``, which only sets ``fields``."""
+
+    def change(state: State) -> State:
+        return replace(state, **fields)
+
+    change.__name__ = name
+    return _listed(change)
 
 
-@_listed
-def taken_back(state: State) -> State:
-    """Return the record of a pull under way that resumes from a rehearsal.
-
-    A Plex that ran on the rehearsal may have changed attributes, so all are set again.
-    """
-    return replace(state, phase="transferring", receipt=None, reown=True)
+prune_done = _sets("prune_done", prune=False)
+"""Staging holds nothing that does not belong to the snapshot."""
+distrust = _sets("distrust", prune=True, reown=True)
+"""The next run prunes staging and sets all attributes again."""
+committed = _sets("committed", phase="publishing", failure=None)
+"""The agent has answered that Plex stays stopped for good."""
+presumed_committed = _sets("presumed_committed", phase="publishing")
+"""The user says, in place of the agent, that Plex is stopped."""
+unpublished = _sets("unpublished", phase="transferring", receipt=None)
+"""A pull is under way again, because its publication turned out to be out of date."""
+taken_back = _sets("taken_back", phase="transferring", receipt=None, reown=True)
+"""A pull resumes from a rehearsal. A Plex that ran on it may have changed attributes."""

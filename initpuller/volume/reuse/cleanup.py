@@ -6,8 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import FOLDER, opened
-from initpuller.volume.names import is_file, remove
+from initpuller.volume.filesystem import FOLDER, is_file, opened, remove
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind

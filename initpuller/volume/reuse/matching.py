@@ -4,7 +4,7 @@ A file can stay if both scans saw it alike (size, times, inode and all), and eve
 is journaled. A frame need not be fetched if all its files can stay.
 
 Everything is read in the order of the manifests and nothing is written, so the comparison can be
-tested without a volume. :mod:`initpuller.volume.reuse.transition` acts on its result.
+tested without a volume. :mod:`initpuller.volume.staging.staging` acts on its result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from initpuller.volume.reuse.changes import ChangeCollector
 from shared.errors import SnapshotGone
 from shared.frames.plan import FRAME, is_large
 from shared.tree.manifest import Kind
@@ -23,11 +22,82 @@ from shared.tree.racy import Steadiness
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from initpuller.volume.reuse.changes import Changes
     from initpuller.volume.reuse.recorded import Listing, Recorded
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Snapshot
+
+_MOST = 50_000
+"""Entries of one list of changes. A longer one would take memory, and saves little time."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Everything in which two snapshots differ."""
+
+    changed: list[tuple[int, Entry]]
+    """Entries of the newer snapshot that are new or differ, and the folders that contain them or
+    have lost an entry. With their numbers, in order."""
+    gone: list[bytes]
+    """Paths to remove: the newer snapshot does not have them, or has something of another kind."""
+
+
+class _ChangeCollector:
+    """Collects the differences, in the order of the manifests."""
+
+    def __init__(self) -> None:
+        self._changed: dict[int, Entry] = {}
+        self._gone: list[bytes] = []
+        self._above: list[tuple[int, Entry]] = []
+        """The folders of the newer snapshot that contain the last entry."""
+        self._is_complete = True
+
+    def changes(self) -> Changes | None:
+        """Return the differences; None if there are too many."""
+        if not self._is_complete:
+            return None
+        return Changes(sorted(self._changed.items()), self._gone)
+
+    def add_gone(self, before: Entry) -> None:
+        """Add an entry whose path the newer snapshot does not have."""
+        self._leave_folders(before)
+        self._remove(before)
+        self._touch_parent()
+
+    def add(self, number: int, entry: Entry, before: Entry | None, *, stays: bool) -> None:
+        """Add an entry of the newer snapshot, with its number and what was ``before`` at its path.
+
+        It ``stays`` if what is on the volume there is the same, or is written over.
+        """
+        self._leave_folders(entry)
+        if not entry.kept:
+            is_folder = entry.kind is Kind.DIRECTORY
+            if before is not None and not stays and not (is_folder and before.kind is entry.kind):
+                self._remove(before)
+            if self._has_room():
+                self._changed[number] = entry
+            self._touch_parent()
+        if entry.kind is Kind.DIRECTORY:
+            self._above.append((number, entry))
+
+    def _leave_folders(self, entry: Entry) -> None:
+        while self._above and not entry.path.startswith(self._above[-1][1].path + b"/"):
+            self._above.pop()
+
+    def _touch_parent(self) -> None:
+        if self._above and self._has_room():
+            number, folder = self._above[-1]
+            self._changed[number] = folder
+
+    def _remove(self, before: Entry) -> None:
+        if self._has_room():
+            self._gone.append(before.path)
+
+    def _has_room(self) -> bool:
+        if len(self._changed) + len(self._gone) > _MOST:
+            self._changed, self._gone = {}, []
+            self._is_complete = False
+        return self._is_complete
 
 
 class Runs:
@@ -71,11 +141,7 @@ class Reuse:
 
 
 def compare(old: Recorded, new: Listing) -> Reuse:
-    """Return what the volume already has of ``new``.
-
-    Args:
-        old: the snapshot in staging, and how much of it is there.
-        new: a later snapshot of the same library.
+    """Return what the volume, which has ``old`` in staging, already has of ``new``.
 
     Raises:
         SnapshotGone: ``new`` is a delta, and keeps a file that is not on the volume.
@@ -98,8 +164,6 @@ class _Before(NamedTuple):
 
 
 class _Comparison:
-    """One comparison under way, see :func:`compare`."""
-
     def __init__(self, old: Recorded, new: Listing) -> None:
         self._old = old
         self._plan = new.manifest.plan
@@ -110,7 +174,7 @@ class _Comparison:
         self._tags: dict[int, str | None] = {}
         self._held: dict[int, str] = {}
         self._same = Runs()
-        self._changes = ChangeCollector()
+        self._changes = _ChangeCollector()
 
     def add_gone(self, before: _Before) -> None:
         self._changes.add_gone(before.entry)

@@ -1,13 +1,14 @@
-"""The content and attributes of one entry: set, and read back."""
+"""One entry in staging: its content, attributes and links, set and read back."""
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import write_all
-from shared.errors import printable
+from initpuller.volume.filesystem import remove, write_all
+from shared.errors import IllegalLink, printable
 from shared.tree.manifest import Kind
 from shared.tree.xattrs import read_xattrs
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from initpuller.volume.ownership import Ownership
+    from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
 
 _KINDS = {stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.SYMLINK}
@@ -44,11 +46,7 @@ def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) ->
 def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> None:
     """Set owner, xattrs, mode and times, in this order: each may change those that follow.
 
-    Args:
-        fd: the file or folder.
-        entry: its attributes.
-        ownership: its owner.
-        mode: the entry's own mode, or the one that it has until everything is done.
+    The mode is the entry's own, or the one that it has until everything is done.
     """
     uid, gid = ownership.of(entry)
     info = os.fstat(fd)
@@ -102,3 +100,48 @@ def drop_other_xattrs(fd: int, entry: Entry) -> None:
     for name in read_xattrs(fd):
         if name not in entry.xattrs:
             os.removexattr(fd, name)
+
+
+def make_symlink(folder: int, name: bytes, entry: Entry, ownership: Ownership) -> os.stat_result:
+    """Make ``name`` the symlink ``entry``, unless it is, and return its attributes."""
+    try:
+        os.symlink(entry.link, name, dir_fd=folder)
+    except FileExistsError:
+        if not _is_symlink_to(entry.link, folder, name):
+            remove(folder, name)
+            os.symlink(entry.link, name, dir_fd=folder)
+    uid, gid = ownership.of(entry)
+    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if (info.st_uid, info.st_gid) != (uid, gid):
+        os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+    times = (entry.mtime_ns, entry.mtime_ns)
+    os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def _is_symlink_to(target: bytes, folder: int, name: bytes) -> bool:
+    try:
+        return os.readlink(name, dir_fd=folder) == target
+    except OSError:
+        return False
+
+
+def make_hardlink(folders: DirStack, others: DirStack, entry: Entry) -> None:
+    """Make ``entry`` in ``folders`` another name of its link in ``others``, unless it is.
+
+    Raises:
+        IllegalLink: the other name is not there, or is a folder.
+    """
+    try:
+        source, source_name = others.parent(entry.link)
+        wanted = os.stat(source_name, dir_fd=source, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise IllegalLink("a hard link to an entry that does not exist", path=entry.path) from None
+    if stat.S_ISDIR(wanted.st_mode):
+        raise IllegalLink("a hard link to a folder", path=entry.path)
+    folder, name = folders.parent(entry.path)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), wanted):
+            return
+        remove(folder, name)
+    os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)

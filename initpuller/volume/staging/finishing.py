@@ -10,13 +10,14 @@ import stat
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import WHILE_ASSEMBLED, opened, reopened
-from initpuller.volume.names import is_file, make_hardlink, make_symlink
+from initpuller.volume.filesystem import WHILE_ASSEMBLED, is_file, opened, reopened
 from initpuller.volume.ownership import OWNER_ACCESS
 from initpuller.volume.staging.attributes import (
     apply_attributes,
     differences,
     drop_other_xattrs,
+    make_hardlink,
+    make_symlink,
     set_attributes,
 )
 from shared.errors import printable, storage_error
@@ -40,11 +41,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Finisher:
     """Makes links, and finishes files that no frame could finish.
 
-    Args:
-        staging: descriptor of the staging folder.
-        recorded: the snapshot in it, the frames that earlier runs put there, and the digests of
-            its files. Digests of files that are read back are stored there.
-        ownership: the owners to set.
+    It stores digests of files that it reads back in ``recorded``, the snapshot that is in staging.
     """
 
     def __init__(self, staging: int, recorded: Recorded, ownership: Ownership) -> None:
@@ -59,11 +56,8 @@ class Finisher:
 
         Large files are read back, because their blocks came in any order. So is every file of an
         earlier run, because the volume may have changed since then. Small files of this run were
-        hashed while they were written. A missing file gets no digest, so it is fetched again.
-
-        Args:
-            entries: the entries to finish, with their numbers.
-            all_files: set the attributes of small files again, because the owner changed.
+        hashed while they were written. If ``all_files``, their attributes are set again, because
+        the owner changed. A missing file gets no digest, so it is fetched again.
 
         Raises:
             IllegalLink: a hard link to a path that is not there.
@@ -132,20 +126,11 @@ class Extent(Enum):
 def finish_attributes(
     staging: int, entries: Iterable[Entry], ownership: Ownership, extent: Extent
 ) -> list[str]:
-    """Set the attributes of folders, and compare all other entries.
+    """Set the attributes of folders, compare all other entries; return a line for each difference.
 
     Entries come last first, so a folder comes after everything in it: its time can be set, because
     nothing touches the folder after that. One stat of each name takes a third of the time of a
-    walk.
-
-    Args:
-        staging: descriptor of the staging folder.
-        entries: the entries to check, children before their parents.
-        ownership: the owners to set. Without privileges, folders stay open for the owner.
-        extent: which entries these are.
-
-    Returns:
-        One line for each entry that is missing, does not belong here, or differs.
+    walk. Without privileges, folders stay open for the owner.
     """
     with DirStack(staging) as folders, DirStack(staging, create=True) as mended:
         check = _FinalCheck((folders, mended), ownership, extent)
@@ -220,7 +205,6 @@ class _FinalCheck:
 
 
 def _xattrs_of(folder: int, name: bytes) -> dict[str, bytes] | None:
-    """Return the ``user.`` xattrs of a file; None if it may not be read."""
     try:
         with opened(name, _READ, dir_fd=folder) as fd:
             return read_xattrs(fd)

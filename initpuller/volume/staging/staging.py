@@ -11,24 +11,19 @@ from initpuller.volume.records import transitions
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune, remove_paths
-from initpuller.volume.reuse.recorded import open_records
-from initpuller.volume.reuse.transition import write_records
-from initpuller.volume.staging.finishing import (
-    Extent,
-    Finisher,
-    close_folders,
-    finish_attributes,
-)
+from initpuller.volume.reuse.matching import Changes, compare
+from initpuller.volume.reuse.recorded import Listing, open_records, read_listing
+from initpuller.volume.staging import finishing
+from initpuller.volume.staging.finishing import Extent
 from shared.durable import syncfs
 from shared.errors import ManifestSumsWrong, storage_errors
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.fidelity import AttributePolicy
+    from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.state import State
-    from initpuller.volume.reuse.changes import Changes
-    from initpuller.volume.reuse.recorded import Listing
     from initpuller.volume.staging.blocks import Unpacked
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
@@ -38,13 +33,8 @@ if TYPE_CHECKING:
 class Staging:
     """The library being assembled, and the records of how much of it is there.
 
-    Create it with :func:`begin`. Its methods block: call them from a worker thread.
-
-    Args:
-        record: of this pull, on the volume.
-        listing: the snapshot to assemble.
-        policy: the attributes that its entries get.
-        changes: everything that differs from what is in staging; None: that is unknown.
+    Create it with :func:`begin`. Its methods block: call them from a worker thread. ``changes`` is
+    everything that differs from what is in staging; None: that is unknown.
     """
 
     def __init__(
@@ -65,7 +55,7 @@ class Staging:
         self.is_small_delta = changes is not None
         """Only a few entries differ from what this process has just finished."""
         self._is_new = is_new and not self.journal.has_earlier_frames
-        self._finisher = Finisher(self.fd, recorded, policy.ownership)
+        self._finisher = finishing.Finisher(self.fd, recorded, policy.ownership)
 
     @property
     def state(self) -> State:
@@ -99,11 +89,7 @@ class Staging:
     def finish(self, frames: list[Unpacked]) -> list[str]:
         """Make links, and set the attributes of folders and large files; safe to repeat.
 
-        Args:
-            frames: the results of the frames of this run, in order.
-
-        Returns:
-            One line for each entry that is not as it should be.
+        Take the results of this run's frames, in order; return a line for each entry that differs.
         """
         extent, late = Extent.ALL, [each for frame in frames for each in frame.late]
         if self._changes is not None:
@@ -117,7 +103,7 @@ class Staging:
         self._finisher.files_and_links(
             ((number, kept(entry)) for number, entry in numbered), all_files=self.state.reown
         )
-        found = finish_attributes(self.fd, map(kept, backwards), ownership, extent)
+        found = finishing.finish_attributes(self.fd, map(kept, backwards), ownership, extent)
         with storage_errors(self.layout.staging):
             syncfs(self.fd)
         return found + [line for frame in frames for line in frame.differences]
@@ -125,7 +111,7 @@ class Staging:
     def close_folders(self) -> None:
         """Give folders their final modes, except for the library's own folder."""
         if not self.policy.ownership.privileged:
-            close_folders(self.fd, self.manifest)
+            finishing.close_folders(self.fd, self.manifest)
 
     def regular_file(self, name: str) -> str | None:
         """Return the path of the file ``name`` in staging; None if a symlink leads to it."""
@@ -151,11 +137,7 @@ class Staging:
 
 
 def check_sums(manifest: ManifestFile, announced: Snapshot) -> None:
-    """Refuse a manifest whose sums are not those that were announced with it.
-
-    Raises:
-        ManifestSumsWrong: entries, files, bytes or frames differ.
-    """
+    """Raise ManifestSumsWrong if a manifest's sums are not those that were announced with it."""
     plan = manifest.plan
     mine = (plan.entries, plan.files, plan.content_bytes, len(plan))
     theirs = (announced.entries, announced.files, announced.content_bytes, announced.frames)
@@ -191,7 +173,7 @@ def begin(
             drop_files(layout.journal(snapshot.id), layout.digests(snapshot.id))
         elif earlier.id != snapshot.id:
             finished = done if done is not None and done.name == earlier.id else None
-            found = write_records(layout, earlier, wanted, finished)
+            found = _write_records(layout, earlier, wanted, finished)
             changes = found if finished is not None and snapshot.base else None
         following = _record_run(record, snapshot, policy)
         if earlier is not None and earlier.id != snapshot.id:
@@ -203,8 +185,29 @@ def begin(
     return staging
 
 
+def _write_records(
+    layout: Layout, earlier: Snapshot, wanted: Listing, done: ManifestFile | None
+) -> Changes | None:
+    """Write the journal and digests of ``wanted``, with all that ``earlier`` put on the volume.
+
+    Until the state names ``wanted``, the records of ``earlier`` are valid. So a kill at any point
+    leaves one snapshot whose records are complete. Return everything in which the two differ, None
+    if that is unknown, or too much to list.
+    """
+    name = wanted.snapshot.id
+    drop_files(layout.journal(name), layout.digests(name))  # a killed run may have left them
+    if not os.path.exists(layout.manifest(earlier.id)):
+        return None
+    before = Listing(earlier, done) if done else read_listing(layout, earlier)
+    with open_records(layout, before) as old, open_records(layout, wanted) as new:
+        reuse = compare(old, wanted)
+        new.digests.copy(old.digests, reuse.same)
+        new.journal.carried(reuse.kept, reuse.held)
+        syncfs(new.journal.fileno())
+    return reuse.changes
+
+
 def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy) -> State:
-    """Record that this run assembles ``snapshot``; return the new record."""
     owner, state = str(policy.ownership), record.state
     fidelity = policy.fidelity if policy.is_probed else None
     if state is None:

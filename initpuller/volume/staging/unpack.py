@@ -6,9 +6,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import WHILE_ASSEMBLED, reopened
-from initpuller.volume.names import make_symlink, remove
-from initpuller.volume.staging.attributes import apply_attributes, differences, write_content
+from initpuller.volume.filesystem import WHILE_ASSEMBLED, remove, reopened
+from initpuller.volume.staging.attributes import (
+    apply_attributes,
+    differences,
+    make_symlink,
+    write_content,
+)
 from initpuller.volume.staging.blocks import Unpacked
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_error, storage_errors
@@ -84,8 +88,6 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
 
 
 class _Unpacking:
-    """Writes the members of one frame into staging, in order."""
-
     def __init__(self, folders: DirStack, policy: AttributePolicy) -> None:
         self.differences: list[str] = []
         self._folders = folders

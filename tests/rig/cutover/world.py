@@ -131,7 +131,7 @@ class World:
             (client, "AgentClient", lambda pairing, _idle: DirectClient(self, pairing)),
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
             (child, "FrameConnection", lambda *_: DirectConnection(self)),
-            (recipe, "Workers", lambda _jobs: self._workers()),
+            (recipe, "start_workers", lambda _jobs: self._workers()),
             # Checks of SQLite run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
             (database_copies, "back_up", _copy_database),
