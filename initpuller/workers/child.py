@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from initpuller.agent_client.frames import Answer, FrameConnection, Held
+from initpuller.volume.filesystem import FOLDER
 from initpuller.volume.staging.blocks import (
     Block,
     Patch,
@@ -26,7 +27,7 @@ from initpuller.volume.staging.blocks import (
 )
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.digest import sha256, sha256_of_all
-from shared.errors import PlexodusError, ProtocolViolation, storage_error
+from shared.errors import PlexodusError, ProtocolViolation, storage_errors
 from shared.frames.codec import Encoding, decode, max_encoded
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_entries
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 LENGTH_BYTES = 4
 """Of the big-endian number before each pickled request and answer."""
 _ENCODING = Encoding.ZSTD
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PR_SET_PDEATHSIG = 1
 
 
@@ -85,11 +85,9 @@ class FrameWorker:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        try:
-            self._staging = os.open(assignment.staging, _FOLDER)
+        with storage_errors(assignment.staging):
+            self._staging = os.open(assignment.staging, FOLDER)
             digests = FileDigests(assignment.digests, assignment.entries)
-        except OSError as error:
-            raise storage_error(error, assignment.staging) from error
         self._into = Destination(self._staging, assignment.policy, digests)
         self._last: tuple[Location | None, list[Entry]] = None, []
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
@@ -109,10 +107,8 @@ class FrameWorker:
     def _entries_at(self, location: Location) -> list[Entry]:
         """Return entries of the manifest. All frames of a large file have the same ones."""
         if self._last[0] != location:
-            try:
+            with storage_errors(self._assignment.manifest):
                 self._last = location, read_entries(self._assignment.manifest, location)
-            except OSError as error:
-                raise storage_error(error, self._assignment.manifest) from error
         return self._last[1]
 
     def _renew(self, block: Block, held: str, wanted: list[str]) -> Unpacked:

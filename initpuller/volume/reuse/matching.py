@@ -54,14 +54,13 @@ class _ChangeCollector:
 
     def changes(self) -> Changes | None:
         """Return the differences; None if there are too many."""
-        if not self._is_complete:
-            return None
-        return Changes(sorted(self._changed.items()), self._gone)
+        found = Changes(sorted(self._changed.items()), self._gone)
+        return found if self._is_complete else None
 
     def add_gone(self, before: Entry) -> None:
         """Add an entry whose path the newer snapshot does not have."""
         self._leave_folders(before)
-        self._remove(before)
+        self._gone.append(before.path)
         self._touch_parent()
 
     def add(self, number: int, entry: Entry, before: Entry | None, *, stays: bool) -> None:
@@ -73,9 +72,8 @@ class _ChangeCollector:
         if not entry.kept:
             is_folder = entry.kind is Kind.DIRECTORY
             if before is not None and not stays and not (is_folder and before.kind is entry.kind):
-                self._remove(before)
-            if self._has_room():
-                self._changed[number] = entry
+                self._gone.append(before.path)
+            self._changed[number] = entry
             self._touch_parent()
         if entry.kind is Kind.DIRECTORY:
             self._above.append((number, entry))
@@ -85,19 +83,10 @@ class _ChangeCollector:
             self._above.pop()
 
     def _touch_parent(self) -> None:
-        if self._above and self._has_room():
-            number, folder = self._above[-1]
-            self._changed[number] = folder
-
-    def _remove(self, before: Entry) -> None:
-        if self._has_room():
-            self._gone.append(before.path)
-
-    def _has_room(self) -> bool:
+        self._changed.update(self._above[-1:])
         if len(self._changed) + len(self._gone) > _MOST:
             self._changed, self._gone = {}, []
             self._is_complete = False
-        return self._is_complete
 
 
 class Runs:
