@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,12 @@ import structlog
 
 from agent.frames.builder import build_frame
 from agent.frames.encoder import encode, fingerprint
+from agent.frames.index import FrameIndex
 from agent.source.file_reader import changed
 from shared.digest import sha256
 from shared.errors import PlexodusError
 
 if TYPE_CHECKING:
-    from agent.frames.index import FrameIndex
     from agent.source.snapshot_files import SnapshotFiles
     from shared.digest import Buffer
     from shared.frames.codec import Encoding
@@ -37,10 +38,11 @@ class EncodedFrame:
 class Representation:
     """The archive of a snapshot in one encoding. Methods block: call them from a worker thread."""
 
-    def __init__(self, snapshot: SnapshotFiles, encoding: Encoding, index: FrameIndex) -> None:
+    def __init__(self, snapshot: SnapshotFiles, encoding: Encoding) -> None:
         self.snapshot = snapshot
         self.encoding = encoding
-        self.index = index
+        path = os.path.join(snapshot.folder, f"index.{encoding.value}")
+        self.index = FrameIndex(path, snapshot.manifest.plan, encoding)
         name = f"{snapshot.about.id} {encoding.value} ".encode() + fingerprint(encoding)
         self.tag = sha256(name).hex()
         """The opaque part of the strong entity-tag. Equal tags mean equal bytes."""

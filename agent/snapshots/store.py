@@ -24,7 +24,6 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from agent.frames.archive_encoding import Representation
-from agent.frames.index import FrameIndex
 from agent.snapshots.delta import Marker
 from agent.source.database_copies import copy_databases, drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
@@ -70,12 +69,9 @@ class OpenSnapshot(SnapshotFiles):
             OSError: If its index cannot be read or written.
         """
         with self._lock:
-            found = self._representations.get(encoding)
-            if found is None:
-                path = os.path.join(self.folder, f"index.{encoding.value}")
-                index = FrameIndex(path, self.manifest.plan, encoding)
-                found = self._representations[encoding] = Representation(self, encoding, index)
-            return found
+            if encoding not in self._representations:
+                self._representations[encoding] = Representation(self, encoding)
+            return self._representations[encoding]
 
 
 class SnapshotStore:
