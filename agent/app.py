@@ -66,6 +66,13 @@ class Parts:
     cutover: CutoverControl
     library: CurrentLibrary
 
+    def apply(self, settings: Settings, tls: ssl.SSLContext) -> None:
+        """Use the settings that need no restart."""
+        if (connections := self.metrics.connections) is not None:
+            connections.tls, connections.limits = tls, settings.limits
+        self.outflow.rate = settings.bytes_per_second
+        self.library.configured = settings.library
+
 
 def make_cutover(
     settings: Settings,

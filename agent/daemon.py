@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from agent.app import Parts
     from agent.cutover.control import CutoverControl
-    from agent.server.connections import Connections
     from agent.settings import Settings
 
 _log = structlog.get_logger("agent")
@@ -76,7 +74,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    runner, connections = await listen(parts, settings, tls)
+    runner, _ = await listen(parts, settings, tls)
     for where in runner.addresses:
         at, path = address(*where[:2]), library.last.about.path
         _log.info("serving", address=at, library=path, version=__version__)
@@ -85,7 +83,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     tasks = [
         asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
         asyncio.create_task(_tend(parts.cutover)),
-        asyncio.create_task(_Reload(load, settings, parts, connections, notifier).run(reload)),
+        asyncio.create_task(_reload(reload, load, settings, parts, notifier)),
     ]
     await stop.wait()
     _log.info("stopping")
@@ -127,39 +125,29 @@ async def _leave(cutover: CutoverControl) -> None:
         _log.error("the cutover is not undone: the next start does it", reason=reason)
 
 
-@dataclass(frozen=True)
-class _Reload:
-    load: Callable[[], Settings]
-    started_with: Settings
-    parts: Parts
-    connections: Connections
-    notifier: Notifier
-
-    async def run(self, asked: asyncio.Event) -> NoReturn:
-        """Read the settings again whenever ``asked`` is set."""
-        while True:
-            await asked.wait()
-            asked.clear()
-            self.notifier.reloading()
-            try:
-                new = self.load()
-                self._apply(new)
-            except PlexodusError as error:
-                _log.error("settings not applied", reason=str(error))
-            else:
-                old = self.started_with
-                fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
-                _log.info("settings applied", need_restart=fixed)
-            self.notifier.ready()
-
-    def _apply(self, new: Settings) -> None:
-        """Use the settings that need no restart, or none if the certificate cannot be used."""
-        # The state folder stays the one that is in use.
-        state = self.started_with.state
-        self.connections.tls = server_tls(msgspec.structs.replace(new, state=state))
-        self.connections.limits = new.limits
-        self.parts.outflow.rate = new.bytes_per_second
-        self.parts.library.configured = new.library
+async def _reload(
+    asked: asyncio.Event,
+    load: Callable[[], Settings],
+    old: Settings,
+    parts: Parts,
+    notifier: Notifier,
+) -> NoReturn:
+    """Whenever ``asked`` is set, apply changed settings, or none if the new ones are invalid."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        notifier.reloading()
+        try:
+            new = load()
+            # The state folder stays the one that is in use.
+            tls = server_tls(msgspec.structs.replace(new, state=old.state))
+        except PlexodusError as error:
+            _log.error("settings not applied", reason=str(error))
+        else:
+            parts.apply(new, tls)
+            fixed = [name for name in _FIXED if getattr(new, name) != getattr(old, name)]
+            _log.info("settings applied", need_restart=fixed)
+        notifier.ready()
 
 
 def _started(cutover: CutoverControl, state: str) -> None:

@@ -58,11 +58,8 @@ class Handouts:
             OSError: If the state folder cannot be written.
         """
         with self._lock:
-            known = dict(self._clients)
-            known.pop(client, None)
-            known[client] = snapshot  # last
-            while len(known) > _CLIENTS:
-                del known[next(iter(known))]
+            others = [each for each in self._clients.items() if each[0] != client]
+            known = dict([*others, (client, snapshot)][-_CLIENTS:])
             if list(known.items()) != list(self._clients.items()):
                 write_durably(self._path, msgspec.json.encode(known))
                 self._clients = known
