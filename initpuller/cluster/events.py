@@ -1,16 +1,16 @@
 """A pull's milestones as Events on the puller's own pod, and its progress in a ConfigMap.
 
-In a thread of its own, which nobody waits for but a moment at the end: whatever the API does, the
-pull goes on. Refused reports are sent again, until then.
+In threads of their own, which nobody waits for but a moment at the end: whatever the API does, the
+pull continues. Refused reports are sent again, until then.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from concurrent.futures import wait
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -20,18 +20,18 @@ from initpuller.cluster.api import (
     Cluster,
     ClusterError,
     Event,
+    aside,
     is_in_cluster,
     may_ask,
     own_name,
     token_path,
 )
-from initpuller.cluster.background import aside
 from shared.checks import duration, size
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
-    from types import TracebackType
 
     from initpuller.report.progress import PullProgress, Standing
 
@@ -48,7 +48,7 @@ _LAST_SECONDS = 2.0
 
 
 class ClusterReport:
-    """Reports of one pull. Outside a cluster it does nothing.
+    """Reports of one pull, and of a failure inside it. Outside a cluster nothing is reported.
 
     Args:
         progress: progress of the pull.
@@ -60,42 +60,38 @@ class ClusterReport:
         self._configmap = configmap
         self._is_over = threading.Event()
         self._ends = float("inf")
-        self._running: Future[None] | None = None
-        self._is_said = False
+        self._running: list[Future[None]] = []
+        self._has_warned = threading.Lock()
+        """Held from the first warning on: there is only one."""
 
     def __enter__(self) -> Self:
         """Wait for the first milestone: forks happen before it, and threads come after."""
         if may_ask():
             self._progress.heard = self._begin
         elif self._configmap or is_in_cluster():
-            self._say_once(f"there is no service account's token at {token_path()}")
+            self._warn_once(f"there is no service account's token at {token_path()}")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Send the reports that are still unsent."""
+        if isinstance(error, Exception):
+            self._progress.failed(str(error))
         self._progress.heard = lambda: None
         self._ends = time.monotonic() + _LAST_SECONDS
         self._is_over.set()
-        if self._running is not None:
-            wait([self._running], _LAST_SECONDS)
+        wait(self._running, _LAST_SECONDS)
 
     def _begin(self) -> None:
         self._progress.heard = lambda: None
-        self._running = aside(self._run)
+        self._running = [aside(partial(self._run, each)) for each in (self._tell, self._show)]
 
-    async def _run(self) -> None:
+    def _run(self, reports: Callable[[Cluster], None]) -> None:
         try:
-            async with Cluster() as cluster:
-                await asyncio.gather(self._tell(cluster), self._show(cluster))
+            reports(Cluster())
         except ClusterError as error:
-            self._say_once(str(error))
+            self._warn_once(str(error))
 
-    async def _tell(self, cluster: Cluster) -> None:
+    def _tell(self, cluster: Cluster) -> None:
         """Publish each milestone as an Event, and an Event of the progress every 30 s."""
         uid = ""
         told, said, first = 0, time.monotonic(), time.time_ns()
@@ -103,53 +99,53 @@ class ClusterReport:
             is_over = self._is_over.is_set()
             is_news = told < len(self._progress.milestones)
             try:
-                uid = uid or await cluster.own_uid()
+                uid = uid or cluster.own_uid()
                 if is_news:
-                    await cluster.emit(uid, self._milestone(told, first))
+                    cluster.emit(uid, self._milestone(told, first))
                 elif is_over:
                     return
                 elif time.monotonic() - said >= _PROGRESS_SECONDS:
                     said = time.monotonic()
-                    await cluster.emit(uid, self._how_far())
+                    cluster.emit(uid, self._how_far())
             except ClusterError as error:
-                self._say_once(str(error))
+                self._warn_once(str(error))
                 if not uid or not error.is_final:
-                    if not await self._goes_on(error):
+                    if not self._is_repeated(error):
                         return
                     continue
             if is_news:
                 told, said = told + 1, time.monotonic()
             else:
-                await asyncio.sleep(_GLANCE)
+                time.sleep(_GLANCE)
 
-    async def _show(self, cluster: Cluster) -> None:
+    def _show(self, cluster: Cluster) -> None:
         """Write the progress to the ConfigMap, after each milestone and every few seconds."""
         shown, kept = 0, time.monotonic()
         while self._configmap:
             is_over, reached = self._is_over.is_set(), len(self._progress.milestones)
             if is_over or reached > shown or time.monotonic() - kept >= _KEPT_SECONDS:
                 try:
-                    await cluster.keep(self._configmap, self._status())
+                    cluster.keep(self._configmap, self._status())
                 except ClusterError as error:
-                    self._say_once(str(error))
-                    if not await self._goes_on(error):
+                    self._warn_once(str(error))
+                    if not self._is_repeated(error):
                         return
                     continue
                 shown, kept = reached, time.monotonic()
             if is_over:
                 return
-            await asyncio.sleep(_GLANCE)
+            time.sleep(_GLANCE)
 
-    async def _goes_on(self, error: ClusterError) -> bool:
+    def _is_repeated(self, error: ClusterError) -> bool:
         """Wait, and return whether to repeat what the API refused.
 
         This is not the retry policy for the agent: nothing waits for these reports, so they are
         repeated at one pace for as long as the pull takes, and then for :data:`_LAST_SECONDS`.
         """
-        await asyncio.to_thread(self._is_over.wait, _PAUSE)
+        self._is_over.wait(_PAUSE)
         if self._is_over.is_set() and (error.is_final or not error.status):
             return False
-        await asyncio.sleep(_GLANCE)
+        time.sleep(_GLANCE)
         return time.monotonic() < self._ends
 
     def _milestone(self, index: int, first: int) -> Event:
@@ -168,9 +164,8 @@ class ClusterReport:
         data = {key: "" if value is None else str(value) for key, value in found.items()}
         return data | {"pod": own_name(), "updated": timestamp()}
 
-    def _say_once(self, reason: str) -> None:
-        if not self._is_said:
-            self._is_said = True
+    def _warn_once(self, reason: str) -> None:
+        if self._has_warned.acquire(blocking=False):
             _log.warning("cannot publish Events or status", reason=reason)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -12,6 +12,19 @@ from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    Command: TypeAlias = Callable[..., None]
+    Decorator: TypeAlias = Callable[[Command], Command]
+
+
+def option(*names: str, **attributes: Any) -> Decorator:  # noqa: ANN401 - as click has it
+    """Return an option that can be set in the environment too, ``--target`` as PLEXODUS_TARGET.
+
+    The help shows its default if that is not empty. The rest is as for ``click.option``.
+    """
+    variable = f"PLEXODUS_{names[0].strip('-').replace('-', '_').upper()}"
+    has_default = bool(attributes.get("default"))
+    return click.option(*names, envvar=variable, show_default=has_default, **attributes)
 
 
 class Globs(click.ParamType[str]):
@@ -29,9 +42,8 @@ class Globs(click.ParamType[str]):
         return value
 
 
-TARGET = click.option(
+TARGET = option(
     "--target",
-    envvar="PLEXODUS_TARGET",
     required=True,
     metavar="DIR",
     type=click.Path(file_okay=False),
@@ -39,13 +51,10 @@ TARGET = click.option(
     " folder Plex Media Server appears in Library/Application Support.",
 )
 
-AS_JSON = click.option(
-    "--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON."
-)
+AS_JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-DATABASE_CHECK = click.option(
+DATABASE_CHECK = option(
     "--database-check",
-    envvar="PLEXODUS_DATABASE_CHECK",
     type=click.Choice([each.value for each in DatabaseCheck]),
     help="How much of Plex's databases is checked. quick does not compare indexes with their"
     " tables; skip leaves the check out. A full check can take hours on a database of 70 GB or"
@@ -54,31 +63,25 @@ DATABASE_CHECK = click.option(
 
 
 def database_checks(chosen: str | None) -> tuple[DatabaseCheck, DatabaseCheck]:
-    """Return the check for the source's databases, and the one for those already on the volume.
-
-    Args:
-        chosen: the value of :data:`DATABASE_CHECK`, if one was given.
-    """
+    """Return the check for the source's databases, and the one for those already on the volume."""
     if chosen is None:
         return DatabaseCheck.FULL, DatabaseCheck.QUICK
     return DatabaseCheck(chosen), DatabaseCheck(chosen)
 
 
-PLEX_URL = click.option(
+PLEX_URL = option(
     "--plex-url",
-    envvar="PLEXODUS_PLEX_URL",
     metavar="URL",
     default="http://127.0.0.1:32400",
-    show_default=True,
     help="Address of the Plex that runs on this volume. In a pod, it is the default.",
 )
 
 
-def _mappings(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
+def map_option(*, hidden: bool = False) -> Decorator:
+    """Return the option ``mappings``."""
+    return option(
         "--map",
         "mappings",
-        envvar="PLEXODUS_MAP",
         metavar="OLD=NEW",
         multiple=True,
         type=Globs(),
@@ -87,11 +90,11 @@ def _mappings(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., 
     )
 
 
-def _applies(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
+def apply_paths_option(*, hidden: bool = False) -> Decorator:
+    """Return the option ``applies``."""
+    return option(
         "--apply-paths",
         "applies",
-        envvar="PLEXODUS_APPLY_PATHS",
         is_flag=True,
         hidden=hidden,
         help="When Plex runs, change the folders of its library sections as --map says, like"
@@ -99,25 +102,8 @@ def _applies(*, hidden: bool) -> Callable[[Callable[..., None]], Callable[..., N
     )
 
 
-MAP = _mappings(hidden=False)
-APPLY_PATHS = _applies(hidden=False)
-
-
-def told_to_watch(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the hidden options ``mappings`` and ``applies`` to ``command``.
-
-    They are for ``watch`` in the same pod. A sidecar that cannot start prevents Plex from starting,
-    so ``pull`` checks them before Plex is stopped.
-    """
-    return _mappings(hidden=True)(_applies(hidden=True)(command))
-
-
 def check_mappings(mappings: Iterable[str], *, applies: bool) -> None:
-    """Check the values of :data:`MAP` and :data:`APPLY_PATHS`.
-
-    Raises:
-        ConfigurationError: a mapping is invalid, or ``applies`` is set without one.
-    """
+    """Raise ConfigurationError if a mapping is invalid, or if ``applies`` is set without one."""
     from initpuller.plex.paths import parse_mapping
 
     parsed = [parse_mapping(each) for each in mappings]
@@ -125,22 +111,19 @@ def check_mappings(mappings: Iterable[str], *, applies: bool) -> None:
         raise ConfigurationError("--apply-paths needs --map", hint="Add --map OLD=NEW.")
 
 
-def version_gated(command: Callable[..., None]) -> Callable[..., None]:
+def version_gated(command: Command) -> Command:
     """Add the options ``plex_version`` and ``version_policy`` to ``command``."""
-    version = click.option(
+    version = option(
         "--plex-version",
-        envvar="PLEXODUS_PLEX_VERSION",
         metavar="VERSION",
         default="",
         help="Version of the Plex that will run in the pod: the tag of its image. Default: the tag"
         " in the pod's own spec, if the service account may read it.",
     )
-    policy = click.option(
+    policy = option(
         "--version-policy",
-        envvar="PLEXODUS_VERSION_POLICY",
         type=click.Choice([each.value for each in VersionPolicy]),
         default=VersionPolicy.REFUSE.value,
-        show_default=True,
         help="What happens if the pod's Plex is older than the source's.",
     )
     return version(policy(command))

@@ -9,54 +9,47 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from initpuller.commands.options import option
 from shared.errors import ConfigurationError
 from shared.wire.pairing import PAIRING_VARIABLE, Pairing, parse_pairing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from initpuller.commands.options import Command
 
 _log = structlog.get_logger("puller")
 
 
-def paired(command: Callable[..., None]) -> Callable[..., None]:
+_FILE = option(
+    "--pairing-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="File with the output of 'plexodus-agent pair'. Default: the string in PLEXODUS_PAIRING.",
+)
+_CERTIFICATE = option(
+    "--client-certificate",
+    metavar="FILE",
+    default="",
+    type=click.Path(dir_okay=False),
+    help="The puller's certificate (PEM), for an agent with client_ca. Default: none.",
+)
+_KEY = option(
+    "--client-key",
+    metavar="FILE",
+    default="",
+    type=click.Path(dir_okay=False),
+    help="Private key (PEM) of --client-certificate. Default: the key in the same file.",
+)
+
+
+def paired(command: Command) -> Command:
     """Add ``pairing_file``, ``client_certificate`` and ``client_key`` to ``command``."""
-    options = (
-        click.option(
-            "--pairing-file",
-            envvar="PLEXODUS_PAIRING_FILE",
-            metavar="FILE",
-            type=click.Path(dir_okay=False),
-            help="File with the output of 'plexodus-agent pair'. Default: the string in"
-            " PLEXODUS_PAIRING.",
-        ),
-        click.option(
-            "--client-certificate",
-            envvar="PLEXODUS_CLIENT_CERTIFICATE",
-            metavar="FILE",
-            default="",
-            type=click.Path(dir_okay=False),
-            help="The puller's certificate (PEM), for an agent with client_ca. Default: none.",
-        ),
-        click.option(
-            "--client-key",
-            envvar="PLEXODUS_CLIENT_KEY",
-            metavar="FILE",
-            default="",
-            type=click.Path(dir_okay=False),
-            help="Private key (PEM) of --client-certificate. Default: the key in the same file.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _FILE(_CERTIFICATE(_KEY(command)))
 
 
 def chosen_pairing(path: str | None, certificate: str, key: str) -> Pairing:
     """Return the pairing in the file ``path`` or the environment, with the puller's certificate.
 
-    Raises:
-        ConfigurationError: the pairing is missing, given twice, or invalid.
+    Raise ConfigurationError if the pairing is missing, given twice, or invalid.
     """
     return replace(parse_pairing(_pairing_text(path)), certificate=certificate, key=key)
 

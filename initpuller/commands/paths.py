@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from initpuller.commands.options import AS_JSON, MAP, PLEX_URL, TARGET
+from initpuller.commands.options import AS_JSON, PLEX_URL, TARGET, map_option, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @TARGET
-@MAP
-@click.option(
+@map_option()
+@option(
     "--apply",
     "is_applied",
-    envvar="PLEXODUS_APPLY",
     is_flag=True,
     help="Change the folders in the running Plex, one library section after the other: add the new"
     " folders, scan, remove the old folders. Emptying of trash is off meanwhile.",
@@ -64,7 +63,6 @@ def _apply(target: str, plex_url: str, sections: Sequence[Section]) -> None:
     from initpuller.plex.apply import apply_sections
     from initpuller.plex.arrived import check_identity
     from initpuller.plex.identity import check_url
-    from initpuller.plex.trash import TrashRecord
     from initpuller.volume.records.target import open_layout
     from initpuller.volume.status import moved_plex
     from shared.checks import Outcome
@@ -75,4 +73,4 @@ def _apply(target: str, plex_url: str, sections: Sequence[Section]) -> None:
     identity = check_identity(facts, api.machine_identifier)
     if identity.outcome is Outcome.FAILURE:
         raise PlexRefused(identity.found, path=plex_url, hint=identity.advice)
-    apply_sections(api, sections, TrashRecord(open_layout(target).trash))
+    apply_sections(api, sections, open_layout(target).trash)

@@ -41,27 +41,26 @@ def preflight(
       plexodus-puller preflight --pairing-file pairing --target /config \\
           --plex-version 1.40.1.8227-c0dd5a73e
     """
+    import asyncio
     import os
 
     import msgspec
 
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
-    from initpuller.pull.checks.preflight_report import PreflightOptions, check_both_sides
+    from initpuller.pull.checks.preflight_report import check_both_sides
+    from initpuller.pull.checks.target_checks import Target
     from initpuller.volume.ownership import choose_ownership, plex_owner
+    from initpuller.volume.records.target import open_layout
     from shared.checks import page
     from shared.errors import ConfigurationError, PreflightRefused
 
     source_check, existing_check = database_checks(database_check)
-    options = PreflightOptions(
-        pairing=chosen_pairing(pairing_file, client_certificate, client_key),
-        target=target,
-        gate=VersionGate(plex_version, VersionPolicy(version_policy)),
-        database_check=source_check,
-        existing_check=existing_check,
-        ownership=choose_ownership(plex_owner(os.environ)),
-    )
+    pairing = chosen_pairing(pairing_file, client_certificate, client_key)
+    gate = VersionGate(plex_version, VersionPolicy(version_policy))
+    ownership = choose_ownership(plex_owner(os.environ))
     try:
-        results = check_both_sides(options)
+        volume = Target(open_layout(target), gate, ownership, existing_check)
+        results = asyncio.run(check_both_sides(pairing, volume, source_check))
     except OSError as error:
         raise ConfigurationError(
             f"the target cannot be read ({error.strerror})",

@@ -12,9 +12,11 @@ from initpuller.commands.options import (
     DATABASE_CHECK,
     TARGET,
     Globs,
+    apply_paths_option,
     check_mappings,
     database_checks,
-    told_to_watch,
+    map_option,
+    option,
     version_gated,
 )
 from initpuller.commands.pairing import chosen_pairing, paired
@@ -31,119 +33,101 @@ _MAX_JOBS = 16
 @click.command()
 @paired
 @TARGET
-@click.option(
+@option(
     "--owner",
-    envvar="PLEXODUS_OWNER",
     metavar="UID:GID|keep",
     help="Owner of all files, as UID:GID. Default: PLEX_UID:PLEX_GID or PUID:PGID if set; otherwise"
     " the source's owners (needs root), or the current user.",
 )
-@click.option(
+@option(
     "--exclude",
-    envvar="PLEXODUS_EXCLUDE",
     metavar="GLOB",
     multiple=True,
     type=Globs(),
     help="Leave out names or paths that match GLOB. Repeat it for several globs. In the"
     " environment: one on each line.",
 )
-@click.option(
+@option(
     "--exclude-regenerable",
-    envvar="PLEXODUS_EXCLUDE_REGENERABLE",
     is_flag=True,
     help="Leave out what Plex creates again: Cache, Codecs, Crash Reports, Diagnostics, Drivers,"
     " Logs, Updates, and dated copies of the databases.",
 )
-@click.option(
+@option(
     "--jobs",
-    envvar="PLEXODUS_JOBS",
     metavar="N",
     default=2,
-    show_default=True,
     type=click.IntRange(1, _MAX_JOBS),
     help="Number of processes. Each unpacks one frame of 4 MiB and requests the next.",
 )
-@click.option(
+@option(
     "--on-existing",
-    envvar="PLEXODUS_ON_EXISTING",
     default=OnExisting.SKIP.value,
-    show_default=True,
     type=click.Choice([each.value for each in OnExisting]),
     help="What happens if the volume has a library that plexodus did not put there.",
 )
-@click.option(
+@option(
     "--set-preference",
     "set_preferences",
-    envvar="PLEXODUS_SET_PREFERENCE",
     metavar="NAME=VALUE",
     multiple=True,
     type=Globs(),
     help="Set a preference in the volume's Preferences.xml before Plex starts. Repeat it for"
     " several. With autoEmptyTrash=0, a first scan without media deletes nothing.",
 )
-@click.option(
+@option(
     "--until",
-    envvar="PLEXODUS_UNTIL",
     type=click.Choice(["done", "ready"]),
     default="done",
-    show_default=True,
     help="ready: transfer what is possible while Plex runs, and publish nothing. A later pull"
     " transfers only the changes.",
 )
-@click.option(
+@option(
     "--rehearse",
-    envvar="PLEXODUS_REHEARSE",
     is_flag=True,
     help="Publish a consistent copy for trying the new server. Plex on the VM keeps running. A"
     " later pull without --rehearse reuses the copy.",
 )
-@click.option(
+@option(
     "--listen",
-    envvar="PLEXODUS_LISTEN",
     metavar="ADDRESS:PORT",
     help="Address for /healthz, /readyz, /progress and /metrics. Default: none.",
 )
-@click.option(
+@option(
     "--status-configmap",
-    envvar="PLEXODUS_STATUS_CONFIGMAP",
     metavar="NAME",
     default="",
     help="In a cluster: name of a ConfigMap in the pod's namespace. The pull writes its state to"
     " it. Default: none.",
 )
-@click.option(
+@option(
     "--downtime",
-    envvar="PLEXODUS_DOWNTIME",
     metavar="SECONDS",
     type=click.FloatRange(0, 86_400),
     default=30.0,
-    show_default=True,
     help="Repeat live passes until one takes less than this time in seconds, or until they get no"
     " shorter. Then stop Plex for about that time.",
 )
-@click.option(
+@option(
     "--max-downtime",
-    envvar="PLEXODUS_MAX_DOWNTIME",
     metavar="SECONDS",
     type=click.FloatRange(1, 7 * 86_400),
     default=3600.0,
-    show_default=True,
     help="Longest time in seconds that Plex may be stopped. After that, Plex is started on the VM"
     " and pull exits with 17.",
 )
-@click.option(
+@option(
     "--retry-failed",
-    envvar="PLEXODUS_RETRY_FAILED",
     is_flag=True,
     help="Stop Plex although the last pull failed with Plex stopped and the puller sees no change,"
     " or although the agent makes a pause between stops.",
 )
-@told_to_watch
+@map_option(hidden=True)  # of ``watch`` in the same pod: one that cannot start prevents Plex from
+@apply_paths_option(hidden=True)  # starting, so they are checked before Plex is stopped
 @version_gated
 @DATABASE_CHECK
-@click.option(
+@option(
     "--no-cutover",
-    envvar="PLEXODUS_NO_CUTOVER",
     is_flag=True,
     help="Do not stop Plex: you have stopped it yourself, or are not moving Plex.",
 )
@@ -188,11 +172,15 @@ def pull(
     import asyncio
     from contextlib import ExitStack
 
-    from initpuller.commands.reporting import probes, reported
+    import msgspec
+
+    from initpuller.cluster.events import ClusterReport
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
     from initpuller.pull.options import PullOptions, choose_mode
     from initpuller.pull.recipe import is_over
+    from initpuller.report.metrics import metrics
+    from initpuller.report.probes import Probes
     from initpuller.report.progress import PullProgress
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from shared.plex.library import NEVER, REGENERABLE
@@ -203,12 +191,18 @@ def pull(
     if max_downtime < downtime:
         raise click.UsageError("--max-downtime is less than --downtime: raise it.")
     progress = PullProgress()
-    with reported(progress, status_configmap), ExitStack() as stack:
+    with ClusterReport(progress, status_configmap), ExitStack() as stack:
         if is_over(target, rehearse=rehearse):
             return
         check_mappings(mappings, applies=applies)
         if listen:
-            stack.enter_context(probes(progress, parse_address(listen)))
+            probes = Probes(
+                parse_address(listen),
+                is_ready=lambda: progress.standing().phase == "done",
+                progress=lambda: msgspec.json.encode(progress.standing()),
+                metrics=lambda: metrics(progress.standing().phase, progress.standing()),
+            )
+            stack.enter_context(probes)
         source_check, existing_check = database_checks(database_check)
         options = PullOptions(
             pairing=chosen_pairing(pairing_file, client_certificate, client_key),

@@ -6,7 +6,14 @@ import signal
 
 import click
 
-from initpuller.commands.options import APPLY_PATHS, MAP, PLEX_URL, TARGET, check_mappings
+from initpuller.commands.options import (
+    PLEX_URL,
+    TARGET,
+    apply_paths_option,
+    check_mappings,
+    map_option,
+    option,
+)
 from initpuller.commands.pairing import paired, pairing_if_usable
 
 
@@ -14,23 +21,19 @@ from initpuller.commands.pairing import paired, pairing_if_usable
 @paired
 @TARGET
 @PLEX_URL
-@MAP
-@APPLY_PATHS
-@click.option(
+@map_option()
+@apply_paths_option()
+@option(
     "--listen",
-    envvar="PLEXODUS_LISTEN",
     metavar="ADDRESS:PORT",
     default="[::]:8444",
-    show_default=True,
     help="Address for /healthz, /readyz, /progress and /metrics.",
 )
-@click.option(
+@option(
     "--interval",
-    envvar="PLEXODUS_INTERVAL",
     metavar="SECONDS",
     type=click.FloatRange(0.1, 3600),
     default=5.0,
-    show_default=True,
     help="Time in seconds between two checks whether Plex is up.",
 )
 def watch(

@@ -37,11 +37,7 @@ class ApiSection:
 
 
 class PlexApi:
-    """A running server.
-
-    Args:
-        url: the server's address.
-        token: the owner's token; empty for a server that is not claimed.
+    """A running server, with its owner's token, which is empty if it is not claimed.
 
     Raises:
         PlexUnreachable, AuthenticationError, PlexRefused: the constructor and every method do.
@@ -150,7 +146,8 @@ class PlexApi:
                 hint="Is the server claimed, and is this its volume?",
             ) from error
         except PlexApiException as error:
-            raise PlexRefused(f"Plex refused ({_said(error)})", path=self._url) from error
+            said = str(error).partition(";")[0]
+            raise PlexRefused(f"Plex refused ({said})", path=self._url) from error
 
 
 def _section(section: LibrarySection) -> ApiSection:
@@ -161,7 +158,3 @@ def _section(section: LibrarySection) -> ApiSection:
         items=int(section.totalSize or 0),
         is_scanning=bool(section.refreshing),
     )
-
-
-def _said(error: PlexApiException) -> str:
-    return str(error).partition(";")[0]

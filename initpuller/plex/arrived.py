@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from shared.checks import Check
     from shared.plex.library import SectionFacts, ServerFacts
 
+_OTHER_LIBRARY = (
+    "Plex did not start on the library that was moved: is the volume mounted at /config?"
+)
+
 
 def check_identity(facts: ServerFacts, machine_identifier: str) -> Check:
     """Return whether the running server has the moved server's identity.
@@ -26,7 +30,7 @@ def check_identity(facts: ServerFacts, machine_identifier: str) -> Check:
         return CheckId.RUNNING_IDENTITY.passed(machine_identifier)
     return CheckId.RUNNING_IDENTITY.failure(
         f"this server is {machine_identifier}, the source was {facts.machine_identifier}",
-        "Plex did not start on the library that was moved: is the volume mounted at /config?",
+        _OTHER_LIBRARY,
     )
 
 
@@ -55,10 +59,7 @@ def check_sections(moved: Sequence[SectionFacts], running: Sequence[ApiSection])
         if each.number in now and now[each.number].items < each.items
     ]
     if lost:
-        advice = (
-            "Plex did not start on the library that was moved: is the volume mounted at /config?"
-        )
-        return CheckId.RUNNING_SECTIONS.failure(f"not there: {', '.join(lost)}", advice)
+        return CheckId.RUNNING_SECTIONS.failure(f"not there: {', '.join(lost)}", _OTHER_LIBRARY)
     if fewer:
         advice = "Did a scan run while media was missing? Keep autoEmptyTrash off, mount, scan."
         return CheckId.RUNNING_SECTIONS.warning("; ".join(fewer), advice)

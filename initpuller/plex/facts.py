@@ -19,11 +19,9 @@ _SECTIONS = (
 
 
 def read_facts(server: str, version: str | None) -> ServerFacts:
-    """Return the identity and contents of the server in the folder ``server``.
+    """Return the identity and contents of the server in the folder ``server``, as far as readable.
 
-    Args:
-        server: Plex's own folder; unreadable parts of it are left out.
-        version: the version of the Plex that has written it.
+    ``version`` is that of the Plex that has written it.
     """
     identity, sections = "", []
     with suppress(OSError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 from dataclasses import dataclass
-from typing import TypeAlias
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
@@ -23,22 +22,8 @@ class Identity:
     machine_identifier: str
 
 
-@dataclass(frozen=True)
-class NotYet:
-    """The answer of a Plex that is not up yet."""
-
-    reason: str
-
-
-Answer: TypeAlias = Identity | NotYet
-
-
 def check_url(url: str) -> str:
-    """Return ``url`` without a slash at its end.
-
-    Raises:
-        ConfigurationError: ``url`` is not the address of a server.
-    """
+    """Return ``url`` without a slash at its end; raise ConfigurationError if it is no address."""
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -49,8 +34,11 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def ask_identity(url: str) -> Answer:
-    """Ask once. While Plex migrates its database, it answers 503 with a status."""
+def ask_identity(url: str) -> Identity | str:
+    """Ask once; return the reason instead if Plex is not up yet.
+
+    While Plex migrates its database, it answers 503 with a status.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_SECONDS)
@@ -59,12 +47,12 @@ def ask_identity(url: str) -> Answer:
         answer = connection.getresponse()
         return _read(answer.status, answer.read(_MOST))
     except (OSError, http.client.HTTPException) as error:
-        return NotYet(f"no answer ({printable(str(error) or type(error).__name__)})")
+        return f"no answer ({printable(str(error) or type(error).__name__)})"
     finally:
         connection.close()
 
 
-def _read(status: int, body: bytes) -> Answer:
+def _read(status: int, body: bytes) -> Identity | str:
     try:
         found = ET.fromstring(body).attrib  # noqa: S314 - the pod's own Plex, at most 64 KiB
     except ET.ParseError:
@@ -72,4 +60,4 @@ def _read(status: int, body: bytes) -> Answer:
     if status == _OK and found.get("machineIdentifier"):
         return Identity(printable(found.get("version", "")), printable(found["machineIdentifier"]))
     said = found.get("status") or found.get("title") or "no identity"
-    return NotYet(f"{status}: {printable(said)}")
+    return f"{status}: {printable(said)}"

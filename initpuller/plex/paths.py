@@ -41,7 +41,7 @@ class Folder(msgspec.Struct, frozen=True):
     is_there: bool
 
 
-class Section(msgspec.Struct, frozen=True):
+class Section(msgspec.Struct):
     """One section of Plex."""
 
     number: int
@@ -59,11 +59,7 @@ class Section(msgspec.Struct, frozen=True):
 
 
 def parse_mapping(text: str) -> Mapping:
-    """Parse ``/old/path=/new/path``.
-
-    Raises:
-        ConfigurationError: ``text`` has another form.
-    """
+    """Parse ``/old/path=/new/path``; raise ConfigurationError for any other form."""
     old, equals, new = text.partition("=")
     if not equals or not old.startswith("/") or not new.startswith("/"):
         raise ConfigurationError(f"not a mapping of the form /old/path=/new/path: {text!r}")
@@ -98,15 +94,14 @@ def look_at_sections(library: str, mappings: Sequence[Mapping]) -> list[Section]
         new = mapped(path, mappings)
         section = sections.setdefault(number, Section(number, name, [], 0, []))
         section.folders.append(Folder(path, new, os.path.isdir(new)))
-    found: dict[int, int] = dict.fromkeys(sections, 0)
     for number, path in files:
         if number in sections:
             new = mapped(path, mappings)
             if os.path.exists(new):
-                found[number] += 1
+                sections[number].found += 1
             else:
                 sections[number].missing.append(new)
-    return [msgspec.structs.replace(each, found=found[each.number]) for each in sections.values()]
+    return list(sections.values())
 
 
 def as_text(sections: Sequence[Section]) -> str:
@@ -131,9 +126,5 @@ def as_text(sections: Sequence[Section]) -> str:
 
 
 def _about(folder: Folder) -> str:
-    state = "is there" if folder.is_there else "is not there"
-    return (
-        f"{folder.old} -> {folder.new} {state}"
-        if folder.old != folder.new
-        else (f"{folder.old} {state}")
-    )
+    path = folder.old if folder.old == folder.new else f"{folder.old} -> {folder.new}"
+    return f"{path} {'is there' if folder.is_there else 'is not there'}"

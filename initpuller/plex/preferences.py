@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_IDENTITY = frozenset(
-    {
-        "MachineIdentifier",
-        "ProcessedMachineIdentifier",
-        "AnonymousMachineIdentifier",
-        "CertificateUUID",
-        "PlexOnlineToken",
-    }
+_IDENTITY = (
+    "MachineIdentifier",
+    "ProcessedMachineIdentifier",
+    "AnonymousMachineIdentifier",
+    "CertificateUUID",
+    "PlexOnlineToken",
 )
 """The preferences that are the server's identity."""
 
@@ -46,8 +44,7 @@ def parse_preferences(settings: Sequence[str]) -> dict[str, str]:
 def preferences_name(library: str) -> str:
     """Return the path of the preferences in the library of this name.
 
-    Raises:
-        ConfigurationError: the library is not Plex's.
+    Raise ConfigurationError if the library is not Plex's.
     """
     server = server_folder(library)
     if server is None:

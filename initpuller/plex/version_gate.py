@@ -31,10 +31,8 @@ class VersionGate:
     def check(self, source: str | None) -> Check:
         """Return whether the pod's Plex is at least as new as the source's.
 
-        Plex migrates its database's schema forward, and never back.
-
-        Args:
-            source: version of the source's Plex; None if the agent did not find it.
+        Plex migrates its database's schema forward, and never back. Without ``source``, the agent
+        did not find the version.
         """
         ours, theirs = find_version(self.plex_version), find_version(source or "")
         if theirs is None or ours is None:

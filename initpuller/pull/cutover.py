@@ -15,7 +15,7 @@ import socket
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,11 +30,13 @@ from shared.errors import (
     ProtocolViolation,
     SnapshotGone,
 )
+from shared.timestamps import boottime
 from shared.wire.protocol import CutoverRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from initpuller.agent_client.cutover import CutoverClient
     from initpuller.agent_client.retry import Retrier
     from initpuller.pull.stop_terms import StopTerms
     from initpuller.volume.records.pull_record import PullRecord
@@ -55,37 +57,15 @@ _ASKS = 3
 """Questions to the agent before its answers count as too slow."""
 
 
-class CutoverWire(Protocol):
-    """The requests of a cutover; see :class:`initpuller.agent_client.cutover.CutoverClient`."""
-
-    async def standing(self) -> CutoverStanding:
-        """Return the phase of the cutover."""
-
-    async def stop(self, request: CutoverRequest) -> CutoverStanding:
-        """Stop Plex."""
-
-    async def renew(self, name: str) -> CutoverStanding:
-        """Renew the lease."""
-
-    async def commit(self, name: str, snapshot: str) -> CutoverStanding:
-        """Keep Plex stopped for good."""
-
-    async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
-        """Start Plex again."""
-
-
 class Cutover:
     """The cutovers of one run, one after the other.
 
-    Args:
-        record: of the volume.
-        wire: the agent.
-        retrier: the policy for retries.
+    Every request raises AgentUnreachable, or another PlexodusError if the agent does not accept it.
     """
 
-    def __init__(self, record: PullRecord, wire: CutoverWire, retrier: Retrier) -> None:
+    def __init__(self, record: PullRecord, client: CutoverClient, retrier: Retrier) -> None:
         self._record = record
-        self._wire = wire
+        self._client = client
         self._retrier = retrier
         self._is_in_doubt = False
         self._since: float | None = None
@@ -103,10 +83,9 @@ class Cutover:
 
         Raises:
             CutoverRefused: this library has moved already, or Plex does not start.
-            PlexodusError: the agent cannot be asked.
         """
         state = self._record.state
-        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        standing = await self._ask_phase()
         if standing.phase == "committed":
             raise CutoverRefused(
                 f"on the VM: this library has moved already, {standing.since}, to"
@@ -119,19 +98,14 @@ class Cutover:
     async def check_repeated(self, terms: StopTerms) -> StopTerms:
         """Make sure that Plex is not stopped for a failure that is known already.
 
-        Args:
-            terms: of this run.
-
         Returns:
-            The same, with what the agent says about itself, and with whether it must stop Plex
+            The terms, with what the agent says about itself, and with whether it must stop Plex
             whatever it remembers.
 
         Raises:
-            RepeatedFailure: nothing has changed since the last one.
-            CutoverRefused: Plex was stopped too often for nothing.
-            PlexodusError: the agent cannot be asked.
+            RepeatedFailure, CutoverRefused: see :meth:`StopTerms.check`.
         """
-        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        standing = await self._ask_phase()
         if terms.circumstances:
             circumstances = terms.circumstances | {"agent": standing.agent}
             terms = replace(terms, circumstances=circumstances)
@@ -140,16 +114,12 @@ class Cutover:
         return replace(terms, retry_failed=retry)
 
     async def withdraw(self, name: str) -> None:
-        """Undo what an earlier run was about to commit: this run must not end the move.
-
-        Args:
-            name: of the cutover.
+        """Undo the cutover that an earlier run was about to commit: this run must not end the move.
 
         Raises:
             CutoverRefused: it was committed.
-            PlexodusError: the agent cannot be asked.
         """
-        standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+        standing = await self._ask_phase()
         if standing.id != name:
             return
         if standing.phase in ("committing", "committed"):
@@ -160,10 +130,13 @@ class Cutover:
             )
         await self._undo_unless_over(standing)
 
+    async def _ask_phase(self) -> CutoverStanding:
+        return await self._retrier.run("where the cutover stands", self._client.standing)
+
     async def _undo_unless_over(self, standing: CutoverStanding) -> None:
         if standing.phase in ("stopping", "stopped"):
             with suppress(CutoverEnded):
-                await self._retrier.run("the cutover's end", lambda: self._wire.undo(standing.id))
+                await self._retrier.run("the cutover's end", lambda: self._client.undo(standing.id))
 
     async def release(self) -> None:
         """Have Plex started again at once if it is stopped for this move and not committed.
@@ -172,14 +145,13 @@ class Cutover:
 
         Raises:
             CutoverRefused: Plex does not start; the agent tries again.
-            PlexodusError: the agent does not accept the request.
         """
         state = self._record.state
         if state is None or not state.cutover or state.phase == "publishing":
             return
         name = state.cutover
         try:
-            await self._retrier.run("the cutover's end", lambda: self._wire.undo(name))
+            await self._retrier.run("the cutover's end", lambda: self._client.undo(name))
         except CutoverEnded:
             _log.info("the cutover is over, or committed", cutover=name)
         except AgentUnreachable as error:
@@ -190,7 +162,6 @@ class Cutover:
 
         Raises:
             AgentUnreachable: it cannot be asked, or takes too long to answer.
-            PlexodusError: it does not accept the request.
         """
         name = self._record.current.cutover
         for _ in range(_ASKS):
@@ -209,11 +180,11 @@ class Cutover:
 
     def _is_fresh(self) -> bool:
         asked = self._committed_at
-        return asked is not None and _boottime() - asked < _FRESH_SECONDS
+        return asked is not None and boottime() - asked < _FRESH_SECONDS
 
     async def _standing(self) -> CutoverStanding:
-        asked = _boottime()
-        standing = await self._wire.standing()
+        asked = boottime()
+        standing = await self._client.standing()
         self._committed_at = asked if standing.phase == "committed" else None
         return standing
 
@@ -221,26 +192,19 @@ class Cutover:
     async def stopped(self, terms: StopTerms) -> AsyncIterator[None]:
         """Keep Plex stopped inside this context; after a failure inside, have it started again.
 
-        Args:
-            terms: of :meth:`check_repeated`.
-
         Raises:
             CutoverEnded: Plex was started again; the work inside is cancelled then.
             CutoverRefused: Plex cannot be stopped, or would not stay so.
-            PlexodusError: another failure; if the agent cannot be reached, the lease expires.
         """
         await self._wait_for_restart()
         name, stopped = self._named(), None
-        request = CutoverRequest(
-            name,
-            socket.gethostname(),
-            terms.max_downtime,
-            terms.circumstances,
-            terms.retry_failed,
-        )
+        host, limit, force = socket.gethostname(), terms.max_downtime, terms.retry_failed
+        request = CutoverRequest(name, host, limit, terms.circumstances, force)
         self._is_in_doubt = False
         try:
-            standing = await self._retrier.run("the stop of Plex", lambda: self._wire.stop(request))
+            standing = await self._retrier.run(
+                "the stop of Plex", lambda: self._client.stop(request)
+            )
             _expect(standing, name, "stopped")
             self._since = stopped = time.monotonic()
             _log.info("Plex is stopped", lease_seconds=standing.seconds)
@@ -257,7 +221,7 @@ class Cutover:
     async def _wait_for_restart(self) -> None:
         """Wait while the agent watches the Plex that it starts again: it refuses a stop then."""
         for _ in range(_LOOKS):
-            standing = await self._retrier.run("where the cutover stands", self._wire.standing)
+            standing = await self._ask_phase()
             if standing.phase != "undoing":
                 return
             await asyncio.sleep(_LOOK_SECONDS)
@@ -276,8 +240,8 @@ class Cutover:
         self._is_in_doubt = True
 
         async def ask() -> CutoverStanding:
-            asked = _boottime()
-            standing = await self._wire.commit(name, snapshot)
+            asked = boottime()
+            standing = await self._client.commit(name, snapshot)
             self._committed_at = asked
             return standing
 
@@ -313,7 +277,7 @@ class Cutover:
                 try:
                     self._check_downtime(deadline, terms)
                     async with asyncio.timeout(every):
-                        await self._wire.renew(name)
+                        await self._client.renew(name)
                 except (AgentUnreachable, TimeoutError) as error:
                     pause = min(_SOON, every)
                     reason = str(error) or f"no answer within {every:.0f} s"
@@ -336,11 +300,7 @@ class Cutover:
             await asyncio.gather(renewing, return_exceptions=True)
 
     def _check_downtime(self, deadline: float, terms: StopTerms) -> None:
-        """Refuse to ask the agent for more time than the user allows.
-
-        Raises:
-            CutoverRefused: Plex was stopped for that long.
-        """
+        """Raise CutoverRefused if Plex was stopped for as long as the user allows."""
         if time.monotonic() >= deadline and not self._is_in_doubt:
             raise CutoverRefused(
                 f"Plex was stopped for {duration(terms.max_downtime)}, the most that"
@@ -352,14 +312,9 @@ class Cutover:
     async def _give_up(self, name: str, failure: StopFailure | None) -> None:
         """Have Plex started again at once; if the agent cannot be reached, the lease expires."""
         with suppress(PlexodusError):
-            undo = asyncio.ensure_future(self._wire.undo(name, failure))
+            undo = asyncio.ensure_future(self._client.undo(name, failure))
             standing = await asyncio.shield(undo)
             _log.info("Plex is started on the VM again", phase=standing.phase)
-
-
-def _boottime() -> float:
-    """Return seconds since the machine started; this also counts while a process is frozen."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _expect(standing: CutoverStanding, name: str, phase: CutoverPhase) -> None:

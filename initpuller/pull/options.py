@@ -50,10 +50,7 @@ class Mode(Enum):
 def choose_mode(*, rehearse: bool, until_ready: bool, no_cutover: bool) -> Mode:
     """Return the mode that the options of the command ask for.
 
-    Args:
-        rehearse: ``--rehearse``; ``--no-cutover`` beside it changes nothing.
-        until_ready: ``--until ready``.
-        no_cutover: ``--no-cutover``.
+    ``--no-cutover`` beside ``--rehearse`` changes nothing.
     """
     if rehearse:
         return Mode.REHEARSE

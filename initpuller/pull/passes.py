@@ -13,7 +13,6 @@ import structlog
 
 from initpuller.pull.checks.fatal_checks import check_databases, check_for_pull
 from initpuller.pull.checks.placement import PlexContents, refuse_misplaced
-from initpuller.pull.omitted_entries import save_omitted
 from initpuller.pull.options import Mode
 from initpuller.pull.source_queries import SourceQueries
 from initpuller.pull.transfer import Assembly
@@ -28,7 +27,6 @@ from initpuller.volume.staging import staging
 from shared import errors
 from shared.checks import LINKS_OUT_ADVICE, duration, size
 from shared.frames.manifest_file import read_manifest
-from shared.frames.sha256sums import max_bytes
 from shared.tree.member_path import check_root_name
 from shared.wire.protocol import SnapshotRequest
 
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from initpuller.volume.staging.staging import Staging
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
-    from shared.wire.protocol import Kind, Library, Snapshot
+    from shared.wire.protocol import Kind, Snapshot
 
 T = TypeVar("T")
 
@@ -90,7 +88,7 @@ class Pass:
     """The request for all digests, if it runs since the scan because Plex is stopped."""
 
     async def __aenter__(self) -> Self:
-        """Return the pass itself."""
+        """Return the pass."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,11 +98,7 @@ class Pass:
 
 
 class Passes:
-    """The passes of one run.
-
-    Args:
-        context: of the run.
-    """
+    """The passes of one run."""
 
     def __init__(self, context: PullContext) -> None:
         self._context = context
@@ -113,7 +107,7 @@ class Passes:
         self._has_warned_of_links = False
 
     async def __aenter__(self) -> Self:
-        """Return the passes themselves."""
+        """Return the passes."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -123,22 +117,15 @@ class Passes:
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the source's databases; return its findings, by check.
 
-        Raises:
-            PreflightRefused: a database is damaged.
-            PlexodusError: the agent cannot be asked.
+        Raise PreflightRefused if a database is damaged.
         """
         return await self._checks.databases()
 
     async def live(self, scan: Scan) -> ManifestFile | None:
         """Transfer while Plex runs, pass after pass, until little is left, or it gets no less.
 
-        The source's databases are known to be sound at the end.
-
-        Args:
-            scan: what the first pass asks for.
-
-        Returns:
-            The manifest that staging holds exactly, if it does.
+        The source's databases are known to be sound at the end. Return the manifest that staging
+        holds exactly, if it does.
 
         Raises:
             NothingToDo: the library on the volume is to be left alone.
@@ -149,7 +136,7 @@ class Passes:
         while not is_over:
             began = time.monotonic()
             async with await self.begin(scan) as work:
-                assembly = self._assembly(work)
+                assembly = Assembly(work.staging, work.queries, self._context)
                 is_exact = await self._within_space(work.staging, assembly.run_live)
                 done = work.staging.manifest if is_exact else None
             seconds, moved = time.monotonic() - began, assembly.moved_bytes
@@ -171,25 +158,20 @@ class Passes:
         Raises:
             NothingToDo: the library on the volume is to be left alone.
             SnapshotGone: the agent, or the volume, lacks what the delta is based on.
-            PlexodusError: whatever else keeps a pull from beginning.
         """
         context, options = self._context, self._context.options
         snapshot, source = await self._scan(scan)
         await self._return_rehearsal(snapshot, source)
         await self._refuse_existing(snapshot.library.name, scan)
+        sets_aside = options.on_existing is OnExisting.SET_ASIDE
         await asyncio.to_thread(
-            cleanup.refuse_foreign,
-            context.record,
-            snapshot,
-            sets_aside=options.on_existing is OnExisting.SET_ASIDE,
+            cleanup.refuse_foreign, context.record, snapshot, sets_aside=sets_aside
         )
-        scanned = await self._manifest(snapshot)
-        await save_omitted(context.client, options.retrier, context.layout, snapshot)
+        queries = SourceQueries(context, snapshot)
+        scanned = await self._manifest(snapshot, queries)
+        await queries.omitted()
         self._refuse_useless(scanned, source)
-        plan = scanned.manifest.plan
-        most = max_bytes(plan.files, plan.path_bytes)
-        queries = SourceQueries(context, snapshot, most)
-        sums = asyncio.ensure_future(queries.sums()) if scan.is_stopped else None
+        sums = asyncio.ensure_future(queries.sums(scanned.manifest)) if scan.is_stopped else None
         try:
             work = await asyncio.to_thread(self._stage, scanned, scan.done)
         except BaseException:
@@ -222,7 +204,8 @@ class Passes:
         rehearse = options.mode is Mode.REHEARSE
         if not await asyncio.to_thread(is_to_be_taken_back, record, rehearse=rehearse):
             return
-        self._refuse_useless(await self._manifest(snapshot), source)
+        scanned = await self._manifest(snapshot, SourceQueries(self._context, snapshot))
+        self._refuse_useless(scanned, source)
         if options.on_existing is not OnExisting.SET_ASIDE:
             await asyncio.to_thread(cleanup.refuse_foreign, record, snapshot, sets_aside=False)
         await asyncio.to_thread(take_back, record, rehearse=rehearse)
@@ -230,9 +213,7 @@ class Passes:
     async def _refuse_existing(self, name: str, scan: Scan) -> None:
         """Inspect the volume again, now that the library's name is known.
 
-        Raises:
-            NothingToDo: a library that is not ours is to be left alone.
-            TargetConflict: it is in the way.
+        Raise NothingToDo or TargetConflict for a library that is not ours.
         """
         context, options = self._context, self._context.options
         action = await asyncio.to_thread(
@@ -250,11 +231,7 @@ class Passes:
             raise NothingToDo
 
     def _refuse_useless(self, scanned: Scanned, source: CheckedSource) -> None:
-        """Refuse to stop Plex, or to rehearse it, for a library that it would not find.
-
-        Raises:
-            PreflightRefused: see :mod:`initpuller.pull.checks.placement`.
-        """
+        """Refuse to stop Plex, or to rehearse it, for a library that it would not find."""
         mode, contents = self._context.options.mode, scanned.contents
         if mode.is_for_cutover or (mode is Mode.REHEARSE and source.is_plex):
             refuse_misplaced(self._context.layout, scanned.snapshot.library.name)
@@ -276,12 +253,9 @@ class Passes:
         return staging.begin(record, Listing(scanned.snapshot, manifest), policy, done)
 
     async def bring(self, work: Pass) -> None:
-        """Transfer what a snapshot has that is not live, and verify all of it.
-
-        Raises:
-            PlexodusError: what is on the volume stays, and the next run resumes from it.
-        """
-        assembly, began = self._assembly(work), time.monotonic()
+        """Transfer what a snapshot has that is not live, and verify all of it."""
+        assembly = Assembly(work.staging, work.queries, self._context)
+        began = time.monotonic()
         await self._within_space(work.staging, lambda: assembly.run(work.sums))
         seconds = duration(time.monotonic() - began)
         kind = work.staging.state.snapshot.kind.capitalize()
@@ -290,9 +264,6 @@ class Passes:
         entries = work.staging.manifest.plan.entries
         verified = f"{entries} entries are byte for byte as on the VM"
         self._context.progress.reached("Verified", verified)
-
-    def _assembly(self, work: Pass) -> Assembly:
-        return Assembly(work.staging, work.queries, self._context)
 
     async def _within_space(self, work: Staging, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Check the space for a transfer, and run it; a full volume is reported with the need."""
@@ -305,25 +276,18 @@ class Passes:
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
             raise
 
-    async def _manifest(self, snapshot: Snapshot) -> Scanned:
+    async def _manifest(self, snapshot: Snapshot, queries: SourceQueries) -> Scanned:
         """Return the checked manifest: the one on the volume if it is whole, or the agent's."""
-        context = self._context
-        path, root = context.layout.manifest(snapshot.id), os.fsencode(snapshot.library.name)
-        wanted, library = (path, snapshot.id, root, snapshot.kind), snapshot.library
         try:
-            contents, needs, see = self._observed(library)
-            manifest = await asyncio.to_thread(read_manifest, *wanted, see)
+            scanned = await asyncio.to_thread(self._read_manifest, snapshot)
         except (FileNotFoundError, errors.IntegrityError):
-            await context.options.retrier.run(
-                "the manifest", lambda: context.client.manifest(snapshot, path)
-            )
-            contents, needs, see = self._observed(library)
-            manifest = await asyncio.to_thread(read_manifest, *wanted, see)
-        staging.check_sums(manifest, snapshot)
-        return Scanned(snapshot, manifest, contents, needs)
+            await queries.manifest()
+            scanned = await asyncio.to_thread(self._read_manifest, snapshot)
+        staging.check_sums(scanned.manifest, snapshot)
+        return scanned
 
-    def _observed(self, library: Library) -> tuple[PlexContents, Needs, Callable[[Entry], None]]:
-        """Return what a manifest is asked for, and what adds an entry to both."""
+    def _read_manifest(self, snapshot: Snapshot) -> Scanned:
+        library, path = snapshot.library, self._context.layout.manifest(snapshot.id)
         contents = PlexContents(library.name, library.path)
         needs, take = self._fit.collect()
 
@@ -331,7 +295,9 @@ class Passes:
             contents.add(entry)
             take(entry)
 
-        return contents, needs, see
+        root = os.fsencode(library.name)
+        manifest = read_manifest(path, snapshot.id, root, snapshot.kind, see)
+        return Scanned(snapshot, manifest, contents, needs)
 
 
 class _ChecksOnce:
@@ -343,11 +309,7 @@ class _ChecksOnce:
         self._databases: asyncio.Future[dict[str, str]] | None = None
 
     async def result(self) -> CheckedSource:
-        """Return what the quick checks found; run them if they have not been run.
-
-        Raises:
-            PlexodusError: a check rules this pull out, or could not be made.
-        """
+        """Return what the quick checks found; run them if they have not been run."""
         if self._found is None:
             context = self._context
             what = context.options.mode.title
@@ -357,19 +319,11 @@ class _ChecksOnce:
         return self._found
 
     async def databases(self) -> dict[str, str]:
-        """Wait for the check of the databases; begin it if nobody has.
-
-        Raises:
-            PlexodusError: a database is damaged, or could not be checked.
-        """
+        """Wait for the check of the databases; begin it if that was not done."""
         return await asyncio.shield(self._begun())
 
     async def beside(self, transfer: Coroutine[Any, Any, T]) -> T:
-        """Await a transfer while the databases are checked; damage ends the transfer.
-
-        Raises:
-            PlexodusError: that of whichever fails first.
-        """
+        """Await a transfer while the databases are checked; damage ends the transfer."""
         check, transferring = self._begun(), asyncio.ensure_future(transfer)
         either: set[asyncio.Future[Any]] = {check, transferring}
         try:

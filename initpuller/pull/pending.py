@@ -24,12 +24,7 @@ _log = structlog.get_logger("puller")
 
 
 class PendingPublication:
-    """Decides whether a library that an earlier run, or attempt, verified is still to be published.
-
-    Args:
-        context: of the run.
-        cutover: asks the agent about a cutover.
-    """
+    """Decides whether a library that was verified before is still to be published."""
 
     def __init__(self, context: PullContext, cutover: Cutover) -> None:
         self._context = context
@@ -45,7 +40,6 @@ class PendingPublication:
             AgentUnreachable: nobody knows; nothing is published.
             CutoverEnded: the user vouched for a Plex that the agent has started again.
             CutoverRefused: it was committed, and this run must not end the move.
-            PlexodusError: the agent does not accept the request.
         """
         state, mode = self._record.state, self._context.options.mode
         if state is None or state.receipt is None or state.receipt.rehearsal:
@@ -67,12 +61,7 @@ class PendingPublication:
         return is_due
 
     async def _is_unchanged(self, snapshot: str) -> bool:
-        """Return whether the library on the VM is still as a snapshot with Plex stopped says.
-
-        Raises:
-            AgentUnreachable: the agent cannot be asked.
-            PlexodusError: it does not accept the request.
-        """
+        """Return whether the library on the VM is still as a snapshot with Plex stopped says."""
         context = self._context
         try:
             await context.options.retrier.run(

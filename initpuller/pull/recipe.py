@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -57,12 +58,7 @@ _ROUNDS = 3
 async def pull(options: PullOptions, progress: PullProgress) -> None:
     """Put the library onto the volume, unless :func:`is_over` says that it is there.
 
-    Args:
-        options: what the user wants.
-        progress: where people look.
-
-    Raises:
-        PlexodusError: the library's final name is then what it was before.
+    If it raises a PlexodusError, the library's final name is what it was before.
     """
     record = PullRecord(open_layout(options.target))
     async with AsyncExitStack() as stack:
@@ -74,7 +70,7 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
             return
         stack.enter_context(suppress(NothingToDo))
         await stack.enter_async_context(_room_for_others(record))
-        stack.enter_context(progress)
+        stack.enter_context(progress.bar)
         context = await stack.enter_async_context(_connected(record, options, workers, progress))
         passes = await stack.enter_async_context(Passes(context))
         cutover = _cutover(context)
@@ -118,7 +114,7 @@ def is_over(target: str, *, rehearse: bool) -> bool:
 
     Args:
         target: the volume.
-        rehearse: a rehearsal will do.
+        rehearse: whether a rehearsal will do.
 
     Raises:
         ConfigurationError: ``target`` is no folder.
@@ -135,12 +131,7 @@ def is_over(target: str, *, rehearse: bool) -> bool:
 
 @asynccontextmanager
 async def _locked(layout: Layout) -> AsyncIterator[None]:
-    """Hold the volume's lock; wait a while for another puller to end.
-
-    Raises:
-        VolumeLocked: another puller continues.
-        StorageError: the volume cannot be written.
-    """
+    """Hold the volume's lock; wait a while for another puller to end."""
     deadline = time.monotonic() + _LOCK_SECONDS
     with ExitStack() as stack:
         while True:
@@ -227,9 +218,7 @@ def _stop_terms(options: PullOptions, volume: str) -> StopTerms:
 async def _clear_the_way(context: PullContext, cutover: Cutover) -> None:
     """End a cutover that cannot be completed, and drop a journal whose staging is gone.
 
-    Raises:
-        TargetConflict: something that is not ours took the library's name during the move.
-        PlexodusError: the volume cannot be read, or Plex does not start.
+    Raise TargetConflict if something that is not ours took the library's name during the move.
     """
     options, record = context.options, context.record
     rehearse = options.mode is Mode.REHEARSE
@@ -238,18 +227,14 @@ async def _clear_the_way(context: PullContext, cutover: Cutover) -> None:
         return
     await cutover.release()
     if action is Action.BEGIN_ANEW:
-        await asyncio.to_thread(_drop, record)
+        try:
+            await asyncio.to_thread(cleanup.drop_work, record)
+        except OSError as error:
+            raise errors.storage_error(error, record.layout.folder) from error
         return
     state = record.state
     name = state.snapshot.library.name if state is not None else USUAL_NAME
     raise name_taken(record.layout.library(name))
-
-
-def _drop(record: PullRecord) -> None:
-    try:
-        cleanup.drop_work(record)
-    except OSError as error:
-        raise errors.storage_error(error, record.layout.folder) from error
 
 
 async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan) -> None:
@@ -267,9 +252,7 @@ def _prepare(work: Pass, phase: Phase, databases: dict[str, str], options: PullO
     staging, preferences = work.staging, options.preferences
     name, layout = staging.state.snapshot.library.name, staging.layout
     if preferences:
-        amend(
-            staging, preferences_name(name), lambda content: with_preferences(content, preferences)
-        )
+        amend(staging, preferences_name(name), partial(with_preferences, settings=preferences))
     facts, server = None, server_folder(name)
     needed = (PREFERENCES, os.path.join(DATABASE_FOLDER, DATABASES[0]))
     if server and all(staging.regular_file(os.path.join(server, each)) for each in needed):
@@ -284,8 +267,7 @@ async def _commit(context: PullContext, cutover: Cutover) -> None:
     """Have Plex stay stopped for good, unless the library's name has been taken.
 
     Raises:
-        TargetConflict: it has; nothing was committed.
-        NoSpace: the volume has no room for the last records.
+        TargetConflict, NoSpace: the name was taken, or the last records do not fit: no commit.
         CutoverEnded: Plex runs, or has run, on the VM.
         PlexodusError: it is not known whether the agent has committed; the next run asks.
     """
@@ -307,8 +289,7 @@ async def _prepare_retry(
 ) -> bool:
     """Report a failure that another attempt may not meet; return whether it may ask for a delta.
 
-    Raises:
-        PlexodusError: ``error`` itself, if there is no other attempt.
+    Raise ``error`` itself if there is no other attempt.
     """
     is_gone = isinstance(error, errors.SnapshotGone)
     # Any other of these errors with Plex stopped by the agent: somebody has started Plex.
@@ -340,9 +321,8 @@ def _report(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
         set_aside=receipt.set_aside,
     )
     what = "A rehearsal" if receipt.rehearsal else "All"
-    progress.reached(
-        "Published", f"{what} of {receipt.entries} entries is there as {library}, verified"
-    )
+    about = f"{what} of {receipt.entries} entries is there as {library}, verified"
+    progress.reached("Published", about)
     progress.done()
 
 

@@ -58,8 +58,7 @@ class StopTerms:
     def remembered(self, error: BaseException) -> StopFailure | None:
         """Return what is to be remembered of ``error``, raised while Plex was stopped.
 
-        Returns:
-            None if a change on the VM could end it, or another run.
+        That is nothing if a change on the VM could end it, or another run.
         """
         if not isinstance(error, _OF_VOLUME) or isinstance(error, _OF_SOURCE):
             return None
@@ -79,7 +78,7 @@ class StopTerms:
         """Return whether the agent has to stop Plex in spite of its own record of failures.
 
         Args:
-            standing: of the cutover, with what the agent remembers.
+            standing: the cutover's, with what the agent remembers.
             failure: what the volume remembers.
 
         Raises:
@@ -118,10 +117,7 @@ class StopTerms:
 def circumstances(target: str, pairing: Pairing, options: str) -> dict[str, str]:
     """Return what a failure depends on, as far as the puller knows.
 
-    Args:
-        target: the volume, as it is now.
-        pairing: with which agent.
-        options: all that decide what arrives, as text.
+    ``options`` are all that decide what arrives, as text.
     """
     return {
         "puller": __version__,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
@@ -42,23 +41,8 @@ _LISTED = 1000
 """Differences named in one message."""
 
 
-@dataclass
-class _There:
-    """Sums of the journaled frames."""
-
-    frames: int = 0
-    tar_bytes: int = 0
-    entries: int = 0
-
-
 class Assembly:
-    """One run's work on one staging.
-
-    Args:
-        work: the staging.
-        queries: the questions to the agent about its snapshot.
-        context: of the run.
-    """
+    """One run's work on one staging."""
 
     def __init__(self, work: Staging, queries: SourceQueries, context: PullContext) -> None:
         self._work = work
@@ -84,7 +68,6 @@ class Assembly:
         Raises:
             SourceChanged: the library is not as it was scanned.
             TreeDiffers: the tree is not what the manifest says.
-            PlexodusError: whatever else stops a pull.
         """
         work = self._work
         await self._fetch()
@@ -108,27 +91,18 @@ class Assembly:
         """Fetch, finish, and compare what the delta keeps: Plex may be changing everything else.
 
         The agent then has all digests. When Plex is stopped, it needs only those of what changed.
-
-        Returns:
-            Whether staging holds exactly what the manifest says.
-
-        Raises:
-            PlexodusError: whatever stops a pull.
+        Return whether staging holds exactly what the manifest says.
         """
         await self._fetch()
         self._progress.phase("finishing")
         finishing = asyncio.to_thread(self._work.finish, self._in_order())
-        differences, _ = await _side_by_side(finishing, self._queries.sums())
+        differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
         wrong = await asyncio.to_thread(lambda: list(self._wrong()))
         await self._refuse_damaged(wrong)
         return not differences
 
     async def _refuse_damaged(self, wrong: Wrong) -> None:
-        """Have another snapshot fetch again what a delta keeps, if that is damaged.
-
-        Raises:
-            SnapshotGone: a file that the delta keeps has another digest.
-        """
+        """Raise SnapshotGone if what a delta keeps is damaged, so that it is fetched again."""
         if kept := [each for each in wrong if each[1].kept]:
             _log.warning("what the delta keeps is damaged on the volume", paths=_named(kept))
             await asyncio.to_thread(self._work.forget, kept)
@@ -137,15 +111,11 @@ class Assembly:
     async def _fetch(self) -> None:
         """Fetch all missing frames onto the volume, and journal them."""
         work, plan = self._work, self._work.manifest.plan
-        there = await asyncio.to_thread(self._there)
+        frames, tar_bytes, entries = await asyncio.to_thread(self._there)
         self._progress.phase("transferring")
-        self._progress.expect(
-            plan.tar_bytes,
-            plan.entries,
-            there.tar_bytes,
-            plan.entries - (plan.counted_entries - there.entries),
-        )
-        self._left = len(plan) - there.frames
+        have_entries = plan.entries - (plan.counted_entries - entries)
+        self._progress.expect(plan.tar_bytes, plan.entries, tar_bytes, have_entries)
+        self._left = len(plan) - frames
         lanes = [await self._lane(worker) for worker in self._context.workers]
         try:
             await fetch_frames(
@@ -154,15 +124,18 @@ class Assembly:
         finally:
             await to_its_end(self._commit_all())
 
-    def _there(self) -> _There:
-        """Count what is there, not what is missing: a short manifest may declare millions."""
-        work, there = self._work, _There()
-        for number in work.journal.safe():
-            frame = work.manifest.plan[number]
-            there.frames += 1
-            there.tar_bytes += frame.size
-            there.entries += frame.count if frame.block == 0 else 0
-        return there
+    def _there(self) -> tuple[int, int, int]:
+        """Return how many frames are journaled, with their tar bytes and entries.
+
+        Count these and not the missing ones: a short manifest may declare millions.
+        """
+        frames = tar_bytes = entries = 0
+        for number in self._work.journal.safe():
+            frame = self._work.manifest.plan[number]
+            frames += 1
+            tar_bytes += frame.size
+            entries += frame.count if frame.block == 0 else 0
+        return frames, tar_bytes, entries
 
     async def _lane(self, worker: Worker) -> Bring[Unpacked]:
         """Return a function that has ``worker`` fetch a frame of this snapshot."""
@@ -208,7 +181,7 @@ class Assembly:
         """
         self._progress.phase("verifying")
         finishing = asyncio.to_thread(self._work.finish, self._in_order())
-        differences, _ = await _side_by_side(finishing, self._queries.sums())
+        differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
         dropping = asyncio.to_thread(self._drop_wrong)
         wrong, _ = await _side_by_side(dropping, self._queries.check())
         return differences, wrong

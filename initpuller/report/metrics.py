@@ -18,24 +18,14 @@ _GAUGES = {
 }
 
 
-def phase_metrics(phase: str) -> bytes:
-    """Return the phase alone, as a label."""
-    return generate_latest(_with_phase(phase))
-
-
-def pull_metrics(standing: Standing) -> bytes:
-    """Return a pull's phase and figures."""
-    registry = _with_phase(standing.phase)
-    for name, about in _GAUGES.items():
-        gauge = Gauge(f"plexodus_puller_{name}", about, registry=registry)
-        gauge.set(getattr(standing, name))
-    return generate_latest(registry)
-
-
-def _with_phase(phase: str) -> CollectorRegistry:
+def metrics(phase: str, pull: Standing | None = None) -> bytes:
+    """Return the phase as a label, and the figures of a pull."""
     registry = CollectorRegistry()
     gauge = Gauge(
         "plexodus_puller_phase", "1 for the phase it is in.", ["phase"], registry=registry
     )
     gauge.labels(phase).set(1)
-    return registry
+    for name, about in _GAUGES.items() if pull is not None else ():
+        gauge = Gauge(f"plexodus_puller_{name}", about, registry=registry)
+        gauge.set(getattr(pull, name))
+    return generate_latest(registry)

@@ -15,7 +15,6 @@ from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 _SECONDS = 10.0
 """Seconds that a client may take for its request."""
@@ -66,22 +65,13 @@ class Probes:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the port."""
         self._server.shutdown()
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-
-class _ServerOfBoth(_Server):
+class _ServerOfBoth(ThreadingHTTPServer):
     address_family = socket.AF_INET6
 
     def server_bind(self) -> None:
@@ -90,17 +80,17 @@ class _ServerOfBoth(_Server):
         super().server_bind()
 
 
-def _listening(address: tuple[str, int], handler: type[_Handler]) -> _Server:
+def _listening(address: tuple[str, int], handler: type[_Handler]) -> ThreadingHTTPServer:
     host, port = address
     if ":" not in host:
-        return _Server(address, handler)
+        return ThreadingHTTPServer(address, handler)
     try:
         return _ServerOfBoth(address, handler)
     except OSError as error:
         # Machines without IPv6 have no such family, or no such address.
         if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the same as ``::``
+        return ThreadingHTTPServer(("0.0.0.0", port), handler)  # noqa: S104 - the same as ``::``
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,14 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _SECONDS
 
     def do_GET(self) -> None:
-        """Answer a probe."""
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answer a probe without the body."""
-        self._answer(with_body=False)
-
-    def _answer(self, *, with_body: bool) -> None:
+        """Answer a probe, without the body if that is asked for."""
         known = self.answers.get(self.path.partition("?")[0])
         status, body = known() if known is not None else (404, b'{"status":"not found"}')
         self.send_response(status)
@@ -124,8 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        if with_body:
+        if self.command == "GET":
             self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - as http.server looks it up
 
     def log_message(self, *_: object) -> None:
         """Log nothing: probes come every few seconds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -24,7 +24,6 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 _log = structlog.get_logger("puller")
 _INTERVAL = 10.0
@@ -74,45 +73,28 @@ class PullProgress:
         self._bytes = self._total_bytes = 0
         self._entries = self._total_entries = 0
         self._phase = "starting"
-        self._started = self._last = self._said = time.monotonic()
+        self._started = self._last = self._logged = time.monotonic()
         self._fetched = 0
-        self._bar: Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description:<12}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                DownloadColumn(binary_units=True),
-                TextColumn("{task.fields[entries]} entries"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task(self._phase, total=None, entries="0", rate="")
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the bar, and leave it on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+        self.bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(binary_units=True),
+            TextColumn("{task.fields[entries]} entries"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        """A context manager that shows it on a terminal, and nothing elsewhere."""
+        self._task = self.bar.add_task(self._phase, total=None, entries="0", rate="")
 
     def phase(self, name: str) -> None:
         """Enter a phase."""
         self._phase = name
-        if self._bar is not None:
-            self._bar.update(self._task, description=name)
-        else:
-            self._say()
+        self.bar.update(self._task, description=name)
+        if self.bar.disable:
+            self._log()
 
     def expect(self, total_bytes: int, total_entries: int, have_bytes: int, have: int) -> None:
         """Set the totals, and how much of them is on the volume already."""
@@ -120,9 +102,8 @@ class PullProgress:
         self._bytes, self._entries = have_bytes, have
         self._fetched, self._started = 0, time.monotonic()
         self._last = self._started
-        if self._bar is not None:
-            # A larger total: the bar is full only when the receipt is written.
-            self._bar.update(self._task, total=total_bytes + max(1, total_bytes // 100))
+        # A larger total: the bar is full only when the receipt is written.
+        self.bar.update(self._task, total=total_bytes + max(1, total_bytes // 100))
         self._show()
 
     def advance(self, more_bytes: int, more_entries: int) -> None:
@@ -146,8 +127,7 @@ class PullProgress:
     def skipped(self) -> None:
         """Report that nothing was done: Plex will start on a library that nobody has verified."""
         self._phase = "skipped"
-        about = "A library that is not ours is there already: nothing was done"
-        self.reached("Skipped", about)
+        self.reached("Skipped", "A library that is not ours is there already: nothing was done")
 
     def failed(self, reason: str) -> None:
         """Report that the pull has failed."""
@@ -175,38 +155,27 @@ class PullProgress:
     def done(self) -> None:
         """Report that the library is published and the receipt written."""
         self._phase = "done"
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description="done",
-                total=max(1, self._total_bytes),
-                completed=max(1, self._total_bytes),
-                entries=str(self._total_entries),
-                rate=self._rate_text(),
-            )
-            self._bar.refresh()
-        else:
-            self._say()
+        total = max(1, self._total_bytes)
+        self.bar.update(self._task, description="done", total=total)
+        self._update_bar(total, self._total_entries)
+        self.bar.refresh()
+        if self.bar.disable:
+            self._log()
 
     def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                completed=self._bytes,
-                entries=str(self._entries),
-                rate=self._rate_text(),
-            )
-        elif time.monotonic() - self._said >= _INTERVAL:
-            self._say()
+        self._update_bar(self._bytes, self._entries)
+        if self.bar.disable and time.monotonic() - self._logged >= _INTERVAL:
+            self._log()
+
+    def _update_bar(self, completed: int, entries: int) -> None:
+        rate = f"{self._rate() / 2**20:.1f} MiB/s"
+        self.bar.update(self._task, completed=completed, entries=str(entries), rate=rate)
 
     def _rate(self) -> float:
         """Return bytes a second of this run, from its first frame to its last."""
         return self._fetched / max(self._last - self._started, 0.001)
 
-    def _rate_text(self) -> str:
-        return f"{self._rate() / 2**20:.1f} MiB/s"
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
+    def _log(self) -> None:
+        self._logged = time.monotonic()
         found = msgspec.structs.asdict(self.standing())
         _log.info("progress", **{key: value for key, value in found.items() if value != ""})

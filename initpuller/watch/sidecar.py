@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,7 +19,8 @@ import structlog
 
 from initpuller.agent_client.log import Teller
 from initpuller.plex.identity import Identity, ask_identity
-from initpuller.report.metrics import phase_metrics
+from initpuller.plex.paths import Section
+from initpuller.report.metrics import metrics
 from initpuller.report.probes import Probes
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.target import open_layout
@@ -33,7 +35,6 @@ from shared.wire.protocol import MAX_ABOUT, PullerEvent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from initpuller.volume.records.layout import Layout
     from shared.wire.pairing import Pairing
 
 _log = structlog.get_logger("puller")
@@ -58,18 +59,6 @@ class Watched(msgspec.Struct):
     checks: list[Check] = []
 
 
-class _Folder(msgspec.Struct):
-    """The fields that are used of what :mod:`initpuller.plex.paths` prints, here and below."""
-
-    old: str
-    new: str
-
-
-class _Section(msgspec.Struct):
-    name: str
-    folders: list[_Folder]
-
-
 @dataclass(frozen=True)
 class WatchOptions:
     """The options of the sidecar."""
@@ -90,12 +79,9 @@ class WatchOptions:
 class Watch:
     """One watch, from the pod's start to its end.
 
-    Args:
-        options: the volume and the Plex that are watched.
-
     Raises:
-        ConfigurationError: there is no volume.
-        StorageError: its receipt cannot be read.
+        ConfigurationError: there is no volume, or :meth:`run` finds the port for probes in use.
+        StorageError: the volume's receipt cannot be read.
     """
 
     def __init__(self, options: WatchOptions) -> None:
@@ -103,17 +89,18 @@ class Watch:
         self._layout = open_layout(options.target)
         self._receipt = load_receipt(self._layout)
         self._now = Watched("waiting", timestamp())
+        self._maps = [f"--map={each}" for each in options.mappings]
         pairing = options.pairing
         self._teller = Teller(pairing, options.stopping) if pairing is not None else None
 
     def run(self) -> None:
-        """Watch until the sidecar is stopped.
-
-        Raises:
-            ConfigurationError: the port for probes is in use.
-        """
-        answers = self._is_ready, self._progress, lambda: phase_metrics(self._now.phase)
-        with Probes(self._options.listen, *answers) as probes:
+        """Watch until the sidecar is stopped."""
+        with Probes(
+            self._options.listen,
+            is_ready=lambda: self._now.phase not in {"waiting", "checking"},
+            progress=lambda: msgspec.json.encode(self._now),
+            metrics=lambda: metrics(self._now.phase),
+        ) as probes:
             _log.info("watching", plex=self._options.plex_url, probes=probes.port)
             self._watch()
             _log.info(self._now.phase, about=self._now.about)
@@ -123,8 +110,8 @@ class Watch:
         if self._receipt is None or self._receipt.plex is None:
             self._enter("idle", "no Plex was moved onto this volume: there is nothing to compare")
             return
-        if (before := _load(self._layout)) is not None:
-            self._now = before
+        with suppress(OSError, msgspec.DecodeError), open(self._layout.migrated, "rb") as file:
+            self._now = msgspec.json.decode(file.read(), type=Watched)
             return
         while (identity := self._wait()) is not None:
             try:
@@ -147,7 +134,7 @@ class Watch:
             )
             self._keep(migrated)
             self._now = migrated
-            self._tell("migrated", self._now.about)
+            self._tell("migrated", about)
 
     def _wait(self) -> Identity | None:
         """Wait for Plex and return its identity; return None if the sidecar is stopped before."""
@@ -158,10 +145,10 @@ class Watch:
             if isinstance(answer, Identity):
                 return answer
             now = time.monotonic()
-            if answer.reason != heard or now - said >= _PATIENT_SECONDS:
-                _log.info("Plex is not up yet", heard=answer.reason, seconds=round(now - started))
-                said, heard = now, answer.reason
-            self._now.about = answer.reason
+            if answer != heard or now - said >= _PATIENT_SECONDS:
+                _log.info("Plex is not up yet", heard=answer, seconds=round(now - started))
+                said, heard = now, answer
+            self._now.about = answer
             if self._options.stopping.wait(self._options.interval):
                 return None
 
@@ -183,14 +170,14 @@ class Watch:
         if not self._options.applies:
             return True
         self._enter("moving libraries", "Plex's libraries get their new folders")
-        code, _, said = self._ours("paths", "--apply", "--json", *self._maps())
+        code, _, said = self._ours("paths", "--apply", "--json", *self._maps)
         return code == 0 or self._needs_attention(said)
 
     def _tell_paths(self) -> None:
         """Report where the libraries look for their media now."""
-        _, out, said = self._ours("paths", "--json", *self._maps())
+        _, out, said = self._ours("paths", "--json", *self._maps)
         try:
-            sections = msgspec.json.decode(out, type=list[_Section])
+            sections = msgspec.json.decode(out, type=list[Section])
         except msgspec.DecodeError:
             _log.warning("the folders of the library sections are unknown", reason=said)
             return
@@ -201,22 +188,14 @@ class Watch:
         ]
         self._tell("paths", f"Libraries look in: {'; '.join(told) or 'nothing, there are none'}")
 
-    def _maps(self) -> list[str]:
-        return [f"--map={each}" for each in self._options.mappings]
-
     def _ours(self, *command: str) -> tuple[int, bytes, str]:
-        """Run a puller command in a process.
+        """Run a puller command in a process; return its exit code, output, and reason of failure.
 
-        Returns:
-            Its exit code, its output, and the reason of its failure.
-
-        Raises:
-            PlexUnreachable: Plex did not answer the command.
+        Raise PlexUnreachable if Plex did not answer the command.
         """
-        arguments = [*command, "--target", self._options.target]
-        arguments += ["--plex-url", self._options.plex_url]
+        options = "--target", self._options.target, "--plex-url", self._options.plex_url
         with subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-P", "-m", "initpuller", *arguments],
+            [sys.executable, "-P", "-m", "initpuller", *command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
@@ -226,12 +205,8 @@ class Watch:
         if failure is not None:
             reason = failure.reason
         elif code and not self._options.stopping.is_set():
-            _log.error(
-                "command failed",
-                command=command[0],
-                exit_code=code,
-                log=err.decode(errors="replace"),
-            )
+            text = err.decode(errors="replace")
+            _log.error("command failed", command=command[0], exit_code=code, log=text)
         if code == ExitCode.UNREACHABLE:
             raise PlexUnreachable(reason)
         return code, out, reason
@@ -265,17 +240,3 @@ class Watch:
     def _tell(self, event: str, about: str) -> None:
         if self._teller is not None:
             self._teller.tell(PullerEvent(event, printable(about)[:MAX_ABOUT]))
-
-    def _is_ready(self) -> bool:
-        return self._now.phase not in {"waiting", "checking"}
-
-    def _progress(self) -> bytes:
-        return msgspec.json.encode(self._now)
-
-
-def _load(layout: Layout) -> Watched | None:
-    try:
-        with open(layout.migrated, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Watched)
-    except (OSError, msgspec.DecodeError):
-        return None

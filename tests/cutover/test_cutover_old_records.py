@@ -150,13 +150,13 @@ def test_puller_frozen_after_the_commit_while_the_move_is_undone(
         f"""
 from initpuller.pull import cutover
 from initpuller.agent_client.cutover import CutoverClient
-real, clock, calls = CutoverClient.commit, cutover._boottime, []
+real, clock, calls = CutoverClient.commit, cutover.boottime, []
 async def commit(*args):
     answer = await real(*args)
     calls.append(1)
     if len(calls) == 1:
         subprocess.run({words!r}, check=True, env={{}})
-        cutover._boottime = lambda: clock() + 60
+        cutover.boottime = lambda: clock() + 60
     return answer
 CutoverClient.commit = commit
 """,

@@ -15,7 +15,7 @@ import structlog
 
 from initpuller.pull.checks.target_checks import Target, TargetFacts, completed, run_checks
 from initpuller.pull.options import Mode
-from shared.checks import DATABASE_CHECKS, CheckId, Outcome, When
+from shared.checks import DATABASE_CHECKS, Check, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
 from shared.plex.library import server_folder
 from shared.plex.sqlite_check import DatabaseCheck
@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from initpuller.agent_client.client import AgentClient
     from initpuller.pull.options import PullOptions
     from initpuller.volume.records.layout import Layout
-    from shared.checks import Check
 
 _log = structlog.get_logger("puller")
 
 _ABOUT_FOLDERS = {CheckId.METADATA_FOLDER: "Metadata", CheckId.MEDIA_FOLDER: "Media"}
 """Checks about one folder in Plex's own folder. They do not matter if the pull excludes it."""
 
-_NONE: frozenset[Outcome] = frozenset()
 _FROM_FAILURE = frozenset({Outcome.FAILURE})
 _FROM_WARNING = frozenset({Outcome.WARNING, Outcome.FAILURE})
 
@@ -76,13 +74,7 @@ async def check_for_pull(
     for check in results:
         if check.id in excluded and check.outcome is Outcome.FAILURE:
             _log.warning("folder excluded, check ignored", check=check.name, found=check.found)
-    _refuse(
-        [
-            check
-            for check in results
-            if check.outcome in fatal_outcomes(check.id, options) and check.id not in excluded
-        ]
-    )
+    _refuse([check for check in results if check.id not in excluded], options)
     outcomes = {check.id: check.outcome for check in report.checks}
     return CheckedSource(
         plex_version=report.plex_version,
@@ -104,7 +96,7 @@ async def check_databases(client: AgentClient, options: PullOptions) -> dict[str
     )
     results = [check for check in report.checks if check.id in DATABASE_CHECKS]
     _log_warnings(results)
-    _refuse([check for check in results if check.outcome in fatal_outcomes(check.id, options)])
+    _refuse(results, options)
     return {check.name: check.found for check in results}
 
 
@@ -120,17 +112,12 @@ def fatal_outcomes(check: CheckId, options: PullOptions) -> frozenset[Outcome]:
     if check is CheckId.LIBRARY:
         if options.mode.is_for_cutover:
             return _FROM_WARNING
-        return _FROM_FAILURE if options.mode is Mode.REHEARSE else _NONE
+        return _FROM_FAILURE if options.mode is Mode.REHEARSE else frozenset()
     return _FROM_FAILURE
 
 
 def excluded_checks(exclude: Sequence[str], name: str) -> frozenset[CheckId]:
-    """Return the checks about folders that the pull leaves out.
-
-    Args:
-        exclude: the pull's patterns.
-        name: the library's name on the volume.
-    """
+    """Return the checks about folders that the pull of the library ``name`` leaves out."""
     is_excluded = matcher(tuple(exclude))
     if is_excluded is None:
         return frozenset()
@@ -148,18 +135,14 @@ def _log_warnings(results: Sequence[Check]) -> None:
             _log.warning(check.found, check=check.name, hint=check.advice)
 
 
-def _refuse(failed: Sequence[Check]) -> None:
-    """Raise one error for all fatal results.
-
-    Raises:
-        CutoverRefused: the only fatal result is that Plex cannot be stopped.
-        PreflightRefused: another result is fatal.
-    """
-    if not failed:
+def _refuse(results: Sequence[Check], options: PullOptions) -> None:
+    """Raise one error for all fatal results: CutoverRefused if only the stop of Plex is refused."""
+    fatal = [check for check in results if check.outcome in fatal_outcomes(check.id, options)]
+    if not fatal:
         return
-    is_only_cutover = all(check.id is CheckId.CUTOVER for check in failed)
+    is_only_cutover = all(check.id is CheckId.CUTOVER for check in fatal)
     refused = CutoverRefused if is_only_cutover else PreflightRefused
     raise refused(
-        "; ".join(f"{check.name}: {check.found}" for check in failed),
-        hint=" ".join(check.advice for check in failed),
+        "; ".join(f"{check.name}: {check.found}" for check in fatal),
+        hint=" ".join(check.advice for check in fatal),
     )

@@ -30,7 +30,7 @@ class PlexContents:
     """Entries of a snapshot that decide whether Plex finds its files.
 
     Args:
-        name: the snapshot's library name.
+        name: the library's name in the snapshot.
         source: the library's path on the VM.
     """
 
@@ -48,26 +48,20 @@ class PlexContents:
 
     def add(self, entry: Entry) -> None:
         """Add the next entry of the manifest."""
-        if entry.kind is Kind.SYMLINK:
-            self._add_link(entry)
-        elif entry.kind in _FILES:
+        if entry.kind in _FILES:
             self._missing.discard(entry.path)
-
-    def _add_link(self, entry: Entry) -> None:
+        if entry.kind is not Kind.SYMLINK:
+            return
+        path, target = printable(entry.path), printable(entry.link)
         if entry.path in self._needed:
-            path, target = printable(entry.path), printable(entry.link)
             self._links.append(f"{path} is a symlink to {target}")
         if leads_out(entry, self._top):
             self.links_out += 1
             if len(self.some_links_out) < _LISTED:
-                self.some_links_out.append(f"{printable(entry.path)} -> {printable(entry.link)}")
+                self.some_links_out.append(f"{path} -> {target}")
 
     def refuse_incomplete(self) -> None:
-        """Refuse a library without the files that Plex needs, before Plex is stopped.
-
-        Raises:
-            PreflightRefused: a file that Plex needs is missing, or is a symlink.
-        """
+        """Raise PreflightRefused if a file that Plex needs is missing, or is a symlink."""
         if self._links:
             raise PreflightRefused(
                 f"files that Plex needs would not move: {some(self._links)}",
@@ -85,12 +79,7 @@ class PlexContents:
 
 
 def check_place(layout: Layout, name: str) -> Check:
-    """Return whether the library arrives where Plex's image looks for it.
-
-    Args:
-        layout: the volume.
-        name: the library's name on the volume.
-    """
+    """Return whether the library of this name arrives where Plex's image looks for it."""
     final = layout.library(name)
     server = server_folder(final)
     if server is None:
@@ -104,11 +93,7 @@ def check_place(layout: Layout, name: str) -> Check:
 
 
 def refuse_misplaced(layout: Layout, name: str) -> None:
-    """Refuse a library that no Plex would find on the volume, before Plex is stopped.
-
-    Raises:
-        PreflightRefused: the library would arrive where no Plex image looks.
-    """
+    """Raise PreflightRefused if the library would arrive where no Plex's image looks for it."""
     place = check_place(layout, name)
     if place.outcome is not Outcome.PASS:
         raise PreflightRefused(

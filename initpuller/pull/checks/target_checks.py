@@ -70,11 +70,7 @@ class TargetFacts:
 
     @property
     def whole_source(self) -> LibraryReport:
-        """The agent's report with the size of the library.
-
-        Raises:
-            TypeError: a pull, which does not ask for the size, runs a check for a preflight.
-        """
+        """The agent's report with the size of the library, for which a pull does not ask."""
         if not isinstance(self.source, LibraryReport):
             raise TypeError(self.source)
         return self.source
@@ -132,7 +128,9 @@ TARGET_CHECKS = (
     ),
     TargetCheck(
         CheckId.MEDIA_MOUNTS,
-        lambda facts: check_media(facts.source.media, _mounted(facts.source.media)),
+        lambda facts: check_media(
+            facts.source.media, [each for each in facts.source.media if os.path.isdir(each.path)]
+        ),
         PREFLIGHT_ONLY,
     ),
 )
@@ -144,11 +142,7 @@ steps, with the manifest.
 
 
 def run_checks(facts: TargetFacts, when: When) -> list[Check]:
-    """Return the results of all checks of this command.
-
-    Raises:
-        OSError: the volume cannot be read.
-    """
+    """Return the results of all checks of this command; raise OSError for an unreadable volume."""
     results: list[Check] = []
     for check in TARGET_CHECKS:
         if when in check.when:
@@ -165,12 +159,9 @@ async def completed(gate: VersionGate) -> VersionGate:
 def predict(report: LibraryReport, rate: float) -> Check:
     """Return how long a pull takes at least. With ``--no-cutover``, Plex is down for so long.
 
-    Reading and sending overlap, so the slower of the two counts. The time for each entry comes on
-    top. The speed of the volume is not known before something is written.
-
-    Args:
-        report: the agent's, with the time for reading the library.
-        rate: bytes per second from the agent.
+    Reading and sending (``rate`` bytes per second) overlap, so the slower of the two counts. The
+    time for each entry comes on top. The speed of the volume is not known before something is
+    written.
     """
     sending = report.content_bytes / rate if rate else 0.0
     slower = max(report.read_seconds, sending)
@@ -184,12 +175,7 @@ def predict(report: LibraryReport, rate: float) -> Check:
 
 
 def check_media(wanted: list[MediaFolder], mounted: list[MediaFolder]) -> Check:
-    """Return whether this pod has the media folders that the database names.
-
-    Args:
-        wanted: all folders in the database.
-        mounted: those that this pod has.
-    """
+    """Return whether all folders that the database names are those that this pod has."""
     if len(wanted) == len(mounted):
         return CheckId.MEDIA_MOUNTS.passed(f"all {len(wanted)} folders are mounted where they were")
     absent = [f"{each.path} ({each.section})" for each in wanted if each not in mounted]
@@ -198,7 +184,3 @@ def check_media(wanted: list[MediaFolder], mounted: list[MediaFolder]) -> Check:
         "Mount the media at the same paths in Plex's container, so that nothing has to be changed."
         " Otherwise 'plexodus-puller paths' shows what to change, and can change it.",
     )
-
-
-def _mounted(media: list[MediaFolder]) -> list[MediaFolder]:
-    return [each for each in media if os.path.isdir(each.path)]

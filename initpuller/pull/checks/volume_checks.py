@@ -34,37 +34,25 @@ class VolumeFacts:
 
 
 def read_volume(target: str, name: str, depth: DatabaseCheck) -> VolumeFacts:
-    """Return facts about the volume at ``target``.
+    """Return facts about the volume at ``target``, and about a library of this name on it.
 
-    Args:
-        target: where the volume is mounted.
-        name: the library's name on the volume.
-        depth: how much to check of the databases of a library that is there already.
+    ``depth`` says how much of that library's databases is checked.
 
     Raises:
         OSError: the volume cannot be read.
     """
     about, library = os.statvfs(target), os.path.join(target, name)
+    is_in_the_way = os.path.lexists(library) and not is_skeleton(library)
     return VolumeFacts(
         free_bytes=about.f_bavail * about.f_frsize if about.f_blocks else None,
         free_inodes=about.f_favail if about.f_files else None,
-        existing=_existing_library(library, depth),
+        existing=check_wholeness(library, depth) if is_in_the_way else None,
         is_mounted=is_mount_point(library),
     )
 
 
-def _existing_library(library: str, depth: DatabaseCheck) -> Wholeness | None:
-    is_in_the_way = os.path.lexists(library) and not is_skeleton(library)
-    return check_wholeness(library, depth) if is_in_the_way else None
-
-
 def check_space(report: LibraryReport, free: int | None) -> Check:
-    """Return whether the volume has room for the library's bytes.
-
-    Args:
-        report: the agent's.
-        free: bytes; None if the filesystem does not report them.
-    """
+    """Return whether the library fits into ``free`` bytes; None if they are not known."""
     needed = report.content_bytes + report.entries * _BYTES_PER_ENTRY
     if free is None:
         found = f"the volume does not report its size; {size(needed)} at most needed"
@@ -77,12 +65,7 @@ def check_space(report: LibraryReport, free: int | None) -> Check:
 
 
 def check_inodes(needed: int, free: int | None) -> Check:
-    """Return whether the volume has enough inodes.
-
-    Args:
-        needed: one for each of the library's entries.
-        free: None if the filesystem creates inodes on demand.
-    """
+    """Return whether the volume has enough inodes; None means that it has no limit."""
     if free is None:
         return CheckId.INODES.passed("made as they are needed")
     found = f"{free} free, {needed} needed"
@@ -95,10 +78,8 @@ def check_inodes(needed: int, free: int | None) -> Check:
 def check_filesystem(network: str | None) -> Check:
     """Return whether the volume's locks work as SQLite needs them.
 
-    Source: https://sqlite.org/faq.html, question 5.
-
-    Args:
-        network: type of the filesystem if it is a network filesystem; otherwise None.
+    ``network`` is the type of a network filesystem, None for any other. Source:
+    https://sqlite.org/faq.html, question 5.
     """
     if network is None:
         return CheckId.FILESYSTEM.passed("a local one, or a block device's")
@@ -108,12 +89,7 @@ def check_filesystem(network: str | None) -> Check:
 
 
 def check_existing(name: str, volume: VolumeFacts) -> Check:
-    """Return whether the library's name on the volume is free.
-
-    Args:
-        name: the library's name on the volume.
-        volume: facts about the volume.
-    """
+    """Return whether the library's name on the volume is free."""
     existing = volume.existing
     if existing is None:
         return CheckId.TARGET.passed(f"there is no {name} yet")
