@@ -98,98 +98,86 @@ class Event:
     warns: bool
 
 
-class Cluster:
-    """The API, with the rights of the pod's service account.
+def own_uid() -> str:
+    """Return the pod's UID, from ``POD_UID`` (the downward API) or from the API.
 
-    Raises:
-        ClusterError: the constructor and every method do.
+    Like all requests, it raises :class:`ClusterError`.
     """
+    return os.environ.get("POD_UID") or _own_pod().metadata.uid
 
-    def __init__(self) -> None:
-        try:
-            self._namespace = Path(SERVICE_ACCOUNT, "namespace").read_text().strip()
-            host, port = (os.environ[f"KUBERNETES_SERVICE_{each}"] for each in ("HOST", "PORT"))
-        except (OSError, KeyError) as error:
-            raise ClusterError(_reason(error)) from error
-        self._url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
-    def own_uid(self) -> str:
-        """Return the pod's UID, from ``POD_UID`` (the downward API) or from the API."""
-        return os.environ.get("POD_UID") or self._own_pod().metadata.uid
+def emit(uid: str, event: Event) -> None:
+    """Publish an Event of the pod with this UID.
 
-    def own_images(self) -> list[str]:
-        """Return the images of the pod's containers, without its init containers."""
-        return [each.image for each in self._own_pod().spec.containers]
+    Source: Kubernetes API reference, Event v1 events.k8s.io.
+    """
+    regarding = {"apiVersion": "v1", "kind": "Pod", "name": own_name(), "uid": uid}
+    content = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": event.name},
+        "regarding": regarding | {"namespace": _namespace()},
+        "type": "Warning" if event.warns else "Normal",
+        "reason": event.reason,
+        "action": "Pull",
+        "note": event.note.encode()[:_MAX_NOTE].decode(errors="ignore"),
+        "eventTime": event.when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": own_name(),
+    }
+    try:
+        _ask("POST", f"/apis/events.k8s.io/v1/namespaces/{_namespace()}/events", content)
+    except ClusterError as error:
+        if error.status != _CONFLICT:
+            raise
 
-    def _own_pod(self) -> _Pod:
-        path = f"/api/v1/namespaces/{self._namespace}/pods/{own_name()}"
-        try:
-            return msgspec.json.decode(self._ask("GET", path), type=_Pod)
-        except msgspec.MsgspecError as error:
-            raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
 
-    def emit(self, uid: str, event: Event) -> None:
-        """Publish an Event of the pod with this UID.
+def keep(configmap: str, data: dict[str, str]) -> None:
+    """Write ``data`` into an existing ConfigMap; its other keys stay."""
+    path = f"/api/v1/namespaces/{_namespace()}/configmaps/{configmap}"
+    _ask("PATCH", path, {"data": data}, "application/merge-patch+json")  # RFC 7396
 
-        Source: Kubernetes API reference, Event v1 events.k8s.io.
-        """
-        told = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": event.name},
-            "regarding": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": self._namespace,
-                "name": own_name(),
-                "uid": uid,
-            },
-            "type": "Warning" if event.warns else "Normal",
-            "reason": event.reason,
-            "action": "Pull",
-            "note": event.note.encode()[:_MAX_NOTE].decode(errors="ignore"),
-            "eventTime": event.when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "reportingController": CONTROLLER,
-            "reportingInstance": own_name(),
-        }
-        try:
-            self._ask("POST", f"/apis/events.k8s.io/v1/namespaces/{self._namespace}/events", told)
-        except ClusterError as error:
-            if error.status != _CONFLICT:
-                raise
 
-    def keep(self, configmap: str, data: dict[str, str]) -> None:
-        """Write ``data`` into an existing ConfigMap; its other keys stay."""
-        path = f"/api/v1/namespaces/{self._namespace}/configmaps/{configmap}"
-        self._ask("PATCH", path, {"data": data}, "application/merge-patch+json")  # RFC 7396
+def _own_pod() -> _Pod:
+    path = f"/api/v1/namespaces/{_namespace()}/pods/{own_name()}"
+    try:
+        return msgspec.json.decode(_ask("GET", path), type=_Pod)
+    except msgspec.MsgspecError as error:
+        raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
 
-    def _ask(
-        self, method: str, path: str, body: object = None, media_type: str = "application/json"
-    ) -> bytes:
-        import requests  # noqa: PLC0415 - most starts of a pod do not get here
 
-        try:
-            response = requests.request(
-                method,
-                self._url + path,
-                data=None if body is None else msgspec.json.encode(body),
-                headers={
-                    "Accept": "application/json",
-                    "Content-Type": media_type,
-                    "Connection": "close",
-                },
-                auth=_authorized,
-                timeout=_SECONDS,
-                allow_redirects=False,
-                verify=os.path.join(SERVICE_ACCOUNT, "ca.crt"),
-            )
-        except Exception as error:
-            raise ClusterError(_reason(error)) from error
-        content: bytes = response.content
-        if not 200 <= response.status_code < 300:  # noqa: PLR2004 - what is success
-            text = printable(f"{method} {path}: {response.status_code} {_why(content)}")
-            raise ClusterError(text, response.status_code)
-        return content
+def _namespace() -> str:
+    try:
+        return Path(SERVICE_ACCOUNT, "namespace").read_text().strip()
+    except OSError as error:
+        raise ClusterError(_reason(error)) from error
+
+
+def _ask(
+    method: str, path: str, body: object = None, media_type: str = "application/json"
+) -> bytes:
+    import requests  # noqa: PLC0415 - most starts of a pod do not get here
+
+    headers = {"Accept": "application/json", "Content-Type": media_type, "Connection": "close"}
+    try:
+        host, port = (os.environ[f"KUBERNETES_SERVICE_{each}"] for each in ("HOST", "PORT"))
+        response = requests.request(
+            method,
+            f"https://[{host}]:{port}{path}" if ":" in host else f"https://{host}:{port}{path}",
+            data=None if body is None else msgspec.json.encode(body),
+            headers=headers,
+            auth=_authorized,
+            timeout=_SECONDS,
+            allow_redirects=False,
+            verify=os.path.join(SERVICE_ACCOUNT, "ca.crt"),
+        )
+    except Exception as error:
+        raise ClusterError(_reason(error)) from error
+    content: bytes = response.content
+    if not 200 <= response.status_code < 300:  # noqa: PLR2004 - what is success
+        text = printable(f"{method} {path}: {response.status_code} {_why(content)}")
+        raise ClusterError(text, response.status_code)
+    return content
 
 
 def _authorized(request: PreparedRequest) -> PreparedRequest:
@@ -225,13 +213,13 @@ async def plex_image() -> str:
     """
     if not may_ask():
         return ""
-    asked = asyncio.wrap_future(aside(lambda: Cluster().own_images()))
     try:
-        images = await asyncio.wait_for(asked, _IMAGE_SECONDS)
+        pod = await asyncio.wait_for(asyncio.wrap_future(aside(_own_pod)), _IMAGE_SECONDS)
     except Exception as error:  # noqa: BLE001 - a pull does not depend on the API
         reason = str(error) or f"no answer within {_IMAGE_SECONDS:.0f} s"
         _log.warning("cannot read from the cluster which Plex the pod will run", reason=reason)
         return ""
+    images = (container.image for container in pod.spec.containers)
     return next((image for image in images if _PLEX.fullmatch(image)), "")
 
 

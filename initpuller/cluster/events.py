@@ -10,27 +10,17 @@ import threading
 import time
 from concurrent.futures import wait
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 import structlog
 
-from initpuller.cluster.api import (
-    Cluster,
-    ClusterError,
-    Event,
-    aside,
-    is_in_cluster,
-    may_ask,
-    own_name,
-    token_path,
-)
+from initpuller.cluster import api
+from initpuller.cluster.api import ClusterError, Event, own_name
 from shared.checks import duration, size
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import Future
 
     from initpuller.report.progress import PullProgress, Standing
@@ -66,10 +56,10 @@ class ClusterReport:
 
     def __enter__(self) -> Self:
         """Wait for the first milestone: forks happen before it, and threads come after."""
-        if may_ask():
+        if api.may_ask():
             self._progress.heard = self._begin
-        elif self._configmap or is_in_cluster():
-            self._warn_once(f"there is no service account's token at {token_path()}")
+        elif self._configmap or api.is_in_cluster():
+            self._warn_once(f"there is no service account's token at {api.token_path()}")
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -83,15 +73,9 @@ class ClusterReport:
 
     def _begin(self) -> None:
         self._progress.heard = lambda: None
-        self._running = [aside(partial(self._run, each)) for each in (self._tell, self._show)]
+        self._running = [api.aside(self._tell), api.aside(self._show)]
 
-    def _run(self, reports: Callable[[Cluster], None]) -> None:
-        try:
-            reports(Cluster())
-        except ClusterError as error:
-            self._warn_once(str(error))
-
-    def _tell(self, cluster: Cluster) -> None:
+    def _tell(self) -> None:
         """Publish each milestone as an Event, and an Event of the progress every 30 s."""
         uid = ""
         told, said, first = 0, time.monotonic(), time.time_ns()
@@ -99,14 +83,14 @@ class ClusterReport:
             is_over = self._is_over.is_set()
             is_news = told < len(self._progress.milestones)
             try:
-                uid = uid or cluster.own_uid()
+                uid = uid or api.own_uid()
                 if is_news:
-                    cluster.emit(uid, self._milestone(told, first))
+                    api.emit(uid, self._milestone(told, first))
                 elif is_over:
                     return
                 elif time.monotonic() - said >= _PROGRESS_SECONDS:
                     said = time.monotonic()
-                    cluster.emit(uid, self._how_far())
+                    api.emit(uid, self._how_far())
             except ClusterError as error:
                 self._warn_once(str(error))
                 if not uid or not error.is_final:
@@ -118,14 +102,14 @@ class ClusterReport:
             else:
                 time.sleep(_GLANCE)
 
-    def _show(self, cluster: Cluster) -> None:
+    def _show(self) -> None:
         """Write the progress to the ConfigMap, after each milestone and every few seconds."""
         shown, kept = 0, time.monotonic()
         while self._configmap:
             is_over, reached = self._is_over.is_set(), len(self._progress.milestones)
             if is_over or reached > shown or time.monotonic() - kept >= _KEPT_SECONDS:
                 try:
-                    cluster.keep(self._configmap, self._status())
+                    api.keep(self._configmap, self._status())
                 except ClusterError as error:
                     self._warn_once(str(error))
                     if not self._is_repeated(error):

@@ -24,7 +24,7 @@ def check(*, target: str, plex_url: str, as_json: bool) -> None:
     import msgspec
 
     from initpuller.plex.api import PlexApi
-    from initpuller.plex.arrived import check_identity, check_running_version, check_sections
+    from initpuller.plex.facts import check_identity, check_running_version, check_sections
     from initpuller.plex.identity import check_url
     from initpuller.volume.status import moved_plex
     from shared.checks import Outcome, page

@@ -61,7 +61,7 @@ def paths(
 def _apply(target: str, plex_url: str, sections: Sequence[Section]) -> None:
     from initpuller.plex.api import PlexApi
     from initpuller.plex.apply import apply_sections
-    from initpuller.plex.arrived import check_identity
+    from initpuller.plex.facts import check_identity
     from initpuller.plex.identity import check_url
     from initpuller.volume.records.target import open_layout
     from initpuller.volume.status import moved_plex

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from initpuller.commands.options import (
@@ -12,6 +15,12 @@ from initpuller.commands.options import (
     version_gated,
 )
 from initpuller.commands.pairing import chosen_pairing, paired
+
+if TYPE_CHECKING:
+    from initpuller.pull.checks.target_checks import Target
+    from shared.checks import Check
+    from shared.plex.sqlite_check import DatabaseCheck
+    from shared.wire.pairing import Pairing
 
 
 @click.command()
@@ -42,16 +51,14 @@ def preflight(
           --plex-version 1.40.1.8227-c0dd5a73e
     """
     import asyncio
-    import os
 
     import msgspec
 
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
-    from initpuller.pull.checks.preflight_report import check_both_sides
     from initpuller.pull.checks.target_checks import Target
     from initpuller.volume.ownership import choose_ownership, plex_owner
     from initpuller.volume.records.target import open_layout
-    from shared.checks import page
+    from shared.checks import Outcome, page
     from shared.errors import ConfigurationError, PreflightRefused
 
     source_check, existing_check = database_checks(database_check)
@@ -60,7 +67,7 @@ def preflight(
     ownership = choose_ownership(plex_owner(os.environ))
     try:
         volume = Target(open_layout(target), gate, ownership, existing_check)
-        results = asyncio.run(check_both_sides(pairing, volume, source_check))
+        source, here = asyncio.run(_check_both_sides(pairing, volume, source_check))
     except OSError as error:
         raise ConfigurationError(
             f"the target cannot be read ({error.strerror})",
@@ -68,8 +75,31 @@ def preflight(
             hint="Mount the volume there, and make it readable for this user.",
         ) from error
     if as_json:
-        click.echo(msgspec.json.encode(results).decode())
+        click.echo(msgspec.json.encode({"source": source, "target": here}).decode())
     else:
-        click.echo(f"On the VM\n\n{page(results.source)}\n\nHere\n\n{page(results.target)}")
-    if results.failed:
-        raise PreflightRefused(f"failed checks: {', '.join(results.failed)}", path=target)
+        click.echo(f"On the VM\n\n{page(source)}\n\nHere\n\n{page(here)}")
+    failed = [each.name for each in (*source, *here) if each.outcome is Outcome.FAILURE]
+    if failed:
+        raise PreflightRefused(f"failed checks: {', '.join(failed)}", path=target)
+
+
+async def _check_both_sides(
+    pairing: Pairing, target: Target, source_check: DatabaseCheck
+) -> tuple[list[Check], list[Check]]:
+    """Return the results of all checks of the source, and of the target."""
+    import asyncio
+    from dataclasses import replace
+
+    from initpuller.agent_client.client import AgentClient
+    from initpuller.agent_client.retry import IDLE_SECONDS, Retrier
+    from initpuller.pull.checks.target_checks import TargetFacts, completed, run_checks
+    from shared.checks import When
+    from shared.tree.member_path import check_root_name
+
+    retrier = Retrier()
+    async with AgentClient(pairing, IDLE_SECONDS) as client:
+        report = await retrier.run("the preflight", lambda: client.library(source_check))
+        rate = await retrier.run("the probe", client.probe)
+    check_root_name(os.fsencode(report.library.name))
+    facts = TargetFacts(replace(target, gate=await completed(target.gate)), report, rate)
+    return report.checks, await asyncio.to_thread(run_checks, facts, When.PREFLIGHT)

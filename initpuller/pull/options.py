@@ -1,4 +1,4 @@
-"""The options of a pull."""
+"""The options of a pull, and the context that every stage of one run works with."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from initpuller.pull.stop_terms import MAX_DOWNTIME
 from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
+    from initpuller.agent_client.client import AgentClient
+    from initpuller.report.progress import PullProgress
     from initpuller.volume.decision import OnExisting
     from initpuller.volume.ownership import Ownership
+    from initpuller.volume.records.layout import Layout
+    from initpuller.volume.records.pull_record import PullRecord
+    from initpuller.workers.pool import Worker
     from shared.wire.pairing import Pairing
 
 
@@ -86,3 +91,21 @@ class PullOptions:
     retrier: Retrier = field(default_factory=Retrier)
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which the agent counts as stalled."""
+
+
+@dataclass(frozen=True)
+class PullContext:
+    """One run of ``pull``: the volume, what the user wants, the agent, and helpers."""
+
+    record: PullRecord
+    """Of the volume, whose lock this process holds."""
+    options: PullOptions
+    client: AgentClient
+    workers: list[Worker]
+    """Processes that fetch and unpack frames."""
+    progress: PullProgress
+
+    @property
+    def layout(self) -> Layout:
+        """The names on the volume."""
+        return self.record.layout

@@ -13,7 +13,7 @@ import structlog
 
 from initpuller.pull.checks.fatal_checks import check_databases, check_for_pull
 from initpuller.pull.checks.placement import PlexContents, refuse_misplaced
-from initpuller.pull.options import Mode
+from initpuller.pull.options import Mode, PullContext
 from initpuller.pull.source_queries import SourceQueries
 from initpuller.pull.transfer import Assembly
 from initpuller.volume import cleanup
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from initpuller.pull.checks.fatal_checks import CheckedSource
-    from initpuller.pull.context import PullContext
     from initpuller.volume.fitness.requirements import Needs
     from initpuller.volume.staging.staging import Staging
     from shared.frames.manifest_file import ManifestFile

@@ -11,102 +11,92 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from initpuller.pull.options import Mode
+from initpuller.pull.options import Mode, PullContext
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import presumed_committed
 from shared.errors import AgentUnreachable, CutoverEnded, SnapshotGone, SourceChanged
 
 if TYPE_CHECKING:
-    from initpuller.pull.context import PullContext
     from initpuller.pull.cutover import Cutover
 
 _log = structlog.get_logger("puller")
 
 
-class PendingPublication:
-    """Decides whether a library that was verified before is still to be published."""
+async def is_due(context: PullContext, cutover: Cutover) -> bool:
+    """Return whether the volume holds a verified library that is to be published now.
 
-    def __init__(self, context: PullContext, cutover: Cutover) -> None:
-        self._context = context
-        self._record = context.record
-        self._cutover = cutover
+    If it holds one that is out of date, that counts as transferred only from now on.
 
-    async def is_due(self) -> bool:
-        """Return whether the volume holds a verified library that is to be published now.
+    Raises:
+        AgentUnreachable: nobody knows; nothing is published.
+        CutoverEnded: the user vouched for a Plex that the agent has started again.
+        CutoverRefused: it was committed, and this run must not end the move.
+    """
+    state, mode = context.record.state, context.options.mode
+    if state is None or state.receipt is None or state.receipt.rehearsal:
+        return False
+    if mode is Mode.REHEARSE or mode.is_preseed:
+        if state.cutover:
+            await cutover.withdraw(state.cutover)
+        due = False
+    elif state.phase == "committing":
+        due = await _is_committed_now(context, cutover)
+    elif state.cutover:
+        due = await _is_committed_still(context, cutover)
+    else:
+        due = mode is Mode.MOVE_STOPPED and await _is_unchanged(context, state.snapshot.id)
+    if not due:
+        path = context.layout.staging
+        _log.warning("what was verified is out of date, resuming", path=path)
+        await asyncio.to_thread(unpublish, context.record)
+    return due
 
-        If it holds one that is out of date, that counts as transferred only from now on.
 
-        Raises:
-            AgentUnreachable: nobody knows; nothing is published.
-            CutoverEnded: the user vouched for a Plex that the agent has started again.
-            CutoverRefused: it was committed, and this run must not end the move.
-        """
-        state, mode = self._record.state, self._context.options.mode
-        if state is None or state.receipt is None or state.receipt.rehearsal:
-            return False
-        if mode is Mode.REHEARSE or mode.is_preseed:
-            if state.cutover:
-                await self._cutover.withdraw(state.cutover)
-            is_due = False
-        elif state.phase == "committing":
-            is_due = await self._is_committed_now()
-        elif state.cutover:
-            is_due = await self._is_committed_still()
-        else:
-            is_due = mode is Mode.MOVE_STOPPED and await self._is_unchanged(state.snapshot.id)
-        if not is_due:
-            path = self._context.layout.staging
-            _log.warning("what was verified is out of date, resuming", path=path)
-            await asyncio.to_thread(unpublish, self._record)
-        return is_due
+async def _is_unchanged(context: PullContext, snapshot: str) -> bool:
+    """Return whether the library on the VM is still as a snapshot with Plex stopped says."""
+    try:
+        await context.options.retrier.run(
+            "the check of the source", lambda: context.client.check(snapshot)
+        )
+    except (SourceChanged, SnapshotGone) as error:
+        _log.warning("the library has changed since it was verified", reason=str(error))
+        return False
+    return True
 
-    async def _is_unchanged(self, snapshot: str) -> bool:
-        """Return whether the library on the VM is still as a snapshot with Plex stopped says."""
-        context = self._context
-        try:
-            await context.options.retrier.run(
-                "the check of the source", lambda: context.client.check(snapshot)
-            )
-        except (SourceChanged, SnapshotGone) as error:
-            _log.warning("the library has changed since it was verified", reason=str(error))
-            return False
+
+async def _is_committed_now(context: PullContext, cutover: Cutover) -> bool:
+    try:
+        await cutover.commit()
+    except AgentUnreachable as error:
+        _take_the_users_word(context, error)
+        context.record.apply(presumed_committed)
+    return True
+
+
+async def _is_committed_still(context: PullContext, cutover: Cutover) -> bool:
+    try:
+        is_committed = await cutover.is_committed()
+    except AgentUnreachable as error:
+        _take_the_users_word(context, error)
         return True
+    if not is_committed and context.options.mode is Mode.MOVE_STOPPED:
+        await asyncio.to_thread(unpublish, context.record)
+        raise CutoverEnded(
+            "the agent says that this move was undone, so nothing was published: what is staged"
+            " is out of date",
+            hint="Run pull without --no-cutover. Or stop Plex on the VM, and run this again.",
+        )
+    return is_committed
 
-    async def _is_committed_now(self) -> bool:
-        try:
-            await self._cutover.commit()
-        except AgentUnreachable as error:
-            self._take_the_users_word(error)
-            self._record.apply(presumed_committed)
-        return True
 
-    async def _is_committed_still(self) -> bool:
-        try:
-            is_committed = await self._cutover.is_committed()
-        except AgentUnreachable as error:
-            self._take_the_users_word(error)
-            return True
-        if not is_committed and self._is_vouched():
-            await asyncio.to_thread(unpublish, self._record)
-            raise CutoverEnded(
-                "the agent says that this move was undone, so nothing was published: what is staged"
-                " is out of date",
-                hint="Run pull without --no-cutover. Or stop Plex on the VM, and run this again.",
-            )
-        return is_committed
-
-    def _take_the_users_word(self, error: AgentUnreachable) -> None:
-        """Raise ``error`` unless the user says that Plex is down on the VM."""
-        if not self._is_vouched():
-            raise AgentUnreachable(
-                f"nothing was published, because {error.what}",
-                path=error.path,
-                hint="The library is verified, but the move may have been undone since. Start the"
-                " agent and run again. If the VM is gone, or Plex on it is down for good, add"
-                " --no-cutover.",
-            ) from error
-        _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")
-
-    def _is_vouched(self) -> bool:
-        """Return whether the user says that Plex is stopped on the VM, or does not exist."""
-        return self._context.options.mode is Mode.MOVE_STOPPED
+def _take_the_users_word(context: PullContext, error: AgentUnreachable) -> None:
+    """Raise ``error`` unless the user says that Plex is down on the VM."""
+    if context.options.mode is not Mode.MOVE_STOPPED:
+        raise AgentUnreachable(
+            f"nothing was published, because {error.what}",
+            path=error.path,
+            hint="The library is verified, but the move may have been undone since. Start the"
+            " agent and run again. If the VM is gone, or Plex on it is down for good, add"
+            " --no-cutover.",
+        ) from error
+    _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")

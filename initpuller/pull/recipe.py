@@ -13,11 +13,10 @@ import structlog
 
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
-from initpuller.pull.context import PullContext
 from initpuller.pull.cutover import Cutover
-from initpuller.pull.options import Mode
+from initpuller.pull.options import Mode, PullContext, PullOptions
 from initpuller.pull.passes import NothingToDo, Passes, Scan
-from initpuller.pull.pending import PendingPublication
+from initpuller.pull.pending import is_due
 from initpuller.pull.stop_terms import StopTerms, circumstances
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
@@ -37,7 +36,6 @@ from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from initpuller.pull.options import PullOptions
     from initpuller.pull.passes import Pass
     from initpuller.report.progress import PullProgress
     from initpuller.volume.records.receipt import Receipt
@@ -75,12 +73,11 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         passes = await stack.enter_async_context(Passes(context))
         cutover = _cutover(context)
         terms = await asyncio.to_thread(_stop_terms, options, context.layout.target)
-        pending = PendingPublication(context, cutover)
         await _clear_the_way(context, cutover)
         is_delta = True
         for attempts_left in reversed(range(_ROUNDS)):
             try:
-                if await pending.is_due():
+                if await is_due(context, cutover):
                     break
                 match options.mode:
                     case Mode.MOVE:

@@ -13,7 +13,7 @@ from shared.frames.sha256sums import max_bytes
 from shared.tree.omitted import Reason, check_omitted
 
 if TYPE_CHECKING:
-    from initpuller.pull.context import PullContext
+    from initpuller.pull.options import PullContext
     from shared.frames.manifest_file import ManifestFile
     from shared.wire.protocol import OmittedList, Snapshot
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from initpuller.agent_client.schedule import Bring
-    from initpuller.pull.context import PullContext
+    from initpuller.pull.options import PullContext
     from initpuller.pull.source_queries import SourceQueries
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging

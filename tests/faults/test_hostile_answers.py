@@ -27,7 +27,7 @@ from rig.programs import Puller
 
 from initpuller.agent_client.client import AgentClient
 from initpuller.agent_client.frames import FrameConnection, Held
-from initpuller.pull.context import PullContext
+from initpuller.pull.options import PullContext
 from initpuller.pull.passes import Passes, Scan
 from initpuller.report.progress import PullProgress
 from initpuller.volume.records.pull_record import PullRecord

@@ -16,13 +16,14 @@ from rig.volume import fingerprint
 
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.version_gate import VersionGate
-from initpuller.pull.checks.target_checks import check_media, predict
-from initpuller.pull.checks.volume_checks import (
+from initpuller.pull.checks.target_checks import (
     VolumeFacts,
     check_existing,
     check_filesystem,
     check_inodes,
+    check_media,
     check_space,
+    predict,
 )
 from initpuller.volume.foreign_library import Wholeness
 from shared.checks import Check, Outcome

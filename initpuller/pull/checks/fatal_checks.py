@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.pull.checks.target_checks import Target, TargetFacts, completed, run_checks
-from initpuller.pull.options import Mode
+from initpuller.pull.options import Mode, PullOptions
 from shared.checks import DATABASE_CHECKS, Check, CheckId, Outcome, When
 from shared.errors import CutoverRefused, PreflightRefused
 from shared.plex.library import server_folder
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initpuller.agent_client.client import AgentClient
-    from initpuller.pull.options import PullOptions
     from initpuller.volume.records.layout import Layout
 
 _log = structlog.get_logger("puller")
