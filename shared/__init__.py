@@ -1,5 +1,3 @@
 """The agreement of agent and puller: terms, formats, layouts, errors. No HTTP in here."""
 
-from importlib.metadata import version
-
-__version__ = version("plexodus")
+__version__ = "0.2.0"

@@ -43,11 +43,13 @@ def tls_context(pairing: Pairing) -> ssl.SSLContext:
     Raises:
         ConfigurationError: the puller's certificate cannot be used.
     """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if pairing.fingerprint is not None:
+    if pairing.fingerprint is None:
+        context = ssl.create_default_context()
+    else:  # without the system's CAs, which take 25 ms to load
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if pairing.certificate:
         try:
             context.load_cert_chain(pairing.certificate, pairing.key or None, lambda: "")
