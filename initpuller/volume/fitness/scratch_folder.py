@@ -57,9 +57,10 @@ def _remove_published(layout: Layout) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    with suppress(FileNotFoundError), opened(path) as folder:
-        empty(folder)
-        os.rmdir(path)
+    with suppress(FileNotFoundError):
+        with opened(path) as folder:
+            empty(folder)
+        os.rmdir(path)  # closed before, because some network filesystems keep an open folder
 
 
 def empty(folder: int) -> None:
