@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.plex.commands import only_plex
-from rig.programs import Agent, program, running
+from rig.programs import Agent, running
 from rig.state_results import away, is_published, is_untouched
 from rig.volume import (
     cut_at,
     fingerprint,
     grow_tiny_plex,
     pull,
+    run_main,
     run_puller,
 )
 
+from agent.__main__ import main as agent_main
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -64,10 +66,10 @@ def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], No
 
 def _undone(_target: Path, agent: Agent) -> None:
     """Return a step: the administrator undoes any cutover."""
-    undo = program(
-        "plexodus-agent", "undo", "--config", str(agent.settings), "--state", agent.state
+    undo = run_main(
+        agent_main, "undo", "--config", str(agent.settings), "--state", str(agent.state)
     )
-    assert undo.returncode == 0, undo.stderr
+    assert undo.code == 0, undo.text
 
 
 def _cut_over(place: str) -> Callable[[Path, Agent], None]:
