@@ -25,7 +25,6 @@ from agent.plex.folder import find_library
 from agent.plex.service import Commands, plex_service
 from agent.secret_formats import OUTPUTS
 from agent.server.credentials import make_pairing
-from agent.server.tls import is_pinned
 from agent.settings import DEFAULT_FILE, Settings, load_settings
 from agent.source.library import open_library
 from agent.source_checks import check_for_preflight
@@ -130,7 +129,8 @@ def pair(
     host, port = parse_address(settings.address) if settings.address else (own_address(), port)
     with storage_errors(settings.state):
         become_owner(settings.state)
-        pairing = make_pairing(settings.state, host, port, is_pinned=is_pinned(settings))
+        is_pinned = not settings.certificate  # else clients verify the certificate of a CA
+        pairing = make_pairing(settings.state, host, port, is_pinned=is_pinned)
     click.echo(OUTPUTS[output].format(pairing=pairing, name=name))
 
 

@@ -88,13 +88,13 @@ class ArchiveEndpoints:
             await self._stream.send(request, response, archive, stretch)
         except ConnectionError:
             return  # the client has disconnected
-        except Stopping:
-            _abort(request)
         except Exception as error:  # noqa: BLE001 - a problem response would become part of the body
-            is_known = isinstance(error, (PlexodusError, OSError))
-            about = {"path": request.path, "frame": archive.failed, "reason": str(error)}
-            _log.error("archive aborted", **about, exc_info=not is_known)
-            _abort(request)
+            if not isinstance(error, Stopping):
+                is_known = isinstance(error, (PlexodusError, OSError))
+                about = {"path": request.path, "frame": archive.failed, "reason": str(error)}
+                _log.error("archive aborted", **about, exc_info=not is_known)
+            if request.transport is not None:
+                request.transport.abort()
 
     async def _learn(
         self, request: web.Request, archive: Representation, *, needs_size: bool
@@ -127,11 +127,6 @@ class ArchiveEndpoints:
         if found.about.kind != "cold" or found.about.base:
             raise web.HTTPNotFound(reason="only a cold snapshot that is no delta is an archive")
         return found.representation(encoding)
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _content_digest(

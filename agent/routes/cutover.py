@@ -38,8 +38,8 @@ class CutoverEndpoints:
         return [
             web.get(protocol.CUTOVER, self.describe),
             web.post(protocol.CUTOVER, self.begin),
-            web.put(protocol.lease_path(name), self.renew),
-            web.put(protocol.commit_path(name), self.commit),
+            web.put(protocol.cutover_path(name, "/lease"), self.renew),
+            web.put(protocol.cutover_path(name, "/commit"), self.commit),
             web.delete(protocol.cutover_path(name), self.undo),
         ]
 

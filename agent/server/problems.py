@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from shared.program.logs import without_secrets
 from shared.wire import protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp.typedefs import Handler
 
 _log = structlog.get_logger("agent")
@@ -41,7 +42,7 @@ def problem(
     title: str,
     *,
     kind: str = protocol.ABOUT_BLANK,
-    paths: tuple[str, ...] = (),
+    paths: Sequence[str] = (),
     detail: str = "",
 ) -> web.Response:
     """Return a failure as a response."""
@@ -126,13 +127,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer.headers.update({name: value for name, value in known if name != hdrs.CONTENT_TYPE})
         return answer
     except ConnectionError:
-        return web.Response(
-            status=_HUNG_UP
-        )  # nobody reads it; a raised error would be logged as a failure
+        # Nobody reads it, but a raised error would be logged as a failure.
+        return web.Response(status=_HUNG_UP)
     except (errors.PlexodusError, OSError) as error:
         return _known(error, request)
-    except asyncio.CancelledError:
-        raise
     except Exception:  # noqa: BLE001 - the last line of defense: log all of it, answer vaguely
         _log.exception("unexpected failure", path=request.path)
         return problem(500, "the agent failed unexpectedly, its log says more")
@@ -144,10 +142,8 @@ def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.R
     _log.warning("refused", path=request.path, reason=str(error))
     for kind, status, name in _KINDS:
         if isinstance(error, kind):
-            paths: tuple[str, ...] = ()
+            paths = [] if error.path is None else [error.path]
             if isinstance(error, errors.SourceUnreadable):
-                paths = tuple(error.paths)
-            elif error.path is not None:
-                paths = (error.path,)
+                paths = error.paths
             return problem(status, error.what, kind=name, paths=paths, detail=error.hint)
     return problem(500, error.what)

@@ -85,8 +85,3 @@ def check_clock(certificate: str, now: datetime) -> None:
             path=certificate,
             hint="Renew the certificate, or set the clock if it is wrong.",
         )
-
-
-def is_pinned(settings: Settings) -> bool:
-    """Return whether clients trust the certificate itself and not the CA that signed it."""
-    return not settings.certificate

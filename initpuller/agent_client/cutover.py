@@ -38,7 +38,7 @@ class CutoverClient:
 
     async def renew(self, name: str) -> CutoverStanding:
         """Renew the lease: Plex stays stopped for the lease's full time from now on."""
-        return await self._ask("PUT", protocol.lease_path(name))
+        return await self._ask("PUT", protocol.cutover_path(name, "/lease"))
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
         """Commit: Plex stays stopped for good.
@@ -47,7 +47,9 @@ class CutoverClient:
             CutoverEnded: Plex runs, or has run since, so ``snapshot`` is out of date.
             SnapshotGone.
         """
-        return await self._ask("PUT", protocol.commit_path(name), protocol.CommitRequest(snapshot))
+        return await self._ask(
+            "PUT", protocol.cutover_path(name, "/commit"), protocol.CommitRequest(snapshot)
+        )
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:
         """Start Plex again; ``failure`` is the reason, if a retry would fail in the same way.
