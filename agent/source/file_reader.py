@@ -137,7 +137,7 @@ def _closing(fd: int, entry: Entry) -> Iterator[int]:
 def _fill(fd: int, offset: int, into: memoryview) -> int:
     """Read into ``into`` until it is full or the file ends; return the number of bytes."""
     position = 0
-    while got := os.preadv(fd, [into[position:]], offset + position):
+    while position < len(into) and (got := os.preadv(fd, [into[position:]], offset + position)):
         position += got
     return position
 
