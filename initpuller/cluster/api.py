@@ -1,7 +1,7 @@
-"""The cluster's API: a Pod, Events and a ConfigMap, read and written as JSON through ``requests``.
+"""The cluster's API: the only module that imports ``kubernetes``.
 
-The Kubernetes client takes half a second to import, eight times as long, and brings thirteen
-packages and forty MiB of models, for three requests.
+Its typed calls are not used, because their models take twice as long to import as all of a pull,
+and forty MiB of the image. We read and write a Pod, Events and a ConfigMap as JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -23,8 +23,6 @@ from shared.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
-
-    from requests import PreparedRequest
 
 T = TypeVar("T")
 
@@ -156,34 +154,34 @@ def _namespace() -> str:
 def _ask(
     method: str, path: str, body: object = None, media_type: str = "application/json"
 ) -> bytes:
-    import requests  # noqa: PLC0415 - most starts of a pod do not get here
-
+    # The library would keep the connection open as long as the process lives.
     headers = {"Accept": "application/json", "Content-Type": media_type, "Connection": "close"}
     try:
-        host, port = (os.environ[f"KUBERNETES_SERVICE_{each}"] for each in ("HOST", "PORT"))
-        response = requests.request(
-            method,
-            f"https://[{host}]:{port}{path}" if ":" in host else f"https://{host}:{port}{path}",
-            data=None if body is None else msgspec.json.encode(body),
-            headers=headers,
-            auth=_authorized,
-            timeout=_SECONDS,
-            allow_redirects=False,
-            verify=os.path.join(SERVICE_ACCOUNT, "ca.crt"),
-        )
+        with _client() as api:
+            request = api.param_serialize(
+                method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = api.call_api(*request, _request_timeout=_SECONDS)
+            content: bytes = response.read()
     except Exception as error:
         raise ClusterError(_reason(error)) from error
-    content: bytes = response.content
-    if not 200 <= response.status_code < 300:  # noqa: PLR2004 - what is success
-        text = printable(f"{method} {path}: {response.status_code} {_why(content)}")
-        raise ClusterError(text, response.status_code)
+    if not 200 <= response.status < 300:  # noqa: PLR2004 - what is success
+        text = printable(f"{method} {path}: {response.status} {_why(content)}")
+        raise ClusterError(text, response.status)
     return content
 
 
-def _authorized(request: PreparedRequest) -> PreparedRequest:
-    """Add the token, which the kubelet replaces now and then."""
-    request.headers["Authorization"] = f"Bearer {Path(token_path()).read_text().strip()}"
-    return request
+def _client() -> Any:  # noqa: ANN401 - the library has no types
+    # These imports take longer than all others of a pull, and most starts of a pod need none.
+    from kubernetes.client.api_client import ApiClient  # noqa: PLC0415
+    from kubernetes.client.configuration import Configuration  # noqa: PLC0415
+    from kubernetes.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415
+
+    configuration = Configuration()
+    configuration.retries = False  # a report is late rather than twice, and no redirect is followed
+    authority = os.path.join(SERVICE_ACCOUNT, "ca.crt")
+    InClusterConfigLoader(token_path(), authority).load_and_set(configuration)
+    return ApiClient(configuration)
 
 
 def own_name() -> str:

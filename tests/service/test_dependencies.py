@@ -40,7 +40,7 @@ print(*sorted(sys.modules))
 @pytest.mark.parametrize(
     ("side", "lock", "absent"),
     [
-        ("agent", "agent", {"rich", "plexapi", "requests"}),
+        ("agent", "agent", {"rich", "kubernetes", "plexapi", "requests"}),
         ("initpuller", "puller", {"cryptography", "isal"}),
     ],
 )
