@@ -124,7 +124,12 @@ class _DiskSample:
 def _read(base: int, path: bytes, until: float) -> int:
     """Read the file until that time of the monotonic clock; return the number of bytes."""
     size = 0
-    with suppress(OSError), open(os.open(path, _READ, dir_fd=base), "rb", buffering=0) as file:
+
+    def opener(name: str, _flags: int) -> int:
+        return os.open(name, _READ, dir_fd=base)
+
+    # With an opener, open() also closes a folder that has replaced the file since the walk.
+    with suppress(OSError), open(path, "rb", buffering=0, opener=opener) as file:
         while time.monotonic() < until and (piece := file.read(_PIECE)):
             size += len(piece)
     return size

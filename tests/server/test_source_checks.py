@@ -21,6 +21,7 @@ from rig.volume import fingerprint
 
 from agent.plex import server as plex_server
 from agent.settings import Settings
+from agent.source import tree_facts
 from agent.source.library import open_library
 from agent.source_checks import SOURCE_CHECKS, check_for_preflight, check_for_pull
 from bench.plexlibrary import LibraryShape, make_library
@@ -238,6 +239,27 @@ def test_folder_of_another_application_passes_without_plex_checks(tmp_path: Path
     checks = check_for_preflight(source, Settings()).checks
     assert {check.name for check in checks} == {"library", "content", "readable", "symlinks"}
     assert {check.outcome for check in checks} == {PASS, WARNING}
+
+
+def test_file_that_becomes_a_folder_leaks_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that is asked for many preflights while files turn into folders keeps none open."""
+    read, place = tree_facts._read, tmp_path / "Photos" / "one"
+
+    def read_after_change(base: int, path: bytes, until: float) -> int:
+        place.unlink()
+        place.mkdir()
+        return read(base, path, until)
+
+    monkeypatch.setattr(tree_facts, "_read", read_after_change)
+    place.parent.mkdir()
+    place.write_bytes(b"1")
+    source = open_library(str(place.parent))
+    before = len(os.listdir("/proc/self/fd"))
+    assert check_for_preflight(source, Settings()).content_bytes == 1
+    assert place.is_dir()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_command_says_refused_or_not(server: Path) -> None:
