@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -17,10 +18,12 @@ from rig.two_sides import TwoSides
 from initpuller.volume.fidelity import AttributePolicy, Fidelity
 from initpuller.volume.records import journal
 from initpuller.volume.records.state import load_state
+from initpuller.volume.staging import finishing
 from initpuller.volume.staging.blocks import Block, Patch, keep_block, patch_block, read_block
+from initpuller.volume.staging.finishing import Extent
 from initpuller.volume.staging.unpack import Destination, unpack_frame
 from shared.digest import sha256, sha256_of_all
-from shared.errors import FrameDamaged
+from shared.errors import FrameDamaged, StorageError
 from shared.frames.plan import FRAME
 from shared.tree.manifest import Kind
 
@@ -243,6 +246,24 @@ def test_resumed_run_finds_what_is_wrong(sides: TwoSides) -> None:
     found = sides.begin(listing, staging).finish([])
     wrong = {line.partition(":")[0] for line in found}
     assert wrong == {"Library/stranger", "Library/large", "Library/folder/below/readonly"}
+
+
+def test_xattrs_that_cannot_be_read_back_do_not_count_as_checked(
+    sides: TwoSides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume that refuses the xattrs of an open file ends the pull, although files open."""
+    listing = sides.scan()
+    staging = sides.bring(listing)
+
+    def refused(_: int) -> dict[str, bytes]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    again = sides.begin(listing, staging)
+    monkeypatch.setattr(finishing, "read_xattrs", refused)
+    with pytest.raises(StorageError, match="Permission denied"):
+        finishing.finish_attributes(
+            again.fd, reversed(again.manifest), again.policy.ownership, Extent.ALL
+        )
 
 
 def test_moved_on_from_another_snapshot(sides: TwoSides) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -205,8 +206,9 @@ class _FinalCheck:
 
 
 def _xattrs_of(folder: int, name: bytes) -> dict[str, bytes] | None:
-    try:
-        with opened(name, _READ, dir_fd=folder) as fd:
-            return read_xattrs(fd)
-    except PermissionError:
-        return None
+    with ExitStack() as stack:
+        try:
+            fd = stack.enter_context(opened(name, _READ, dir_fd=folder))
+        except PermissionError:
+            return None  # only here: an open file whose xattrs are refused is not checked
+        return read_xattrs(fd)
