@@ -138,6 +138,7 @@ class Passes:
                 assembly = Assembly(work.staging, work.queries, self._context)
                 is_exact = await self._within_space(work.staging, assembly.run_live)
                 done = work.staging.manifest if is_exact else None
+            await self.databases()  # counts as time of the pass: Plex changes files meanwhile
             seconds, moved = time.monotonic() - began, assembly.moved_bytes
             _log.info("live pass", moved=size(moved), took=duration(seconds))
             about = f"Live pass: {size(moved)} in {duration(seconds)}"
@@ -148,7 +149,6 @@ class Passes:
             moved_before, scan = moved, Scan(scan.kind, done=done)
         if options.mode is Mode.MOVE:
             await asyncio.to_thread(check_room_for_delta, self._context.layout.staging)
-        await self.databases()
         return done
 
     async def begin(self, scan: Scan) -> Pass:

@@ -5,9 +5,11 @@ They run in the world of :mod:`test_cutover_model`: whole moves with real files 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,9 @@ from rig.cutover.volume import Request
 from rig.cutover.world import LEASE, World
 from rig.mounts import NEEDS_ROOT, tmpfs
 
+from initpuller.pull import passes
 from initpuller.pull.options import Mode
+from initpuller.pull.transfer import Assembly
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.publish import publish
 from shared.errors import CutoverRefused
@@ -116,6 +120,38 @@ def test_publication_without_cutover_is_out_of_date(
     world.write()
     assert world.pull() == "done"
     assert is_moved(world)
+
+
+def test_changes_during_a_long_database_check_are_not_left_for_the_downtime(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the check takes an hour, another live pass moves the changes, so Plex is down briefly."""
+    clock = [0.0]
+    transferred: list[int] = []
+    checking, run_live = asyncio.Event(), Assembly.run_live
+
+    async def transfer(assembly: Assembly) -> bool:
+        """Note each live pass; the check outlasts the first one."""
+        is_exact = await run_live(assembly)
+        transferred.append(world.writes)
+        checking.set()
+        return is_exact
+
+    async def check(*_: object) -> dict[str, str]:
+        """Take an hour longer than the transfer, while Plex writes."""
+        await checking.wait()
+        for _turn in range(100):
+            await asyncio.sleep(0)
+        clock[0] += 3600
+        world.write()
+        return {}
+
+    monkeypatch.setattr(Assembly, "run_live", transfer)
+    monkeypatch.setattr(passes, "check_databases", check)
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert world.pull() == "done"
+    assert is_moved(world)
+    assert transferred == [1, 2]
 
 
 def test_library_moved_between_ready_and_move(world: World) -> None:
