@@ -43,10 +43,12 @@ def tls_context(pairing: Pairing) -> ssl.SSLContext:
     Raises:
         ConfigurationError: the puller's certificate cannot be used.
     """
-    if pairing.fingerprint is None:
+    if pairing.fingerprint is None or pairing.certificate:
+        # OpenSSL completes the chain of the puller's own certificate with these CAs, too.
         context = ssl.create_default_context()
     else:  # without the system's CAs, which take 25 ms to load
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if pairing.fingerprint is not None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -116,6 +116,30 @@ def test_client_without_a_certificate_gets_no_response(
     assert rsync_differences(library, puller.target / "Library") == []
 
 
+def test_client_certificate_is_accepted_if_the_store_has_the_ca_between(
+    tmp_path: Path, library: Path, new_agent: Callable[[Path], Agent], authority: Authority
+) -> None:
+    """A pinned agent that trusts only the root gets the intermediate CA from the puller's store."""
+    between = Authority(tmp_path / "between", above=authority)
+    store = tmp_path / "store.pem"
+    store.write_bytes(authority.certificate.read_bytes() + between.certificate.read_bytes())
+    (tmp_path / "agent.toml").write_text(f'client_ca = "{authority.certificate}"\n')
+    agent = new_agent(library)
+    agent.pair()
+    agent.start("--config", tmp_path / "agent.toml")
+    (tmp_path / "config").mkdir()
+    puller = Puller(tmp_path / "config", tmp_path / "puller.log", agent.pairing)
+    certificate, key = between.issue("puller")
+
+    finished = puller.pull(
+        "--client-certificate", certificate, "--client-key", key,
+        environment={"SSL_CERT_FILE": str(store)},
+    )  # fmt: skip
+
+    assert finished.code == 0, finished.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
 def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
     """Return curl's result with this certificate."""
     command = ["curl", "-skv", f"https://127.0.0.1:{agent.port}/healthz"]

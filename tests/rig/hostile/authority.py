@@ -10,15 +10,17 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """A CA with its files in a folder."""
+    """A CA with its files in a folder; an intermediate one if another CA is ``above`` it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, above: Authority | None = None) -> None:
         folder.mkdir()
         self.folder = folder
         self.certificate = folder / "ca.crt"
+        signer = above and ("-CA", str(above.certificate), "-CAkey", str(above.folder / "ca.key"))
         self._openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test CA", "-days", "2",
-            "-keyout", "ca.key", "-out", "ca.crt", "-addext", "keyUsage=critical,keyCertSign",
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN=CA {folder.name}",
+            "-days", "2", "-keyout", "ca.key", "-out", "ca.crt",
+            "-addext", "keyUsage=critical,keyCertSign", *(signer or ()),
         )  # fmt: skip
 
     def issue(self, name: str, *others: str) -> tuple[Path, Path]:
