@@ -16,6 +16,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from agent.routes.frame_stream import FrameStream
 from agent.server import conditions
 from agent.server.interim_responses import patiently
+from agent.server.problems import SENT
 from agent.server.stopping import Stopping
 from shared.digest import digest_field, sha256
 from shared.errors import PlexodusError
@@ -86,6 +87,7 @@ class ArchiveEndpoints:
         await response.prepare(request)
         try:
             await self._stream.send(request, response, archive, stretch)
+            response[SENT] = True
         except ConnectionError:
             return  # the client has disconnected
         except Exception as error:  # noqa: BLE001 - a problem response would become part of the body

@@ -58,11 +58,13 @@ class FrameStream:
                 position = stretch.skip if number == stretch.first else 0
                 stop = stretch.stop if number == stretch.last else None
                 while position != stop:
+                    # Wait without a turn or a frame. A client that has everything may be gone, so
+                    # nothing is waited for behind the last slice.
+                    await request.writer.drain()
                     position, stop, writing = await self._send_some(
                         response, archive, number, position, stop
                     )
-                    await writing  # holding neither a turn nor a frame
-                    await request.writer.drain()
+                    await writing
                 if request.app[STOPPING].is_set():
                     raise Stopping  # the client can resume after this frame
         finally:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("agent")
 
+SENT = web.ResponseKey("sent", bool)
+"""Set on a streamed response when all of it is written: a client that has it may be gone then."""
 _HUNG_UP = 499
 """The status that nginx logs when the client has disconnected."""
 _LOGGED = 1000
@@ -74,7 +76,8 @@ async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
         connection.begin()
     try:
         response = await handler(request)
-        if request.transport is not None and not request.transport.is_closing():
+        is_open = request.transport is not None and not request.transport.is_closing()
+        if is_open or response.get(SENT):
             status = response.status
     finally:
         if connection is not None:
