@@ -319,7 +319,10 @@ class _ChecksOnce:
 
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the databases; begin it if that was not done."""
-        return await asyncio.shield(self._begun())
+        check = self._begun()
+        if not check.done():
+            _log.info("waiting for the agent's check of the databases")
+        return await asyncio.shield(check)
 
     async def beside(self, transfer: Coroutine[Any, Any, T]) -> T:
         """Await a transfer while the databases are checked; damage ends the transfer."""
