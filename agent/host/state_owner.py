@@ -34,10 +34,11 @@ def agent_user(state: str) -> tuple[int, int] | None:
 
     The agent runs as the owner of its state folder.
     """
-    with suppress(OSError):
-        owner = os.stat(state)
-        if os.getuid() == 0 and owner.st_uid != 0:
-            return owner.st_uid, owner.st_gid
+    if os.getuid() == 0:
+        # Any other error must be raised: root would write files that the agent cannot read.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            owner = os.stat(state)
+            return (owner.st_uid, owner.st_gid) if owner.st_uid != 0 else None
     return None
 
 
