@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ class Parts:
 def make_cutover(
     settings: Settings,
     library: Callable[[], str] = lambda: "",
-    has_cold: Callable[[str], bool] = lambda _: False,
+    store: SnapshotStore | None = None,
     plex: PlexService | None = None,
 ) -> CutoverControl:
     """Return the control of the cutover, for the service and the command line.
@@ -85,7 +85,7 @@ def make_cutover(
     Args:
         settings: the agent's settings.
         library: returns the folder that is moved; only needed to begin a cutover.
-        has_cold: returns whether a cold snapshot exists; only needed to commit one.
+        store: the snapshots; only needed to commit one.
         plex: the service to use instead of the one in the settings.
     """
     digest = sha256(repr(msgspec.structs.astuple(settings)).encode()).hexdigest()[:12]
@@ -94,9 +94,10 @@ def make_cutover(
         settings.stop_seconds,
         MigrationLog(settings.state).write,
         logs_of_databases=lambda: logs_of_databases(library()),
-        has_cold=has_cold,
         agent=f"{__version__}, settings {digest}",
     )
+    if store is not None:
+        context = replace(context, has_cold=store.has_cold, has_been_used=store.has_been_used)
     return CutoverControl(settings.state, plex or plex_service(settings), context)
 
 
@@ -144,7 +145,7 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     )
     app.add_routes(probe_routes(outflow))
     app.add_routes(migration_log_routes(log, outflow))
-    cutover = make_cutover(settings, lambda: library.last.about.path, store.has_cold)
+    cutover = make_cutover(settings, lambda: library.last.about.path, store)
     app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
     app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())

@@ -70,6 +70,8 @@ class CutoverContext:
     """Returns the paths of the ``-wal`` files that exist; a clean stop of Plex removes them."""
     has_cold: Callable[[str], bool] = lambda _: False
     """Returns whether there is a cold snapshot of this name."""
+    has_been_used: Callable[[str], bool] = lambda _: False
+    """Returns whether a Plex has run on the library since the scan of the snapshot."""
     clock: Callable[[], float] = boottime
     agent: str = ""
     """The agent's version and a digest of its settings, as pullers see them."""
@@ -316,12 +318,26 @@ class CutoverControl:
             time.sleep(_GLANCE)
 
     def _prove(self, cutover: Cutover) -> None:
-        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile."""
-        left = self._plex.left()
-        if left or self._plex.run() != cutover.run:
-            about = "; ".join(left) or "it was started, and stopped again"
+        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile.
+
+        Only a unit has a name for each of its runs. A container that has run and ended again is
+        known by what it has changed.
+        """
+        about = "; ".join(self._plex.left())
+        if not about and (self._plex.run() != cutover.run or self._has_been_used(cutover)):
+            about = "it was started, and stopped again"
+        if about:
             self._undo(cutover, f"somebody has started Plex: {about}")
             raise CutoverEnded(f"somebody has started Plex on the VM meanwhile: {about}")
+
+    def _has_been_used(self, cutover: Cutover) -> bool:
+        """Return whether the library is not as it was scanned for the commit that is under way."""
+        if cutover.phase != "committing":
+            return False
+        try:
+            return self._context.has_been_used(cutover.snapshot)
+        except SnapshotGone:
+            return True
 
     def _finish_commit(self, cutover: Cutover) -> Cutover:
         """Put up the fence, then check Plex: nobody can start it after that check."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from shared.wire import protocol
 
 def openapi_routes() -> list[web.RouteDef]:
     """Return the route of the document."""
-    document = files("agent.routes").joinpath("openapi.json").read_bytes()
+    document = Path(__file__).with_name("openapi.json").read_bytes()
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")

@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from agent.frames.archive_encoding import Representation
+from agent.snapshots import whole_tree
 from agent.snapshots.delta import Marker
 from agent.source.database_copies import copy_databases, drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
@@ -189,6 +190,14 @@ class SnapshotStore:
         found = self.open(name)
         self.check_source(found)
         return found.about.kind == "cold"
+
+    def has_been_used(self, name: str) -> bool:
+        """Return whether a Plex has run on the library since the scan of the snapshot ``name``.
+
+        Raises:
+            SnapshotGone: If it does not exist, or the library is elsewhere now.
+        """
+        return whole_tree.has_been_used(self.open(name))
 
     def open(self, name: str) -> OpenSnapshot:
         """Return the snapshot called ``name``, ready to be read.

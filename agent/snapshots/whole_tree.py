@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from itertools import tee, zip_longest
 from typing import TYPE_CHECKING
 
 from agent.snapshots.delta import Marker
-from agent.source.file_reader import changed, hash_blocks, hash_copy, hash_file, hash_live_file
+from agent.source.file_reader import (
+    changed,
+    hash_blocks,
+    hash_copy,
+    hash_file,
+    hash_live_file,
+    is_as_scanned,
+)
 from shared.digest import sha256_of_all
 from shared.errors import SourceUnreadable
 from shared.frames.plan import is_large
 from shared.frames.sha256sums import format_sum
+from shared.plex.library import DATABASE_FOLDER, DATABASES, server_folder
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
 from shared.tree.racy import Steadiness
@@ -24,6 +33,9 @@ if TYPE_CHECKING:
     from shared.tree.manifest import Entry
 
 _BATCH = 64 * 1024
+_TRACES = ("", DATABASE_FOLDER, *(f"{DATABASE_FOLDER}/{DATABASES[0]}{end}" for end in ("", "-wal")))
+"""Paths below Plex's own folder. Each run of Plex changes at least one of them: it makes a pid
+file, and its SQLite a ``-wal`` and a ``-shm`` (https://sqlite.org/walformat.html, section 1)."""
 
 
 def complete_digests(snapshot: SnapshotFiles) -> None:
@@ -93,6 +105,21 @@ def check_unchanged(snapshot: SnapshotFiles) -> None:
                 raise changed(min(either, key=lambda entry: sort_key(entry.path)))
     if walk.unreadable:
         raise SourceUnreadable(walk.unreadable)
+
+
+def has_been_used(snapshot: SnapshotFiles) -> bool:
+    """Return whether a Plex has run on the library since the scan. This takes milliseconds.
+
+    Raises:
+        SnapshotGone: If the library is not where it was scanned.
+    """
+    server = server_folder(snapshot.about.library.name)
+    if server is None:
+        return False
+    paths = (os.fsencode(os.path.join(server, trace).rstrip("/")) for trace in _TRACES)
+    found = [entry for path in paths if (entry := snapshot.manifest.find(path)) is not None]
+    with snapshot.source.folders() as folders:
+        return not all(is_as_scanned(folders, entry) for entry in found)
 
 
 def _is_same(seen: Entry, known: Entry) -> bool:

@@ -19,6 +19,7 @@ from shared.digest import sha256
 from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.plan import FRAME
+from shared.tree.manifest import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +115,18 @@ def changed(entry: Entry) -> SourceChanged:
         hint="Make sure that Plex is stopped, then run again. Only changed files are transferred"
         " again.",
     )
+
+
+def is_as_scanned(folders: DirStack, entry: Entry) -> bool:
+    """Return whether a file or folder has the times, the inode and the size of its scan."""
+    try:
+        folder, name = folders.parent(entry.path)
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    size = info.st_size if entry.kind is Kind.FILE else 0
+    found = size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+    return found == (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode)
 
 
 def _open(folders: DirStack, entry: Entry) -> int:

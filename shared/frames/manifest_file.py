@@ -19,6 +19,7 @@ from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLar
 from shared.frames.plan import FramePlan
 from shared.tree.line_file import LineFormat, LineWriter, read_pieces, unpack
 from shared.tree.manifest import Entry, checked, format_line, parse_line
+from shared.tree.member_path import sort_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -101,6 +102,17 @@ class ManifestFile:
             entries = read_entries(self.path, self.location(first, count))
             self._last = (first, count), entries
         return entries
+
+    def find(self, path: bytes) -> Entry | None:
+        """Return the entry at ``path``, if there is one. This reads a few pieces only."""
+
+        def first_key(piece: int) -> bytes:
+            return sort_key(self.entries(self._first[piece], 1)[0].path)
+
+        pieces = range(len(self._first))
+        piece = bisect_right(pieces, sort_key(path), key=first_key) - 1
+        entries = self._entries(piece) if piece >= 0 else []
+        return next((entry for entry in entries if entry.path == path), None)
 
     def _entries(self, piece: int) -> list[Entry]:
         whole = Location(self._offset[piece : piece + 2].tolist(), 0, self._lines)

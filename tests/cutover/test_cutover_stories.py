@@ -106,6 +106,28 @@ def test_move_not_undone_is_published(
     assert world.plex.starts == starts
 
 
+@pytest.mark.parametrize("number", range(8))
+def test_container_that_ran_during_the_cutover_is_moved_as_it_left_the_library(
+    world: World, story: Story, number: int
+) -> None:
+    """A container that runs and ends at any request of a pull loses none of its writes.
+
+    It has no name for its runs, unlike a unit, so only the library shows that it ran.
+    """
+    world.plex.is_unit = False
+
+    def runs() -> None:
+        if not world.plex.running:
+            world.plex.begin()
+            world.write()
+            world.plex.cut()
+
+    for where in ("request", "scan", "frame", "verification"):
+        story.at(where, *[nothing] * number, runs, *[nothing] * 60)
+    assert world.pull() == "done"
+    assert is_moved(world)
+
+
 def test_publication_without_cutover_is_out_of_date(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,19 @@ def test_any_entries_from_the_middle(manifest_of_many: ManifestFile, first: int,
     assert manifest_of_many.entries(first, len(wanted)) == wanted
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 3051), st.sampled_from([b"", b"x", b"/below"]))
+def test_entry_is_found_by_its_path(
+    manifest_of_many: ManifestFile, number: int, behind: bytes
+) -> None:
+    """The entry at a path is found in any piece, and nothing at a path that does not exist."""
+    entries = list(manifest_of_many)
+    path = entries[number].path + behind
+    wanted = next((entry for entry in entries if entry.path == path), None)
+    assert manifest_of_many.find(path) == wanted
+    assert manifest_of_many.find(b"Aardvark") is None
+
+
 @pytest.fixture(scope="module")
 def manifest_of_many(tmp_path_factory: pytest.TempPathFactory) -> ManifestFile:
     """3,052 entries in three pieces, which are one zstd file for everybody."""

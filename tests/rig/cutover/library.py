@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,8 +46,19 @@ def make_library(place: Path) -> None:
 
 
 def write(place: Path, number: int) -> None:
-    """Change the library as Plex does: add, overwrite, rename and remove in turn."""
+    """Change the library as Plex does: add, overwrite, rename and remove in turn.
+
+    SQLite makes a ``-shm`` for the time that Plex has the database open. The folder then gets its
+    time from the clock itself, because the kernel's own times are milliseconds apart, as are two
+    runs of this Plex.
+    """
     server = place / SERVER
+    database = server / DATABASE
+    side = database.with_name(f"{database.name}-shm")
+    side.touch()
+    side.unlink()
+    now = time.time_ns()
+    os.utime(database.parent, ns=(now, now))
     folder = server / "Media"
     (server / "Metadata/history").write_text(f"{number}\n")
     (folder / f"{number}.bif").write_text(f"{number}" * 20)
@@ -55,7 +67,7 @@ def write(place: Path, number: int) -> None:
     for old in sorted(folder.iterdir())[:-3]:
         old.unlink()
     if number % 5 == 0:
-        with sqlite3.connect(server / DATABASE) as connection:
+        with sqlite3.connect(database) as connection:
             connection.execute("INSERT INTO metadata_items VALUES (?, 1, NULL, NULL, 1)", (number,))
         connection.close()
 

@@ -111,6 +111,7 @@ class World:
                 STOP_SECONDS,
                 tell,
                 has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
+                has_been_used=lambda name: self.store.has_been_used(name),  # noqa: PLW0108
                 clock=lambda: self.clock,
             ),
         )
