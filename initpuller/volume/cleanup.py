@@ -6,11 +6,11 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from initpuller.volume.filesystem import set_aside_path
 from initpuller.volume.records.layout import RECORD_PREFIXES
 from initpuller.volume.records.record_file import drop_files
 from shared.durable import fsync_folder
 from shared.errors import TargetConflict, storage_errors
-from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -56,7 +56,7 @@ def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) 
             hint="Use another volume. To start again, remove this folder or add "
             "--on-existing set-aside.",
         )
-    aside = f"{layout.staging}.set-aside-{compact_timestamp()}"
+    aside = set_aside_path(layout.staging)
     with storage_errors(layout.folder):
         if os.path.isdir(layout.staging):
             os.rename(layout.staging, aside)

@@ -8,10 +8,12 @@ import re
 import shutil
 import stat
 from contextlib import contextmanager
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from shared.frames.file_digests import hash_descriptor
 from shared.mounts import MOUNTS, read_mounts
+from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +58,13 @@ def is_mount_point(path: str) -> bool:
     """
     place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     return any(mount.point == place for mount in read_mounts())
+
+
+def set_aside_path(path: str) -> str:
+    """Return a free name beside ``path`` with the time, such as PATH.set-aside-20260131T235959Z."""
+    first = f"{path}.set-aside-{compact_timestamp()}"
+    names = chain([first], (f"{first}-{number}" for number in count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import structlog
 from initpuller.volume.cleanup import remove_leftovers
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.fidelity import losses
-from initpuller.volume.filesystem import hash_file
+from initpuller.volume.filesystem import hash_file, set_aside_path
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.ownership import OWNER_ACCESS
 from initpuller.volume.records.receipt import Receipt
@@ -27,7 +27,7 @@ from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
 from shared.errors import TargetConflict, storage_error, storage_errors
-from shared.timestamps import compact_timestamp, timestamp
+from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -86,7 +86,7 @@ def prepare(staging: Staging, phase: Phase, observed: Observations, *, displace:
             databases=observed.databases,
             plex=observed.plex,
             rehearsal=about.kind == "rehearsal",
-            set_aside=_aside(about.library.name) if displaces else None,
+            set_aside=_aside(layout, about.library.name) if displaces else None,
             losses=losses(staging.manifest, staging.policy),
         )
         top_mode = staging.manifest.entries(0, 1)[0].mode
@@ -107,11 +107,11 @@ def displace(record: PullRecord, on_existing: OnExisting) -> None:
     if is_due and os.path.lexists(final) and os.path.isdir(layout.staged(name)):
         if aside is not None:
             _log.warning("set aside already", path=layout.library(aside))
-        record.apply(set_aside_planned, _aside(name))
+        record.apply(set_aside_planned, _aside(layout, name))
 
 
-def _aside(name: str) -> str:
-    return f"{name}.set-aside-{compact_timestamp()}"
+def _aside(layout: Layout, name: str) -> str:
+    return os.path.basename(set_aside_path(layout.library(name)))
 
 
 def publish(record: PullRecord) -> Receipt:
