@@ -45,7 +45,7 @@ class VolumeFacts:
     free_inodes: int | None
     """None if the filesystem creates inodes on demand."""
     existing: Wholeness | None = None
-    """State of a library that is there already; None if there is none."""
+    """State of a library that is there already, if there is one."""
     is_mounted: bool = False
     """Something is mounted at the library's own name, so the library cannot be renamed."""
 
