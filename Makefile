@@ -49,11 +49,13 @@ test: setup tools lint  ## everything that must hold before a change lands
 
 coverage: setup tools  ## branch coverage of both programs by `make test`; volume, pull and cutover: 90 % at least
 	rm -rf build/coverage && mkdir -p build/coverage
-	# Measuring slows programs down and adds to their memory, so a few tests fail here. `make test` is what judges them.
-	-$(BIN)/coverage run -m pytest -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
-	$(BIN)/coverage combine --quiet  # the data of a killed program may be damaged, and is left out with a warning
-	$(BIN)/coverage report
-	$(BIN)/coverage report --fail-under=90 --include='initpuller/volume/*,initpuller/pull/*,agent/cutover/*'
+	# Left out: the test of the sidecar's memory, to which measuring adds. A failed test fails this target, too, but only
+	# after the report.
+	$(BIN)/coverage run -m pytest -n 3 --dist worksteal -m "not long and not vm and not images and not cluster" \
+		--deselect tests/cluster/test_watch.py::test_plex_starts_and_all_is_there; status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report \
+		&& $(BIN)/coverage report --fail-under=90 --include='initpuller/volume/*,initpuller/pull/*,agent/cutover/*' \
+		&& exit $$status
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0

@@ -121,9 +121,12 @@ def is_as_scanned(folders: DirStack, entry: Entry) -> bool:
     """Return whether a file or folder has the times, the inode and the size of its scan."""
     try:
         folder, name = folders.parent(entry.path)
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return _matches(os.stat(name, dir_fd=folder, follow_symlinks=False), entry)
     except OSError:
         return False
+
+
+def _matches(info: os.stat_result, entry: Entry) -> bool:
     size = info.st_size if entry.kind is Kind.FILE else 0
     found = size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
     return found == (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode)
@@ -156,9 +159,7 @@ def _fill(fd: int, offset: int, into: memoryview) -> int:
 
 
 def _check(fd: int, entry: Entry) -> None:
-    info = os.fstat(fd)
-    found = info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
-    if found != (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode):
+    if not _matches(os.fstat(fd), entry):
         raise changed(entry)
 
 
