@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -49,6 +49,11 @@ class Metrics(Collector):
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._running = Gauge(
+            "plexodus_agent_requests_running",
+            "Requests whose handler is at work, also for clients that have hung up",
+            registry=self._registry,
+        )
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
@@ -67,7 +72,8 @@ class Metrics(Collector):
         @web.middleware
         async def time_request(request: web.Request, handler: Handler) -> web.StreamResponse:
             started = time.monotonic()
-            response = await handler(request)
+            with self._running.track_inprogress():
+                response = await handler(request)
             resource = request.match_info.route.resource
             method = request.method if request.method in _METHODS else "other"
             route = "none" if resource is None else resource.canonical

@@ -22,7 +22,7 @@ import msgspec
 from agent.server.credentials import make_pairing
 from rig.ports import reserve_port
 from shared.wire.pairing import parse_pairing
-from shared.wire.protocol import SNAPSHOTS, Snapshot
+from shared.wire.protocol import METRICS, SNAPSHOTS, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,14 +167,21 @@ class Agent:
 
     def frames_asked(self) -> list[int]:
         """Return the numbers of requested frames, from the agent's own request log."""
-        return [
-            int(found[1])
-            for line in read_log(self.log)
-            if line.get("event") == "request" and (found := _FRAME.search(line["path"]))
-        ]
+        return [int(found[1]) for each in self._logged() if (found := _FRAME.search(each))]
 
     def requests(self) -> list[str]:
-        """Return method and path of each request, from the agent's own log."""
+        """Return method and path of each request, from the agent's own log.
+
+        A running agent logs a request when its handler has returned, which is later than the
+        client has its response or has hung up.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while self._process is not None and b"_requests_running 1.0\n" not in self.get(METRICS):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return [each for each in self._logged() if each != f"GET {METRICS}"]
+
+    def _logged(self) -> list[str]:
         return [
             f"{line['method']} {line['path']}"
             for line in read_log(self.log)
