@@ -1,0 +1,3 @@
+# What Rust offers to Python. Each function returns None for what only Python can do.
+
+__version__: str

@@ -1,0 +1,74 @@
+//! Entries of a manifest, from its lines (docs/protocol.md).
+
+use crate::odd::Odd;
+use serde::Deserialize;
+use std::borrow::Cow;
+
+/// Type of an entry.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A directory.
+    #[serde(rename = "dir")]
+    Folder,
+    /// A regular file, under its first name.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A further name of a file.
+    Hardlink,
+}
+
+/// One entry. A name that is not UTF-8 and an extended attribute are [`Odd`]: Python handles them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry<'line> {
+    /// Path that begins with the library's own name.
+    #[serde(borrow)]
+    pub path: Cow<'line, str>,
+    /// Type of the entry.
+    pub kind: Kind,
+    /// Permission bits: 0 to 0o7777.
+    pub mode: u32,
+    /// User id of the owner.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Time of the last modification, in nanoseconds from 1970.
+    pub mtime_ns: i64,
+    /// Time of the last change of content or attributes, in nanoseconds from 1970.
+    pub ctime_ns: i64,
+    /// Number of the inode.
+    pub inode: u64,
+    /// Bytes of a file's content; 0 for every other type.
+    #[serde(default)]
+    pub size: u64,
+    /// Bytes of a sparse file that are not in holes; none if the file has no holes.
+    #[serde(default)]
+    pub data: Option<u64>,
+    /// Target of a symlink, or the earlier path of the file that a hard link names.
+    #[serde(borrow, default)]
+    pub link: Cow<'line, str>,
+    /// Whether the entry is in no frame, because the delta's base has it.
+    #[serde(default)]
+    pub kept: bool,
+}
+
+impl Entry<'_> {
+    /// Return the path of the folder that contains the entry, and the entry's name in it.
+    #[must_use]
+    pub fn split(&self) -> (&str, &str) {
+        self.path.rsplit_once('/').unwrap_or(("", &self.path))
+    }
+}
+
+/// Parse `lines`: whole lines of a manifest, each with its newline.
+///
+/// # Errors
+/// [`Odd`] for a line that only Python can judge.
+pub fn parse(lines: &[u8]) -> Result<Vec<Entry<'_>>, Odd> {
+    let text = lines.strip_suffix(b"\n").ok_or(Odd)?;
+    text.split(|byte| *byte == b'\n')
+        .map(|line| serde_json::from_slice(line).map_err(|_| Odd))
+        .collect()
+}

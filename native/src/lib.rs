@@ -1,0 +1,22 @@
+//! The accelerator of plexodus.
+//!
+//! Each function does for the usual entries what Python does for all of them. Whatever is unusual, it
+//! returns as `None` without an explanation, and the caller has Python do all of it again: Python is
+//! the reference, and the only place that decides and explains.
+
+pub mod entry;
+pub mod folders;
+mod odd;
+
+pub use odd::{Odd, without_lock};
+
+/// The module, as Python sees it.
+#[pyo3::pymodule]
+mod plexodus_native {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
