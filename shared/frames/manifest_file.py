@@ -124,12 +124,17 @@ def read_entries(path: str, location: Location) -> list[Entry]:
 
     Raise ManifestMalformed if something else has changed the file.
     """
+    return list(map(parse_line, read_lines(path, location)))
+
+
+def read_lines(path: str, location: Location) -> list[bytes]:
+    """Return the lines at ``location``, without their newlines; see :func:`read_entries`."""
     lines: list[bytes] = []
     with open(path, "rb") as file:
         for start, end in pairwise(location.offsets):
             packed = os.pread(file.fileno(), end - start, start)
             lines += unpack(packed, path, _FORM).splitlines()
-    return list(map(parse_line, lines[location.skip : location.skip + location.count]))
+    return lines[location.skip : location.skip + location.count]
 
 
 def write_manifest(
