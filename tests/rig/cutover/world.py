@@ -249,8 +249,10 @@ class World:
             agent.is_dead, agent.left, agent.visitor = of_agent
 
     def purge(self) -> None:
-        """Purge the agent's package, as the runbook's last step does."""
+        """Purge the agent's package, as the runbook's last step does; its prerm undoes once more."""
         self.stop_agent()
+        with suppress(PlexodusError):
+            self._undo_beside(committed=False)
         start_block.keep_stopped(Settings(state=self.state), str(self.units))
         shutil.rmtree(self.state)
         shutil.rmtree(witness_folder(self.state), ignore_errors=True)
