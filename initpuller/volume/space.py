@@ -82,19 +82,20 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
     records = _RECORDS + (SIZE + _SUMS_LINE) * manifest.plan.files - _written_records(staging)
     needed, inodes = max(0, records), _RECORD_INODES
     with DirStack(staging) as folders:
+        there = _There(folders)
         number = journal.next_missing(0)
         while number is not None:
             frame, after = manifest.plan[number], number + 1
             entries = manifest.entries(frame.first, frame.count)
             if is_large(entries[0]):  # all pieces at once: a sparse file may have millions
                 pieces = manifest.plan.frames_of(frame.first, entries[0])
-                allocated = _allocated(folders, entries[0]) or 0
+                allocated = there.allocated(entries[0]) or 0
                 needed += _large_bytes(entries[0], pieces, journal, block, allocated)
                 inodes += pieces.start not in journal
                 after = pieces.stop
             else:
                 for entry in entries:
-                    found = _allocated(folders, entry)
+                    found = there.allocated(entry)
                     needed += len(entry.path)  # its line in SHA256SUMS
                     needed += max(0, _entry_bytes(entry, block) - (found or 0))
                     inodes += entry.kind is not Kind.HARDLINK and found is None
@@ -124,14 +125,26 @@ def _written_records(staging: int) -> int:
         )
 
 
-def _allocated(folders: DirStack, entry: Entry) -> int | None:
-    """Return the bytes that ``entry`` takes in staging already; None if it is not there."""
-    try:
-        folder, name = folders.parent(entry.path)
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return None
-    return info.st_blocks * SECTOR
+class _There:
+    """Finds what is in staging already, and looks for nothing in a folder that is missing."""
+
+    def __init__(self, folders: DirStack) -> None:
+        self._folders = folders
+        self._missing = b"/"
+        """Path of the last folder that is not there, with a slash: no entry's path begins so."""
+
+    def allocated(self, entry: Entry) -> int | None:
+        """Return the bytes that ``entry`` takes; None if it is not there. Entries are in order."""
+        if entry.path.startswith(self._missing):
+            return None
+        try:
+            folder, name = self._folders.parent(entry.path)
+            info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            if entry.kind is Kind.DIRECTORY:
+                self._missing = entry.path + b"/"
+            return None
+        return info.st_blocks * SECTOR
 
 
 def _entry_bytes(entry: Entry, block: int) -> int:

@@ -59,6 +59,7 @@ class ManifestFile:
         self._first = array("Q")
         self._lines = 0
         self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
+        self._last_piece: tuple[int, list[bytes]] = -1, []
 
     def add_piece(self, offset: int, text: bytes) -> list[bytes]:
         """Add the next piece, ``text`` with its zstd frame at ``offset``; return its lines.
@@ -99,9 +100,25 @@ class ManifestFile:
         """
         asked, entries = self._last
         if asked != (first, count):
-            entries = read_entries(self.path, self.location(first, count))
+            entries = list(map(parse_line, self.lines(first, count)))
             self._last = (first, count), entries
         return entries
+
+    def lines(self, first: int, count: int) -> list[bytes]:
+        """Return the lines of ``count`` entries from number ``first`` on, without their newlines.
+
+        The last piece is remembered, because it holds twenty frames, and most are read in order.
+        """
+        start = bisect_right(self._first, first) - 1
+        end = bisect_right(self._first, first + count - 1)
+        skip = first - self._first[start]
+        lines = [line for piece in range(start, end) for line in self._piece(piece)]
+        return lines[skip : skip + count]
+
+    def pieces(self) -> Iterator[tuple[int, bytes]]:
+        """Yield number of the first entry, and the lines, of each piece."""
+        for piece, first in enumerate(self._first):
+            yield first, read_piece(self.path, *self._offset[piece : piece + 2])
 
     def find(self, path: bytes) -> Entry | None:
         """Return the entry at ``path``, if there is one. This reads a few pieces only."""
@@ -115,8 +132,14 @@ class ManifestFile:
         return next((entry for entry in entries if entry.path == path), None)
 
     def _entries(self, piece: int) -> list[Entry]:
-        whole = Location(self._offset[piece : piece + 2].tolist(), 0, self._lines)
-        return read_entries(self.path, whole)
+        return list(map(parse_line, self._piece(piece)))
+
+    def _piece(self, piece: int) -> list[bytes]:
+        known, lines = self._last_piece
+        if known != piece:
+            lines = read_piece(self.path, *self._offset[piece : piece + 2]).splitlines()
+            self._last_piece = piece, lines
+        return lines
 
 
 def read_entries(path: str, location: Location) -> list[Entry]:
@@ -129,12 +152,18 @@ def read_entries(path: str, location: Location) -> list[Entry]:
 
 def read_lines(path: str, location: Location) -> list[bytes]:
     """Return the lines at ``location``, without their newlines; see :func:`read_entries`."""
-    lines: list[bytes] = []
-    with open(path, "rb") as file:
-        for start, end in pairwise(location.offsets):
-            packed = os.pread(file.fileno(), end - start, start)
-            lines += unpack(packed, path, _FORM).splitlines()
+    pieces = (read_piece(path, *ends) for ends in pairwise(location.offsets))
+    lines = [line for piece in pieces for line in piece.splitlines()]
     return lines[location.skip : location.skip + location.count]
+
+
+def read_piece(path: str, start: int, end: int) -> bytes:
+    """Return the lines of the piece from ``start`` to ``end`` of the file ``path``.
+
+    Raise ManifestMalformed if something else has changed the file.
+    """
+    with open(path, "rb") as file:
+        return unpack(os.pread(file.fileno(), end - start, start), path, _FORM)
 
 
 def write_manifest(
