@@ -18,7 +18,7 @@ from agent.source.file_reader import (
 from shared.digest import sha256_of_all
 from shared.errors import SourceUnreadable
 from shared.frames.plan import is_large
-from shared.frames.sha256sums import format_sum
+from shared.frames.sha256sums import format_sums
 from shared.plex.library import DATABASE_FOLDER, DATABASES, server_folder
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
 
-_BATCH = 64 * 1024
 _TRACES = ("", DATABASE_FOLDER, *(f"{DATABASE_FOLDER}/{DATABASES[0]}{end}" for end in ("", "-wal")))
 """Paths below Plex's own folder. Each run of Plex changes at least one of them: it makes a pid
 file, and its SQLite a ``-wal`` and a ``-shm`` (https://sqlite.org/walformat.html, section 1)."""
@@ -45,14 +44,13 @@ def complete_digests(snapshot: SnapshotFiles) -> None:
         SnapshotGone: If the library is not where it was scanned.
         SourceChanged, SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
     """
-    known = sum(digest is not None for digest in snapshot.digests)
-    if known == snapshot.manifest.plan.files:
+    digests, plan = snapshot.digests, snapshot.manifest.plan
+    if sum(1 for _ in digests.unknown()) == plan.entries - plan.files:
         return
-    pairs = zip(snapshot.manifest, snapshot.digests, strict=True)
     with snapshot.source.folders() as folders:
-        for number, (entry, digest) in enumerate(pairs):
-            if entry.kind is Kind.FILE and digest is None:
-                snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
+        for number, entry in snapshot.manifest.select(digests.unknown()):
+            if entry.kind is Kind.FILE:
+                digests.put([(number, _hash(snapshot, folders, number, entry))])
 
 
 def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry) -> bytes:
@@ -70,17 +68,8 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
 
 def sums(snapshot: SnapshotFiles) -> Iterator[bytes]:
     """Yield ``SHA256SUMS`` in pieces of whole lines. Call :func:`complete_digests` before."""
-    lines: list[bytes] = []
-    size = 0
-    for entry, digest in zip(snapshot.manifest, snapshot.digests, strict=True):
-        if entry.kind is not Kind.FILE or digest is None:
-            continue
-        lines.append(format_sum(digest, entry.path))
-        size += len(lines[-1])
-        if size >= _BATCH:
-            yield b"".join(lines)
-            lines, size = [], 0
-    yield b"".join(lines)
+    for numbers, lines in snapshot.manifest.pieces():
+        yield format_sums(lines, snapshot.digests.block(numbers))
 
 
 def check_unchanged(snapshot: SnapshotFiles) -> None:

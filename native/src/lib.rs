@@ -7,6 +7,7 @@
 pub mod entry;
 pub mod folders;
 mod odd;
+pub mod sums;
 
 pub use odd::{Odd, without_lock};
 
@@ -14,6 +15,9 @@ pub use odd::{Odd, without_lock};
 #[pyo3::pymodule]
 mod plexodus_native {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::sums::sums;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

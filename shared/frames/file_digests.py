@@ -23,6 +23,13 @@ def hash_descriptor(fd: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
+def split(block: bytes) -> Iterator[bytes | None]:
+    """Yield the digest of each entry in ``block``, None if it is unknown."""
+    for start in range(0, len(block), SIZE):
+        digest = block[start : start + SIZE]
+        yield digest if digest != _UNKNOWN else None
+
+
 class FileDigests:
     """A file with 32 bytes for each entry, zero if the digest is unknown. It uses no memory.
 
@@ -64,10 +71,17 @@ class FileDigests:
                     block = os.pread(old.fileno(), length, (first + done) * SIZE)
                     os.pwrite(new.fileno(), block, (number + done) * SIZE)
 
+    def block(self, numbers: range) -> bytes:
+        """Return 32 bytes for each of the entries with these numbers, which follow one another."""
+        with open(self._path, "rb") as file:
+            return os.pread(file.fileno(), len(numbers) * SIZE, numbers.start * SIZE)
+
+    def unknown(self) -> Iterator[int]:
+        """Yield the numbers of the entries without a digest: folders and links, too."""
+        return (number for number, digest in enumerate(self) if digest is None)
+
     def __iter__(self) -> Iterator[bytes | None]:
         """Yield the digest of each entry in order, None if it is unknown."""
         with open(self._path, "rb") as file:
             while block := file.read(_BATCH * SIZE):
-                for start in range(0, len(block), SIZE):
-                    digest = block[start : start + SIZE]
-                    yield digest if digest != _UNKNOWN else None
+                yield from split(block)

@@ -115,10 +115,16 @@ class ManifestFile:
         lines = [line for piece in range(start, end) for line in self._piece(piece)]
         return lines[skip : skip + count]
 
-    def pieces(self) -> Iterator[tuple[int, bytes]]:
-        """Yield number of the first entry, and the lines, of each piece."""
-        for piece, first in enumerate(self._first):
-            yield first, read_piece(self.path, *self._offset[piece : piece + 2])
+    def pieces(self) -> Iterator[tuple[range, bytes]]:
+        """Yield the numbers of the entries in each piece, and their lines."""
+        for piece, numbers in enumerate(pairwise([*self._first, self._lines])):
+            yield range(*numbers), read_piece(self.path, *self._offset[piece : piece + 2])
+
+    def select(self, numbers: Iterable[int]) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries with these ascending numbers; only their lines are parsed."""
+        for number in numbers:
+            piece = bisect_right(self._first, number) - 1
+            yield number, parse_line(self._piece(piece)[number - self._first[piece]])
 
     def find(self, path: bytes) -> Entry | None:
         """Return the entry at ``path``, if there is one. This reads a few pieces only."""

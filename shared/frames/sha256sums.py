@@ -11,6 +11,9 @@ from binascii import hexlify
 from typing import TYPE_CHECKING
 
 from shared.errors import ProtocolViolation
+from shared.frames.file_digests import split
+from shared.native import native
+from shared.tree.manifest import Kind, parse_line
 from shared.tree.member_path import MAX_PATH
 
 if TYPE_CHECKING:
@@ -30,6 +33,29 @@ def format_sum(digest: bytes, path: bytes) -> bytes:
     """Return the line for ``path`` and the raw ``digest``, with its newline."""
     escaped = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], path)
     return b"%b%b  %b\n" % (b"\\" if escaped != path else b"", hexlify(digest), escaped)
+
+
+def format_sums(lines: bytes, digests: bytes) -> bytes:
+    """Return the lines for all files that have a digest, of a piece of a manifest.
+
+    Args:
+        lines: the piece.
+        digests: of its entries, as :meth:`FileDigests.block` returns them.
+    """
+    if (sums := usual_sums(lines, digests)) is not None:
+        return sums
+    entries = map(parse_line, lines.splitlines())
+    return b"".join(
+        format_sum(digest, entry.path)
+        for entry, digest in zip(entries, split(digests), strict=True)
+        if entry.kind is Kind.FILE and digest is not None
+    )
+
+
+def usual_sums(lines: bytes, digests: bytes) -> bytes | None:
+    """Return the same as :func:`format_sums` if the accelerator can, and each file has a digest."""
+    sums: bytes | None = None if native is None else native.sums(lines, digests)
+    return sums
 
 
 def max_bytes(files: int, path_bytes: int) -> int:

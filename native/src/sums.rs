@@ -1,0 +1,49 @@
+//! Lines of `SHA256SUMS`, from lines of a manifest: `shared.frames.sha256sums`.
+
+use crate::entry::{Kind, parse};
+use crate::odd::{Odd, without_lock};
+use pyo3::types::PyBytes;
+use pyo3::{Bound, Python};
+
+const DIGEST: usize = 32;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Return the lines of `SHA256SUMS` for the files among the entries of `lines`, with their digests.
+///
+/// `digests` has 32 bytes for each entry.
+///
+/// None for a file without a digest (zeros), and for a path that has to be escaped.
+#[pyo3::pyfunction]
+#[must_use]
+pub fn sums<'py>(py: Python<'py>, lines: &[u8], digests: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    without_lock(py, || format(lines, digests)).map(|text| PyBytes::new(py, &text))
+}
+
+fn format(lines: &[u8], digests: &[u8]) -> Result<Vec<u8>, Odd> {
+    let entries = parse(lines)?;
+    let (digests, rest) = digests.as_chunks::<DIGEST>();
+    if digests.len() != entries.len() || !rest.is_empty() {
+        return Err(Odd);
+    }
+    let mut text = Vec::with_capacity(lines.len());
+    for (entry, digest) in entries.iter().zip(digests) {
+        if entry.kind != Kind::File {
+            continue;
+        }
+        let path = entry.path.as_bytes();
+        let is_escaped = path
+            .iter()
+            .any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
+        if is_escaped || digest == &[0; DIGEST] {
+            return Err(Odd);
+        }
+        for byte in digest {
+            text.extend(DIGITS.get(usize::from(byte >> 4)));
+            text.extend(DIGITS.get(usize::from(byte & 15)));
+        }
+        text.extend_from_slice(b"  ");
+        text.extend_from_slice(path);
+        text.push(b'\n');
+    }
+    Ok(text)
+}
