@@ -12,12 +12,17 @@ PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
-.PHONY: help setup tools lint test coverage test-long test-vm images test-images test-cluster charts deb demo bench bench-downtime footprint lock clean
+# Wherever the accelerator is built. Crates are compiled once for all of them.
+WHEEL := $(CURDIR)/build/native/wheel
+ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
+export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
+
+.PHONY: help setup tools lint test test-python coverage test-long test-vm images test-images test-cluster charts deb demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
-setup: .venv/installed  ## a virtual environment with everything, from the hashed lock file
+setup: .venv/installed build/native/installed  ## a virtual environment with everything, from the hashed lock file
 
 .venv/installed: requirements-dev.lock pyproject.toml
 	@$(CHECK_PYTHON)
@@ -27,25 +32,34 @@ setup: .venv/installed  ## a virtual environment with everything, from the hashe
 	$(BIN)/python -m compileall -q .venv $(PACKAGES)  # as pip does, but where it is told not to
 	touch $@
 
+# Without cargo there is no wheel, and nothing is written, so that the next run looks for cargo again.
+build/native/installed: .venv/installed $(ACCELERATOR)
+	@native/build wheel $(CURDIR)/$(BIN)/maturin $(WHEEL)
+	@[ ! -e $(WHEEL)/*.whl ] || { $(BIN)/pip install --quiet --no-index --no-deps --force-reinstall $(WHEEL)/*.whl && touch $@; }
+
 tools: ## the programs that tests compare with (rsync, tar, zstd …), by apt-get where missing
 	@tests/install-tools
 
-lint: setup  ## format, lint, types, layers, length of files, spelling, prose
+lint: setup  ## format, lint, types, layers, length of files, spelling, prose; Rust's where cargo is
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/interrogate --quiet tests
-	$(BIN)/codespell $(PACKAGES) charts tests bench docs *.md
+	$(BIN)/codespell $(PACKAGES) native charts tests bench docs *.md
 	@tests/install-lint-tools
 	build/tools/bin/vale --output=line $(PROSE)
 	build/tools/bin/vale --config .vale/messages.ini --output=line $(PACKAGES)
+	native/build lint
 	@long=$$(git ls-files '*.py' | xargs wc -l | awk '$$1 > 400 && $$2 != "total"'); \
 		[ -z "$$long" ] || { echo "files over 400 lines:"; echo "$$long"; exit 1; }
 
 test: setup tools lint  ## everything that must hold before a change lands
 	$(PYTEST) -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
+
+test-python: setup tools  ## the tests of `make test` without the accelerator: Python alone does everything
+	PLEXODUS_NATIVE=0 $(PYTEST) -n 3 --dist worksteal -m "not long and not vm and not images and not cluster"
 
 coverage: setup tools  ## branch coverage of both programs by `make test`; volume, pull and cutover: 90 % at least
 	rm -rf build/coverage && mkdir -p build/coverage
@@ -87,11 +101,13 @@ demo: build/demo/installed  ## a whole move, with a stand-in for Plex that write
 	PYTHONPATH=tests build/demo/bin/python -m bench.demo
 
 build/demo/installed: requirements-agent.lock requirements-puller.lock requirements-build.lock pyproject.toml \
-		$(shell find $(PACKAGES) -name '*.py')
+		$(shell find $(PACKAGES) -name '*.py') $(ACCELERATOR)
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv build/demo
 	build/demo/bin/pip install --quiet --require-hashes -r requirements-agent.lock -r requirements-puller.lock -r requirements-build.lock
 	build/demo/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	native/build wheel $(CURDIR)/build/demo/bin/maturin $(WHEEL)
+	[ ! -e $(WHEEL)/*.whl ] || build/demo/bin/pip install --quiet --no-index --no-deps --force-reinstall $(WHEEL)/*.whl
 	touch $@
 
 bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp (hours; BENCH=--help), downtime
@@ -105,11 +121,12 @@ bench-downtime: setup tools  ## how long Plex is down, and what the delta costs 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint
 
-lock:  ## pin the newest versions (needs uv; UPGRADE= keeps those that are pinned)
+lock:  ## pin the newest versions (needs uv and cargo; UPGRADE= keeps those that are pinned)
 	$(LOCK) $(UPGRADE) pyproject.toml --extra agent --extra puller --group dev -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra agent $(PINNED) -o requirements-agent.lock
 	$(LOCK) pyproject.toml --extra puller $(PINNED) -o requirements-puller.lock
 	$(LOCK) --group build $(PINNED) -o requirements-build.lock  # for the images
+	native/build pin $(UPGRADE)
 
 clean:  ## remove what was installed and made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -29,10 +29,10 @@ from agent.settings import DEFAULT_FILE, Settings, load_settings
 from agent.source.library import open_library
 from agent.source_checks import check_for_preflight
 from agent.status import read_status, status_screen
-from shared import __version__
 from shared.checks import Outcome, page
 from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
+from shared.program.version import version_option
 from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _kubernetes_name(_context: click.Context, _option: click.Parameter, value: s
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="plexodus-agent")
+@version_option("plexodus-agent")
 def cli() -> None:
     """Serve a Plex Media Server library to the plexodus puller.
 

@@ -21,6 +21,7 @@ from agent.source.library import CurrentLibrary
 from shared import __version__
 from shared.durable import write_durably
 from shared.errors import ConfigurationError, PlexodusError, storage_errors
+from shared.native import state as accelerator
 from shared.program.exit_codes import ExitCode
 from shared.program.mallopt import keep_freed_memory
 from shared.wire.pairing import address
@@ -77,7 +78,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     runner, _ = await listen(parts, settings, tls)
     for where in runner.addresses:
         at, path = address(*where[:2]), library.last.about.path
-        _log.info("serving", address=at, library=path, version=__version__)
+        _log.info("serving", address=at, library=path, version=__version__, accelerator=accelerator)
     await asyncio.to_thread(_started, parts.cutover, settings.state)
     notifier.ready()
     tasks = [

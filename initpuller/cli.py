@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from initpuller.commands import check, paths, preflight, pull, status, verify, watch
-from shared import __version__
+from shared.program.version import version_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="plexodus-puller")
+@version_option("plexodus-puller")
 def cli() -> None:
     """Move a Plex Media Server library from its agent to a volume.
 

@@ -62,15 +62,17 @@ def _copy_interpreter(folder: Path) -> None:
 
 
 def _install(repository: Path, folder: Path) -> None:
-    """Install the locked requirements and our packages with the pip of the build."""
+    """Install the locked requirements, the accelerator and our packages with the build's pip."""
     ask = "import site; print(site.getsitepackages()[0])"
     command: list[str | Path] = [folder / "bin" / "python3", "-I", "-c", ask]
     answer = subprocess.check_output(command, text=True).strip()
     pip = sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"
     locked = "--require-hashes", "--requirement", repository / "requirements-agent.lock"
     _run(*pip, *locked, "--target", answer)
-    _run(*pip, "--no-build-isolation", repository, "--target", answer)
-    shutil.rmtree(Path(answer) / "bin", ignore_errors=True)
+    accelerator = (repository / "build" / "native" / "wheel").glob("*.whl")  # none without cargo
+    _run(*pip, "--no-build-isolation", repository, *accelerator, "--target", answer)
+    for other in ("bin", "initpuller"):
+        shutil.rmtree(Path(answer) / other)
 
 
 def _run(*command: str | Path) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from shared.errors import ConfigurationError, PlexodusError, Temporary
+from shared.native import SWITCH
 from shared.program import logs
 from shared.program.exit_codes import ExitCode, exit_code_for
 
@@ -61,7 +62,7 @@ def run(
     _allow_many_descriptors()
     gc.freeze()  # imported modules are never freed, so the collector can skip them
     try:
-        check_environment(os.environ, known_variables(command) | set(extra_variables))
+        check_environment(os.environ, known_variables(command) | {SWITCH, *extra_variables})
         result = command.main(prog_name=program, standalone_mode=False)
     except PlexodusError as error:
         code = exit_code_for(error)

@@ -157,8 +157,9 @@ def test_watch_answers_probes(target: Path) -> None:
 
 @pytest.mark.parametrize("name", ["puller", "agent"])
 def test_image_has_version_labels_and_no_build_tools(name: str) -> None:
-    """An image has version, labels, an unprivileged user, and no build tools."""
-    assert containers.run(name, "--version").stdout == f"plexodus-{name}, version {__version__}\n"
+    """An image has version, accelerator, labels, an unprivileged user, and no build tools."""
+    shown = containers.run(name, "--version").stdout
+    assert shown == f"plexodus-{name}, version {__version__}\naccelerator: in use\n"
     found = containers.inspected(containers.image(name))
     assert found["Config"]["User"] == "1000:1000"
     labels = found["Labels"]
@@ -167,8 +168,8 @@ def test_image_has_version_labels_and_no_build_tools(name: str) -> None:
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     look = (
         "import importlib.util, shutil;"
-        "print(*filter(importlib.util.find_spec, ('pip', 'setuptools', 'hatchling')),"
-        "*filter(shutil.which, ('pip', 'gcc', 'cc', 'make')))"
+        "print(*filter(importlib.util.find_spec, ('pip', 'setuptools', 'hatchling', 'maturin')),"
+        "*filter(shutil.which, ('pip', 'gcc', 'cc', 'make', 'cargo')))"
     )
     looked = containers.run(
         name, "-c", look, options=("--entrypoint=/opt/plexodus/bin/python3",)

@@ -21,6 +21,7 @@ import msgspec
 
 from agent.server.credentials import make_pairing
 from rig.ports import reserve_port
+from shared.native import SWITCH
 from shared.wire.pairing import parse_pairing
 from shared.wire.protocol import METRICS, SNAPSHOTS, Snapshot
 
@@ -33,8 +34,12 @@ _START_SECONDS = 20.0
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without any ``PLEXODUS_`` variable."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PLEXODUS_")}
+    """Return the environment with no ``PLEXODUS_`` variable but the accelerator's switch."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PLEXODUS_") or name == SWITCH
+    }
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from agent.cli import cli as agent_cli
 from initpuller.__main__ import main as puller_main
 from initpuller.cli import cli as puller_cli
 from shared import __version__
+from shared.native import state
 from shared.program.exit_codes import ExitCode
 from shared.wire.pairing import parse_pairing
 
@@ -104,11 +105,13 @@ def test_variables_of_a_kubernetes_service_are_no_mistake(target: Path) -> None:
     assert run_puller("status", "--target", target, **links).code == ExitCode.OK
 
 
-def test_version_of_both_programs(tmp_path: Path) -> None:
-    """Both programs report the package's version."""
+def test_version_of_both_programs() -> None:
+    """Both programs report the package's version, and whether they are accelerated."""
     for done in (run_puller("--version"), run_main(agent_main, "--version")):
         assert done.code == ExitCode.OK
-        assert done.out.strip().endswith(__version__)
+        version, accelerator = done.out.splitlines()
+        assert version.endswith(f", version {__version__}")
+        assert accelerator == f"accelerator: {state}"
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
