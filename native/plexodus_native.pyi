@@ -3,3 +3,11 @@
 __version__: str
 
 def sums(lines: bytes, digests: bytes) -> bytes | None: ...
+def unpack(
+    staging: int,
+    lines: bytes,
+    block: int,
+    tar: bytes,
+    tag: bytes,
+    ownership: tuple[tuple[int, int] | None, bool],
+) -> tuple[list[tuple[int, bytes]], list[int]] | None: ...

@@ -30,17 +30,17 @@ from shared.digest import sha256, sha256_of_all
 from shared.errors import PlexodusError, ProtocolViolation, storage_errors
 from shared.frames.codec import Encoding, decode, max_encoded
 from shared.frames.file_digests import FileDigests
-from shared.frames.manifest_file import read_entries
+from shared.frames.manifest_file import read_lines
 from shared.frames.pieces import format_pieces, places
 from shared.frames.plan import is_large
 from shared.program.mallopt import keep_freed_memory
+from shared.tree.manifest import parse_line
 from shared.wire import protocol
 
 if TYPE_CHECKING:
     from initpuller.volume.fidelity import AttributePolicy
     from shared.frames.manifest_file import Location
     from shared.frames.plan import Frame
-    from shared.tree.manifest import Entry
     from shared.wire.pairing import Pairing
 
 LENGTH_BYTES = 4
@@ -89,7 +89,7 @@ class FrameWorker:
             self._staging = os.open(assignment.staging, FOLDER)
             digests = FileDigests(assignment.digests, assignment.entries)
         self._into = Destination(self._staging, assignment.policy, digests)
-        self._last: tuple[Location | None, list[Entry]] = None, []
+        self._last: tuple[Location | None, list[bytes]] = None, []
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
 
     def bring(self, order: Order) -> Unpacked:
@@ -98,22 +98,22 @@ class FrameWorker:
         wanted = [self._route(frame.number)]
         if order.following is not None:
             wanted.append(self._route(order.following))
-        entries = self._entries_at(order.entries)
-        if order.held is not None and is_large(entries[0]):
-            return self._renew(Block(frame, entries[0]), order.held, wanted)
+        lines = self._lines_at(order.entries)
+        if order.held is not None and is_large(first := parse_line(lines[0])):
+            return self._renew(order, Block(frame, first), wanted)
         answer = self._ask(wanted).answer(max_encoded(frame.size))
-        return self._unpack(frame, entries, answer)
+        return self._unpack(frame, lines, answer)
 
-    def _entries_at(self, location: Location) -> list[Entry]:
-        """Return entries of the manifest. All frames of a large file have the same ones."""
+    def _lines_at(self, location: Location) -> list[bytes]:
+        """Return lines of the manifest. All frames of a large file have the same ones."""
         if self._last[0] != location:
             with storage_errors(self._assignment.manifest):
-                self._last = location, read_entries(self._assignment.manifest, location)
+                self._last = location, read_lines(self._assignment.manifest, location)
         return self._last[1]
 
-    def _renew(self, block: Block, held: str, wanted: list[str]) -> Unpacked:
+    def _renew(self, order: Order, block: Block, wanted: list[str]) -> Unpacked:
         """Fetch the pieces of a block in which it differs from what an earlier snapshot left."""
-        old, most = b"", max_encoded(block.frame.size)
+        held, old, most = order.held, b"", max_encoded(block.frame.size)
         if not held:
             old = read_block(self._staging, block)
             held = sha256_of_all([sha256(old)]).hex()
@@ -124,18 +124,18 @@ class FrameWorker:
         if answer.encoded is None:
             return keep_block(self._staging, block, answer.tag)
         if answer.bitmap is None:
-            return self._unpack(block.frame, [block.entry], answer)
+            return self._unpack(block.frame, self._lines_at(order.entries), answer)
         where = places(answer.bitmap, block.length)
         if where is None:
             raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
         changed = decode(answer.encoded, sum(length for _, length in where))
         return patch_block(self._staging, block, old, Patch(where, changed, answer.tag))
 
-    def _unpack(self, frame: Frame, entries: list[Entry], answer: Answer) -> Unpacked:
+    def _unpack(self, frame: Frame, lines: list[bytes], answer: Answer) -> Unpacked:
         if answer.encoded is None:
             raise ProtocolViolation("the agent sent no content for an unconditional frame request")
         tar = decode(answer.encoded, frame.size)
-        return unpack_frame(self._into, FetchedFrame(frame, entries, tar, answer.tag))
+        return unpack_frame(self._into, FetchedFrame(frame, lines, tar, answer.tag))
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Send all requests that are not under way; return the connection of the first one.

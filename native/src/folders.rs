@@ -4,13 +4,37 @@
 
 use crate::odd::Odd;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, fstat, mkdirat, openat};
+use rustix::fs::{Mode, OFlags, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// Open the folder that Python knows by `descriptor`, through procfs: that needs no unsafe code.
+///
+/// # Errors
+/// [`Odd`] if there is none.
+pub fn reopen(descriptor: u32) -> Result<OwnedFd, Odd> {
+    let flags = FOLDER.difference(OFlags::NOFOLLOW);
+    Ok(open(
+        format!("/proc/self/fd/{descriptor}"),
+        flags,
+        Mode::empty(),
+    )?)
+}
+
+/// Return `name`, which is one step down.
+///
+/// # Errors
+/// [`Odd`] if it is none.
+pub fn plain(name: &str) -> Result<&str, Odd> {
+    if matches!(name, "" | "." | "..") {
+        return Err(Odd);
+    }
+    Ok(name)
+}
 
 /// Descriptors of the folders from a base down to the last requested one.
 pub struct Folders<'base> {
@@ -64,10 +88,7 @@ impl<'base> Folders<'base> {
             .count();
         self.open.truncate(same);
         for name in names.into_iter().skip(same) {
-            if matches!(name, "" | "." | "..") {
-                return Err(Odd);
-            }
-            let folder = self.enter(name)?;
+            let folder = self.enter(plain(name)?)?;
             self.open.push((name.to_owned(), folder));
         }
         path.clone_into(&mut self.path);

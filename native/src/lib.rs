@@ -8,6 +8,7 @@ pub mod entry;
 pub mod folders;
 mod odd;
 pub mod sums;
+pub mod unpack;
 
 pub use odd::{Odd, without_lock};
 
@@ -18,6 +19,9 @@ mod plexodus_native {
 
     #[pymodule_export]
     use crate::sums::sums;
+
+    #[pymodule_export]
+    use crate::unpack::unpack;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

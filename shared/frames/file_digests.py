@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
 
+    from shared.digest import Buffer
+
 _UNKNOWN = bytes(SIZE)
 _BATCH = 4096
 
@@ -44,15 +46,17 @@ class FileDigests:
 
     def put(self, numbered: Iterable[tuple[int, bytes | None]]) -> None:
         """Record the raw digest, or None, of entries in ascending order of their numbers."""
+        self.put_runs(_runs(numbered))
+
+    def put_runs(self, runs: Iterable[tuple[int, Buffer]]) -> None:
+        """Record runs of digests: the number of the first entry, and their bytes in a row.
+
+        The bytes of an unknown digest are zero.
+        """
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            first, block = 0, bytearray()
-            for number, digest in numbered:
-                if number * SIZE != first * SIZE + len(block):
-                    os.pwrite(fd, block, first * SIZE)
-                    first, block = number, bytearray()
-                block += digest or _UNKNOWN
-            os.pwrite(fd, block, first * SIZE)
+            for first, block in runs:
+                os.pwrite(fd, block, first * SIZE)
         finally:
             os.close(fd)
 
@@ -85,3 +89,13 @@ class FileDigests:
         with open(self._path, "rb") as file:
             while block := file.read(_BATCH * SIZE):
                 yield from split(block)
+
+
+def _runs(numbered: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytearray]]:
+    first, block = 0, bytearray()
+    for number, digest in numbered:
+        if number * SIZE != first * SIZE + len(block):
+            yield first, block
+            first, block = number, bytearray()
+        block += digest or _UNKNOWN
+    yield first, block

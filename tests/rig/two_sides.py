@@ -21,7 +21,7 @@ from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.reuse.recorded import Listing, Recorded
 from initpuller.volume.staging.staging import begin
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
-from shared.frames.manifest_file import read_manifest
+from shared.frames.manifest_file import read_lines, read_manifest
 from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ class TwoSides:
         """Return a frame as it arrives."""
         frame = listing.manifest.plan[number]
         built = build_frame(self._store.open(listing.snapshot.id), number)
-        entries = listing.manifest.entries(frame.first, frame.count)
-        return FetchedFrame(frame, entries, built.tar, built.tag.hex())
+        manifest = listing.manifest
+        lines = read_lines(manifest.path, manifest.location(frame.first, frame.count))
+        return FetchedFrame(frame, lines, bytes(built.tar), built.tag.hex())
 
     def begin(self, listing: Listing, before: Staging | None = None) -> Staging:
         """Return the staging of a snapshot, moved on from ``before``, which is closed."""

@@ -134,7 +134,7 @@ def test_damaged_frame_writes_nothing(sides: TwoSides, staging: Staging) -> None
     tar = bytearray(fetched.tar)
     tar[tar.index(b"in the middle")] ^= 1
     with pytest.raises(FrameDamaged):
-        unpack_frame(into, replace(fetched, tar=tar))
+        unpack_frame(into, replace(fetched, tar=bytes(tar)))
     assert os.listdir(staging.fd) == []
     assert set(staging.digests) == {None}
 

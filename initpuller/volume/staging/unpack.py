@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from initpuller.volume.fidelity import EXACT
 from initpuller.volume.filesystem import WHILE_ASSEMBLED, remove, reopened
 from initpuller.volume.staging.attributes import (
     apply_attributes,
@@ -17,19 +18,20 @@ from initpuller.volume.staging.blocks import Unpacked
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_error, storage_errors
 from shared.frames.plan import Frame, Member, is_large, members
+from shared.native import native
 from shared.tree.dir_stack import DirStack
-from shared.tree.manifest import Kind
+from shared.tree.manifest import Kind, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from initpuller.volume.fidelity import AttributePolicy
     from initpuller.volume.ownership import Ownership
-    from shared.digest import Buffer
     from shared.frames.file_digests import FileDigests
     from shared.tree.manifest import Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIGESTS = "the digests beside staging"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ class FetchedFrame:
     """A frame that has arrived, not yet verified."""
 
     frame: Frame
-    entries: Sequence[Entry]
-    """The manifest's entries that are in it, in order."""
-    tar: Buffer
+    lines: Sequence[bytes]
+    """The manifest's lines of all entries that it spans."""
+    tar: bytes
     """Its tar bytes, of its planned size."""
     tag: str
     """The hexadecimal digest of the digests of the pieces of files in it."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries that it spans, in order."""
+        return list(map(parse_line, self.lines))
 
 
 def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
@@ -65,6 +72,32 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
     Raises:
         FrameDamaged: the pieces have other digests; nothing was written.
     """
+    return _unpack_usual(into, fetched) or _unpack_any(into, fetched)
+
+
+def _unpack_usual(into: Destination, fetched: FetchedFrame) -> Unpacked | None:
+    """Return None if the accelerator is not there, or leaves the frame to Python."""
+    owner, frame = into.policy.ownership, fetched.frame
+    if native is None or into.policy.fidelity != EXACT:
+        return None
+    done = native.unpack(
+        into.staging,
+        b"\n".join(fetched.lines) + b"\n",
+        frame.block,
+        fetched.tar,
+        bytes.fromhex(fetched.tag),
+        (owner.fixed, owner.privileged),
+    )
+    if done is None:
+        return None
+    runs, late = done
+    with storage_errors(_DIGESTS):
+        into.digests.put_runs((frame.first + position, run) for position, run in runs)
+    later = [(frame.first + position, parse_line(fetched.lines[position])) for position in late]
+    return Unpacked(fetched.tag, later, [])
+
+
+def _unpack_any(into: Destination, fetched: FetchedFrame) -> Unpacked:
     view, entries = memoryview(fetched.tar), fetched.entries
     inside = list(members(fetched.frame, entries))
     pieces = [view[each.content : each.content + each.length] for each in inside]
@@ -82,7 +115,7 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
             except OSError as error:
                 raise storage_error(error, member.entry.path) from error
     if not is_large(entries[0]):
-        with storage_errors("the digests beside staging"):
+        with storage_errors(_DIGESTS):
             into.digests.put((each.number, mine) for each, mine in zip(inside, sums, strict=True))
     return Unpacked(fetched.tag, unpacking.late(), unpacking.differences)
 
