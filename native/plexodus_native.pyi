@@ -11,3 +11,6 @@ def unpack(
     tag: bytes,
     ownership: tuple[tuple[int, int] | None, bool],
 ) -> tuple[list[tuple[int, bytes]], list[int]] | None: ...
+def pack(
+    base: int, place: tuple[bytes, bytes], lines: bytes, frame: tuple[int, int], is_cold: bool
+) -> tuple[bytes, bytes, list[tuple[int, bytes]], tuple[int, int] | None] | None: ...

@@ -8,16 +8,19 @@ from agent.source.file_reader import read_copy, read_live_piece, read_piece
 from shared.digest import sha256, sha256_of_all
 from shared.frames.plan import is_large, members
 from shared.frames.tar_layout import header
+from shared.native import native
 from shared.tree.manifest import Kind
 
 if TYPE_CHECKING:
     from agent.source.snapshot_files import SnapshotFiles
+    from shared.digest import Buffer
+    from shared.frames.plan import Frame
 
 
 class BuiltFrame(NamedTuple):
     """One frame, not yet encoded."""
 
-    tar: bytearray
+    tar: Buffer
     tag: bytes
     """The digest of the digests of all file contents in the frame, so each byte is hashed once. The
     other bytes of the frame follow from the manifest."""
@@ -34,6 +37,29 @@ def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
         SourceChanged, SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
     """
     frame = snapshot.manifest.plan[number]
+    return _build_usual(snapshot, frame) or _build_any(snapshot, frame)
+
+
+def _build_usual(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame | None:
+    """Return what :func:`_build_any` returns, if the accelerator can build ``frame``."""
+    if native is None:
+        return None
+    lines = b"\n".join((*snapshot.manifest.lines(frame.first, frame.count), b""))
+    if snapshot.copies is not None and snapshot.copies.may_be_in(lines):
+        return None
+    source, is_cold = snapshot.source, snapshot.about.kind == "cold"
+    with source.opened() as base:
+        place, shape = (source.name, source.top), (frame.block, frame.size)
+        built = native.pack(base, place, lines, shape, is_cold)
+    if built is None:
+        return None
+    tar, tag, digests, block = built
+    if digests:
+        snapshot.digests.put((frame.first + number, digest) for number, digest in digests)
+    return BuiltFrame(tar, tag, None if block is None else memoryview(tar)[slice(*block)])
+
+
+def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
     entries = snapshot.manifest.entries(frame.first, frame.count)
     tar = bytearray(frame.size)
     view = memoryview(tar)

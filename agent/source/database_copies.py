@@ -63,6 +63,10 @@ class DatabaseCopies:
             raise SnapshotGone("a later scan has removed the copies of the databases; scan again")
         return copy if os.path.basename(copy) in self._names else None
 
+    def may_be_in(self, lines: bytes) -> bool:
+        """Return whether ``lines`` of the manifest may name a database, or all copies are gone."""
+        return self._names is None or _SUFFIX + b'"' in lines
+
     def in_place(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield ``entries`` of a walk, with the copies in place of the databases.
 

@@ -6,7 +6,9 @@
 
 pub mod entry;
 pub mod folders;
+pub mod layout;
 mod odd;
+pub mod pack;
 pub mod sums;
 pub mod unpack;
 
@@ -16,6 +18,9 @@ pub use odd::{Odd, without_lock};
 #[pyo3::pymodule]
 mod plexodus_native {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::pack::pack;
 
     #[pymodule_export]
     use crate::sums::sums;

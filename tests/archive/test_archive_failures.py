@@ -18,7 +18,7 @@ from rig.archive.client import BROKEN, TIMEOUT
 from rig.archive.in_process import InProcess
 from rig.waiting import wait_until
 
-from agent.frames import archive_encoding
+from agent.frames import archive_encoding, builder
 from agent.frames.encoder import encode as encode_rightly
 from agent.snapshots import whole_tree
 from shared.wire import protocol
@@ -119,6 +119,7 @@ def spoil(agent: InProcess, cause: str, failing: ExitStack) -> None:
             raise OSError(errno.EIO, "Input/output error")
         return read(fd, buffers, offset)
 
+    failing.enter_context(patch.object(builder, "native", None))  # it reads by itself
     failing.enter_context(patch.object(os, "preadv", refuse))
     if cause == "changed":
 
@@ -145,7 +146,7 @@ def test_frame_that_is_not_what_it_was_is_not_sent(agent: InProcess, suffix: str
             buffers[0][0] ^= 1
         return got
 
-    with patch.object(os, "preadv", other):
+    with patch.object(builder, "native", None), patch.object(os, "preadv", other):
         broken_off(agent, path, [], archives.whole[suffix])
         for headers in ([], [("Range", "bytes=0-1")]):
             told = agent.client.ask(path, headers)
