@@ -87,15 +87,15 @@ class AgentClient:
         route = _checking(protocol.LIBRARY_SERVER, depth)
         return await self.ask("GET", route, protocol.ServerReport)
 
-    async def probe(self) -> float:
-        """Measure for at most a second, and return, how many bytes a second the agent sends."""
+    async def probe(self, seconds: float = _PROBE_SECONDS) -> float:
+        """Measure for ``seconds``, and return, how many bytes a second the agent sends."""
         received, clock = 0, time.monotonic
         async with self._request("GET", protocol.PROBE, error_responses.OK) as response:
             await response.content.readany()  # the connection and its window are open now
             started = clock()
             async for part in response.content.iter_any():
                 received += len(part)
-                if clock() - started > _PROBE_SECONDS:
+                if clock() - started > seconds:
                     break
             return received / max(clock() - started, 1e-6)
 

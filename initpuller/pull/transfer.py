@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging
     from initpuller.workers.pool import Worker
+    from shared.frames.codec import Encoding
     from shared.tree.manifest import Entry
 
 Wrong: TypeAlias = "list[tuple[int, Entry]]"
@@ -44,10 +45,13 @@ _LISTED = 1000
 class Assembly:
     """One run's work on one staging."""
 
-    def __init__(self, work: Staging, queries: SourceQueries, context: PullContext) -> None:
+    def __init__(
+        self, work: Staging, queries: SourceQueries, context: PullContext, encoding: Encoding
+    ) -> None:
         self._work = work
         self._queries = queries
         self._context = context
+        self._encoding = encoding
         self._progress = context.progress
         self._unpacked: dict[int, Unpacked] = {}
         """Results of those frames of this run that leave something to do."""
@@ -144,6 +148,7 @@ class Assembly:
             Assignment(
                 pairing=self._context.client.pairing,
                 idle=self._context.client.idle,
+                encoding=self._encoding,
                 snapshot=manifest.name,
                 manifest=manifest.path,
                 staging=work.layout.staging,

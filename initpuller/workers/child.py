@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 LENGTH_BYTES = 4
 """Of the big-endian number before each pickled request and answer."""
-_ENCODING = Encoding.ZSTD
 _PR_SET_PDEATHSIG = 1
 
 
@@ -56,6 +55,7 @@ class Assignment:
     pairing: Pairing
     idle: float
     """Seconds without a byte after which the agent counts as stalled."""
+    encoding: Encoding
     snapshot: str
     manifest: str
     """Path of its manifest."""
@@ -128,13 +128,15 @@ class FrameWorker:
         where = places(answer.bitmap, block.length)
         if where is None:
             raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
-        changed = decode(answer.encoded, sum(length for _, length in where))
+        changed = decode(
+            answer.encoded, sum(length for _, length in where), self._assignment.encoding
+        )
         return patch_block(self._staging, block, old, Patch(where, changed, answer.tag))
 
     def _unpack(self, frame: Frame, lines: list[bytes], answer: Answer) -> Unpacked:
         if answer.encoded is None:
             raise ProtocolViolation("the agent sent no content for an unconditional frame request")
-        tar = decode(answer.encoded, frame.size)
+        tar = decode(answer.encoded, frame.size, self._assignment.encoding)
         return unpack_frame(self._into, FetchedFrame(frame, lines, tar, answer.tag))
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
@@ -150,7 +152,8 @@ class FrameWorker:
         return next(each for each in self._connections if each.asked == wanted[0])
 
     def _route(self, number: int) -> str:
-        return protocol.frame_path(self._assignment.snapshot, number, _ENCODING.value)
+        assignment = self._assignment
+        return protocol.frame_path(assignment.snapshot, number, assignment.encoding.value)
 
 
 def work(requests: IO[bytes], answers: IO[bytes]) -> None:

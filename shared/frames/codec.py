@@ -2,7 +2,8 @@
 
 A frame is one gzip member, one zstd frame, or plain tar. It is encoded alone, so all frames of a
 snapshot, one after the other, are one valid archive (RFC 1952 section 2.2, RFC 8878 section 3).
-The puller asks for zstd only. :mod:`agent.frames.encoder` is the other direction.
+The puller asks for zstd, or for plain tar where the network is faster than zstd.
+:mod:`agent.frames.encoder` is the other direction.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def max_encoded(size: int) -> int:
     return size + size // 64 + _SLACK
 
 
-def decode(encoded: Buffer, size: int) -> bytes:
-    """Return the tar bytes of one zstd frame, which must be ``size`` bytes.
+def decode(encoded: Buffer, size: int, encoding: Encoding) -> bytes:
+    """Return the tar bytes of one frame, which must be ``size`` bytes. It is zstd or plain tar.
 
     Memory is bounded by ``size``, whatever length ``encoded`` claims or has.
 
@@ -58,7 +59,7 @@ def decode(encoded: Buffer, size: int) -> bytes:
         FrameSizeWrong: It decodes to less.
         FrameDamaged: It cannot be decoded.
     """
-    tar = _unzstd(encoded, size)
+    tar = bytes(encoded) if encoding is Encoding.TAR else _unzstd(encoded, size)
     if len(tar) > size:
         raise FrameTooLarge(f"a frame decodes to more than its planned {size} bytes")
     if len(tar) < size:

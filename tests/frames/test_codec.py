@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 ENCODINGS = st.sampled_from(Encoding)
 PACKERS = {Encoding.GZIP: "gzip", Encoding.ZSTD: "zstd"}
 DECODERS: dict[Encoding, Callable[[bytes, int], bytes]] = {
-    Encoding.TAR: lambda encoded, _: encoded,
+    Encoding.TAR: lambda encoded, size: decode(encoded, size, Encoding.TAR),
     Encoding.GZIP: lambda encoded, _: gzip.decompress(encoded),
-    Encoding.ZSTD: decode,
+    Encoding.ZSTD: lambda encoded, size: decode(encoded, size, Encoding.ZSTD),
 }
 
 
@@ -40,22 +40,23 @@ def test_round_trip_always_to_the_same_bytes(tar: bytes, encoding: Encoding) -> 
     assert DECODERS[encoding](encoded, len(tar)) == tar
 
 
+@pytest.mark.parametrize("encoding", [Encoding.TAR, Encoding.ZSTD])
 @given(st.binary(min_size=2, max_size=500), st.integers(-300, 300).filter(bool))
-def test_frame_of_another_size_is_refused(tar: bytes, off: int) -> None:
+def test_frame_of_another_size_is_refused(encoding: Encoding, tar: bytes, off: int) -> None:
     """A frame with more or fewer bytes than planned is refused."""
     planned = max(1, len(tar) + off)
     if planned == len(tar):
         return
     kind = FrameTooLarge if planned < len(tar) else FrameSizeWrong
     with pytest.raises(kind):
-        decode(encode(tar, Encoding.ZSTD), planned)
+        decode(encode(tar, encoding), planned, encoding)
 
 
 @given(st.binary(max_size=300))
 def test_garbage_frame_is_refused(garbage: bytes) -> None:
     """Any garbage raises an error of ours."""
     with pytest.raises(PlexodusError):
-        decode(garbage, 1000)
+        decode(garbage, 1000, Encoding.ZSTD)
 
 
 def test_data_after_a_frame_is_refused() -> None:
@@ -63,9 +64,9 @@ def test_data_after_a_frame_is_refused() -> None:
     encoded = bytes(encode(b"frame" * 100, Encoding.ZSTD))
     for more in (b"x", b"\0" * 600, encoded):
         with pytest.raises(FrameTooLarge):
-            decode(encoded + more, 500)
+            decode(encoded + more, 500, Encoding.ZSTD)
     with pytest.raises((FrameDamaged, FrameSizeWrong)):
-        decode(encoded[:-12], 500)
+        decode(encoded[:-12], 500, Encoding.ZSTD)
 
 
 @pytest.mark.parametrize("encoding", PACKERS)
@@ -86,7 +87,7 @@ def test_all_frames_are_one_archive(encoding: Encoding, tmp_path: Path) -> None:
 
 _DECODE = """
 import resource, sys
-from shared.frames.codec import decode
+from shared.frames.codec import Encoding, decode
 from shared.errors import PlexodusError
 size = 1 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -94,7 +95,7 @@ for path in sys.argv[1:]:
     with open(path, "rb") as file:
         encoded = file.read()
     try:
-        decode(encoded, size)
+        decode(encoded, size, Encoding.ZSTD)
     except PlexodusError as error:
         print(type(error).__name__)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

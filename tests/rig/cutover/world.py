@@ -249,7 +249,7 @@ class World:
             agent.is_dead, agent.left, agent.visitor = of_agent
 
     def purge(self) -> None:
-        """Purge the agent's package, as the runbook's last step does; its prerm undoes once more."""
+        """Purge the agent's package, as the runbook's last step does. Its prerm undoes, too."""
         self.stop_agent()
         with suppress(PlexodusError):
             self._undo_beside(committed=False)
