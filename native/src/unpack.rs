@@ -1,7 +1,8 @@
 //! The usual case of `initpuller.volume.staging.unpack`: from tar bytes straight into files.
 
-use crate::entry::{Entry, FRAME, Kind, parse};
+use crate::entry::{Entry, Kind, parse};
 use crate::folders::{Folders, plain, reopen};
+use crate::layout::{Member, members};
 use crate::odd::{Odd, without_lock};
 use pyo3::{Python, pyfunction};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,6 @@ use rustix::io::{Errno, pwrite};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
-const BLOCK: usize = 512;
 const HOLE: usize = 4096;
 const ZEROS: [u8; HOLE] = [0; HOLE];
 const CREATE: OFlags = OFlags::WRONLY
@@ -46,13 +46,13 @@ pub fn unpack(
 ) -> Option<(Vec<Run>, Vec<usize>)> {
     without_lock(py, || {
         let entries = parse(lines)?;
-        let members = members(&entries, block, tar)?;
-        let digests = verified(&members, tag)?;
+        let (members, is_large) = usual(&entries, block, tar)?;
+        let digests = verified(&members, tar, tag)?;
         let staging = reopen(staging)?;
         let mut unpacking = Unpacking {
             folders: Folders::new(staging.as_fd(), true),
             ownership,
-            block,
+            tar,
             within: Vec::new(),
             late: Vec::new(),
             changes_late: HashSet::new(),
@@ -61,90 +61,64 @@ pub fn unpack(
             unpacking.add(member)?;
         }
         let late = unpacking.late();
-        let is_large = members.iter().any(|member| member.entry.is_large());
         Ok((if is_large { Vec::new() } else { digests }, late))
     })
 }
 
-/// An entry of the frame.
-struct Member<'frame> {
-    entry: &'frame Entry<'frame>,
-    position: usize,
-    content: &'frame [u8],
-}
-
-/// Return what `shared.frames.plan.members` yields.
-fn members<'frame>(
-    entries: &'frame [Entry<'_>],
+/// Return the members of a frame, and whether it is a block of a large file.
+fn usual<'frame, 'line>(
+    entries: &'frame [Entry<'line>],
     block: u64,
-    tar: &'frame [u8],
-) -> Result<Vec<Member<'frame>>, Odd> {
-    let offset = block.checked_mul(FRAME).ok_or(Odd)?;
-    let header = if block == 0 { BLOCK } else { 0 };
-    let mut found = Vec::with_capacity(entries.len());
-    let mut rest = tar;
-    for (position, entry) in entries.iter().enumerate() {
-        if entry.kept {
-            continue;
-        }
-        let length = usize::try_from(entry.size.checked_sub(offset).ok_or(Odd)?.min(FRAME))?;
-        let padded = length.checked_next_multiple_of(BLOCK).ok_or(Odd)?;
-        let after = rest.get(header..).ok_or(Odd)?;
-        rest = after.get(padded..).ok_or(Odd)?;
-        found.push(Member {
-            entry,
-            position,
-            content: after.get(..length).ok_or(Odd)?,
-        });
-    }
-    let is_usual = match found.as_slice() {
-        [only] if only.entry.is_large() => only.position == 0,
-        all => block == 0 && !all.iter().any(|member| member.entry.is_large()),
+    tar: &[u8],
+) -> Result<(Vec<Member<'frame, 'line>>, bool), Odd> {
+    let members = members(entries, block, tar.len())?;
+    let is_large = members.iter().any(|member| member.entry.is_large());
+    let is_usual = match members.as_slice() {
+        [only] if is_large => only.number == 0,
+        _ => !is_large && block == 0,
     };
-    if is_usual && found.iter().all(|member| member.entry.is_plain()) {
-        Ok(found)
-    } else {
-        Err(Odd)
-    }
+    is_usual.then_some((members, is_large)).ok_or(Odd)
 }
 
 /// Hash all pieces, compare them with the frame's digest, and return their digests.
-fn verified(members: &[Member<'_>], tag: &[u8]) -> Result<Vec<Run>, Odd> {
+fn verified(members: &[Member<'_, '_>], tar: &[u8], tag: &[u8]) -> Result<Vec<Run>, Odd> {
     let mut all = Sha256::new();
     let mut runs: Vec<Run> = Vec::new();
     let mut next = None;
     for member in members {
         let mut digest = [0; 32];
         if member.entry.kind == Kind::File {
-            digest = Sha256::digest(member.content).into();
+            digest = Sha256::digest(content(member, tar)?).into();
             all.update(digest);
         }
         match runs.last_mut() {
-            Some((_, run)) if next == Some(member.position) => run.extend(digest),
-            _ => runs.push((member.position, digest.to_vec())),
+            Some((_, run)) if next == Some(member.number) => run.extend(digest),
+            _ => runs.push((member.number, digest.to_vec())),
         }
-        next = member.position.checked_add(1);
+        next = member.number.checked_add(1);
     }
-    if all.finalize().as_slice() == tag {
-        Ok(runs)
-    } else {
-        Err(Odd)
-    }
+    (all.finalize().as_slice() == tag)
+        .then_some(runs)
+        .ok_or(Odd)
+}
+
+fn content<'tar>(member: &Member<'_, '_>, tar: &'tar [u8]) -> Result<&'tar [u8], Odd> {
+    tar.get(member.content.clone()).ok_or(Odd)
 }
 
 struct Unpacking<'frame> {
     folders: Folders<'frame>,
     ownership: Ownership,
-    block: u64,
+    tar: &'frame [u8],
     /// The folders of the frame that contain the last member.
-    within: Vec<&'frame Member<'frame>>,
+    within: Vec<&'frame Member<'frame, 'frame>>,
     late: Vec<usize>,
     /// Folders that will get a hard link.
     changes_late: HashSet<&'frame str>,
 }
 
 impl<'frame> Unpacking<'frame> {
-    fn add(&mut self, member: &'frame Member<'frame>) -> Result<(), Odd> {
+    fn add(&mut self, member: &'frame Member<'frame, 'frame>) -> Result<(), Odd> {
         let entry = member.entry;
         let (above, name) = entry.split();
         let name = plain(name)?;
@@ -157,7 +131,7 @@ impl<'frame> Unpacking<'frame> {
                 self.within.push(member);
             }
             Kind::Hardlink => {
-                self.late.push(member.position);
+                self.late.push(member.number);
                 self.changes_late.insert(above);
             }
             Kind::Symlink => {
@@ -165,9 +139,12 @@ impl<'frame> Unpacking<'frame> {
                 make_symlink(self.folders.folder(above)?, name, entry, owner)?;
             }
             Kind::File if entry.is_large() => {
-                write_block(self.folders.folder(above)?, name, member, self.block)?;
-                if self.block == 0 {
-                    self.late.push(member.position);
+                let file = openat(self.folders.folder(above)?, name, CREATE, WHILE_ASSEMBLED)?;
+                ftruncate(&file, entry.size)?; // blocks come in any order
+                let content = content(member, self.tar)?;
+                write(file.as_fd(), content, member.offset, entry.data.is_some())?;
+                if member.offset == 0 {
+                    self.late.push(member.number);
                 }
             }
             Kind::File => {
@@ -176,7 +153,8 @@ impl<'frame> Unpacking<'frame> {
                 if entry.data.is_some() {
                     ftruncate(&file, entry.size)?;
                 }
-                write(file.as_fd(), member.content, 0, entry.data.is_some())?;
+                let content = content(member, self.tar)?;
+                write(file.as_fd(), content, 0, entry.data.is_some())?;
                 apply_attributes(file.as_fd(), entry, owner, entry.mode)?;
             }
         }
@@ -184,10 +162,10 @@ impl<'frame> Unpacking<'frame> {
     }
 
     /// Finish a folder that gets no more entries, unless a hard link comes into it later.
-    fn leave(&mut self, folder: &Member<'_>) -> Result<(), Odd> {
+    fn leave(&mut self, folder: &Member<'_, '_>) -> Result<(), Odd> {
         let entry = folder.entry;
         if self.changes_late.contains(&*entry.path) {
-            self.late.push(folder.position);
+            self.late.push(folder.number);
             return Ok(());
         }
         let (owner, (_, is_privileged)) = (self.owner(entry), self.ownership);
@@ -198,7 +176,7 @@ impl<'frame> Unpacking<'frame> {
 
     /// Return what has to wait, and the folders that the next frame may continue.
     fn late(mut self) -> Vec<usize> {
-        let open = self.within.iter().map(|folder| folder.position);
+        let open = self.within.iter().map(|folder| folder.number);
         self.late.extend(open);
         self.late.sort_unstable();
         self.late
@@ -219,20 +197,6 @@ fn create(folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Odd> {
         }
         opened => Ok(opened?),
     }
-}
-
-/// Write one block of a large file. Blocks come in any order, so each may create the file.
-fn write_block(
-    folder: BorrowedFd<'_>,
-    name: &str,
-    member: &Member<'_>,
-    block: u64,
-) -> Result<(), Odd> {
-    let file = openat(folder, name, CREATE, WHILE_ASSEMBLED)?;
-    ftruncate(&file, member.entry.size)?;
-    let offset = block.checked_mul(FRAME).ok_or(Odd)?;
-    let is_sparse = member.entry.data.is_some();
-    write(file.as_fd(), member.content, offset, is_sparse)
 }
 
 /// Write `content` at `offset`; leave out runs of zeros if the file is sparse.
@@ -300,8 +264,8 @@ fn ids((uid, gid): (u32, u32)) -> (Option<Uid>, Option<Gid>) {
 
 fn times(entry: &Entry<'_>) -> Result<Timestamps, Odd> {
     let time = Timespec {
-        tv_sec: entry.mtime_ns.checked_div(NANOSECONDS).ok_or(Odd)?,
-        tv_nsec: entry.mtime_ns.checked_rem(NANOSECONDS).ok_or(Odd)?,
+        tv_sec: entry.mtime_ns.checked_div_euclid(NANOSECONDS).ok_or(Odd)?,
+        tv_nsec: entry.mtime_ns.checked_rem_euclid(NANOSECONDS).ok_or(Odd)?,
     };
     Ok(Timestamps {
         last_access: time,
@@ -324,5 +288,5 @@ fn compare(entry: &Entry<'_>, have: &Stat, owner: (u32, u32), mode: u32) -> Resu
         && (have.st_uid, have.st_gid) == owner
         && have.st_mtime == time.tv_sec
         && i64::try_from(have.st_mtime_nsec).is_ok_and(|part| part == time.tv_nsec);
-    if is_same { Ok(()) } else { Err(Odd) }
+    is_same.then_some(()).ok_or(Odd)
 }
