@@ -2,7 +2,7 @@
 
 use crate::entry::{Entry, Kind, parse};
 use crate::folders::{FOLDER, Folders, reopen};
-use crate::layout::{Member, header, members};
+use crate::layout::{Member, members};
 use crate::odd::{Odd, without_lock};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -16,7 +16,7 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
-/// Most bytes of a frame without pax headers, with some to spare.
+/// Most bytes of a frame without xattrs, with some to spare.
 const MOST: usize = 5 << 20;
 
 /// The tar bytes, the digest of the digests of all contents, the digest of each whole file with
@@ -97,10 +97,8 @@ impl<'place> Source<'place> {
         let mut files = Vec::new();
         let mut block = None;
         for member in members {
-            if !member.header.is_empty() {
-                let head = tar.get_mut(member.header.clone()).ok_or(Odd)?;
-                head.copy_from_slice(&header(member.entry)?);
-            }
+            let head = tar.get_mut(member.start..member.content.start).ok_or(Odd)?;
+            head.copy_from_slice(&member.header); // both have the same length
             if member.entry.kind != Kind::File {
                 continue;
             }
