@@ -83,6 +83,11 @@ class AttributePolicy:
     is_lossy: bool = False
     """Some times are outside of what the volume holds, or some extended attributes are left out."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Return whether the volume keeps every time and extended attribute of the manifest."""
+        return not self.is_lossy and self.fidelity.time_step_ns == 1
+
 
 class Losses(msgspec.Struct, forbid_unknown_fields=True):
     """The source's attributes that the volume cannot keep."""
@@ -102,7 +107,7 @@ class Losses(msgspec.Struct, forbid_unknown_fields=True):
 def losses(entries: Iterable[Entry], policy: AttributePolicy) -> Losses | None:
     """Return what the volume does not keep of a manifest's attributes; None if it keeps all."""
     fidelity = policy.fidelity
-    if not policy.is_lossy and fidelity.time_step_ns == 1:
+    if policy.is_exact:
         return None
     found = Losses(fidelity.time_step_ns)
     for entry in entries if policy.is_lossy else ():

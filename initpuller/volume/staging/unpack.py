@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.fidelity import EXACT
 from initpuller.volume.filesystem import WHILE_ASSEMBLED, remove, reopened
 from initpuller.volume.staging.attributes import (
     apply_attributes,
@@ -78,7 +77,7 @@ def unpack_frame(into: Destination, fetched: FetchedFrame) -> Unpacked:
 def _unpack_usual(into: Destination, fetched: FetchedFrame) -> Unpacked | None:
     """Return None if the accelerator is not there, or leaves the frame to Python."""
     owner, frame = into.policy.ownership, fetched.frame
-    if native is None or into.policy.fidelity != EXACT:
+    if native is None or not into.policy.is_exact:
         return None
     done = native.unpack(
         into.staging,
