@@ -14,3 +14,22 @@ def unpack(
 def pack(
     base: int, place: tuple[bytes, bytes], lines: bytes, frame: tuple[int, int], is_cold: bool
 ) -> tuple[bytes, bytes, list[tuple[int, bytes]], tuple[int, int] | None] | None: ...
+
+class Part:
+    joined: int
+    runs: list[tuple[int, int, int]]
+    entries: int
+    files: int
+    content_bytes: int
+    path_bytes: int
+    tar_bytes: int
+    most_frames: int
+
+def plan(lines: bytes, packed: int | None) -> Part | None: ...
+def check(
+    lines: bytes,
+    place: tuple[int, bytes, bool],
+    root: bytes,
+    packed: int | None,
+    watch: tuple[int, list[bytes]] | None,
+) -> tuple[Part, tuple[int, bytes, bool], list[tuple[int, int]]] | None: ...

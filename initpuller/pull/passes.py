@@ -28,7 +28,7 @@ from initpuller.volume.staging import staging
 from shared import errors
 from shared.checks import LINKS_OUT_ADVICE, duration, size
 from shared.frames.codec import Encoding
-from shared.frames.manifest_file import read_manifest
+from shared.frames.manifest_file import Watch, read_manifest
 from shared.tree.member_path import check_root_name
 from shared.wire.protocol import SnapshotRequest
 
@@ -318,7 +318,8 @@ class Passes:
             take(entry)
 
         root = os.fsencode(library.name)
-        manifest = read_manifest(path, snapshot.id, root, snapshot.kind, see)
+        watch = Watch(see, contents.top, contents.paths)
+        manifest = read_manifest(path, snapshot.id, root, snapshot.kind, watch)
         return Scanned(snapshot, manifest, contents, needs)
 
 

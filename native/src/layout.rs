@@ -75,7 +75,11 @@ struct Fields<'entry> {
     link: &'entry [u8],
 }
 
-fn header(entry: &Entry) -> Result<Vec<u8>, Odd> {
+/// Return all header blocks of `entry`: its ustar block, after a pax header if needed.
+///
+/// # Errors
+/// [`Odd`] if no header can hold it.
+pub fn header(entry: &Entry) -> Result<Vec<u8>, Odd> {
     let path = tar_name(entry);
     let split = split(&path);
     let is_short_link = entry.link.len() <= NAME && entry.link.is_ascii();

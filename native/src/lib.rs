@@ -4,11 +4,13 @@
 //! returns as `None` without an explanation, and the caller has Python do all of it again: Python is
 //! the reference, and the only place that decides and explains.
 
+pub mod check;
 pub mod entry;
 pub mod folders;
 pub mod layout;
 mod odd;
 pub mod pack;
+pub mod plan;
 pub mod sums;
 pub mod unpack;
 
@@ -27,6 +29,12 @@ mod plexodus_native {
 
     #[pymodule_export]
     use crate::unpack::unpack;
+
+    #[pymodule_export]
+    use crate::check::check;
+
+    #[pymodule_export]
+    use crate::plan::{Part, plan};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

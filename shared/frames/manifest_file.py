@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLarge
 from shared.frames.plan import FramePlan
+from shared.native import native
 from shared.tree.line_file import LineFormat, LineWriter, read_pieces, unpack
-from shared.tree.manifest import Entry, checked, format_line, parse_line
+from shared.tree.manifest import START, Entry, Kind, Place, checked, format_line, parse_line
 from shared.tree.member_path import sort_key
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
     from shared.wire.protocol import Kind as SnapshotKind
 
 _FORM = LineFormat("manifest", ManifestMalformed, ManifestTooLarge)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A reader of the manifest that need not see each entry."""
+
+    see: Callable[[Entry], None]
+    """Called in order with at least the following entries. Among kept entries, and among those that
+    are not: the first one with its type, permissions and owner, or with holes; each one whose time,
+    size or length of a name or target exceeds all before; and each one with an unusual name. Also
+    each symlink that leads out of ``top``, and each entry in ``paths``."""
+    top: bytes
+    """Path of a folder."""
+    paths: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +76,16 @@ class ManifestFile:
         self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
         self._last_piece: tuple[int, list[bytes]] = -1, []
 
-    def add_piece(self, offset: int, text: bytes) -> list[bytes]:
-        """Add the next piece, ``text`` with its zstd frame at ``offset``; return its lines.
+    def add_piece(self, offset: int, text: bytes) -> None:
+        """Add the next piece, ``text`` with its zstd frame at ``offset``.
 
-        The caller adds their entries to :attr:`plan`.
+        The caller adds its entries to :attr:`plan`.
         """
-        lines = text.splitlines()
         self._digest.update(text)
         self._offset.append(offset)
         self._first.append(self._lines)
-        self._lines += len(lines)
-        return lines
+        # Splitlines ends a line at "\r", too: JSON has that between values only, and ours never.
+        self._lines += len(text.splitlines()) if b"\r" in text else text.count(b"\n")
 
     def close(self, size: int) -> None:
         """Complete the index: the file has ``size`` bytes and no other piece."""
@@ -180,9 +194,13 @@ def write_manifest(
     Raise ManifestTooLarge if there are more frames than a puller accepts.
     """
     manifest = ManifestFile(path, root, kind)
-    with LineWriter(path, manifest.add_piece) as writer:
+
+    def add(offset: int, text: bytes) -> None:
+        manifest.add_piece(offset, text)
+        manifest.plan.add_lines(text)
+
+    with LineWriter(path, add) as writer:
         for entry in entries:
-            manifest.plan.add(entry)
             writer.add_line(format_line(entry))
         manifest.close(writer.sync())
     return manifest
@@ -193,7 +211,7 @@ def read_manifest(
     name: str,
     root: bytes,
     kind: SnapshotKind = "cold",
-    see: Callable[[Entry], None] | None = None,
+    watch: Watch | None = None,
 ) -> ManifestFile:
     """Return the manifest in the file ``path``, checked to the last entry.
 
@@ -202,25 +220,41 @@ def read_manifest(
         name: the snapshot's name, which must be the lines' digest.
         root: the library's own name.
         kind: of the snapshot.
-        see: called with each entry.
+        watch: sees entries, once they are checked.
 
     Raises:
         ManifestMalformed, ManifestTooLarge, ManifestDigestWrong, IllegalPath, IllegalLink,
         EntriesOutOfOrder, ParentNotDirectory: A check of it fails.
     """
-    manifest = ManifestFile(path, root, kind)
-    for entry in checked(_parsed(manifest), root):
-        manifest.plan.add(entry)
-        if see is not None:
-            see(entry)
+    manifest, place = ManifestFile(path, root, kind), START
+    for offset, text in read_pieces(path, _FORM):
+        if not text.endswith(b"\n"):
+            raise ManifestMalformed("a manifest piece ends within a line", path=path)
+        manifest.add_piece(offset, text)
+        place = _add_checked(manifest, text, place, watch)
+    if place is START:
+        raise ManifestMalformed("the manifest has no entries", path=path)
     manifest.close(os.path.getsize(path))
     if manifest.name != name:
         raise ManifestDigestWrong("the manifest is not that of the snapshot", path=path)
     return manifest
 
 
-def _parsed(manifest: ManifestFile) -> Iterator[Entry]:
-    for offset, text in read_pieces(manifest.path, _FORM):
-        if not text.endswith(b"\n"):
-            raise ManifestMalformed("a manifest piece ends within a line", path=manifest.path)
-        yield from map(parse_line, manifest.add_piece(offset, text))
+def _add_checked(manifest: ManifestFile, text: bytes, place: Place, watch: Watch | None) -> Place:
+    """Add the entries in ``text``, which come after ``place``; return the place after them."""
+    root, plan = manifest.root, manifest.plan
+    watched = None if watch is None else (watch.top.count(b"/") + 1, list(watch.paths))
+    found = None
+    if native is not None:
+        found = native.check(text, place, root, plan.open_run, watched)
+    if found is not None and plan.extend(found[0]):
+        if watch is not None:
+            for start, end in found[2]:
+                watch.see(parse_line(text[start:end]))
+        return Place(*found[1])
+    for entry in checked(map(parse_line, text.splitlines()), root, place):
+        plan.add(entry)
+        if watch is not None:
+            watch.see(entry)
+        place = Place(plan.entries, entry.path, entry.kind is Kind.DIRECTORY)
+    return place

@@ -7,7 +7,8 @@ Names in UTF-8 are sent as ``path`` and ``link``. All other names are sent in ba
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
@@ -201,8 +202,35 @@ def leads_out(link: Entry, top: bytes) -> bool:
     return False
 
 
-def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
+class Place(NamedTuple):
+    """The end of a run of checked entries: all that the check of the next one has to know."""
+
+    number: int = 0
+    """Number of the next entry."""
+    path: bytes = b""
+    """Path of the last entry."""
+    is_folder: bool = False
+    """Whether that is a folder."""
+
+    def folders(self) -> list[bytes]:
+        """Return the paths of the folders that the next entry may be in, the deepest one last.
+
+        The order is depth first, so they are the last entry and those above it.
+        """
+        names = self.path.split(b"/") if self.is_folder else self.path.split(b"/")[:-1]
+        return list(accumulate(names, lambda above, name: above + b"/" + name))
+
+
+START = Place()
+
+
+def checked(entries: Iterable[Entry], root: bytes, place: Place = START) -> Iterator[Entry]:
     """Yield the ``entries`` of the library ``root``; refuse what a hostile agent could have forged.
+
+    Args:
+        entries: the entries that come after ``place``.
+        root: the library's own name.
+        place: the end of the entries that were checked already.
 
     Raises:
         IllegalPath: A path is illegal; see :func:`shared.tree.member_path.check_path`.
@@ -212,9 +240,8 @@ def checked(entries: Iterable[Entry], root: bytes) -> Iterator[Entry]:
         ManifestMalformed: An xattr is outside ``user.``, or the root is not a directory.
         ManifestTooLarge: There are more than :data:`MAX_ENTRIES` entries.
     """
-    previous = b""
-    folders: list[bytes] = []
-    for number, entry in enumerate(entries):
+    previous, folders = member_path.sort_key(place.path), place.folders()
+    for number, entry in enumerate(entries, place.number):
         if number >= MAX_ENTRIES:
             raise ManifestTooLarge(f"the manifest has more than {MAX_ENTRIES} entries")
         path = entry.path

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig.any_manifest import ROOT, any_manifest
+from rig.damage import damaged
 
 from initpuller.volume.publish.verify import wrong_sums
 from shared.errors import IntegrityError
@@ -43,7 +44,8 @@ def _is_odd(entry: Entry, digest: bytes | None) -> bool:
     is_file = entry.kind is Kind.FILE
     needs_escape = is_file and any(each in entry.path for each in b"\\\n\r")
     has_bytes = any(spell(name)[1] for name in (entry.path, entry.link))
-    is_extreme = bool(entry.xattrs) or entry.mtime_ns >= 2**63
+    is_extreme = bool(entry.xattrs) or abs(entry.mtime_ns) >= 2**63
+    is_extreme = is_extreme or entry.inode >= 2**64 or entry.ctime_ns >= 2**63
     return needs_escape or has_bytes or is_extreme or (is_file and digest is None)
 
 
@@ -73,23 +75,11 @@ def test_sums_of_damaged_lines(made: tuple[list[Entry], bytes], data: st.DataObj
     """Damaged lines are left to Python, or have the lines that it finds."""
     assert native is not None
     tree, digests = made
-    lines = data.draw(_damaged(b"".join(map(format_line, tree))))
+    lines = data.draw(damaged(b"".join(map(format_line, tree))))
     digests = digests[: data.draw(st.sampled_from([None, None, -32, -1]))]
     ours = native.sums(lines, digests)
     if ours is not None:
         assert ours == _in_python(lines, digests)
-
-
-def _damaged(text: bytes) -> st.SearchStrategy[bytes]:
-    """Return a copy of ``text`` in which a few bytes are others, are missing, or are too many."""
-    places = st.integers(0, len(text))
-    parts = st.sampled_from([b"", b"0", b'"', b"\n", b"\r", b"\\", b"{", b" ", b"-", b"\xff"])
-    return st.builds(
-        lambda start, cut, part: text[:start] + part + text[start + cut :],
-        places,
-        st.integers(0, 2),
-        parts | st.binary(max_size=3),
-    )
 
 
 @settings(deadline=None, max_examples=100)
@@ -101,7 +91,7 @@ def test_sums_of_the_agent_that_are_wrong(
     tree, digests = made
     lines = b"".join(map(format_line, tree))
     theirs = format_sums(lines, data.draw(st.just(digests) | _with_another_byte(digests)))
-    text = data.draw(st.just(theirs) | _damaged(theirs) | _lines_moved(theirs))
+    text = data.draw(st.just(theirs) | damaged(theirs) | _lines_moved(theirs))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         patched.setattr(line_file, "PIECE", data.draw(st.integers(1, 1500)))
         manifest = write_manifest(os.path.join(folder, "manifest"), ROOT, tree)

@@ -37,9 +37,12 @@ class PlexContents:
     def __init__(self, name: str, source: str) -> None:
         root, server = os.fsencode(name), os.fsencode(server_folder(name) or name)
         is_placed = name != os.path.basename(source) and is_server_name(os.path.basename(source))
-        self._top = server if is_placed else root
+        self.top = server if is_placed else root
+        """Path that no symlink may lead out of."""
         self._missing = {os.fsencode(path) for path in needed_files(name)}
         self._needed = frozenset(map(os.fsencode, needed_paths(name)))
+        self.paths = self._needed.union(self._missing)
+        """Paths whose entries have to be added. Of others, only symlinks that lead out do."""
         self._links: list[str] = []
         self.links_out = 0
         """Number of symlinks that lead out of the library."""
@@ -47,7 +50,7 @@ class PlexContents:
         """The first few, as ``path -> target``."""
 
     def add(self, entry: Entry) -> None:
-        """Add the next entry of the manifest."""
+        """Add the next entry of those that a :class:`shared.frames.manifest_file.Watch` sees."""
         if entry.kind in _FILES:
             self._missing.discard(entry.path)
         if entry.kind is not Kind.SYMLINK:
@@ -55,7 +58,7 @@ class PlexContents:
         path, target = printable(entry.path), printable(entry.link)
         if entry.path in self._needed:
             self._links.append(f"{path} is a symlink to {target}")
-        if leads_out(entry, self._top):
+        if leads_out(entry, self.top):
             self.links_out += 1
             if len(self.some_links_out) < _LISTED:
                 self.some_links_out.append(f"{path} -> {target}")
