@@ -15,11 +15,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPSConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
 from agent.server.credentials import make_pairing
+from rig import forked
 from rig.ports import reserve_port
 from shared.native import SWITCH
 from shared.wire.pairing import parse_pairing
@@ -69,6 +70,23 @@ def program(
     )
 
 
+def _start(
+    command: list[str | Path],
+    log: BinaryIO,
+    usual: dict[str, str],
+    environment: dict[str, str] | None,
+) -> subprocess.Popen[bytes]:
+    """Start a program with all of its output in ``log``.
+
+    One with an ``environment`` beyond the usual gets an interpreter of its own, which may import
+    other things.
+    """
+    if environment or Path(command[0]).name not in forked.MODULES:
+        variables = usual | (environment or {})
+        return subprocess.Popen(command, stdout=log, stderr=log, env=variables)
+    return forked.start(command, log, usual)
+
+
 @dataclass
 class Agent:
     """One agent with its state folder, which can be killed and started again."""
@@ -96,21 +114,18 @@ class Agent:
     def start(self, *options: str | Path, environment: dict[str, str] | None = None) -> None:
         """Start serving with these ``options``, and wait until it listens."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    _BIN / "plexodus-agent",
-                    "serve",
-                    "--state",
-                    self.state,
-                    "--listen",
-                    f"127.0.0.1:{self.port}",
-                    *(("--library", self.library) if self.tells_library else ()),
-                    *(("--config", self.settings) if self.settings else ()),
-                    *options,
-                ],
-                stderr=log,
-                env=clean_environment() | (environment or {}),
-            )
+            command = [
+                _BIN / "plexodus-agent",
+                "serve",
+                "--state",
+                self.state,
+                "--listen",
+                f"127.0.0.1:{self.port}",
+                *(("--library", self.library) if self.tells_library else ()),
+                *(("--config", self.settings) if self.settings else ()),
+                *options,
+            ]
+            self._process = _start(command, log, clean_environment(), environment)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.log.read_text()
@@ -249,12 +264,7 @@ class Puller:
     ) -> subprocess.Popen[bytes]:
         """Start a pull, whose output replaces the content of :attr:`log`."""
         with self.log.open("wb") as log:
-            return subprocess.Popen(
-                self.command(*options),
-                stdout=log,
-                stderr=log,
-                env=self.environment() | (environment or {}),
-            )
+            return _start(self.command(*options), log, self.environment(), environment)
 
     def finished(self, process: subprocess.Popen[bytes]) -> Finished:
         """Return the result of ``process``."""
