@@ -33,3 +33,6 @@ def check(
     packed: int | None,
     watch: tuple[int, list[bytes]] | None,
 ) -> tuple[Part, tuple[int, bytes, bool], list[tuple[int, int]]] | None: ...
+def kept(
+    older: bytes, newer: bytes, digests: bytes
+) -> tuple[int, int, int, list[tuple[int, int, int]]] | None: ...

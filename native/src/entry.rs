@@ -137,7 +137,11 @@ pub fn parse(lines: &[u8]) -> Result<Vec<Entry<'_>>, Odd> {
     text.split(|byte| *byte == b'\n').map(parse_line).collect()
 }
 
-fn parse_line(line: &[u8]) -> Result<Entry<'_>, Odd> {
+/// Parse one line, without its newline.
+///
+/// # Errors
+/// [`Odd`] for a line that only Python can judge.
+pub fn parse_line(line: &[u8]) -> Result<Entry<'_>, Odd> {
     if line.len() > MAX_LINE || line.first() != Some(&b'{') {
         return Err(Odd); // serde would also read an entry from an array
     }

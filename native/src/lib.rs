@@ -7,6 +7,7 @@
 pub mod check;
 pub mod entry;
 pub mod folders;
+pub mod kept;
 pub mod layout;
 mod odd;
 pub mod pack;
@@ -32,6 +33,9 @@ mod plexodus_native {
 
     #[pymodule_export]
     use crate::check::check;
+
+    #[pymodule_export]
+    use crate::kept::kept;
 
     #[pymodule_export]
     use crate::plan::{Part, plan};

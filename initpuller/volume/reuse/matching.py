@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from initpuller.volume.reuse.cursor import Cursor
 from shared.errors import SnapshotGone
 from shared.frames.plan import FRAME, is_large
 from shared.tree.manifest import Kind
@@ -22,13 +23,15 @@ from shared.tree.racy import Steadiness
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from initpuller.volume.reuse.cursor import Kept
     from initpuller.volume.reuse.recorded import Listing, Recorded
-    from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Snapshot
 
 _MOST = 50_000
 """Entries of one list of changes. A longer one would take memory, and saves little time."""
+_STEPS = 16
+"""Entries to compare one by one where the accelerator finds no long run: a call costs as much."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class _ChangeCollector:
         if entry.kind is Kind.DIRECTORY:
             self._above.append((number, entry))
 
+    def add_kept(self, run: Kept) -> None:
+        """Add entries that both snapshots have, and that are kept."""
+        self._leave_folders(run.last)
+        self._above += run.folders
+
     def _leave_folders(self, entry: Entry) -> None:
         while self._above and not entry.path.startswith(self._above[-1][1].path + b"/"):
             self._above.pop()
@@ -100,13 +108,13 @@ class Runs:
         self._next = -1, -1
         """The numbers with which the last run continues."""
 
-    def add(self, old: int, new: int) -> None:
-        """Add an entry with its numbers in both snapshots, which ascend."""
+    def add(self, old: int, new: int, count: int = 1) -> None:
+        """Add entries that follow one another, with the first numbers, which ascend."""
         if (old, new) == self._next:
-            self._numbers[-1] += 1
+            self._numbers[-1] += count
         else:
-            self._numbers.extend((old, new, 1))
-        self._next = old + 1, new + 1
+            self._numbers.extend((old, new, count))
+        self._next = old + count, new + count
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield the first entry's numbers in the older and the newer snapshot, and how many."""
@@ -136,12 +144,39 @@ def compare(old: Recorded, new: Listing) -> Reuse:
         SnapshotGone: ``new`` is a delta, and keeps a file that is not on the volume.
     """
     comparison = _Comparison(old, new)
-    for number, entry, before in _paired(old, new.manifest):
-        if entry is not None:
-            comparison.add(number, entry, before)
-        elif before is not None:
-            comparison.add_gone(before)
+    before, after = Cursor(old.manifest, old.digests), Cursor(new.manifest)
+    steps = 0
+    while after.entry is not None:
+        if steps == 0 and comparison.may_skip:
+            run = after.skip_kept(before)
+            steps = _STEPS if run is None or run.count < _STEPS else 1
+            if run is not None:
+                comparison.add_run(run)
+                continue
+        _compare_one(comparison, before, after, after.entry)
+        steps = max(0, steps - 1)
+    while before.entry is not None:
+        comparison.add_gone(before.entry)
+        before.advance()
     return comparison.result()
+
+
+def _compare_one(comparison: _Comparison, before: Cursor, after: Cursor, entry: Entry) -> None:
+    """Compare ``entry``, at which ``after`` is, and all older entries before its path."""
+    older = before.entry
+    if older is not None and older.path != entry.path:
+        key = sort_key(entry.path)
+        while older is not None and sort_key(older.path) < key:
+            comparison.add_gone(older)
+            before.advance()
+            older = before.entry
+    if older is not None and older.path == entry.path:
+        same_path = _Before(before.number, older, before.digest)
+        comparison.add(after.number, entry, same_path)
+        before.advance()
+    else:
+        comparison.add(after.number, entry, None)
+    after.advance()
 
 
 class _Before(NamedTuple):
@@ -158,6 +193,8 @@ class _Comparison:
         self._plan = new.manifest.plan
         self._is_steady = _steadiness(old.snapshot, new.snapshot)
         self._is_complete = len(old.journal) == len(old.manifest.plan)
+        self.may_skip = self._is_complete and bool(new.snapshot.base)
+        """Whether whatever the newer snapshot keeps is on the volume, unless it was damaged."""
         self._is_fetched = bytearray(len(self._plan))
         """One byte a frame of the newer snapshot: 1 if it has to be fetched."""
         self._tags: dict[int, str | None] = {}
@@ -165,8 +202,8 @@ class _Comparison:
         self._same = Runs()
         self._changes = _ChangeCollector()
 
-    def add_gone(self, before: _Before) -> None:
-        self._changes.add_gone(before.entry)
+    def add_gone(self, before: Entry) -> None:
+        self._changes.add_gone(before)
 
     def add(self, number: int, entry: Entry, before: _Before | None) -> None:
         match = before if before is not None and before.entry.kind is entry.kind else None
@@ -176,6 +213,11 @@ class _Comparison:
         elif match is not None:
             self._same.add(match.number, number)  # it has no digest: this makes for longer runs
         self._changes.add(number, entry, before.entry if before else None, stays=stays)
+
+    def add_run(self, run: Kept) -> None:
+        """Add entries of which :meth:`add` would find nothing else than that they stay."""
+        self._same.add(run.older, run.newer, run.count)
+        self._changes.add_kept(run)
 
     def result(self) -> Reuse:
         kept = [
@@ -236,29 +278,3 @@ def _steadiness(old: Snapshot, new: Snapshot) -> Callable[[Entry], bool]:
     if new.base:
         return lambda entry: entry.kept or (not is_large(entry) and holds(entry))
     return holds
-
-
-def _paired(old: Recorded, new: ManifestFile) -> Iterator[tuple[int, Entry | None, _Before | None]]:
-    """Yield every entry of ``new`` with its number, and the entry of ``old`` at the same path.
-
-    Entries of ``old`` at other paths come in between, with None for the entry of ``new``.
-    """
-    known = (
-        _Before(number, *each)
-        for number, each in enumerate(zip(old.manifest, old.digests, strict=True))
-    )
-    before = next(known, None)
-    for number, entry in enumerate(new):
-        if before is not None and before.entry.path != entry.path:
-            key = sort_key(entry.path)
-            while before is not None and sort_key(before.entry.path) < key:
-                yield number, None, before
-                before = next(known, None)
-        if before is not None and before.entry.path == entry.path:
-            yield number, entry, before
-            before = next(known, None)
-        else:
-            yield number, entry, None
-    while before is not None:
-        yield new.plan.entries, None, before
-        before = next(known, None)
