@@ -40,7 +40,7 @@ def format_sums(lines: bytes, digests: bytes) -> bytes:
 
     Args:
         lines: the piece.
-        digests: of its entries, as :meth:`FileDigests.block` returns them.
+        digests: of its entries, as ``FileDigests.block`` returns them.
     """
     if (sums := usual_sums(lines, digests)) is not None:
         return sums
