@@ -66,8 +66,13 @@ lint-prose: .venv/installed
 	build/tools/bin/vale --config .vale/messages.ini --output=line $(PACKAGES)
 
 test:  ## everything that must hold before a change lands
-	$(MAKE) --jobs=2 --output-sync setup tools lint
+	$(MAKE) --jobs=2 --output-sync setup tools lint build/tests/compiled
 	$(PYTEST) $(SUITE)
+
+# pytest compiles all tests for their assertions: here once, instead of in each worker, also where Python is told not to.
+build/tests/compiled: .venv/installed $(shell find tests -name '*.py')
+	PYTHONDONTWRITEBYTECODE= $(PYTEST) --quiet --collect-only >/dev/null
+	@mkdir -p $(@D) && touch $@
 
 test-python: setup tools  ## the tests of `make test` without the accelerator: Python alone does everything
 	PLEXODUS_NATIVE=0 $(PYTEST) $(SUITE)

@@ -30,7 +30,7 @@ NAMES = {
     if each.is_relative_to(ROOT)
 }
 """Paths of all files, and of the folders that have any."""
-MODULES = {path: ast.parse(path.read_text()) for path in FILES if path.suffix == ".py"}
+MODULES = [path for path in FILES if path.suffix == ".py"]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "README.md"]
 ABOUT_CODE = [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "tests" / "README.md"]
 
@@ -54,11 +54,17 @@ def defined(tree: ast.Module) -> Iterator[str]:
             yield node.attr
 
 
-DEFINED = {path: set(defined(tree)) for path, tree in MODULES.items()}
-EVERYWHERE = set().union(*DEFINED.values())
-WORDS = set(re.findall(r"\w+", "".join(path.read_text() for path in MODULES))) | {
-    word for name in NAMES for word in re.findall(r"\w+", name)
-}
+@cache
+def names_of() -> dict[Path, set[str]]:
+    """Return what :func:`defined` yields for each module."""
+    return {path: set(defined(ast.parse(path.read_text()))) for path in MODULES}
+
+
+@cache
+def words() -> set[str]:
+    """Return each word of the code and of the paths."""
+    code = "".join(path.read_text() for path in MODULES)
+    return set(re.findall(r"\w+", code + " ".join(NAMES)))
 
 
 def prose(path: Path) -> str:
@@ -90,7 +96,7 @@ def is_defined(dotted: str) -> bool:
         module = ROOT.joinpath("tests" if parts[0] == "rig" else "", *parts[:length])
         if length == len(parts) and str(module.relative_to(ROOT)) in NAMES:
             return True
-        if (found := DEFINED.get(module.with_suffix(".py"))) is not None:
+        if (found := names_of().get(module.with_suffix(".py"))) is not None:
             return found.issuperset(parts[length:])
     return False
 
@@ -116,7 +122,7 @@ def test_page_names_only_files_that_exist(page: Path) -> None:
 def test_page_about_code_uses_only_names_of_the_code(page: Path) -> None:
     """Each name in a code span is a word of the code."""
     spans = [span for span in SPAN.findall(page.read_text()) if NAME.fullmatch(span)]
-    assert [span for span in spans if not WORDS.issuperset(span.split("."))] == []
+    assert [span for span in spans if not words().issuperset(span.split("."))] == []
 
 
 @pytest.mark.parametrize("package", ["shared", "agent", "initpuller"])
@@ -131,12 +137,12 @@ def test_every_room_in_the_architecture_exists(package: str) -> None:
 
 def test_docstrings_and_comments_refer_to_what_exists() -> None:
     """Roles, dotted names of our packages, and files in docstrings and comments exist."""
-    dead = []
-    for path, own in DEFINED.items():
+    dead, everywhere = [], set().union(*names_of().values())
+    for path, own in names_of().items():
         text = prose(path)
         for name in ROLE.findall(text):
             first, *others = name.split(".")
-            is_own = first in own and EVERYWHERE.issuperset(others)
+            is_own = first in own and everywhere.issuperset(others)
             dead += [] if is_own or is_there(f"{name}.py") or is_defined(name) else [(path, name)]
         dead += [(path, name) for name in DOTTED.findall(text) if not is_defined(name)]
         dead += [(path, name) for name in FILE.findall(text) if not is_there(name)]
