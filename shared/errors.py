@@ -215,7 +215,7 @@ class RepeatedFailure(Permanent):
 
 
 class Interrupted(Permanent):
-    """A signal stopped the program or a worker process; the next run resumes."""
+    """A signal stopped the program; the next run resumes."""
 
 
 def printable(path: str | bytes) -> str:

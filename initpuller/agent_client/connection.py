@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import suppress
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING, cast
 
@@ -79,6 +81,19 @@ class PinnedConnection(HTTPSConnection):
         )
         self._pairing = pairing
         self._idle = idle
+        self._is_interrupted = False
+
+    def interrupt(self) -> None:
+        """End what another thread does with the connection, and every later attempt to connect.
+
+        A thread that connects notices it when the connection is there.
+        """
+        self._is_interrupted = True
+        connected = self.sock
+        if connected is not None:
+            with suppress(OSError):  # the thread has just closed it
+                # SSLSocket.shutdown() drops TLS first: that thread could send unencrypted bytes.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Connect, and check the certificate before anything is sent."""
@@ -92,6 +107,9 @@ class PinnedConnection(HTTPSConnection):
             self.close()
             raise error_responses.wrong_certificate(base_url(self._pairing))
         self.sock.settimeout(self._idle)
+        if self._is_interrupted:
+            self.close()
+            raise ConnectionAbortedError("the request was given up")
 
     def getresponse(self) -> PacedResponse:
         """Return the response to the last request, with its head read."""

@@ -1,4 +1,4 @@
-"""A blocking connection for frames, for a process that does nothing else meanwhile.
+"""A blocking connection for frames, for a thread that does nothing else meanwhile.
 
 In asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the event
 loop. Here OpenSSL decrypts into a buffer that is reused for each frame.
@@ -116,6 +116,14 @@ class FrameConnection:
         except errors.PlexodusError:
             self._http.close()
             raise
+
+    def interrupt(self) -> None:
+        """Have the call that another thread is in fail soon, and every later one."""
+        self._http.interrupt()
+
+    def close(self) -> None:
+        """Close the connection; no call is under way."""
+        self._http.close()
 
     def _pass_over(self, response: HTTPResponse) -> None:
         """Read a body that has no meaning, so that the connection can be reused.

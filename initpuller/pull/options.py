@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
-    from initpuller.workers.pool import Worker
+    from initpuller.workers.threads import Worker
     from shared.wire.pairing import Pairing
 
 

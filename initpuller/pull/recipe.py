@@ -29,7 +29,7 @@ from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.lock import locked
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
-from initpuller.workers.pool import start_workers
+from initpuller.workers.threads import start_workers
 from shared import errors
 from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from initpuller.report.progress import PullProgress
     from initpuller.volume.records.receipt import Receipt
     from initpuller.volume.records.state import Phase
-    from initpuller.workers.pool import Worker
+    from initpuller.workers.threads import Worker
 
 _log = structlog.get_logger("puller")
 

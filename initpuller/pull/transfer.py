@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
 
 from initpuller.agent_client.schedule import fetch_frames
 from initpuller.volume.publish.verify import wrong_sums
-from initpuller.workers.child import Assignment, Order
+from initpuller.workers.frame_worker import Assignment, Order
+from initpuller.workers.threads import to_its_end
 from shared.errors import SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from initpuller.pull.source_queries import SourceQueries
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging
-    from initpuller.workers.pool import Worker
+    from initpuller.workers.threads import Worker
     from shared.frames.codec import Encoding
     from shared.tree.manifest import Entry
 
@@ -253,15 +253,3 @@ async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any,
     finally:
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work`` to its end, however often cancelled: a thread cannot be stopped half way."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        raise

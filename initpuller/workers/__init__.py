@@ -1,1 +1,1 @@
-"""Processes that fetch, verify and unpack frames: the pool, and the child it starts."""
+"""Threads that fetch, verify and unpack frames, and what each of them does."""

@@ -260,7 +260,7 @@ def sparse_offer(size: int) -> Offer:
 
 
 async def _peak(root: Path, agent: HostileAgent) -> int:
-    """Return the most KiB that a pull from ``agent`` has in memory, worker processes included."""
+    """Return the most KiB that a pull from ``agent`` has in memory."""
     (root / "target").mkdir(parents=True)
     puller = Puller(root / "target", root / "puller.log", str(agent.pairing))
     command = ["/usr/bin/env", *map(str, puller.command())]

@@ -1,4 +1,4 @@
-"""Substitutes for network and worker processes, for a pull in this process.
+"""Substitutes for network and threads, for a pull in this process.
 
 Each request calls the agent's own classes directly. The request or its response may be lost. All
 other code, on both sides, is the product's.
@@ -15,7 +15,7 @@ from agent.frames.builder import build_frame
 from agent.frames.encoder import encode
 from agent.snapshots import whole_tree
 from initpuller.agent_client.frames import Answer, Held
-from initpuller.workers.child import Assignment, FrameWorker
+from initpuller.workers.frame_worker import Assignment, FrameWorker
 from shared.checks import CheckId
 from shared.durable import write_durably
 from shared.errors import AgentUnreachable, storage_error
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from agent.cutover.control import CutoverControl
     from initpuller.volume.staging.blocks import Unpacked
-    from initpuller.workers.child import Order
+    from initpuller.workers.frame_worker import Order
     from rig.cutover.world import World
     from shared.wire.pairing import Pairing
     from shared.wire.protocol import (
@@ -184,6 +184,9 @@ class DirectConnection:
         """Request a frame."""
         self.asked, self._held = route, held
 
+    def close(self) -> None:
+        """Do nothing: no connection is open."""
+
     def answer(self, _most: int) -> Answer:
         """Return the frame that was requested."""
         route, self.asked = self.asked, None
@@ -201,7 +204,7 @@ class DirectConnection:
 
 
 class DirectWorker:
-    """Stands in for :class:`initpuller.workers.pool.Worker`."""
+    """Stands in for :class:`initpuller.workers.threads.Worker`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -228,5 +231,5 @@ class DirectWorker:
     def end(self) -> None:
         """Close the staging folder."""
         if self._worker is not None:
-            os.close(self._worker._staging)
+            self._worker.close()
             self._worker = None

@@ -33,7 +33,7 @@ from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.publish import publish, unpublish
 from initpuller.volume.records import record_file
 from initpuller.volume.staging.staging import Staging
-from initpuller.workers import child
+from initpuller.workers import frame_worker
 from rig.cutover import library as cutover_library
 from rig.cutover.plex import Killed, Lifeline, MadeUpPlex
 from rig.cutover.puller import DirectClient, DirectConnection, DirectCutover, DirectWorker
@@ -131,7 +131,7 @@ class World:
         replaced = [
             (client, "AgentClient", lambda pairing, _idle: DirectClient(self, pairing)),
             (cutover, "CutoverClient", lambda _client: DirectCutover(self)),
-            (child, "FrameConnection", lambda *_: DirectConnection(self)),
+            (frame_worker, "FrameConnection", lambda *_: DirectConnection(self)),
             (recipe, "start_workers", lambda _jobs: self._workers()),
             # Checks of SQLite run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),

@@ -1,19 +1,14 @@
-"""A child process that fetches, verifies and unpacks frames, one after the other.
+"""Fetches, verifies and unpacks frames, one after the other; its calls block.
 
-Two such processes measured twice as fast as two threads: creating a file is a dozen short system
-calls, and after each of them a thread of the same interpreter waits for its turn.
-
-:mod:`initpuller.workers.pool` is the other end.
+:mod:`initpuller.workers.threads` calls it, each worker in a thread of its own.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pickle
-import signal
+import threading
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from initpuller.agent_client.frames import Answer, FrameConnection, Held
 from initpuller.volume.filesystem import FOLDER
@@ -27,25 +22,24 @@ from initpuller.volume.staging.blocks import (
 )
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.digest import sha256, sha256_of_all
-from shared.errors import PlexodusError, ProtocolViolation, storage_errors
+from shared.errors import Interrupted, ProtocolViolation, storage_errors
 from shared.frames.codec import Encoding, decode, max_encoded
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_lines
 from shared.frames.pieces import format_pieces, places
 from shared.frames.plan import is_large
-from shared.program.mallopt import keep_freed_memory
 from shared.tree.manifest import parse_line
 from shared.wire import protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from initpuller.volume.fidelity import AttributePolicy
     from shared.frames.manifest_file import Location
     from shared.frames.plan import Frame
     from shared.wire.pairing import Pairing
 
-LENGTH_BYTES = 4
-"""Of the big-endian number before each pickled request and answer."""
-_PR_SET_PDEATHSIG = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,10 @@ class Order:
 
 
 class FrameWorker:
-    """Fetches the frames of one snapshot into one staging folder."""
+    """Fetches the frames of one snapshot into one staging folder.
+
+    One thread calls :meth:`bring`; any other may call the rest.
+    """
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -91,6 +88,8 @@ class FrameWorker:
         self._into = Destination(self._staging, assignment.policy, digests)
         self._last: tuple[Location | None, list[bytes]] = None, []
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
+        self._is_interrupted = False
+        self._staging_in_use = threading.Lock()
 
     def bring(self, order: Order) -> Unpacked:
         """Fetch, verify and unpack a frame."""
@@ -104,6 +103,30 @@ class FrameWorker:
         answer = self._ask(wanted).answer(max_encoded(frame.size))
         return self._unpack(frame, lines, answer)
 
+    def interrupt(self) -> None:
+        """Have :meth:`bring` fail soon. If it writes a frame now, it finishes that one."""
+        self._is_interrupted = True
+        for connection in self._connections:
+            connection.interrupt()
+
+    def wait_until_idle(self) -> None:
+        """Return when nothing touches staging. After :meth:`interrupt`, nothing ever will."""
+        with self._staging_in_use:
+            pass
+
+    def close(self) -> None:
+        """Close connections and staging; only while :meth:`bring` does not run."""
+        for connection in self._connections:
+            connection.close()
+        os.close(self._staging)
+
+    def _in_staging(self, work: Callable[[], T]) -> T:
+        """Return the result of ``work``, which reads or writes files in staging."""
+        with self._staging_in_use:
+            if self._is_interrupted:
+                raise Interrupted("the pull has ended while a frame arrived")
+            return work()
+
     def _lines_at(self, location: Location) -> list[bytes]:
         """Return lines of the manifest. All frames of a large file have the same ones."""
         if self._last[0] != location:
@@ -115,29 +138,30 @@ class FrameWorker:
         """Fetch the pieces of a block in which it differs from what an earlier snapshot left."""
         held, old, most = order.held, b"", max_encoded(block.frame.size)
         if not held:
-            old = read_block(self._staging, block)
+            old = self._in_staging(lambda: read_block(self._staging, block))
             held = sha256_of_all([sha256(old)]).hex()
         answer = self._ask(wanted, Held(held)).answer(most)
         if answer.wants_pieces:
-            old = old or read_block(self._staging, block)
+            old = old or self._in_staging(lambda: read_block(self._staging, block))
             answer = self._ask(wanted, Held(held, format_pieces(old))).answer(most)
         if answer.encoded is None:
-            return keep_block(self._staging, block, answer.tag)
+            return self._in_staging(lambda: keep_block(self._staging, block, answer.tag))
         if answer.bitmap is None:
             return self._unpack(block.frame, self._lines_at(order.entries), answer)
         where = places(answer.bitmap, block.length)
         if where is None:
             raise ProtocolViolation("a bitmap of pieces that are not there", path=wanted[0])
-        changed = decode(
-            answer.encoded, sum(length for _, length in where), self._assignment.encoding
-        )
-        return patch_block(self._staging, block, old, Patch(where, changed, answer.tag))
+        length = sum(length for _, length in where)
+        changed = decode(answer.encoded, length, self._assignment.encoding)
+        patch = Patch(where, changed, answer.tag)
+        return self._in_staging(lambda: patch_block(self._staging, block, old, patch))
 
     def _unpack(self, frame: Frame, lines: list[bytes], answer: Answer) -> Unpacked:
         if answer.encoded is None:
             raise ProtocolViolation("the agent sent no content for an unconditional frame request")
         tar = decode(answer.encoded, frame.size, self._assignment.encoding)
-        return unpack_frame(self._into, FetchedFrame(frame, lines, tar, answer.tag))
+        fetched = FetchedFrame(frame, lines, tar, answer.tag)
+        return self._in_staging(lambda: unpack_frame(self._into, fetched))
 
     def _ask(self, wanted: list[str], held: Held | None = None) -> FrameConnection:
         """Send all requests that are not under way; return the connection of the first one.
@@ -154,36 +178,3 @@ class FrameWorker:
     def _route(self, number: int) -> str:
         assignment = self._assignment
         return protocol.frame_path(assignment.snapshot, number, assignment.encoding.value)
-
-
-def work(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until there are no more. The answer to an assignment is empty."""
-    keep_freed_memory()
-    worker: FrameWorker | None = None
-    while head := requests.read(LENGTH_BYTES):
-        request = pickle.loads(requests.read(int.from_bytes(head, "big")))  # noqa: S301 - ours
-        answer: Unpacked | PlexodusError | None = None
-        try:
-            if isinstance(request, Assignment):
-                worker = FrameWorker(request)
-            elif worker is None:
-                raise ValueError("an order without an assignment")
-            else:
-                answer = worker.bring(request)
-        except PlexodusError as error:
-            answer = error
-        answers.write(framed(answer))
-        answers.flush()
-
-
-def framed(message: object) -> bytes:
-    """Return ``message`` pickled, with its length before it."""
-    body = pickle.dumps(message)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel kill this process as soon as ``parent``, which forked it, is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
