@@ -252,6 +252,7 @@ class HostileAgent:
             "omitted": offer.omitted,
             "SHA256SUMS": offer.sums,
             "check": offer.check,
+            "probe": [Reply(b"slow")],
         }
         return known.get(last, [Reply(status=404)])
 
