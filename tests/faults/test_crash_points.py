@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
+from rig import forked
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, clean_environment
 from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pull, pull
@@ -279,6 +280,7 @@ def _aside(target: Path) -> list[str]:
 
 
 def _drive(base: Path, on_existing: str, library: Path, who: str) -> None:
+    forked.load("plexodus-puller")  # once, and not in each child
     number, killed = 0, True
     while killed:
         target = base / f"volume{number}"

@@ -21,13 +21,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from types import ModuleType
 
 _LONGEST = 1 << 20
 MODULES = {
     "plexodus-agent": ("agent.__main__",),
-    "plexodus-puller": ("initpuller.__main__", "initpuller.pull.recipe"),
+    "plexodus-puller": (
+        "initpuller.__main__",
+        "initpuller.pull.recipe",
+        "initpuller.agent_client.client",
+        "initpuller.agent_client.cutover",
+        "initpuller.cluster.events",
+        "initpuller.plex.paths",
+        "initpuller.report.probes",
+        "initpuller.report.progress",
+    ),
 }
-"""What each program imports, its entry point first."""
+"""What each program imports, its entry point first: a pull imports most of it when it begins."""
 
 
 class Forked(subprocess.Popen[bytes]):
@@ -57,6 +67,12 @@ class Forked(subprocess.Popen[bytes]):
             self.returncode = int(self._report.recv(_LONGEST))
             self._report.close()
         return self.returncode
+
+
+def load(name: str) -> ModuleType:
+    """Import what a program imports, and return its entry point."""
+    entry, *_ = [importlib.import_module(each) for each in MODULES[name]]
+    return entry
 
 
 def start(
@@ -113,7 +129,7 @@ def _keep(report: int) -> None:
 
 def _serve(name: str, control: socket.socket) -> Callable[[], None]:
     """Return the program's entry point in each of its processes."""
-    entry, *_ = [importlib.import_module(each) for each in MODULES[name]]
+    entry = load(name)
     gc.freeze()
     request, (output, report) = _forked(control)
     _keep(report)
