@@ -43,7 +43,7 @@ pub fn check(
     watch: Option<Watch>,
 ) -> Option<(Part, Place, Vec<Line>)> {
     without_lock(py, || {
-        if lines.iter().any(|byte| matches!(byte, b'\\' | b'\r')) {
+        if lines.contains(&b'\\') || lines.contains(&b'\r') {
             return Err(Odd);
         }
         let entries = parse(lines)?;
