@@ -58,7 +58,7 @@ _MAX_JOBS = 16
     metavar="N",
     default=2,
     type=click.IntRange(1, _MAX_JOBS),
-    help="Number of processes. Each unpacks one frame of 4 MiB and requests the next.",
+    help="Number of threads. Each unpacks one frame of 4 MiB and requests the next.",
 )
 @option(
     "--on-existing",
