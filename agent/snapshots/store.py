@@ -41,9 +41,12 @@ from shared.tree.walk import TreeWalk, WalkOptions
 from shared.wire.protocol import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.source.library import CurrentLibrary
     from shared.frames.codec import Encoding
     from shared.frames.manifest_file import ManifestFile
+    from shared.tree.manifest import Entry
     from shared.wire.protocol import OmittedList, SnapshotRequest
 
 _KEEP = 4
@@ -123,11 +126,14 @@ class SnapshotStore:
             listed = stack.enter_context(OmittedWriter(os.path.join(draft, "omitted")))
             walk = TreeWalk(source.tree(folder), options, marker, listed.add)
             self._drop_copies()
-            entries = walk.entries()
-            if kind == "rehearsal":
-                entries = copy_databases(draft, source, folder, exclude).in_place(entries)
-            if marker is not None:
-                entries = marker.marked(entries, FileDigests(os.path.join(draft, "digests"), 0))
+            entries: Iterator[Entry] | Iterator[bytes] = walk.lines()
+            if kind == "rehearsal" or marker is not None:
+                each = walk.entries()
+                if kind == "rehearsal":
+                    each = copy_databases(draft, source, folder, exclude).in_place(each)
+                if marker is not None:
+                    each = marker.marked(each, FileDigests(os.path.join(draft, "digests"), 0))
+                entries = each
             root, path = os.fsencode(source.about.name), os.path.join(draft, _MANIFEST)
             manifest = write_manifest(path, root, entries, kind)
             source.check_place()  # a disk may have been mounted meanwhile

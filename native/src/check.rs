@@ -14,7 +14,6 @@ const MAX_PATH: usize = 16 * 1024;
 const MAX_DEPTH: usize = 256;
 const MAX_NAME: usize = 255;
 const MAX_TARGET: usize = 4095;
-const MAX_SIZE: u64 = 2_u64.pow(62);
 
 /// Number, path and type (whether it is a folder) of the entries before a piece: how many there
 /// are, and the last one. An empty path if there is none.
@@ -90,8 +89,7 @@ impl<'piece> Checker<'piece> {
             && path.len() <= MAX_PATH
             && depth < MAX_DEPTH
             && is_name(name)
-            && has_legal_link(entry)
-            && has_legal_numbers(entry);
+            && has_legal_link(entry);
         if !is_legal {
             return Err(Odd);
         }
@@ -140,16 +138,6 @@ fn has_legal_link(entry: &Entry) -> bool {
         Kind::Hardlink => false, // Python checks its target
         Kind::Folder | Kind::File => target.is_empty(),
     }
-}
-
-fn has_legal_numbers(entry: &Entry) -> bool {
-    let has_content = entry.size > 0 || entry.data.is_some();
-    entry.mode <= 0o7777
-        && entry.uid < u32::MAX
-        && entry.gid < u32::MAX
-        && entry.size < MAX_SIZE
-        && entry.data.is_none_or(|data| data <= entry.size)
-        && (entry.kind == Kind::File || !has_content)
 }
 
 /// Return where the lines are that a reader has to see.

@@ -8,13 +8,7 @@ use std::borrow::Cow;
 pub const FRAME: u64 = 4 * 1024 * 1024;
 const MAX_LINE: usize = 1024 * 1024;
 const MAX_MODE: u32 = 0o7777;
-
-const NAME: usize = 100;
-const PREFIX: usize = 155;
-const LINK: usize = 100;
-const SMALL_NUMBER: u32 = 8_u32.pow(7);
-const LARGE_NUMBER: u64 = 8_u64.pow(11);
-const LATEST_NS: i64 = 8_i64.pow(11) * 1_000_000_000;
+const MAX_SIZE: u64 = 1 << 62;
 
 /// Type of an entry.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -92,37 +86,12 @@ impl Entry<'_> {
         self.size > FRAME
     }
 
-    /// Return whether one ustar block holds the entry, without a pax header
-    /// (`shared.frames.tar_layout`).
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.path.is_ascii()
-            && self.has_short_path()
-            && self.link.is_ascii()
-            && self.link.len() <= LINK
-            && self.size < LARGE_NUMBER
-            && (0..LATEST_NS).contains(&self.mtime_ns)
-            && self.uid < SMALL_NUMBER
-            && self.gid < SMALL_NUMBER
-    }
-
-    fn has_short_path(&self) -> bool {
-        let is_folder = self.kind == Kind::Folder;
-        let length = self.path.len().saturating_add(usize::from(is_folder)); // its last slash
-        if length <= NAME {
-            return true;
-        }
-        let within = length.saturating_sub(1).min(PREFIX + 1);
-        let cut = self.path.get(..within).and_then(|start| start.rfind('/'));
-        cut.is_some_and(|cut| {
-            let rest = length.saturating_sub(cut).saturating_sub(1);
-            cut > 0 && rest > 0 && rest <= NAME
-        })
-    }
-
     fn is_sound(&self) -> bool {
         let has_content = self.size > 0 || self.data.is_some();
         self.mode <= MAX_MODE
+            && self.uid < u32::MAX
+            && self.gid < u32::MAX
+            && self.size < MAX_SIZE
             && (self.kind == Kind::File || !has_content)
             && self.data.is_none_or(|data| data <= self.size)
     }

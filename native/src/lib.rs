@@ -14,6 +14,7 @@ pub mod pack;
 pub mod plan;
 pub mod sums;
 pub mod unpack;
+pub mod walk;
 
 pub use odd::{Odd, without_lock};
 
@@ -39,6 +40,9 @@ mod plexodus_native {
 
     #[pymodule_export]
     use crate::plan::{Part, plan};
+
+    #[pymodule_export]
+    use crate::walk::{Walk, look_alike, walk};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

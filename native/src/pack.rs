@@ -12,7 +12,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::{pread, retry_on_intr};
 use sha2::{Digest, Sha256};
 
-const FILE: OFlags = OFlags::RDONLY
+/// How a file is opened.
+pub const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
@@ -157,7 +158,9 @@ impl<'place> Source<'place> {
     }
 }
 
-fn nanoseconds(seconds: i64, rest: u64) -> Option<i64> {
+/// Return a time in nanoseconds from 1970.
+#[must_use]
+pub fn nanoseconds(seconds: i64, rest: u64) -> Option<i64> {
     seconds
         .checked_mul(1_000_000_000)?
         .checked_add(i64::try_from(rest).ok()?)

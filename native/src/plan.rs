@@ -50,7 +50,7 @@ pub fn part(entries: &[Entry], packed: Option<u64>) -> Result<Part, Odd> {
         if entry.kept {
             continue;
         }
-        let head = header_size(entry)?;
+        let head = u64::try_from(header(entry)?.len())?;
         let size = padded(entry.size).and_then(|content| head.checked_add(content));
         let size = size.ok_or(Odd)?;
         part.tar_bytes = part.tar_bytes.checked_add(size).ok_or(Odd)?;
@@ -88,13 +88,4 @@ impl Part {
 
 fn padded(size: u64) -> Option<u64> {
     size.checked_next_multiple_of(BLOCK)
-}
-
-/// Return the bytes of the header of `entry`, and build it only if it has a pax header.
-fn header_size(entry: &Entry) -> Result<u64, Odd> {
-    if entry.is_plain() {
-        Ok(BLOCK)
-    } else {
-        Ok(header(entry)?.len().try_into()?)
-    }
 }

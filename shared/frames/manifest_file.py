@@ -187,9 +187,11 @@ def read_piece(path: str, start: int, end: int) -> bytes:
 
 
 def write_manifest(
-    path: str, root: bytes, entries: Iterable[Entry], kind: SnapshotKind = "cold"
+    path: str, root: bytes, entries: Iterable[Entry | bytes], kind: SnapshotKind = "cold"
 ) -> ManifestFile:
     """Write ``entries``, of our own walk of the library called ``root``, to ``path``.
+
+    Any of them may be given as lines.
 
     Raise ManifestTooLarge if there are more frames than a puller accepts.
     """
@@ -201,7 +203,7 @@ def write_manifest(
 
     with LineWriter(path, add) as writer:
         for entry in entries:
-            writer.add_line(format_line(entry))
+            writer.add_lines(format_line(entry) if isinstance(entry, Entry) else entry)
         manifest.close(writer.sync())
     return manifest
 

@@ -36,3 +36,17 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[bytes, bytes], object] | Non
         return name_re.match(name) or (whole and whole_re.match(path.partition(b"/")[2]))
 
     return is_excluded
+
+
+def ends_of(patterns: tuple[str, ...]) -> list[tuple[bool, bytes, bytes]]:
+    """Return how whatever :func:`matcher` finds begins and ends, for each pattern.
+
+    The first value tells whether that is the path below the library, or the last name. More may
+    begin and end so: what is between wildcards is not looked at.
+    """
+    ends = []
+    for pattern in patterns:
+        glob = pattern.strip("/")
+        head, tail = re.split(r"[*?\[]", glob, maxsplit=1)[0], re.split(r"[*?\]]", glob)[-1]
+        ends.append(("/" in pattern.rstrip("/"), os.fsencode(head), os.fsencode(tail)))
+    return ends

@@ -53,10 +53,10 @@ class LineWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add_line(self, line: bytes) -> None:
-        """Append ``line``, which ends with a newline."""
-        self._lines.append(line)
-        self._size += len(line)
+    def add_lines(self, text: bytes) -> None:
+        """Append ``text``: a line or a few, all with their newlines."""
+        self._lines.append(text)
+        self._size += len(text)
         if self._size >= PIECE:
             self._close_piece()
 

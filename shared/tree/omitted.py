@@ -129,7 +129,7 @@ class OmittedWriter(LineWriter):
     def add(self, record: Omitted) -> None:
         """Append ``record``, which comes after all others."""
         self._counts[record.reason is not Reason.EXCLUDED] += 1
-        self.add_line(format_omitted(record))
+        self.add_lines(format_omitted(record))
 
     def finish(self) -> OmittedList:
         """Make the file durable, and return what is announced of it."""

@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from shared.errors import IllegalPath, printable
+from shared.native import native
 from shared.tree.dir_stack import DirStack
-from shared.tree.excludes import matcher
-from shared.tree.manifest import Entry, Kind
+from shared.tree.excludes import ends_of, matcher
+from shared.tree.manifest import Entry, Kind, format_line
 from shared.tree.member_path import check_name
 from shared.tree.omitted import Omitted, Reason
 from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from plexodus_native import Walk
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,9 +81,13 @@ class _Level:
     """Path of the folder, with a slash at the end."""
     names: Iterator[bytes]
     """Its remaining entries."""
+    is_borrowed: bool = False
+    """Whether the descriptor is the accelerator's."""
+    usual: Walk | None = None
+    """The accelerator's walk of all that is below the folder."""
 
     def close(self) -> None:
-        if self.fd != _NOT_OPEN:
+        if self.fd != _NOT_OPEN and not self.is_borrowed:
             os.close(self.fd)
 
 
@@ -126,12 +134,25 @@ class TreeWalk:
         self._name = tree.name
         self._top = tree.top or tree.name
         self._excluded = matcher(options.exclude)
+        self._may_be_excluded = ends_of(options.exclude)
         self._inside = options.inside
         self._live = options.live
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[Entry]:
         """Yield each entry, sorted, parents first; none if the tree itself cannot be entered."""
+        return (found for found in self._walk(None) if isinstance(found, Entry))
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of :meth:`entries`, one or many at a time.
+
+        Up to 64 KiB of lines are read ahead. So use this for what does not change the tree.
+        """
+        for found in self._walk(native if self._memory is None else None):
+            if found:
+                yield format_line(found) if isinstance(found, Entry) else found
+
+    def _walk(self, accelerator: ModuleType | None) -> Iterator[Entry | bytes]:
         yield from self._folders_above()
         above, slash, _ = self._top.rpartition(b"/")
         stack = [_Level(self._base, above + slash, iter([self._name]))]
@@ -139,6 +160,9 @@ class TreeWalk:
             while stack:
                 level, path = stack[-1], stack[-1].above[:-1]
                 try:
+                    if level.usual is not None:
+                        yield _next_run(level, level.usual, stack)
+                        continue
                     name = next(level.names, None)
                     if name is None:
                         stack.pop()
@@ -153,6 +177,7 @@ class TreeWalk:
                     if stat.S_ISDIR(info.st_mode) or is_top:
                         entry, below = self._enter(level, name, path, info)
                         stack.append(below)
+                        self._accelerate(accelerator, below)
                         yield entry
                     elif (content := self._no_folder(level, name, path, info)) is not None:
                         yield content
@@ -161,6 +186,14 @@ class TreeWalk:
         finally:
             for level in stack[1:]:
                 level.close()
+
+    def _accelerate(self, accelerator: ModuleType | None, level: _Level) -> None:
+        """Leave what is below the folder to the accelerator, which gives odd entries back."""
+        if accelerator is not None:
+            ends = self._may_be_excluded
+            level.usual = accelerator.walk(level.fd, level.above, ends, self._inside)
+        if level.usual is not None:
+            level.names = iter(())
 
     def _folders_above(self) -> Iterator[Entry]:
         """Yield an entry for each folder that :attr:`_top` puts above the tree."""
@@ -278,6 +311,26 @@ class TreeWalk:
             if self._omit is not None:
                 self._omit(Omitted(path, Reason.XATTR, xattr=os.fsencode(key)))
         return found
+
+
+def _next_run(level: _Level, usual: Walk, stack: list[_Level]) -> bytes:
+    """Return the lines of the next usual entries, and put the odd one after them on the stack.
+
+    Each status is read before the content that it belongs to, as everywhere in this walk. That the
+    statuses of a run are read before the caller uses the first one weakens nothing: a manifest says
+    what the scan found, not what is there when its line is written. Each file is compared with its
+    line again before and after a frame is read, and the second look reads every status after that.
+    """
+    batch = usual.batch()
+    if batch is None:
+        raise RuntimeError("the accelerator has failed; set PLEXODUS_NATIVE=0 to do without it")
+    lines, odd, is_last = batch
+    if is_last:
+        level.usual = None
+    if odd is not None:
+        folder, above, name = odd
+        stack.append(_Level(folder, above, iter([name]), is_borrowed=True))
+    return lines
 
 
 def _listed(folder: int) -> Iterator[bytes]:

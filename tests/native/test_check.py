@@ -242,7 +242,7 @@ def _outcome(lines: list[bytes], piece: int, *, in_python: bool = False) -> tupl
         path = os.path.join(folder, "m")
         with LineWriter(path) as writer:
             for line in lines:
-                writer.add_line(line)
+                writer.add_lines(line)
             writer.sync()
         name = hashlib.sha256(b"".join(lines)).hexdigest()
         try:

@@ -27,7 +27,7 @@ def scanned(
     with source.opened() as base:
         walk = TreeWalk(source.tree(base), WalkOptions(live=kind != "cold"))
         path = str(state / "manifest")
-        manifest = write_manifest(path, os.fsencode(source.about.name), walk.entries(), kind)
+        manifest = write_manifest(path, os.fsencode(source.about.name), walk.lines(), kind)
     assert not walk.unreadable
     plan = manifest.plan
     about = Snapshot(
