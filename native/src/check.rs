@@ -42,7 +42,7 @@ pub fn check(
     watch: Option<Watch>,
 ) -> Option<(Part, Place, Vec<Line>)> {
     without_lock(py, || {
-        if lines.contains(&b'\\') || lines.contains(&b'\r') {
+        if lines.contains(&b'\\') {
             return Err(Odd);
         }
         let entries = parse(lines)?;

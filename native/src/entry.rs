@@ -111,8 +111,9 @@ pub fn parse(lines: &[u8]) -> Result<Vec<Entry<'_>>, Odd> {
 /// # Errors
 /// [`Odd`] for a line that only Python can judge.
 pub fn parse_line(line: &[u8]) -> Result<Entry<'_>, Odd> {
-    if line.len() > MAX_LINE || line.first() != Some(&b'{') {
-        return Err(Odd); // serde would also read an entry from an array
+    // Serde would also read an entry from an array. In Python, a carriage return ends a line.
+    if line.len() > MAX_LINE || line.first() != Some(&b'{') || line.contains(&b'\r') {
+        return Err(Odd);
     }
     let entry: Entry<'_> = serde_json::from_slice(line).map_err(|_| Odd)?;
     if entry.is_sound() {

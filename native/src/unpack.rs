@@ -4,8 +4,9 @@ use crate::entry::{Entry, Kind, parse};
 use crate::folders::{Folders, plain, reopen};
 use crate::layout::{Member, members};
 use crate::odd::{Odd, without_lock};
+use pyo3::types::PyAnyMethods;
 use pyo3::{Python, pyfunction};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
     fstat, ftruncate, futimens, openat, statat, symlinkat, unlinkat, utimensat,
@@ -143,6 +144,7 @@ impl<'frame> Unpacking<'frame> {
                 ftruncate(&file, entry.size)?; // blocks come in any order
                 let content = content(member, self.tar)?;
                 write(file.as_fd(), content, member.offset, entry.data.is_some())?;
+                close(file)?;
                 if member.offset == 0 {
                     self.late.push(member.number);
                 }
@@ -156,6 +158,7 @@ impl<'frame> Unpacking<'frame> {
                 let content = content(member, self.tar)?;
                 write(file.as_fd(), content, 0, entry.data.is_some())?;
                 apply_attributes(file.as_fd(), entry, owner, entry.mode)?;
+                close(file)?;
             }
         }
         Ok(())
@@ -222,6 +225,17 @@ fn write(
         }
     }
     Ok(())
+}
+
+/// Close `file`. Some volumes report a failed write only now (close(2)), and a drop ignores that.
+///
+/// Python closes it, because that needs no unsafe code.
+fn close(file: OwnedFd) -> Result<(), Odd> {
+    Python::attach(|py| {
+        let close = py.import("os")?.getattr("close")?;
+        close.call1((file.into_raw_fd(),)).map(drop)
+    })
+    .map_err(|_| Odd)
 }
 
 /// Set owner, mode and times, in this order, and read them back: a volume may not keep them.

@@ -165,6 +165,24 @@ def test_unusual_json(line: bytes) -> None:
         _compare(lines, 3000)
 
 
+REFUSED = {
+    "carriage_return": LINE.replace(b",", b",\r"),
+    "highest_uid": LINE.replace(b'"uid":0', b'"uid":4294967295'),
+    "highest_gid": LINE.replace(b'"gid":0', b'"gid":4294967295'),
+    "size": LINE.replace(b":10", b":4611686018427387904"),
+}
+
+
+@pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED.keys())
+def test_no_function_reads_a_line_that_python_refuses(line: bytes) -> None:
+    """Functions that get checked lines do not read others either."""
+    assert native is not None
+    assert native.sums(LINE, b"d" * 32) is not None
+    assert native.sums(line, b"d" * 32) is None
+    assert native.plan(LINE, None) is not None
+    assert native.plan(line, None) is None
+
+
 def _deep(levels: int) -> list[Entry]:
     return [folder(b"Library" + b"/d" * level) for level in range(levels)]
 

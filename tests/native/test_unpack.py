@@ -126,7 +126,8 @@ def leave(top: Path, tree: Tree) -> None:
                 place.parent.mkdir(parents=True)
             except OSError:
                 continue
-        if os.path.lexists(place):
+        is_closed = not os.access(place.parent, os.W_OK | os.X_OK, effective_ids=True)
+        if is_closed or os.path.lexists(place):
             continue
         if what in ("file", "read-only file"):
             place.write_bytes(b"left" * 5000)
