@@ -32,7 +32,6 @@ type Line = (usize, usize);
 /// has to see: those that it watches, and each that is the first of its kind or the most in
 /// anything. None for lines that Python has to check.
 #[pyo3::pyfunction]
-#[must_use]
 pub fn check(
     py: Python<'_>,
     lines: &[u8],
@@ -50,12 +49,7 @@ pub fn check(
         if (number == 0) != path.is_empty() {
             return Err(Odd);
         }
-        let mut checker = Checker {
-            root,
-            number,
-            path: &path,
-            is_folder,
-        };
+        let mut checker = Checker { root, number, path: &path, is_folder };
         for entry in &entries {
             checker.add(entry)?;
         }
@@ -100,11 +94,7 @@ impl<'piece> Checker<'piece> {
 
     /// Return whether the next entry can be in the folder `path`: the last one, or one above it.
     fn has_open(&self, path: &[u8]) -> bool {
-        let last = if self.is_folder {
-            self.path
-        } else {
-            split(self.path).0
-        };
+        let last = if self.is_folder { self.path } else { split(self.path).0 };
         match last.strip_prefix(path) {
             Some(rest) => !path.is_empty() && rest.first().is_none_or(|byte| *byte == b'/'),
             None => false,
@@ -191,13 +181,7 @@ impl Firsts {
     /// Return whether `entry` has something that no entry before it had, or has an odd name.
     fn add(&mut self, entry: &Entry) -> bool {
         let is_sparse = entry.data.is_some();
-        let key = (
-            entry.kind as u8,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            is_sparse,
-        );
+        let key = (entry.kind as u8, entry.mode, entry.uid, entry.gid, is_sparse);
         let (_, name) = split(entry.path.as_bytes());
         let (earliest, latest) = self.times.unwrap_or((entry.mtime_ns, entry.mtime_ns));
         let is_beyond = !(earliest..=latest).contains(&entry.mtime_ns);

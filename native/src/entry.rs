@@ -75,13 +75,11 @@ pub struct Entry<'line> {
 
 impl Entry<'_> {
     /// Return the path of the folder that contains the entry, and the entry's name in it.
-    #[must_use]
     pub fn split(&self) -> (&str, &str) {
         self.path.rsplit_once('/').unwrap_or(("", &self.path))
     }
 
     /// Return whether the entry has frames of its own.
-    #[must_use]
     pub fn is_large(&self) -> bool {
         self.size > FRAME
     }
@@ -98,27 +96,17 @@ impl Entry<'_> {
 }
 
 /// Parse `lines`: whole lines of a manifest, each with its newline.
-///
-/// # Errors
-/// [`Odd`] for a line that only Python can judge.
 pub fn parse(lines: &[u8]) -> Result<Vec<Entry<'_>>, Odd> {
     let text = lines.strip_suffix(b"\n").ok_or(Odd)?;
     text.split(|byte| *byte == b'\n').map(parse_line).collect()
 }
 
 /// Parse one line, without its newline.
-///
-/// # Errors
-/// [`Odd`] for a line that only Python can judge.
 pub fn parse_line(line: &[u8]) -> Result<Entry<'_>, Odd> {
     // Serde would also read an entry from an array. In Python, a carriage return ends a line.
     if line.len() > MAX_LINE || line.first() != Some(&b'{') || line.contains(&b'\r') {
         return Err(Odd);
     }
     let entry: Entry<'_> = serde_json::from_slice(line).map_err(|_| Odd)?;
-    if entry.is_sound() {
-        Ok(entry)
-    } else {
-        Err(Odd)
-    }
+    if entry.is_sound() { Ok(entry) } else { Err(Odd) }
 }

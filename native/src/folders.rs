@@ -8,28 +8,16 @@ use rustix::fs::{Mode, OFlags, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 /// Flags that open a folder, and nothing else.
-pub const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+pub const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Open the folder that Python knows by `descriptor`, through procfs: that needs no unsafe code.
-///
-/// # Errors
-/// [`Odd`] if there is none.
 pub fn reopen(descriptor: u32) -> Result<OwnedFd, Odd> {
     let flags = FOLDER.difference(OFlags::NOFOLLOW);
-    Ok(open(
-        format!("/proc/self/fd/{descriptor}"),
-        flags,
-        Mode::empty(),
-    )?)
+    Ok(open(format!("/proc/self/fd/{descriptor}"), flags, Mode::empty())?)
 }
 
 /// Return `name`, which is one step down.
-///
-/// # Errors
-/// [`Odd`] if it is none.
 pub fn plain(name: &str) -> Result<&str, Odd> {
     if matches!(name, "" | "." | "..") {
         return Err(Odd);
@@ -47,20 +35,11 @@ pub struct Folders<'base> {
 
 impl<'base> Folders<'base> {
     /// Begin at `base`. If it `creates`, missing folders are made (mode 0700).
-    #[must_use]
     pub fn new(base: BorrowedFd<'base>, creates: bool) -> Self {
-        Self {
-            base,
-            creates,
-            path: String::new(),
-            open: Vec::new(),
-        }
+        Self { base, creates, path: String::new(), open: Vec::new() }
     }
 
     /// Return a descriptor of the folder `path`, which is relative to the base.
-    ///
-    /// # Errors
-    /// [`Odd`] if it cannot be opened or made, or is something else than a folder.
     pub fn folder(&mut self, path: &str) -> Result<BorrowedFd<'_>, Odd> {
         if path != self.path || (path.is_empty() != self.open.is_empty()) {
             self.descend(path)?;
@@ -69,24 +48,14 @@ impl<'base> Folders<'base> {
     }
 
     fn last(&self) -> BorrowedFd<'_> {
-        self.open
-            .last()
-            .map_or(self.base, |(_, folder)| folder.as_fd())
+        self.open.last().map_or(self.base, |(_, folder)| folder.as_fd())
     }
 
     fn descend(&mut self, path: &str) -> Result<(), Odd> {
         self.path.clear(); // if the descent fails, only the base is known to be right
-        let names: Vec<&str> = if path.is_empty() {
-            vec![]
-        } else {
-            path.split('/').collect()
-        };
-        let same = self
-            .open
-            .iter()
-            .zip(&names)
-            .take_while(|((mine, _), name)| mine == *name)
-            .count();
+        let names: Vec<&str> = if path.is_empty() { vec![] } else { path.split('/').collect() };
+        let same =
+            self.open.iter().zip(&names).take_while(|((mine, _), name)| mine == *name).count();
         self.open.truncate(same);
         for name in names.into_iter().skip(same) {
             let folder = self.enter(plain(name)?)?;

@@ -17,7 +17,6 @@ type Kept = (usize, usize, usize, Vec<(usize, usize, usize)>);
 /// `digests` has 32 bytes for each older entry. An older entry that was kept and whose file has no
 /// digest ends the run: it may be damaged. So does a line that Python has to judge.
 #[pyo3::pyfunction]
-#[must_use]
 pub fn kept(py: Python<'_>, older: &[u8], newer: &[u8], digests: &[u8]) -> Option<Kept> {
     without_lock(py, || Ok(run(older, newer, digests)))
 }
@@ -32,10 +31,7 @@ fn run(older: &[u8], newer: &[u8], digests: &[u8]) -> Kept {
             break;
         };
         let start = ends.1;
-        ends = (
-            ends.0.saturating_add(old.len()),
-            start.saturating_add(new.len()),
-        );
+        ends = (ends.0.saturating_add(old.len()), start.saturating_add(new.len()));
         while let Some((folder, _)) = above.last()
             && !is_below(&entry.path, folder)
         {

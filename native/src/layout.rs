@@ -34,9 +34,6 @@ pub struct Member<'frame, 'line> {
 }
 
 /// Return the members of the frame of `size` bytes that spans `entries`.
-///
-/// # Errors
-/// [`Odd`] if the entries are not those of such a frame.
 pub fn members<'frame, 'line>(
     entries: &'frame [Entry<'line>],
     block: u64,
@@ -51,14 +48,7 @@ pub fn members<'frame, 'line>(
         let left = entry.size.checked_sub(offset).ok_or(Odd)?;
         let length = usize::try_from(left.min(FRAME))?;
         let end = content.checked_add(length).ok_or(Odd)?;
-        found.push(Member {
-            entry,
-            number,
-            start,
-            header,
-            content: content..end,
-            offset,
-        });
+        found.push(Member { entry, number, start, header, content: content..end, offset });
         start = end.checked_next_multiple_of(BLOCK).ok_or(Odd)?;
     }
     let ends = [Some(start), start.checked_add(END_OF_ARCHIVE)];
@@ -76,9 +66,6 @@ struct Fields<'entry> {
 }
 
 /// Return all header blocks of `entry`: its ustar block, after a pax header if needed.
-///
-/// # Errors
-/// [`Odd`] if no header can hold it.
 pub fn header(entry: &Entry) -> Result<Vec<u8>, Odd> {
     let path = tar_name(entry);
     let split = split(&path);
@@ -115,13 +102,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>, Odd> {
     whole.extend(ustar(&Fields {
         name: start_of(name),
         prefix: prefix.as_bytes(),
-        numbers: [
-            entry.mode.into(),
-            either(uid),
-            either(gid),
-            either(size),
-            either(time),
-        ],
+        numbers: [entry.mode.into(), either(uid), either(gid), either(size), either(time)],
         kind: match entry.kind {
             Kind::File => b"0",
             Kind::Hardlink => b"1",

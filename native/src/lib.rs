@@ -24,19 +24,7 @@ mod plexodus_native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::pack::pack;
-
-    #[pymodule_export]
-    use crate::sums::sums;
-
-    #[pymodule_export]
-    use crate::unpack::unpack;
-
-    #[pymodule_export]
-    use crate::check::check;
-
-    #[pymodule_export]
-    use crate::kept::kept;
+    use crate::{check::check, kept::kept, pack::pack, sums::sums, unpack::unpack};
 
     #[pymodule_export]
     use crate::plan::{Part, plan};

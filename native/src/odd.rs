@@ -31,9 +31,5 @@ pub fn without_lock<T: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, Odd> + Ungil + Send,
 ) -> Option<T> {
-    py.detach(|| {
-        catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or(Err(Odd))
-            .ok()
-    })
+    py.detach(|| catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Odd)).ok())
 }

@@ -13,10 +13,8 @@ use rustix::io::{pread, retry_on_intr};
 use sha2::{Digest, Sha256};
 
 /// How a file is opened.
-pub const FILE: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
+pub const FILE: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Most bytes of a frame without xattrs, with some to spare.
 const MOST: usize = 5 << 20;
 
@@ -36,9 +34,6 @@ type Sha = [u8; 32];
 ///
 /// `base` contains the library. `place` is the library's name there, and its path in the entries.
 /// `frame` is the number of a large file's block, and the bytes of the frame.
-///
-/// # Errors
-/// Only a lack of memory. None is returned for what Python has to do.
 #[pyfunction]
 pub fn pack<'py>(
     py: Python<'py>,
@@ -113,11 +108,7 @@ impl<'place> Source<'place> {
                 files.push((member.number, digest.into()));
             }
         }
-        Ok(Contents {
-            tag: tag.finalize().into(),
-            files,
-            block,
-        })
+        Ok(Contents { tag: tag.finalize().into(), files, block })
     }
 
     /// Fill `into` from a file that is as it was scanned, or still complete in a live snapshot.
@@ -125,11 +116,8 @@ impl<'place> Source<'place> {
         let entry = member.entry;
         let (folder, name) = entry.split();
         let folder = folder.strip_prefix(self.top).ok_or(Odd)?;
-        let folder = if folder.is_empty() {
-            folder
-        } else {
-            folder.strip_prefix('/').ok_or(Odd)?
-        };
+        let folder =
+            if folder.is_empty() { folder } else { folder.strip_prefix('/').ok_or(Odd)? };
         let file = openat(folders.folder(folder)?, name, FILE, Mode::empty())?;
         self.check(&fstat(&file)?, entry)?;
         let mut left = into;
@@ -159,9 +147,6 @@ impl<'place> Source<'place> {
 }
 
 /// Return a time in nanoseconds from 1970.
-#[must_use]
 pub fn nanoseconds(seconds: i64, rest: u64) -> Option<i64> {
-    seconds
-        .checked_mul(1_000_000_000)?
-        .checked_add(i64::try_from(rest).ok()?)
+    seconds.checked_mul(1_000_000_000)?.checked_add(i64::try_from(rest).ok()?)
 }

@@ -34,15 +34,11 @@ pub struct Part {
 ///
 /// None for lines that Python has to add.
 #[pyo3::pyfunction]
-#[must_use]
 pub fn plan(py: Python<'_>, lines: &[u8], packed: Option<u64>) -> Option<Part> {
     without_lock(py, || part(&parse(lines)?, packed))
 }
 
 /// Do the same as [`plan`] for parsed entries.
-///
-/// # Errors
-/// [`Odd`] for an entry whose header only Python can make, and for sizes beyond all bounds.
 pub fn part(entries: &[Entry], packed: Option<u64>) -> Result<Part, Odd> {
     let (mut part, mut open) = (Part::default(), packed);
     for (number, entry) in (0..).zip(entries) {

@@ -14,7 +14,6 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 ///
 /// None for a file without a digest (zeros), and for a path that has to be escaped.
 #[pyo3::pyfunction]
-#[must_use]
 pub fn sums<'py>(py: Python<'py>, lines: &[u8], digests: &[u8]) -> Option<Bound<'py, PyBytes>> {
     without_lock(py, || format(lines, digests)).map(|text| PyBytes::new(py, &text))
 }
@@ -31,9 +30,7 @@ fn format(lines: &[u8], digests: &[u8]) -> Result<Vec<u8>, Odd> {
             continue;
         }
         let path = entry.path.as_bytes();
-        let is_escaped = path
-            .iter()
-            .any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
+        let is_escaped = path.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
         if is_escaped || digest == &[0; DIGEST] {
             return Err(Odd);
         }

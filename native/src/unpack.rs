@@ -17,10 +17,8 @@ use std::collections::HashSet;
 
 const HOLE: usize = 4096;
 const ZEROS: [u8; HOLE] = [0; HOLE];
-const CREATE: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const CREATE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const WHILE_ASSEMBLED: Mode = Mode::from_raw_mode(0o600);
 const OWNER_ACCESS: u32 = 0o700;
 const NANOSECONDS: i64 = 1_000_000_000;
@@ -35,7 +33,6 @@ type Run = (usize, Vec<u8>);
 /// `lines` are those of all entries that the frame spans; `block` is the number of a large file's
 /// block. Nothing is written unless `tag` is the digest of the digests of the files' pieces.
 #[pyfunction]
-#[must_use]
 pub fn unpack(
     py: Python<'_>,
     staging: u32,
@@ -98,9 +95,7 @@ fn verified(members: &[Member<'_, '_>], tar: &[u8], tag: &[u8]) -> Result<Vec<Ru
         }
         next = member.number.checked_add(1);
     }
-    (all.finalize().as_slice() == tag)
-        .then_some(runs)
-        .ok_or(Odd)
+    (all.finalize().as_slice() == tag).then_some(runs).ok_or(Odd)
 }
 
 fn content<'tar>(member: &Member<'_, '_>, tar: &'tar [u8]) -> Result<&'tar [u8], Odd> {
@@ -281,10 +276,7 @@ fn times(entry: &Entry<'_>) -> Result<Timestamps, Odd> {
         tv_sec: entry.mtime_ns.checked_div_euclid(NANOSECONDS).ok_or(Odd)?,
         tv_nsec: entry.mtime_ns.checked_rem_euclid(NANOSECONDS).ok_or(Odd)?,
     };
-    Ok(Timestamps {
-        last_access: time,
-        last_modification: time,
-    })
+    Ok(Timestamps { last_access: time, last_modification: time })
 }
 
 /// Return [`Odd`] if an attribute is not the one that was set.

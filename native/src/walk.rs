@@ -54,16 +54,11 @@ struct Batch {
 ///
 /// With `inside`, targets, holes and xattrs are read.
 #[pyfunction]
-#[must_use]
 pub fn walk(py: Python<'_>, folder: u32, above: &[u8], ends: Ends, inside: bool) -> Option<Walk> {
     without_lock(py, || {
         let above = usual(above)?.to_owned();
         let levels = vec![Level::list(reopen(folder)?, above)?];
-        Ok(Walk {
-            levels,
-            ends,
-            inside,
-        })
+        Ok(Walk { levels, ends, inside })
     })
 }
 
@@ -122,11 +117,7 @@ impl Level {
         }
         names.sort_unstable();
         let names = names.into_iter();
-        Ok(Self {
-            folder,
-            above,
-            names,
-        })
+        Ok(Self { folder, above, names })
     }
 
     /// Add the entry to `lines`, and return the level below it if it is a folder.
@@ -156,11 +147,7 @@ impl Level {
         if kind != Kind::Folder && info.st_nlink > 1 {
             return Err(Odd); // Python remembers the names of such files
         }
-        let size = if kind == Kind::File {
-            u64::try_from(info.st_size)?
-        } else {
-            0
-        };
+        let size = if kind == Kind::File { u64::try_from(info.st_size)? } else { 0 };
         let mut entry = Entry {
             path: Cow::Borrowed(&path),
             kind,
@@ -231,7 +218,6 @@ fn format(entry: &Entry, lines: &mut Vec<u8>) -> std::io::Result<()> {
 ///
 /// `None` is for entries that only Python can compare.
 #[pyfunction]
-#[must_use]
 pub fn look_alike(py: Python<'_>, seen: &[u8], known: &[u8]) -> Option<bool> {
     without_lock(py, || {
         let (seen, known) = (parse(seen)?, parse(known)?);
@@ -250,10 +236,7 @@ pub fn look_alike(py: Python<'_>, seen: &[u8], known: &[u8]) -> Option<bool> {
 
 /// Return a name or path that is the same in a line: UTF-8, without anything that JSON escapes.
 fn usual(name: &[u8]) -> Result<&str, Odd> {
-    if name
-        .iter()
-        .any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))
-    {
+    if name.iter().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
         return Err(Odd);
     }
     str::from_utf8(name).map_err(|_| Odd)
@@ -285,9 +268,5 @@ fn check_no_xattrs(file: BorrowedFd<'_>) -> Result<(), Odd> {
 fn check_no_holes(file: BorrowedFd<'_>, size: u64) -> Result<(), Odd> {
     let starts = seek(file, SeekFrom::Data(0))?;
     let ends = seek(file, SeekFrom::Hole(0))?;
-    if (starts, ends) == (0, size) {
-        Ok(())
-    } else {
-        Err(Odd)
-    }
+    if (starts, ends) == (0, size) { Ok(()) } else { Err(Odd) }
 }
