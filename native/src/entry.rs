@@ -25,15 +25,15 @@ pub enum Kind {
 }
 
 impl TryFrom<&str> for Kind {
-    type Error = Odd;
+    type Error = &'static str;
 
-    fn try_from(name: &str) -> Result<Self, Odd> {
+    fn try_from(name: &str) -> Result<Self, Self::Error> {
         match name {
             "dir" => Ok(Self::Folder),
             "file" => Ok(Self::File),
             "symlink" => Ok(Self::Symlink),
             "hardlink" => Ok(Self::Hardlink),
-            _ => Err(Odd),
+            _ => Err("no kind of entry"),
         }
     }
 }

@@ -15,7 +15,8 @@ const NAME: usize = 100;
 const PREFIX: usize = 155;
 const SMALL_NUMBER: u64 = 1 << 21;
 const LARGE_NUMBER: u64 = 1 << 33;
-const NANOSECONDS: i64 = 1_000_000_000;
+/// A second's.
+pub const NANOSECONDS: i64 = 1_000_000_000;
 
 /// The position of one entry in a frame.
 pub struct Member<'frame, 'line> {

@@ -8,12 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Odd;
 
-impl std::fmt::Display for Odd {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("something that only Python can do")
-    }
-}
-
 impl From<rustix::io::Errno> for Odd {
     fn from(_: rustix::io::Errno) -> Self {
         Self

@@ -2,11 +2,10 @@
 
 use crate::entry::{Entry, Kind, parse};
 use crate::folders::{Folders, plain, reopen};
-use crate::layout::{Member, members};
+use crate::layout::{Member, NANOSECONDS, members};
 use crate::odd::{Odd, without_lock};
-use pyo3::types::PyAnyMethods;
 use pyo3::{Python, pyfunction};
-use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
     fstat, ftruncate, futimens, openat, statat, symlinkat, unlinkat, utimensat,
@@ -21,7 +20,6 @@ const CREATE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const WHILE_ASSEMBLED: Mode = Mode::from_raw_mode(0o600);
 const OWNER_ACCESS: u32 = 0o700;
-const NANOSECONDS: i64 = 1_000_000_000;
 
 /// The owner of everything (none: as in the source), and whether the process may give files away.
 type Ownership = (Option<(u32, u32)>, bool);
@@ -223,14 +221,8 @@ fn write(
 }
 
 /// Close `file`. Some volumes report a failed write only now (close(2)), and a drop ignores that.
-///
-/// Python closes it, because that needs no unsafe code.
 fn close(file: OwnedFd) -> Result<(), Odd> {
-    Python::attach(|py| {
-        let close = py.import("os")?.getattr("close")?;
-        close.call1((file.into_raw_fd(),)).map(drop)
-    })
-    .map_err(|_| Odd)
+    nix::unistd::close(file).map_err(|_| Odd)
 }
 
 /// Set owner, mode and times, in this order, and read them back: a volume may not keep them.
