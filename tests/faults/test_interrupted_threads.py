@@ -227,6 +227,7 @@ async def test_error_of_a_thread(
     """An error in the thread is raised where the frame is awaited."""
 
     def fail(*_: object) -> None:
+        """Fail in the place of the work on a frame."""
         raise error
 
     monkeypatch.setattr(frame_worker, "unpack_frame", fail)
