@@ -38,10 +38,15 @@ from shared.wire.pairing import parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.cutover.control import CutoverControl
+    from shared.wire.protocol import CutoverStanding
+
 _GLANCE = 0.5
 """Seconds between two checks for new lines, or for Plex."""
 _SETTLE_SECONDS = 75.0
 """Longest wait until Plex runs after an undo; systemd allows an ExecStopPost 90 s."""
+_BETWEEN_STARTS = 5.0
+"""Seconds after a start of Plex that failed."""
 _CONFIG = click.option(
     "--config",
     envvar="PLEXODUS_CONFIG",
@@ -229,11 +234,7 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         (become_owner if recorded else write_as_owner)(settings.state)
         why = "the agent has ended" if unless_committed else "asked for on the command line"
         control = make_cutover(settings, plex=recorded)
-        standing = control.lift(why, committed=not unless_committed)
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while standing.phase == "undoing" and time.monotonic() < deadline:
-            time.sleep(_GLANCE)
-            standing = control.lift(why, committed=False)
+        standing = _lifted(control, why, committed=not unless_committed)
     if standing.phase == "undoing":
         raise CutoverRefused(
             f"Plex was not seen running within {_SETTLE_SECONDS:.0f} s",
@@ -245,6 +246,28 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     if had_block:  # the record may have been purged since
         plex_service(settings).start()
     click.echo(f"Plex may run on this machine: {standing.why or 'there was no cutover'}.")
+
+
+def _lifted(control: CutoverControl, why: str, *, committed: bool) -> CutoverStanding:
+    """Undo, and return how things stand once Plex runs, or after a while.
+
+    If the agent ends, nobody is there to try again. So a start that fails is repeated then.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    is_by_hand = committed
+    while True:
+        pause = _GLANCE
+        try:
+            standing = control.lift(why, committed=committed)
+        except CutoverRefused:
+            if is_by_hand or time.monotonic() > deadline:
+                raise
+            pause = _BETWEEN_STARTS
+        else:
+            if standing.phase != "undoing" or time.monotonic() > deadline:
+                return standing
+            committed = False
+        time.sleep(pause)
 
 
 def _default_settings(error: ConfigurationError, state: str | None) -> Settings:

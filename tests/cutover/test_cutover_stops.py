@@ -128,6 +128,24 @@ def test_undo_with_unreadable_settings_uses_the_recorded_start_command(tmp_path:
     assert control.standing().phase == "idle"
 
 
+def test_start_that_fails_once_while_the_agent_ends_is_repeated(tmp_path: Path) -> None:
+    """Nobody is there to start Plex when the agent has ended, so the undo tries again itself."""
+    state, settings = tmp_path / "state", tmp_path / "agent.toml"
+    state.mkdir()
+    context = CutoverContext(60, 5, lambda *_: None)
+    control = CutoverControl(str(state), FakePlex(), context)
+    control.begin(CutoverRequest("a" * 32, "pod"))
+    script = f"cd {tmp_path}; [ -e tried ] || {{ touch tried; exit 1; }}; touch started"
+    settings.write_text(f"stop_command = ['true']\nstart_command = ['sh', '-c', '{script}']\n")
+
+    program(
+        "plexodus-agent", "undo", "--config", str(settings), "--state", state, "--unless-committed"
+    )
+
+    assert (tmp_path / "started").exists()
+    assert control.standing().phase == "idle"
+
+
 def test_start_command_whose_child_holds_its_output_open_is_done() -> None:
     """A start command is done when it exits, although its child still has its output open."""
     began = time.monotonic()

@@ -39,7 +39,7 @@ from rig.cutover.plex import Killed, Lifeline, MadeUpPlex
 from rig.cutover.puller import DirectClient, DirectConnection, DirectCutover, DirectWorker
 from rig.cutover.volume import MOVE, Request, Volume
 from shared.durable import write_durably
-from shared.errors import AgentUnreachable, PlexodusError, storage_error
+from shared.errors import AgentUnreachable, CutoverRefused, PlexodusError, storage_error
 from shared.plex.library import ServerFacts
 from shared.wire.pairing import Pairing
 
@@ -52,6 +52,8 @@ _LEAVES = 8
 """Seconds that an agent has to undo a cutover when it ends."""
 _LOOKS = 60
 """Seconds in which 'plexodus-agent undo' wants to see Plex run."""
+_BETWEEN_STARTS = 5
+"""Seconds after a start that failed."""
 LEASE = 60.0
 STOP_SECONDS = 5.0
 _PAIRING = Pairing("127.0.0.1", 1, "t" * 43, "a" * 64)
@@ -236,17 +238,27 @@ class World:
         of_agent = agent.is_dead, agent.left, agent.visitor
         agent.is_dead, agent.left, agent.visitor = False, None, None
         try:
-            control = self._control()
-            standing = control.lift("asked for", committed=committed)
-            for _ in range(_LOOKS):
-                if standing.phase != "undoing":
-                    break
-                self.clock += 1
-                standing = control.lift("asked for", committed=False)
+            self._lift(self._control(), self.clock + _LOOKS, committed=committed)
         except OSError as error:
             raise storage_error(error, self.state) from error
         finally:
             agent.is_dead, agent.left, agent.visitor = of_agent
+
+    def _lift(self, control: CutoverControl, deadline: float, *, committed: bool) -> None:
+        """Undo; if the agent has ended, repeat a start that fails, as its last command does."""
+        is_by_hand = committed
+        while True:
+            try:
+                standing = control.lift("asked for", committed=committed)
+            except CutoverRefused:
+                if is_by_hand or self.clock > deadline:
+                    raise
+                self.clock += _BETWEEN_STARTS
+            else:
+                if standing.phase != "undoing" or self.clock > deadline:
+                    return
+                self.clock += 1
+                committed = False
 
     def purge(self) -> None:
         """Purge the agent's package, as the runbook's last step does. Its prerm undoes, too."""
