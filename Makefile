@@ -9,7 +9,7 @@ UPGRADE := --upgrade
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
 # More workers than cores, because tests wait for other processes.
-SUITE := --tx '4*popen//python=tests/worker' --dist worksteal -m "not long and not vm and not images and not cluster"
+SUITE := -n 4 --dist worksteal -m "not long and not vm and not images and not cluster"
 PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
