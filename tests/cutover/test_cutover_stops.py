@@ -138,9 +138,9 @@ def test_start_that_fails_once_while_the_agent_ends_is_repeated(tmp_path: Path) 
     script = f"cd {tmp_path}; [ -e tried ] || {{ touch tried; exit 1; }}; touch started"
     settings.write_text(f"stop_command = ['true']\nstart_command = ['sh', '-c', '{script}']\n")
 
-    program(
-        "plexodus-agent", "undo", "--config", str(settings), "--state", state, "--unless-committed"
-    )
+    undo = ("undo", "--config", str(settings), "--state", state, "--unless-committed")
+    with only_plex():
+        program("plexodus-agent", *undo)
 
     assert (tmp_path / "started").exists()
     assert control.standing().phase == "idle"
