@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from rig.hostile.agent import entry, folder
@@ -11,9 +11,16 @@ from rig.hostile.agent import entry, folder
 from initpuller.volume.fitness.volume_fit import VolumeFit
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.records.target import open_layout
+from shared.native import SWITCH, native
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_BUILT = Path(__file__).parents[2] / "build" / "native" / "installed"
+
+
+@pytest.mark.skipif(not _BUILT.exists(), reason="the accelerator is built where cargo is")
+@pytest.mark.skipif(os.environ.get(SWITCH) == "0", reason="the accelerator is switched off")
+def test_installed_accelerator_is_in_use() -> None:
+    """An accelerator that cannot be imported would skip all of its tests, and nobody would see."""
+    assert native is not None
 
 
 @pytest.mark.parametrize(
