@@ -17,6 +17,7 @@ from agent.source.file_reader import (
 )
 from shared.digest import sha256_of_all
 from shared.errors import SourceUnreadable
+from shared.frames.file_digests import split
 from shared.frames.plan import is_large
 from shared.frames.sha256sums import format_sums
 from shared.native import native
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
 
+_FILE = b'{"kind":"file",'
+"""All lines of files begin so in a manifest that an agent wrote."""
 _TRACES = ("", DATABASE_FOLDER, *(f"{DATABASE_FOLDER}/{DATABASES[0]}{end}" for end in ("", "-wal")))
 """Paths below Plex's own folder. Each run of Plex changes at least one of them: it makes a pid
 file, and its SQLite a ``-wal`` and a ``-shm`` (https://sqlite.org/walformat.html, section 1)."""
@@ -46,13 +49,18 @@ def complete_digests(snapshot: SnapshotFiles) -> None:
         SnapshotGone: If the library is not where it was scanned.
         SourceChanged, SourceUnreadable, StorageError: See :mod:`agent.source.file_reader`.
     """
-    digests, plan = snapshot.digests, snapshot.manifest.plan
-    if sum(1 for _ in digests.unknown()) == plan.entries - plan.files:
-        return
     with snapshot.source.folders() as folders:
-        for number, entry in snapshot.manifest.select(digests.unknown()):
-            if entry.kind is Kind.FILE:
-                digests.put([(number, _hash(snapshot, folders, number, entry))])
+        for number, entry in _unhashed(snapshot):
+            snapshot.digests.put([(number, _hash(snapshot, folders, number, entry))])
+
+
+def _unhashed(snapshot: SnapshotFiles) -> Iterator[tuple[int, Entry]]:
+    """Yield the files without a digest, with their numbers. Only their lines are parsed."""
+    for numbers, text in snapshot.manifest.pieces():
+        digests, lines = split(snapshot.digests.block(numbers)), text.splitlines()
+        for number, line, digest in zip(numbers, lines, digests, strict=True):
+            if digest is None and line.startswith(_FILE):
+                yield number, parse_line(line)
 
 
 def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry) -> bytes:

@@ -1,7 +1,7 @@
 """A blocking connection for frames, for a thread that does nothing else meanwhile.
 
 In asyncio every byte of TLS is copied several times, and each 16 KiB record is a turn of the event
-loop. Here OpenSSL decrypts into a buffer that is reused for each frame.
+loop. Here OpenSSL decrypts into the buffer that the frame is unpacked from.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
     tag: str
     """The frame's digest."""
-    encoded: memoryview | None = None
+    encoded: bytes | None = None
     """None if the frame is the version that we hold."""
     bitmap: str | None = None
     """The numbers of the pieces in :attr:`encoded`; None for a whole frame."""
@@ -59,7 +59,6 @@ class FrameConnection:
         }
         self._held: Held | None = None
         self._failed: errors.PlexodusError | None = None
-        self._buffer = bytearray()
         self.asked: str | None = None
         """The route of the request whose response is awaited."""
 
@@ -79,7 +78,7 @@ class FrameConnection:
             self._failed = error
 
     def answer(self, most: int) -> Answer:
-        """Return the response, of at most ``most`` bytes; its view is valid until the next call.
+        """Return the response, of at most ``most`` bytes.
 
         Raises:
             AgentUnreachable, AuthenticationError, SnapshotGone, SourceChanged, FrameTooLarge,
@@ -136,24 +135,19 @@ class FrameConnection:
                 f"the agent's response {response.status} has more than {_PASSED_OVER} bytes"
             )
 
-    def _read(self, response: PacedResponse, most: int) -> memoryview:
+    def _read(self, response: PacedResponse, most: int) -> bytes:
         length = response.length
         if (length or 0) > most:
             raise errors.FrameTooLarge(
                 f"the agent's response has {length} bytes; the limit is {most}"
             )
         response.allow(most)
-        if len(self._buffer) <= most:
-            self._buffer = bytearray(most + 1)
-        view = memoryview(self._buffer)[: most + 1]
-        size = 0
-        while got := response.readinto(view[size:]):
-            size += got
-        if size > most:
+        body = response.read(most + 1)
+        if len(body) > most:
             raise errors.FrameTooLarge(f"the agent's response has more than {most} bytes")
-        if length is not None and size < length:
-            raise HTTPException(f"the response ended after {size} of {length} bytes")
-        return view[:size]
+        if length is not None and len(body) < length:
+            raise HTTPException(f"the response ended after {len(body)} of {length} bytes")
+        return body
 
 
 def _failure(response: PacedResponse) -> errors.PlexodusError:

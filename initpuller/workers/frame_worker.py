@@ -86,7 +86,8 @@ class FrameWorker:
             self._staging = os.open(assignment.staging, FOLDER)
             digests = FileDigests(assignment.digests, assignment.entries)
         self._into = Destination(self._staging, assignment.policy, digests)
-        self._last: tuple[Location | None, list[bytes]] = None, []
+        self._last: tuple[list[int], list[bytes]] = [], []
+        """The last requested pieces of the manifest, and their lines."""
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
         self._is_interrupted = False
         self._staging_in_use = threading.Lock()
@@ -128,11 +129,12 @@ class FrameWorker:
             return work()
 
     def _lines_at(self, location: Location) -> list[bytes]:
-        """Return lines of the manifest. All frames of a large file have the same ones."""
-        if self._last[0] != location:
-            with storage_errors(self._assignment.manifest):
-                self._last = location, read_lines(self._assignment.manifest, location)
-        return self._last[1]
+        """Return lines of the manifest. One piece has the lines of some twenty frames."""
+        offsets, path = location.offsets, self._assignment.manifest
+        if self._last[0] != offsets:
+            with storage_errors(path):
+                self._last = offsets, read_lines(path, offsets)
+        return location.of(self._last[1])
 
     def _renew(self, order: Order, block: Block, wanted: list[str]) -> Unpacked:
         """Fetch the pieces of a block in which it differs from what an earlier snapshot left."""

@@ -49,7 +49,7 @@ def max_encoded(size: int) -> int:
     return size + size // 64 + _SLACK
 
 
-def decode(encoded: Buffer, size: int, encoding: Encoding) -> bytes:
+def decode(encoded: bytes, size: int, encoding: Encoding) -> bytes:
     """Return the tar bytes of one frame, which must be ``size`` bytes. It is zstd or plain tar.
 
     Memory is bounded by ``size``, whatever length ``encoded`` claims or has.
@@ -59,7 +59,7 @@ def decode(encoded: Buffer, size: int, encoding: Encoding) -> bytes:
         FrameSizeWrong: It decodes to less.
         FrameDamaged: It cannot be decoded.
     """
-    tar = bytes(encoded) if encoding is Encoding.TAR else _unzstd(encoded, size)
+    tar = encoded if encoding is Encoding.TAR else _unzstd(encoded, size)
     if len(tar) > size:
         raise FrameTooLarge(f"a frame decodes to more than its planned {size} bytes")
     if len(tar) < size:

@@ -80,10 +80,6 @@ class FileDigests:
         with open(self._path, "rb") as file:
             return os.pread(file.fileno(), len(numbers) * SIZE, numbers.start * SIZE)
 
-    def unknown(self) -> Iterator[int]:
-        """Yield the numbers of the entries without a digest: folders and links, too."""
-        return (number for number, digest in enumerate(self) if digest is None)
-
     def __iter__(self) -> Iterator[bytes | None]:
         """Yield the digest of each entry in order, None if it is unknown."""
         with open(self._path, "rb") as file:

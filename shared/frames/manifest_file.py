@@ -23,7 +23,7 @@ from shared.tree.manifest import START, Entry, Kind, Place, checked, format_line
 from shared.tree.member_path import sort_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from shared.wire.protocol import Kind as SnapshotKind
 
@@ -53,6 +53,10 @@ class Location:
     skip: int
     """Entries of the first piece that come before."""
     count: int
+
+    def of(self, lines: list[bytes]) -> list[bytes]:
+        """Return the lines of these entries, from all lines of the pieces."""
+        return lines[self.skip : self.skip + self.count]
 
 
 class ManifestFile:
@@ -134,12 +138,6 @@ class ManifestFile:
         for piece, numbers in enumerate(pairwise([*self._first, self._lines])):
             yield range(*numbers), read_piece(self.path, *self._offset[piece : piece + 2])
 
-    def select(self, numbers: Iterable[int]) -> Iterator[tuple[int, Entry]]:
-        """Yield the entries with these ascending numbers; only their lines are parsed."""
-        for number in numbers:
-            piece = bisect_right(self._first, number) - 1
-            yield number, parse_line(self._piece(piece)[number - self._first[piece]])
-
     def find(self, path: bytes) -> Entry | None:
         """Return the entry at ``path``, if there is one. This reads a few pieces only."""
 
@@ -162,19 +160,18 @@ class ManifestFile:
         return lines
 
 
-def read_entries(path: str, location: Location) -> list[Entry]:
-    """Return the entries at ``location`` of the manifest in the file ``path``.
+def read_lines(path: str, offsets: Sequence[int]) -> list[bytes]:
+    """Return the lines of several pieces of the manifest in the file ``path``, without newlines.
 
-    Raise ManifestMalformed if something else has changed the file.
+    Args:
+        path: the file.
+        offsets: where each piece begins, and where the last one ends.
+
+    Raises:
+        ManifestMalformed: Something else has changed the file.
     """
-    return list(map(parse_line, read_lines(path, location)))
-
-
-def read_lines(path: str, location: Location) -> list[bytes]:
-    """Return the lines at ``location``, without their newlines; see :func:`read_entries`."""
-    pieces = (read_piece(path, *ends) for ends in pairwise(location.offsets))
-    lines = [line for piece in pieces for line in piece.splitlines()]
-    return lines[location.skip : location.skip + location.count]
+    pieces = (read_piece(path, *ends) for ends in pairwise(offsets))
+    return [line for piece in pieces for line in piece.splitlines()]
 
 
 def read_piece(path: str, start: int, end: int) -> bytes:

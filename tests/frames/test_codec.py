@@ -49,7 +49,7 @@ def test_frame_of_another_size_is_refused(encoding: Encoding, tar: bytes, off: i
         return
     kind = FrameTooLarge if planned < len(tar) else FrameSizeWrong
     with pytest.raises(kind):
-        decode(encode(tar, encoding), planned, encoding)
+        decode(bytes(encode(tar, encoding)), planned, encoding)
 
 
 @given(st.binary(max_size=300))

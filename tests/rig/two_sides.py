@@ -65,7 +65,8 @@ class TwoSides:
         frame = listing.manifest.plan[number]
         built = build_frame(self._store.open(listing.snapshot.id), number)
         manifest = listing.manifest
-        lines = read_lines(manifest.path, manifest.location(frame.first, frame.count))
+        location = manifest.location(frame.first, frame.count)
+        lines = location.of(read_lines(manifest.path, location.offsets))
         return FetchedFrame(frame, lines, bytes(built.tar), built.tag.hex())
 
     def begin(self, listing: Listing, before: Staging | None = None) -> Staging:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+from hypothesis import given
+from rig.any_manifest import ROOT, any_manifest
 from rig.oracle import rsync_differences, sums_hold
 from rig.programs import Agent, running
 from rig.volume import cut_at, grow_tiny, pull
 
+from initpuller.volume.filesystem import FOLDER, opened
+from initpuller.volume.records.journal import Journal
+from initpuller.volume.space import _at_most, _needed
 from initpuller.volume.staging.staging import Staging
+from shared.frames.manifest_file import write_manifest
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from shared.tree.manifest import Entry
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can mount the small volumes that this is about"
@@ -184,3 +194,18 @@ def test_resumed_run_that_just_fits_is_not_refused(
 
     assert done.code == ExitCode.OK, done.text
     assert _is_whole(volume, agent)
+
+
+@given(any_manifest())
+def test_space_that_is_said_to_suffice_suffices(tree: list[Entry]) -> None:
+    """The quick estimate is never below the exact count, so that no volume is filled by it."""
+    moved = [msgspec.structs.replace(each, kept=False) for each in tree]
+    with tempfile.TemporaryDirectory() as place:
+        manifest = write_manifest(f"{place}/manifest", ROOT, moved)
+        staging = Path(place, "records", "staging")
+        staging.mkdir(parents=True)
+        journal = Journal(f"{place}/journal", len(manifest.plan))
+        with closing(journal), opened(str(staging), FOLDER) as fd:
+            exact = _needed(fd, manifest, journal, PAGE)
+
+    assert all(quick >= each for quick, each in zip(_at_most(manifest, PAGE), exact, strict=True))

@@ -197,7 +197,7 @@ class DirectConnection:
             tag = built.tag.hex()
             if self._held is not None and self._held.tag == tag:
                 return Answer(tag)
-            return Answer(tag, memoryview(encode(built.tar, Encoding.ZSTD)))
+            return Answer(tag, bytes(encode(built.tar, Encoding.ZSTD)))
 
         answer: Answer = self.world.ask(made)
         return answer
