@@ -23,6 +23,7 @@ from shared.tree.excludes import ends_of, matcher
 from shared.tree.manifest import Entry, Kind, format_line
 from shared.tree.member_path import check_name
 from shared.tree.omitted import Omitted, Reason
+from shared.tree.read_ahead import read_ahead
 from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
@@ -146,11 +147,16 @@ class TreeWalk:
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of :meth:`entries`, one or many at a time.
 
-        Up to 64 KiB of lines are read ahead. So use this for what does not change the tree.
+        With the accelerator, which leaves the interpreter to others, a thread reads ahead. So use
+        this for what does not change the tree.
         """
-        for found in self._walk(native if self._memory is None else None):
-            if found:
-                yield format_line(found) if isinstance(found, Entry) else found
+        if native is None or self._memory is not None:
+            return map(format_line, self.entries())
+        return read_ahead(
+            format_line(found) if isinstance(found, Entry) else found
+            for found in self._walk(native)
+            if found
+        )
 
     def _walk(self, accelerator: ModuleType | None) -> Iterator[Entry | bytes]:
         yield from self._folders_above()
