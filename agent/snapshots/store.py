@@ -26,6 +26,7 @@ import msgspec
 from agent.frames.archive_encoding import Representation
 from agent.snapshots import whole_tree
 from agent.snapshots.delta import Marker
+from agent.snapshots.delta_lines import DeltaLines, UnusualDelta, without_xattrs
 from agent.source.database_copies import copy_databases, drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
 from agent.source.snapshot_files import Origin, SnapshotFiles, omitted_path
@@ -35,6 +36,8 @@ from shared.durable import fsync_folder, write_durably
 from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_manifest, write_manifest
+from shared.native import native
+from shared.tree.dir_stack import DirStack
 from shared.tree.omitted import OmittedWriter
 from shared.tree.racy import Steadiness
 from shared.tree.walk import TreeWalk, WalkOptions
@@ -110,29 +113,51 @@ class SnapshotStore:
             StorageError: If an earlier write to the library's disk has failed.
             OSError: If the state folder cannot be written.
         """
+        try:
+            return self._scan(request, is_usual=native is not None)
+        except UnusualDelta:
+            return self._scan(request, is_usual=False)
+
+    def _scan(self, request: SnapshotRequest, *, is_usual: bool) -> Snapshot:
+        """Do it; ``is_usual`` lets the accelerator compare the library with an earlier snapshot.
+
+        Raises:
+            UnusualDelta: If it cannot.
+        """
         kind, base, exclude = request.kind, request.base, tuple(request.exclude)
         found = self._locate()
         source = found.placed() if request.placed else found
         # Before the sync: changes after this time have times that are not trusted.
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         origin = Origin(source.place, sorted(write_back(source.place.path)))
-        marker = self._marker(base, source, exclude) if base else None
+        earlier = self._base(base, source) if base else None
+        is_usual = is_usual and earlier is not None and kind != "rehearsal"
         draft = os.path.join(self._folder, f"scan-{os.urandom(8).hex()}")
         os.mkdir(draft, 0o700)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
             folder = stack.enter_context(source.opened())
-            options = WalkOptions(exclude, live=kind != "cold")
+            options = WalkOptions(exclude, inside=not is_usual, live=kind != "cold")
             listed = stack.enter_context(OmittedWriter(os.path.join(draft, "omitted")))
-            walk = TreeWalk(source.tree(folder), options, marker, listed.add)
+            marker = None
+            if earlier is not None and not is_usual:
+                steadiness = Steadiness(earlier.about.kind, earlier.about.created)
+                known = zip(earlier.manifest, earlier.digests, strict=True)
+                marker = Marker(earlier, exclude, steadiness, known)
+            omit = without_xattrs(listed.add) if is_usual else listed.add
+            walk = TreeWalk(source.tree(folder), options, marker, omit)
             self._drop_copies()
+            digests = FileDigests(os.path.join(draft, "digests"), 0)
             entries: Iterator[Entry] | Iterator[bytes] = walk.lines()
-            if kind == "rehearsal" or marker is not None:
+            if earlier is not None and is_usual:
+                folders = stack.enter_context(DirStack(folder))
+                entries = DeltaLines(earlier, walk, folders, digests).lines()
+            elif kind == "rehearsal" or marker is not None:
                 each = walk.entries()
                 if kind == "rehearsal":
                     each = copy_databases(draft, source, folder, exclude).in_place(each)
                 if marker is not None:
-                    each = marker.marked(each, FileDigests(os.path.join(draft, "digests"), 0))
+                    each = marker.marked(each, digests)
                 entries = each
             root, path = os.fsencode(source.about.name), os.path.join(draft, _MANIFEST)
             manifest = write_manifest(path, root, entries, kind)
@@ -256,8 +281,8 @@ class SnapshotStore:
             refuse_unmounted(self._scanned, found)
         return found
 
-    def _marker(self, name: str, source: LibrarySource, exclude: tuple[str, ...]) -> Marker:
-        """Return the marker for a delta to the snapshot ``name``.
+    def _base(self, name: str, source: LibrarySource) -> OpenSnapshot:
+        """Return the snapshot ``name``, as the base of a delta.
 
         Raises:
             SnapshotGone: If there is no such base, it is of another folder or other disks, or an
@@ -268,8 +293,7 @@ class SnapshotStore:
             raise SnapshotGone("an older release of the agent made the base, scan again")
         if base.source.place != source.place:
             raise _moved(source.place)
-        steadiness = Steadiness(base.about.kind, base.about.created)
-        return Marker(base, exclude, steadiness, zip(base.manifest, base.digests, strict=True))
+        return base
 
     def _drop_copies(self) -> None:
         """Remove all copies of databases: an earlier rehearsal is only a base from now on."""

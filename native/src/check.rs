@@ -95,10 +95,8 @@ impl<'piece> Checker<'piece> {
     /// Return whether the next entry can be in the folder `path`: the last one, or one above it.
     fn has_open(&self, path: &[u8]) -> bool {
         let last = if self.is_folder { self.path } else { split(self.path).0 };
-        match last.strip_prefix(path) {
-            Some(rest) => !path.is_empty() && rest.first().is_none_or(|byte| *byte == b'/'),
-            None => false,
-        }
+        let is_end = |rest: &[u8]| rest.first().is_none_or(|byte| *byte == b'/');
+        !path.is_empty() && last.strip_prefix(path).is_some_and(is_end)
     }
 }
 

@@ -84,6 +84,16 @@ impl Entry<'_> {
         self.size > FRAME
     }
 
+    /// Return whether both look alike from outside: without opening them.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        self.path == other.path
+            && self.kind == other.kind
+            && self.mode == other.mode
+            && (self.uid, self.gid) == (other.uid, other.gid)
+            && (self.mtime_ns, self.ctime_ns) == (other.mtime_ns, other.ctime_ns)
+            && (self.inode, self.size) == (other.inode, other.size)
+    }
+
     fn is_sound(&self) -> bool {
         let has_content = self.size > 0 || self.data.is_some();
         self.mode <= MAX_MODE

@@ -19,10 +19,7 @@ pub fn reopen(descriptor: u32) -> Result<OwnedFd, Odd> {
 
 /// Return `name`, which is one step down.
 pub fn plain(name: &str) -> Result<&str, Odd> {
-    if matches!(name, "" | "." | "..") {
-        return Err(Odd);
-    }
-    Ok(name)
+    (!matches!(name, "" | "." | "..")).then_some(name).ok_or(Odd)
 }
 
 /// Descriptors of the folders from a base down to the last requested one.

@@ -1,11 +1,13 @@
-//! Entries that a delta keeps: the usual case of `initpuller.volume.reuse.matching`.
+//! Entries that a delta keeps: the usual case of `agent.snapshots.delta`, and of
+//! `initpuller.volume.reuse.matching`.
 
 use crate::entry::{Entry, Kind, parse_line};
 use crate::odd::without_lock;
-use pyo3::Python;
+use pyo3::prelude::*;
 use std::borrow::Cow;
 
 const DIGEST: usize = 32;
+const MARK: &[u8] = br#","kept":true"#;
 
 /// Pairs of entries, bytes of their lines in the older and the newer manifest, and the folders that
 /// the last one is in, if they are among the pairs, or is: number of the pair, and where the line
@@ -16,27 +18,61 @@ type Kept = (usize, usize, usize, Vec<(usize, usize, usize)>);
 ///
 /// `digests` has 32 bytes for each older entry. An older entry that was kept and whose file has no
 /// digest ends the run: it may be damaged. So does a line that Python has to judge.
-#[pyo3::pyfunction]
+#[pyfunction]
 pub fn kept(py: Python<'_>, older: &[u8], newer: &[u8], digests: &[u8]) -> Option<Kept> {
     without_lock(py, || Ok(run(older, newer, digests)))
 }
 
+/// Return bytes of lines of a new walk and of an older one that have seen the same entries, and the
+/// older lines, marked as kept.
+///
+/// Targets, holes and xattrs are not in the new lines. With `steady_before`, in nanoseconds, an entry
+/// must be of an older time, small, and no database. Lines that Python has to judge end the run.
+#[pyfunction]
+pub fn unchanged(
+    py: Python<'_>,
+    older: &[u8],
+    newer: &[u8],
+    steady_before: Option<i64>,
+) -> Option<(usize, usize, Vec<u8>)> {
+    without_lock(py, || {
+        let (mut ends, mut marked) = ((0_usize, 0_usize), Vec::new());
+        for (old, new) in lines(older).zip(lines(newer)) {
+            let Some(line) = marked_line(old, new, steady_before) else { break };
+            ends = (ends.0.saturating_add(old.len()), ends.1.saturating_add(new.len()));
+            if steady_before.is_some() {
+                marked.extend([line, MARK, b"}\n"].concat());
+            }
+        }
+        Ok((ends.0, ends.1, marked))
+    })
+}
+
+fn marked_line<'line>(older: &'line [u8], newer: &[u8], time: Option<i64>) -> Option<&'line [u8]> {
+    let (old, new) = (entry(older)?, entry(newer)?);
+    let is_steady = |time| new.ctime_ns < time && !new.is_large() && !new.path.contains(".db");
+    let is_kept = new.looks_like(&old) && new.kind != Kind::Hardlink && time.is_none_or(is_steady);
+    let line = older.strip_suffix(b"}\n").filter(|_| is_kept)?;
+    Some(line.strip_suffix(MARK).unwrap_or(line))
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn entry(line: &[u8]) -> Option<Entry<'_>> {
+    parse_line(line.strip_suffix(b"\n")?).ok()
+}
+
 fn run(older: &[u8], newer: &[u8], digests: &[u8]) -> Kept {
     let (digests, _) = digests.as_chunks::<DIGEST>();
-    let lines = |text| <[u8]>::split_inclusive(text, |byte: &u8| *byte == b'\n');
     let (mut count, mut ends) = (0_usize, (0_usize, 0_usize));
     let mut above: Vec<(Cow<'_, str>, (usize, usize, usize))> = Vec::new();
     for ((old, new), digest) in lines(older).zip(lines(newer)).zip(digests) {
-        let Some(entry) = kept_entry(old, new, digest) else {
-            break;
-        };
+        let Some(entry) = kept_entry(old, new, digest) else { break };
         let start = ends.1;
         ends = (ends.0.saturating_add(old.len()), start.saturating_add(new.len()));
-        while let Some((folder, _)) = above.last()
-            && !is_below(&entry.path, folder)
-        {
-            above.pop();
-        }
+        while above.pop_if(|(folder, _)| !is_below(&entry.path, folder)).is_some() {}
         if entry.kind == Kind::Folder {
             above.push((entry.path, (count, start, ends.1)));
         }
@@ -47,29 +83,13 @@ fn run(older: &[u8], newer: &[u8], digests: &[u8]) -> Kept {
 }
 
 /// Return the newer entry if it is kept, and the volume has it as an unchanged older one.
-fn kept_entry<'line>(
-    older: &[u8],
-    newer: &'line [u8],
-    digest: &[u8; DIGEST],
-) -> Option<Entry<'line>> {
-    let old = parse_line(older.strip_suffix(b"\n")?).ok()?;
-    let new = parse_line(newer.strip_suffix(b"\n")?).ok()?;
-    let may_be_damaged = new.kind == Kind::File && old.kept && digest == &[0; DIGEST];
-    (new.kept && !may_be_damaged && is_same(&old, &new)).then_some(new)
-}
-
-fn is_same(old: &Entry, new: &Entry) -> bool {
-    old.path == new.path
-        && old.kind == new.kind
-        && old.mode == new.mode
-        && (old.uid, old.gid) == (new.uid, new.gid)
-        && (old.mtime_ns, old.ctime_ns) == (new.mtime_ns, new.ctime_ns)
-        && old.inode == new.inode
-        && old.size == new.size
-        && old.link == new.link
+fn kept_entry<'line>(older: &[u8], newer: &'line [u8], digest: &[u8]) -> Option<Entry<'line>> {
+    let (old, new) = (entry(older)?, entry(newer)?);
+    let may_be_damaged = new.kind == Kind::File && old.kept && digest == [0; DIGEST];
+    let is_same = new.looks_like(&old) && new.link == old.link;
+    (new.kept && !may_be_damaged && is_same).then_some(new)
 }
 
 fn is_below(path: &str, folder: &str) -> bool {
-    let below = path.strip_prefix(folder);
-    below.is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }

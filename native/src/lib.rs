@@ -24,13 +24,16 @@ mod plexodus_native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::{check::check, kept::kept, pack::pack, sums::sums, unpack::unpack};
+    use crate::{check::check, pack::pack, sums::sums, unpack::unpack};
+
+    #[pymodule_export]
+    use crate::kept::{kept, unchanged};
 
     #[pymodule_export]
     use crate::plan::{Part, plan};
 
     #[pymodule_export]
-    use crate::walk::{Walk, look_alike, walk};
+    use crate::walk::{Walk, walk};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -47,8 +47,8 @@ pub fn part(entries: &[Entry], packed: Option<u64>) -> Result<Part, Odd> {
             continue;
         }
         let head = u64::try_from(header(entry)?.len())?;
-        let size = padded(entry.size).and_then(|content| head.checked_add(content));
-        let size = size.ok_or(Odd)?;
+        let content = entry.size.checked_next_multiple_of(BLOCK).ok_or(Odd)?;
+        let size = head.checked_add(content).ok_or(Odd)?;
         part.tar_bytes = part.tar_bytes.checked_add(size).ok_or(Odd)?;
         let joined = open.and_then(|before| before.checked_add(size));
         if entry.is_large() {
@@ -80,8 +80,4 @@ impl Part {
         }
         Some(())
     }
-}
-
-fn padded(size: u64) -> Option<u64> {
-    size.checked_next_multiple_of(BLOCK)
 }

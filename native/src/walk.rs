@@ -1,6 +1,6 @@
 //! The usual entries below a folder, as lines of a manifest: those of `shared.tree.walk`.
 
-use crate::entry::{Entry, Kind, parse};
+use crate::entry::{Entry, Kind};
 use crate::folders::{FOLDER, reopen};
 use crate::odd::{Odd, without_lock};
 use crate::pack::{FILE, nanoseconds};
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, RawDir, SeekFrom, flistxattr, openat, readlinkat, seek, statat,
+    AtFlags, FileType, Mode, RawDir, SeekFrom, flistxattr, fstat, openat, readlinkat, seek, statat,
 };
 use rustix::io::Errno;
 use std::borrow::Cow;
@@ -32,6 +32,7 @@ pub struct Walk {
 
 struct Level {
     folder: OwnedFd,
+    device: u64,
     above: String,
     names: std::vec::IntoIter<Vec<u8>>,
 }
@@ -57,7 +58,9 @@ struct Batch {
 pub fn walk(py: Python<'_>, folder: u32, above: &[u8], ends: Ends, inside: bool) -> Option<Walk> {
     without_lock(py, || {
         let above = usual(above)?.to_owned();
-        let levels = vec![Level::list(reopen(folder)?, above)?];
+        let folder = reopen(folder)?;
+        let device = fstat(&folder)?.st_dev;
+        let levels = vec![Level::list(folder, device, above)?];
         Ok(Walk { levels, ends, inside })
     })
 }
@@ -105,7 +108,7 @@ impl Walk {
 
 impl Level {
     /// Read all names in the open `folder`.
-    fn list(folder: OwnedFd, above: String) -> Result<Self, Odd> {
+    fn list(folder: OwnedFd, device: u64, above: String) -> Result<Self, Odd> {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut names = Vec::new();
         let mut found = RawDir::new(folder.as_fd(), &mut buffer);
@@ -117,7 +120,7 @@ impl Level {
         }
         names.sort_unstable();
         let names = names.into_iter();
-        Ok(Self { folder, above, names })
+        Ok(Self { folder, device, above, names })
     }
 
     /// Add the entry to `lines`, and return the level below it if it is a folder.
@@ -144,8 +147,8 @@ impl Level {
             FileType::Symlink => Kind::Symlink,
             _ => return Err(Odd),
         };
-        if kind != Kind::Folder && info.st_nlink > 1 {
-            return Err(Odd); // Python remembers the names of such files
+        if info.st_dev != self.device || (kind != Kind::Folder && info.st_nlink > 1) {
+            return Err(Odd); // Python notes the devices, and the names of such files
         }
         let size = if kind == Kind::File { u64::try_from(info.st_size)? } else { 0 };
         let mut entry = Entry {
@@ -169,7 +172,7 @@ impl Level {
                 if inside {
                     check_no_xattrs(folder.as_fd())?;
                 }
-                below = Some(Self::list(folder, format!("{path}/"))?);
+                below = Some(Self::list(folder, self.device, format!("{path}/"))?);
             }
             Kind::File if inside => {
                 let file = openat(&self.folder, name, FILE, Mode::empty())?;
@@ -214,32 +217,10 @@ fn format(entry: &Entry, lines: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Return whether the lines `seen` are of entries that look like those of the lines `known`.
-///
-/// `None` is for entries that only Python can compare.
-#[pyfunction]
-pub fn look_alike(py: Python<'_>, seen: &[u8], known: &[u8]) -> Option<bool> {
-    without_lock(py, || {
-        let (seen, known) = (parse(seen)?, parse(known)?);
-        let alike = |(one, other): (&Entry, &Entry)| {
-            one.path == other.path
-                && one.kind == other.kind
-                && one.mode == other.mode
-                && (one.uid, one.gid) == (other.uid, other.gid)
-                && (one.mtime_ns, one.ctime_ns) == (other.mtime_ns, other.ctime_ns)
-                && (one.inode, one.size) == (other.inode, other.size)
-                && one.kind != Kind::Hardlink
-        };
-        Ok(seen.len() == known.len() && seen.iter().zip(&known).all(alike))
-    })
-}
-
 /// Return a name or path that is the same in a line: UTF-8, without anything that JSON escapes.
 fn usual(name: &[u8]) -> Result<&str, Odd> {
-    if name.iter().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
-        return Err(Odd);
-    }
-    str::from_utf8(name).map_err(|_| Odd)
+    let is_escaped = name.iter().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+    str::from_utf8(name).ok().filter(|_| !is_escaped).ok_or(Odd)
 }
 
 fn may_be_excluded(ends: &Ends, path: &str, name: &str) -> bool {
@@ -258,10 +239,7 @@ fn check_no_xattrs(file: BorrowedFd<'_>) -> Result<(), Odd> {
     };
     let names = buffer.get(..length).ok_or(Odd)?;
     let is_content = |name: &[u8]| name.starts_with(b"user.");
-    if names.split(|byte| *byte == 0).any(is_content) {
-        return Err(Odd);
-    }
-    Ok(())
+    (!names.split(|byte| *byte == 0).any(is_content)).then_some(()).ok_or(Odd)
 }
 
 /// Make sure that a file is not sparse, although it takes less space than it has bytes.

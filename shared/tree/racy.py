@@ -19,6 +19,9 @@ _WRITE_BYTES = 0x7FFFF000
 """Most bytes of one write(2). It sets the ctime when it begins, not when it ends."""
 _SLOWEST = 4 * 1024 * 1024
 """Assumed speed of the slowest disk, in bytes a second, for the duration of such a write."""
+_SHORT_WRITE_NS = 10**9
+"""Most that a write to a file of 4 MiB takes."""
+_LATEST = 2**63 - 1
 _DATABASE = re.compile(rb".*\.db(-wal|-shm|-journal)?", re.DOTALL)
 """SQLite also writes to these files through memory maps, so their times may change late."""
 
@@ -37,6 +40,16 @@ class Steadiness:
         self._racy_from = int(began * 1000) * 10**6 - _RACY_NS
         self._racy_large: set[bytes] = set()
         """Files whose ctime is old enough for a small file, but not for one of their size."""
+
+    @property
+    def surely_before(self) -> int:
+        """Time in ns; :meth:`holds` is true for what has an older ctime.
+
+        Not so for files of databases, and for files of more than 4 MiB and their hard links.
+        """
+        if self._is_cold:
+            return _LATEST
+        return self._racy_from - _SHORT_WRITE_NS
 
     def holds(self, entry: Entry) -> bool:
         """Return whether ``entry``, found the same by both scans, is unchanged between them.

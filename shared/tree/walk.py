@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +17,7 @@ import msgspec
 
 from shared.errors import IllegalPath, printable
 from shared.native import native
+from shared.tree.content_size import content_size
 from shared.tree.dir_stack import DirStack
 from shared.tree.excludes import ends_of, matcher
 from shared.tree.manifest import Entry, Kind, format_line
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOW = {Kind.FILE: _FILE, Kind.DIRECTORY: _FOLDER, Kind.SYMLINK: _LINK}
 _LONGEST = 4096 - 257  # with a name below it, a path that system calls take
 _NOT_OPEN = -1
 """Instead of the descriptor of a folder that need not be listed."""
@@ -139,6 +140,8 @@ class TreeWalk:
         self._inside = options.inside
         self._live = options.live
         self._links: dict[tuple[int, int], bytes] = {}
+        self.devices: set[int] = set()
+        """Numbers of the devices of all entries so far."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield each entry, sorted, parents first; none if the tree itself cannot be entered."""
@@ -220,13 +223,17 @@ class TreeWalk:
     ) -> os.stat_result | None:
         """Return the status of the entry; None if it is left out."""
         if level.fd == _NOT_OPEN:
-            return os.stat(self._in_base(path), dir_fd=self._base, follow_symlinks=False)
+            info = os.stat(self._in_base(path), dir_fd=self._base, follow_symlinks=False)
+            self.devices.add(info.st_dev)
+            return info
         if self._excluded is not None and not is_top and self._excluded(path, name):
             if self._omit is not None:
-                self._omit(Omitted(path, Reason.EXCLUDED, _size(level.fd, name)))
+                self._omit(Omitted(path, Reason.EXCLUDED, content_size(level.fd, name)))
             return None
         check_name(name, path, depth=path.count(b"/") + 1)
-        return os.stat(name, dir_fd=level.fd, follow_symlinks=False)
+        info = os.stat(name, dir_fd=level.fd, follow_symlinks=False)
+        self.devices.add(info.st_dev)
+        return info
 
     def _enter(
         self, level: _Level, name: bytes, path: bytes, info: os.stat_result
@@ -286,20 +293,39 @@ class TreeWalk:
             return outside
         if (known := self._known(outside, info)) is not None:
             return known
-        if is_link:
-            link = self._open(level, name, path, _LINK)
-            try:
-                return msgspec.structs.replace(outside, link=os.readlink(b"", dir_fd=link))
-            finally:
-                os.close(link)
-        file = self._open(level, name, path, _FILE)
+        if level.fd != _NOT_OPEN:
+            return self._read(outside, level.fd, name)
+        with DirStack(self._base) as folders:
+            return self._read(outside, *folders.parent(self._in_base(path)))
+
+    def look_inside(self, folders: DirStack, outside: Entry) -> Entry | None:
+        """Return an entry of a walk that did not, with its target, holes and xattrs.
+
+        None if it cannot be read any more, which :attr:`unreadable` says.
+
+        Args:
+            folders: of the tree's base.
+            outside: the entry.
+        """
+        if len(outside.path) < len(self._top):
+            return outside
         try:
+            return self._read(outside, *folders.parent(self._in_base(outside.path)))
+        except OSError as error:
+            self._failed(outside.path, error)
+            return None
+
+    def _read(self, outside: Entry, folder: int, name: bytes) -> Entry:
+        opened = os.open(name, _HOW[outside.kind], dir_fd=folder)
+        try:
+            if outside.kind is Kind.SYMLINK:
+                return msgspec.structs.replace(outside, link=os.readlink(b"", dir_fd=opened))
             data = None
-            if info.st_blocks * _SECTOR < info.st_size:
-                data = _data_bytes(file, info.st_size)
-            xattrs = self._xattrs(file, path)
+            if os.fstat(opened).st_blocks * _SECTOR < outside.size:
+                data = _data_bytes(opened, outside.size)
+            xattrs = self._xattrs(opened, outside.path)
         finally:
-            os.close(file)
+            os.close(opened)
         is_plain = data is None and not xattrs
         return outside if is_plain else msgspec.structs.replace(outside, data=data, xattrs=xattrs)
 
@@ -370,31 +396,3 @@ def _data_bytes(file: int, size: int) -> int | None:
         position = os.lseek(file, start, os.SEEK_HOLE)
         total += min(position, size) - start
     return total if total < size else None
-
-
-def _size(base: int, name: bytes) -> int:
-    """Return the bytes of content in ``name`` and all below it, as far as they can be read."""
-    try:
-        info = os.stat(name, dir_fd=base, follow_symlinks=False)
-    except OSError:
-        return 0
-    if not stat.S_ISDIR(info.st_mode):
-        return info.st_size
-    size, folders = 0, [name]
-    while folders:
-        path = folders.pop()
-        try:
-            folder = os.open(path, _FOLDER, dir_fd=base)
-        except OSError:
-            continue
-        try:
-            with os.scandir(folder) as found:  # a list of a million names would be in memory
-                for each in found:
-                    if each.is_dir(follow_symlinks=False):
-                        folders.append(path + b"/" + os.fsencode(each.name))
-                    else:
-                        with suppress(OSError):
-                            size += each.stat(follow_symlinks=False).st_size
-        finally:
-            os.close(folder)
-    return size
