@@ -10,7 +10,7 @@ from shared.tree.member_path import sort_key
 from shared.tree.omitted import Omitted, Reason, read_omitted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from agent.source.snapshot_files import SnapshotFiles
     from shared.frames.file_digests import FileDigests
@@ -132,7 +132,9 @@ class Marker:
             last = path
             yield path[len(above) :]
 
-    def marked(self, entries: Iterable[Entry], digests: FileDigests) -> Iterator[Entry]:
+    def marked(
+        self, entries: Iterable[Entry], digests: FileDigests
+    ) -> Generator[Entry, None, None]:
         """Yield ``entries`` of the walk, and copy the digests of the kept ones to ``digests``."""
         copied: list[tuple[int, bytes | None]] = []
         for number, entry in enumerate(entries):

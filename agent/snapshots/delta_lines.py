@@ -6,6 +6,7 @@ changed is parsed here, and opened.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,16 +16,16 @@ from shared.native import native
 from shared.tree.manifest import Kind, format_line, parse_line
 from shared.tree.member_path import sort_key
 from shared.tree.omitted import Reason, read_omitted
-from shared.tree.racy import Steadiness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from agent.source.snapshot_files import SnapshotFiles
     from shared.frames.file_digests import FileDigests
     from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
     from shared.tree.omitted import Omitted
+    from shared.tree.racy import Steadiness
     from shared.tree.walk import TreeWalk
 
 
@@ -52,21 +53,25 @@ class DeltaLines:
     Args:
         base: an earlier snapshot of the same library.
         walk: a new walk, which does not look inside.
-        folders: of the walk's base.
         digests: gets the digests of what is kept.
+        steadiness: decides which entries are really unchanged.
 
     Raises:
         UnusualDelta: If the base left out xattrs.
     """
 
     def __init__(
-        self, base: SnapshotFiles, walk: TreeWalk, folders: DirStack, digests: FileDigests
+        self,
+        base: SnapshotFiles,
+        walk: TreeWalk,
+        digests: FileDigests,
+        steadiness: Steadiness,
     ) -> None:
         if any(each.reason is Reason.XATTR for each in read_omitted(base.omitted_path)):
             raise UnusualDelta
-        self._walk, self._folders, self._digests = walk, folders, digests
+        self._walk, self._digests = walk, digests
         self._telling = base.telling
-        self._steadiness = Steadiness(base.about.kind, base.about.created)
+        self._steadiness = steadiness
         self._base_digests = base.digests
         self._pieces = base.manifest.pieces()
         self._known, self._known_digests = b"", b""
@@ -76,25 +81,36 @@ class DeltaLines:
         self._gone: bytes | None = None
         """The last folder that could not be read, with a slash."""
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines, one or many at a time."""
-        for seen in self._walk.lines():
-            start = 0
-            while start < len(seen):
-                size, lines = self._unchanged(seen[start:])
-                if not size:
-                    size = seen.index(b"\n", start) + 1 - start
-                    entry = self._judged(parse_line(seen[start : start + size - 1]))
-                    lines = b"" if entry is None else format_line(entry)
-                start += size
-                if lines:
-                    yield lines
+    def lines(self) -> Generator[bytes, None, None]:
+        """Yield the lines, one or many at a time.
+
+        Raises:
+            UnusualDelta: If times do not show every change on one of the devices.
+        """
+        with closing(self._walk.lines()) as batches, self._walk.folders() as folders:
+            for seen in batches:
+                # The walk notes a device before it yields the first entry there.
+                if not self._walk.devices <= self._telling:
+                    raise UnusualDelta
+                yield from self._delta(folders, seen)
+
+    def _delta(self, folders: DirStack, seen: bytes) -> Iterator[bytes]:
+        start = 0
+        while start < len(seen):
+            size, lines = self._unchanged(seen[start:])
+            if not size:
+                size = seen.index(b"\n", start) + 1 - start
+                entry = self._judged(folders, parse_line(seen[start : start + size - 1]))
+                lines = b"" if entry is None else format_line(entry)
+            start += size
+            if lines:
+                yield lines
 
     def _unchanged(self, seen: bytes) -> tuple[int, bytes]:
         """Return bytes of lines of ``seen`` that are certainly as in the base, and their lines."""
         if not self._known:
             self._read_piece()
-        if native is None or not self._is_telling:
+        if native is None:
             return 0, b""
         found = native.unchanged(self._known, seen, self._steadiness.surely_before)
         if found is None or not found[1]:
@@ -103,15 +119,7 @@ class DeltaLines:
         self._keep(lines.count(b"\n"), known)
         return size, lines
 
-    @property
-    def _is_telling(self) -> bool:
-        """Whether times show every change on all devices that the walk has come to.
-
-        It notes a device before it yields the first entry there.
-        """
-        return self._walk.devices <= self._telling
-
-    def _judged(self, outside: Entry) -> Entry | None:
+    def _judged(self, folders: DirStack, outside: Entry) -> Entry | None:
         """Return a single entry of the delta; None if it cannot be read any more."""
         if self._gone is not None and outside.path.startswith(self._gone):
             return None
@@ -121,7 +129,7 @@ class DeltaLines:
             return msgspec.structs.replace(known, kept=True)
         entry: Entry | None = outside
         if outside.kind is not Kind.HARDLINK:
-            entry = self._walk.look_inside(self._folders, outside)
+            entry = self._walk.look_inside(folders, outside)
         if entry is None:
             self._gone = outside.path + b"/"
         else:
@@ -140,7 +148,7 @@ class DeltaLines:
         if before is None or not outside.looks_like(before):
             return None
         is_same = outside.kind is not Kind.HARDLINK or outside.link == before.link
-        return before if is_same and is_steady and self._is_telling else None
+        return before if is_same and is_steady else None
 
     def _keep(self, count: int, size: int) -> None:
         """Take the base's next ``count`` entries over, whose lines have ``size`` bytes."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -25,31 +25,24 @@ import msgspec
 
 from agent.frames.archive_encoding import Representation
 from agent.snapshots import whole_tree
-from agent.snapshots.delta import Marker
-from agent.snapshots.delta_lines import DeltaLines, UnusualDelta, without_xattrs
-from agent.source.database_copies import copy_databases, drop_copies, keep_copies
+from agent.snapshots.delta_lines import UnusualDelta
+from agent.snapshots.look import Look, any_walk, usual_delta
+from agent.source.database_copies import drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
 from agent.source.snapshot_files import Origin, SnapshotFiles, omitted_path
 from agent.source.writeback import write_back
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
 from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
-from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_manifest, write_manifest
 from shared.native import native
-from shared.tree.dir_stack import DirStack
 from shared.tree.omitted import OmittedWriter
-from shared.tree.racy import Steadiness
-from shared.tree.walk import TreeWalk, WalkOptions
 from shared.wire.protocol import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agent.source.library import CurrentLibrary
     from shared.frames.codec import Encoding
     from shared.frames.manifest_file import ManifestFile
-    from shared.tree.manifest import Entry
     from shared.wire.protocol import OmittedList, SnapshotRequest
 
 _KEEP = 4
@@ -119,11 +112,7 @@ class SnapshotStore:
             return self._scan(request, is_usual=False)
 
     def _scan(self, request: SnapshotRequest, *, is_usual: bool) -> Snapshot:
-        """Do it; ``is_usual`` lets the accelerator compare the library with an earlier snapshot.
-
-        Raises:
-            UnusualDelta: If it cannot.
-        """
+        """Do it. With ``is_usual``, the accelerator makes a delta, or UnusualDelta is raised."""
         kind, base, exclude = request.kind, request.base, tuple(request.exclude)
         found = self._locate()
         source = found.placed() if request.placed else found
@@ -137,28 +126,11 @@ class SnapshotStore:
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
             folder = stack.enter_context(source.opened())
-            options = WalkOptions(exclude, inside=not is_usual, live=kind != "cold")
             listed = stack.enter_context(OmittedWriter(os.path.join(draft, "omitted")))
-            marker = None
-            if earlier is not None and not is_usual:
-                steadiness = Steadiness(earlier.about.kind, earlier.about.created)
-                known = zip(earlier.manifest, earlier.digests, strict=True)
-                marker = Marker(earlier, exclude, steadiness, known)
-            omit = without_xattrs(listed.add) if is_usual else listed.add
-            walk = TreeWalk(source.tree(folder), options, marker, omit)
             self._drop_copies()
-            digests = FileDigests(os.path.join(draft, "digests"), 0)
-            entries: Iterator[Entry] | Iterator[bytes] = walk.lines()
-            if earlier is not None and is_usual:
-                folders = stack.enter_context(DirStack(folder))
-                entries = DeltaLines(earlier, walk, folders, digests).lines()
-            elif kind == "rehearsal" or marker is not None:
-                each = walk.entries()
-                if kind == "rehearsal":
-                    each = copy_databases(draft, source, folder, exclude).in_place(each)
-                if marker is not None:
-                    each = marker.marked(each, digests)
-                entries = each
+            look = Look(kind, exclude, source, folder, draft, earlier)
+            walk, entries = (usual_delta if is_usual else any_walk)(look, listed.add)
+            stack.enter_context(closing(entries))
             root, path = os.fsencode(source.about.name), os.path.join(draft, _MANIFEST)
             manifest = write_manifest(path, root, entries, kind)
             source.check_place()  # a disk may have been mounted meanwhile

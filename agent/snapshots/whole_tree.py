@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from itertools import islice, tee, zip_longest
 from typing import TYPE_CHECKING
 
@@ -104,10 +105,11 @@ def _is_unchanged(snapshot: SnapshotFiles, accelerator: ModuleType) -> bool:
     known = (line for _, text in snapshot.manifest.pieces() for line in text.splitlines())
     with source.opened() as base:
         walk = TreeWalk(source.tree(base), options)
-        for seen in walk.lines():
-            lines = list(islice(known, seen.count(b"\n")))
-            if not _are_same(seen, b"\n".join((*lines, b"")), accelerator):
-                return False
+        with closing(walk.lines()) as batches:
+            for seen in batches:
+                lines = list(islice(known, seen.count(b"\n")))
+                if not _are_same(seen, b"\n".join((*lines, b"")), accelerator):
+                    return False
         return next(known, None) is None and not walk.unreadable
 
 

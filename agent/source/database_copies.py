@@ -26,7 +26,7 @@ from shared.tree.manifest import Kind
 from shared.tree.walk import TreeWalk, WalkOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from agent.source.library import LibrarySource
     from shared.tree.dir_stack import DirStack
@@ -67,7 +67,7 @@ class DatabaseCopies:
         """Return whether ``lines`` of the manifest may name a database, or all copies are gone."""
         return self._names is None or _SUFFIX + b'"' in lines
 
-    def in_place(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def in_place(self, entries: Iterable[Entry]) -> Generator[Entry, None, None]:
         """Yield ``entries`` of a walk, with the copies in place of the databases.
 
         Leave out the files that SQLite creates beside a database. Use the inode and ctime of the

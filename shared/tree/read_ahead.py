@@ -15,7 +15,7 @@ _AHEAD = 8
 """Batches that are read ahead."""
 
 
-def read_ahead(lines: Generator[bytes, None, None]) -> Iterator[bytes]:
+def read_ahead(lines: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     """Yield all that ``lines`` yields, joined to batches of 64 KiB.
 
     No other thread may use ``lines``. It is closed when this iterator ends or is closed.

@@ -27,7 +27,7 @@ from shared.tree.read_ahead import read_ahead
 from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from types import ModuleType
 
     from plexodus_native import Walk
@@ -143,18 +143,18 @@ class TreeWalk:
         self.devices: set[int] = set()
         """Numbers of the devices of all entries so far."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Generator[Entry, None, None]:
         """Yield each entry, sorted, parents first; none if the tree itself cannot be entered."""
         return (found for found in self._walk(None) if isinstance(found, Entry))
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Generator[bytes, None, None]:
         """Yield the lines of :meth:`entries`, one or many at a time.
 
         With the accelerator, which leaves the interpreter to others, a thread reads ahead. So use
         this for what does not change the tree.
         """
         if native is None or self._memory is not None:
-            return map(format_line, self.entries())
+            return (format_line(entry) for entry in self.entries())
         return read_ahead(
             format_line(found) if isinstance(found, Entry) else found
             for found in self._walk(native)
@@ -298,14 +298,15 @@ class TreeWalk:
         with DirStack(self._base) as folders:
             return self._read(outside, *folders.parent(self._in_base(path)))
 
+    def folders(self) -> DirStack:
+        """Return the folders of the tree's base, for :meth:`look_inside`."""
+        return DirStack(self._base)
+
     def look_inside(self, folders: DirStack, outside: Entry) -> Entry | None:
         """Return an entry of a walk that did not, with its target, holes and xattrs.
 
         None if it cannot be read any more, which :attr:`unreadable` says.
 
-        Args:
-            folders: of the tree's base.
-            outside: the entry.
         """
         if len(outside.path) < len(self._top):
             return outside

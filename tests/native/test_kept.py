@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +24,7 @@ from shared.native import native
 from shared.tree import line_file
 from shared.tree.manifest import Entry, Kind, format_line, parse_line
 from shared.tree.member_path import sort_key
+from shared.tree.racy import Steadiness
 from shared.wire.protocol import Library, Snapshot
 
 if TYPE_CHECKING:
@@ -92,6 +94,37 @@ def test_kept_entries_are_skipped_at_once(tree: list[Entry]) -> None:
     expected = [entry for entry in inside if last.startswith(entry.path + b"/")]
     assert [parse_line(newer[start:end]) for _, start, end in folders] == expected
     assert [later[number] for number, _, _ in folders] == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(any_manifest(), st.data())
+def test_what_counts_as_unchanged_is(tree: list[Entry], data: st.DataObject) -> None:
+    """No entry is taken over that Python would not take over, and each has all that it had."""
+    assert native is not None
+    began = data.draw(st.integers(0, 2**31))
+    created = datetime.fromtimestamp(began, UTC).isoformat(timespec="milliseconds")
+    about = data.draw(st.sampled_from(["a", "x.db", "x.db-wal", "y.db.txt"])).encode()
+    offsets = st.sampled_from([-4, -3, -2, 0]).map(lambda each: (began + each) * 10**9)
+    ctimes = offsets.flatmap(lambda time: st.integers(time - 2, time + 2))
+    tree = [msgspec.structs.replace(entry, ctime_ns=data.draw(ctimes)) for entry in tree]
+    tree[-1] = msgspec.structs.replace(tree[-1], path=tree[-1].path + about)
+    outside: dict[str, Any] = {"link": b"", "data": None, "xattrs": {}, "kept": False}
+    later = [msgspec.structs.replace(entry, **outside) for entry in data.draw(_changed(tree))]
+    steadiness = Steadiness(data.draw(st.sampled_from(["live", "cold"])), created)
+    older, newer = (b"".join(map(format_line, each)) for each in (tree, later))
+
+    found = native.unchanged(older, newer, steadiness.surely_before)
+    looked = native.unchanged(older, newer, None)
+
+    assert found is not None
+    assert looked is not None
+    count = found[2].count(b"\n")
+    assert older[: found[0]].count(b"\n") == newer[: found[1]].count(b"\n") == count
+    kept = [msgspec.structs.replace(entry, kept=True) for entry in tree[:count]]
+    assert found[2] == b"".join(map(format_line, kept))
+    pairs = list(zip(tree, later, strict=False))
+    assert all(new.looks_like(old) and steadiness.holds(new) for old, new in pairs[:count])
+    assert all(new.looks_like(old) for old, new in pairs[: newer[: looked[1]].count(b"\n")])
 
 
 def _snapshot(manifest: ManifestFile, base: str) -> Snapshot:
