@@ -67,6 +67,8 @@ class FrameEndpoints:
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
         self._activity.frame(snapshot.about, number)
+        if block is not None and snapshot.about.kind == "cold" and snapshot.about.base:
+            snapshot.block_tags[number] = digest
         tag = digest.hex()
         headers = _headers(tag)
         if is_known(request, tag):

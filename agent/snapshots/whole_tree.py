@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import closing
 from itertools import islice, tee, zip_longest
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 from agent.snapshots.delta import Marker
 from agent.source.file_reader import (
     changed,
-    hash_blocks,
     hash_copy,
     hash_file,
     hash_live_file,
     is_as_scanned,
+    read_blocks,
 )
-from shared.digest import sha256_of_all
+from shared.digest import sha256, sha256_of_all
 from shared.errors import SourceUnreadable
 from shared.frames.file_digests import split
 from shared.frames.plan import is_large
@@ -68,11 +69,12 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
     if snapshot.about.kind == "cold":
         if not (snapshot.about.base and is_large(entry)):
             return hash_file(folders, entry)
-        digest, blocks = hash_blocks(folders, entry)
-        frames = snapshot.manifest.plan.frames_of(number, entry)
-        tags = (sha256_of_all([block]) for block in blocks)
-        snapshot.block_tags.update(zip(frames, tags, strict=True))
-        return digest
+        whole, frames = hashlib.sha256(), snapshot.manifest.plan.frames_of(number, entry)
+        for frame, block in zip(frames, read_blocks(folders, entry), strict=True):
+            whole.update(block)
+            if frame not in snapshot.block_tags:
+                snapshot.block_tags[frame] = sha256_of_all([sha256(block)])
+        return whole.digest()
     copy = snapshot.copy_of(entry.path)
     return hash_live_file(folders, entry) if copy is None else hash_copy(copy)
 

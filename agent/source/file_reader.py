@@ -15,7 +15,6 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shared.digest import sha256
 from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.plan import FRAME
@@ -96,15 +95,13 @@ def hash_file(folders: DirStack, entry: Entry) -> bytes:
         return digest
 
 
-def hash_blocks(folders: DirStack, entry: Entry) -> tuple[bytes, list[bytes]]:
-    """Return the digest of a whole cold file, and of each of its blocks of :data:`FRAME` bytes."""
-    whole, blocks, buffer = hashlib.sha256(), [], memoryview(bytearray(FRAME))
+def read_blocks(folders: DirStack, entry: Entry) -> Iterator[memoryview]:
+    """Yield each block of :data:`FRAME` bytes of a cold file; it is valid until the next one."""
+    buffer = memoryview(bytearray(FRAME))
     for offset in range(0, entry.size, FRAME):
         block = buffer[: min(FRAME, entry.size - offset)]
         read_piece(folders, entry, offset, block)
-        whole.update(block)
-        blocks.append(sha256(block))
-    return whole.digest(), blocks
+        yield block
 
 
 def changed(entry: Entry) -> SourceChanged:

@@ -54,8 +54,8 @@ class SnapshotFiles:
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
         self.block_tags: dict[int, bytes] = {}
-        """For a delta, tags of frames of large files that were already read for their digests, and
-        are unchanged since the scan. :func:`agent.frames.builder.build_frame` gives the same."""
+        """For a cold delta, tags of blocks of large files that were read since the scan, and were
+        as scanned. The frames are requested while the whole files are hashed."""
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Copies that are read in place of the databases; None except in a rehearsal."""
 
