@@ -5,17 +5,20 @@ and writes 200 rows a second into its database; beside it the usual way S (Plex 
 http.server, curl) moves the same. Downtime is from the end of Plex's process to the receipt.
 
 Then the delta: the same move again, but the puller is held as soon as Plex has stopped, until
-source and staging were compared. And a database of 1 GB, 0.1 % of whose pages change.
+source and staging were compared. And a move with a further database of 1 GB, 0.1 % of whose pages
+Plex changes when it is stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -48,6 +51,8 @@ _SLOWEST = 4 * 1024 * 1024
 _LEASE = 600.0
 _PAGES = 1000
 """One of so many pages of the database is changed."""
+_PAGE, _ROW = 1024, 900
+"""Bytes of a page, as Plex has them, and of a row that fills one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=shapes, default="l1")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--database", type=int, default=1_000_000_000, help="bytes of the large")
+    parser.add_argument("--database", type=int, default=1_000_000_000, metavar="BYTES")
     parser.add_argument("--alone", action="store_true", help="without S")
     parser.add_argument("--folder", type=Path, help="where to work (default: as tempfile has it)")
     options = parser.parse_args()
@@ -130,45 +135,65 @@ def _delta(folder: Path, shape: LibraryShape) -> None:
 
 
 def _database(folder: Path, size: int) -> None:
-    """Measure a pull after changes of some pages of a database of ``size`` bytes."""
+    """Measure a move whose database of ``size`` bytes changes a little when Plex is stopped."""
     with _volume(folder, LibraryShape(_SMOKE.entries, 2 * size, 0)) as volume:
         library = volume / "vm" / "Library"
         _settled_library(library, _SMOKE)
         path = library / SERVER / "Plug-in Support" / "Databases" / "large.db"
         pages = _make_database(path, size)
-        agent = Agent(volume / "state", library, volume / "agent.log")
-        puller = Puller(_made(volume / "config"), volume / "puller.log", agent.pair())
-        with running(agent):
-            _succeed(puller, "--until", "ready")
-            _change_pages(path, pages)
-            before = sent_bytes(agent)
-            _succeed(puller)
-            sent = sent_bytes(agent) - before
+        change = f"from bench.downtime import change_pages; change_pages({str(path)!r}, {pages})"
+        at_stop = shlex.join([sys.executable, "-c", change])
+        move = measure(volume, library, _SMOKE.entries // _SHARE, look=False, at_stop=at_stop)
         length = path.stat().st_size
-        print(f"database: {sent} bytes sent for one of {length} ({100 * sent / length:.2f} %)")
+        cached = _read_seconds(path)
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+        print(
+            f"database of {length} bytes: down for {move.seconds:.2f} s, {move.sent} bytes sent"
+            f" ({100 * move.sent / length:.2f} %); to read it takes {cached:.2f} s from memory and"
+            f" {_read_seconds(path):.2f} s from the disk",
+            flush=True,
+        )
+
+
+def _read_seconds(path: Path) -> float:
+    begun, buffer = time.monotonic(), bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    return time.monotonic() - begun
 
 
 def _make_database(path: Path, size: int) -> int:
-    """Of so many bytes, a row of chance to each page; how many rows."""
+    """Make one of so many bytes, with a random row in each page; return the number of rows."""
     with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"PRAGMA page_size={_PAGE}")
         database.execute("CREATE TABLE page (id INTEGER PRIMARY KEY, what BLOB)")
-        rows = size // 4096
+        rows = size // _PAGE
         database.executemany(
-            "INSERT INTO page(what) VALUES(?)", ((os.urandom(3000),) for _ in range(rows))
+            "INSERT INTO page(what) VALUES(?)", ((os.urandom(_ROW),) for _ in range(rows))
         )
     return rows
 
 
-def _change_pages(path: Path, pages: int) -> None:
-    """One of :data:`_PAGES`, all over the file."""
+def change_pages(path: str, pages: int) -> None:
+    """Change one of :data:`_PAGES` pages, all over the file."""
     with closing(sqlite3.connect(path)) as database, database:
         database.executemany(
             "UPDATE page SET what = ? WHERE id = ?",
-            ((os.urandom(3000), 1 + number) for number in range(0, pages, _PAGES)),
+            ((os.urandom(_ROW), 1 + number) for number in range(0, pages, _PAGES)),
         )
 
 
-def measure(volume: Path, library: Path, files: int, *, look: bool) -> Move:
+def measure(
+    volume: Path,
+    library: Path,
+    files: int,
+    *,
+    look: bool,
+    at_stop: str = "",
+) -> Move:
     """Move ``library``, in which Plex goes on changing so many ``files``.
 
     Args:
@@ -176,11 +201,14 @@ def measure(volume: Path, library: Path, files: int, *, look: bool) -> Move:
         library: the source.
         files: of the source; the stand-in writes over them all the time.
         look: hold the puller as soon as Plex has stopped, and count what there is to bring.
+        at_stop: a command that Plex's stop command runs first.
     """
     agent = Agent(volume / "state", library, volume / "agent.log")
     target = _made(volume / "config")
     with plex_commands(volume / "plex", library / SERVER, files) as plex:
         puller = Puller(target, volume / "puller.log", agent.pair(), cutover=True)
+        stop = plex.here / "stop"
+        stop.write_text(stop.read_text().replace("\n", f"\n{at_stop}\n", 1))
         agent.settings = plex.settings(volume, lease_seconds=_LEASE)
         with running(agent):
             begun = time.time()
@@ -243,12 +271,6 @@ def _settled_library(library: Path, shape: LibraryShape) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
-
-
-def _succeed(puller: Puller, *options: str) -> None:
-    done = puller.pull(*options, timeout=600)
-    if done.code != 0:
-        raise RuntimeError(done.text)
 
 
 if __name__ == "__main__":
