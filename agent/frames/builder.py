@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.source.file_reader import read_copy, read_live_piece, read_piece
 from shared.digest import sha256, sha256_of_all
+from shared.frames.pieces import piece_digests
 from shared.frames.plan import is_large, members
 from shared.frames.tar_layout import header
 from shared.native import native
@@ -22,10 +23,8 @@ class BuiltFrame(NamedTuple):
 
     tar: Buffer
     tag: bytes
-    """The digest of the digests of all file contents in the frame, so each byte is hashed once. The
-    other bytes of the frame follow from the manifest."""
-    block: memoryview | None
-    """The content, if the frame is a block of a large file; otherwise None."""
+    """The digest of the digests of all small files, or of a block's pieces, so each byte is hashed
+    once. The other bytes of the frame follow from the manifest."""
 
 
 def build_frame(snapshot: SnapshotFiles, number: int) -> BuiltFrame:
@@ -53,10 +52,10 @@ def _build_usual(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame | None:
         built = native.pack(base, place, lines, shape, is_cold)
     if built is None:
         return None
-    tar, tag, digests, block = built
+    tar, tag, digests = built
     if digests:
         snapshot.digests.put((frame.first + number, digest) for number, digest in digests)
-    return BuiltFrame(tar, tag, None if block is None else memoryview(tar)[slice(*block)])
+    return BuiltFrame(tar, tag)
 
 
 def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
@@ -64,7 +63,6 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
     tar = bytearray(frame.size)
     view = memoryview(tar)
     read = read_piece if snapshot.about.kind == "cold" else read_live_piece
-    block: memoryview | None = None
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
     with snapshot.source.folders() as folders:
@@ -79,11 +77,11 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
                     read(folders, entry, member.offset, content)
                 else:
                     read_copy(copy, member.offset, content)
-                pieces.append(sha256(content))
                 if is_large(entry):
-                    block = content
+                    pieces = piece_digests(content)
                 else:
+                    pieces.append(sha256(content))
                     digests.append((member.number, pieces[-1]))
     if digests:
         snapshot.digests.put(digests)
-    return BuiltFrame(tar, sha256_of_all(pieces), block)
+    return BuiltFrame(tar, sha256_of_all(pieces))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from agent.frames.blocks import find_block
 from agent.frames.builder import build_frame
 from agent.frames.encoder import encode
 from agent.server.conditions import is_known
@@ -18,6 +19,7 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from agent.frames.blocks import Block
     from agent.server.rate_limit import Outflow
     from agent.snapshots.store import SnapshotStore
     from agent.source.activity import Activity
@@ -58,30 +60,23 @@ class FrameEndpoints:
         """Return headers and body, or raise HTTPNotModified if the client has the frame."""
         snapshot = self._store.open(request.match_info["snapshot"])
         number = int(request.match_info["number"])
-        read_before = snapshot.block_tags.get(number, b"").hex()
-        if read_before and is_known(request, read_before):
-            self._activity.frame(snapshot.about, number)
-            raise web.HTTPNotModified(headers=_headers(read_before))
         try:
-            tar, digest, block = build_frame(snapshot, number)
+            self._activity.frame(snapshot.about, number)
+            held = request.headers.get(protocol.HELD_PIECES)
+            block = None if held is None else find_block(snapshot, number)
+            if held is not None and block is not None:
+                found = _pieces(request, block, held)
+                if found is not None:
+                    bitmap, pieces = found
+                    headers = _headers(block.known.tag.hex(), encoding)
+                    return headers | {protocol.CHANGED_PIECES: bitmap}, encode(pieces, encoding)
+            tar, digest = build_frame(snapshot, number)
         except IndexError:
             raise web.HTTPNotFound(reason="there is no frame of this number") from None
-        self._activity.frame(snapshot.about, number)
-        if block is not None and snapshot.about.kind == "cold" and snapshot.about.base:
-            snapshot.block_tags[number] = digest
         tag = digest.hex()
-        headers = _headers(tag)
         if is_known(request, tag):
-            raise web.HTTPNotModified(headers=headers)
-        headers[hdrs.CONTENT_TYPE] = encoding.media_type
-        known = request.headers.get(protocol.HELD_PIECES)
-        if known == protocol.LATER and block is not None:
-            raise web.HTTPPreconditionRequired(reason="the block has changed: send its pieces")
-        if known is not None and block is not None:
-            found = changed_pieces(block, known)
-            if found is not None and found[1]:
-                headers[protocol.CHANGED_PIECES] = found[0]
-                return headers, encode(found[1], encoding)
+            raise web.HTTPNotModified(headers=_headers(tag))
+        headers = _headers(tag, encoding)
         if request.headers.get(protocol.WANT_CONTENT_DIGEST) == protocol.NO_DIGEST:
             return headers, encode(tar, encoding)
         frame = snapshot.representation(encoding).encode(number, tar)
@@ -89,5 +84,25 @@ class FrameEndpoints:
         return headers, frame.data
 
 
-def _headers(tag: str) -> dict[str, str]:
-    return {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
+def _pieces(request: web.Request, block: Block, held: str) -> tuple[str, bytes] | None:
+    """Return bitmap and content of what the client lacks of a block; None to send all of it.
+
+    Raises:
+        HTTPNotModified: The client has the block.
+        HTTPPreconditionRequired: It has not, and did not say which pieces it has.
+    """
+    known = block.known
+    tag = known.tag.hex()
+    if is_known(request, tag):
+        raise web.HTTPNotModified(headers=_headers(tag))
+    if held == protocol.LATER:
+        raise web.HTTPPreconditionRequired(reason="the block has changed: send its pieces")
+    found = changed_pieces(block.content, known.short, held)
+    return found if found is not None and found[1] else None
+
+
+def _headers(tag: str, encoding: Encoding | None = None) -> dict[str, str]:
+    headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-store"}
+    if encoding is not None:
+        headers[hdrs.CONTENT_TYPE] = encoding.media_type
+    return headers

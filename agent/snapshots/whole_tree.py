@@ -17,7 +17,7 @@ from agent.source.file_reader import (
     is_as_scanned,
     read_blocks,
 )
-from shared.digest import sha256, sha256_of_all
+from agent.source.snapshot_files import KnownBlock
 from shared.errors import SourceUnreadable
 from shared.frames.file_digests import split
 from shared.frames.plan import is_large
@@ -72,8 +72,8 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
         whole, frames = hashlib.sha256(), snapshot.manifest.plan.frames_of(number, entry)
         for frame, block in zip(frames, read_blocks(folders, entry), strict=True):
             whole.update(block)
-            if frame not in snapshot.block_tags:
-                snapshot.block_tags[frame] = sha256_of_all([sha256(block)])
+            if frame not in snapshot.blocks:
+                snapshot.blocks[frame] = KnownBlock.of(block)
         return whole.digest()
     copy = snapshot.copy_of(entry.path)
     return hash_live_file(folders, entry) if copy is None else hash_copy(copy)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
 from agent.source.database_copies import DatabaseCopies
 from agent.source.library import LibrarySource, Place
+from shared.digest import sha256_of_all
 from shared.errors import SnapshotGone
 from shared.frames.file_digests import FileDigests
+from shared.frames.pieces import piece_digests, shortened
 
 if TYPE_CHECKING:
+    from shared.digest import Buffer
     from shared.frames.manifest_file import ManifestFile
     from shared.wire.protocol import OmittedList, Snapshot
 
@@ -23,6 +26,21 @@ class Origin(msgspec.Struct, frozen=True):
     place: Place
     telling: list[int] = []
     """Devices that were written back before the scan; see :mod:`agent.source.writeback`."""
+
+
+class KnownBlock(NamedTuple):
+    """What is known of a block that was as scanned."""
+
+    tag: bytes
+    """The frame's digest."""
+    short: bytes
+    """Short digests of its pieces, 1 KiB."""
+
+    @classmethod
+    def of(cls, content: Buffer) -> Self:
+        """Hash the block."""
+        digests = piece_digests(content)
+        return cls(sha256_of_all(digests), shortened(digests))
 
 
 def omitted_path(folder: str, omitted: OmittedList) -> str:
@@ -53,9 +71,9 @@ class SnapshotFiles:
         self.manifest = manifest
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
-        self.block_tags: dict[int, bytes] = {}
-        """For a cold delta, tags of blocks of large files that were read since the scan, and were
-        as scanned. The frames are requested while the whole files are hashed."""
+        self.blocks: dict[int, KnownBlock] = {}
+        """For a cold delta, blocks of large files that were read since the scan, by the numbers of
+        their frames. They are requested while the whole files are hashed."""
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Copies that are read in place of the databases; None except in a rehearsal."""
 

@@ -21,12 +21,12 @@ from initpuller.volume.staging.blocks import (
     read_block,
 )
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
-from shared.digest import sha256, sha256_of_all
+from shared.digest import sha256_of_all
 from shared.errors import Interrupted, ProtocolViolation, storage_errors
 from shared.frames.codec import Encoding, decode, max_encoded
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import read_lines
-from shared.frames.pieces import format_pieces, places
+from shared.frames.pieces import format_pieces, piece_digests, places
 from shared.frames.plan import is_large
 from shared.tree.manifest import parse_line
 from shared.wire import protocol
@@ -88,6 +88,9 @@ class FrameWorker:
         self._into = Destination(self._staging, assignment.policy, digests)
         self._last: tuple[list[int], list[bytes]] = [], []
         """The last requested pieces of the manifest, and their lines."""
+        self._has_changed = False
+        """Whether the last block that the volume had was another one: then the next one may be,
+        and its pieces are sent at once."""
         self._connections = [FrameConnection(assignment.pairing, assignment.idle) for _ in range(2)]
         self._is_interrupted = False
         self._staging_in_use = threading.Lock()
@@ -138,14 +141,22 @@ class FrameWorker:
 
     def _renew(self, order: Order, block: Block, wanted: list[str]) -> Unpacked:
         """Fetch the pieces of a block in which it differs from what an earlier snapshot left."""
-        held, old, most = order.held, b"", max_encoded(block.frame.size)
-        if not held:
-            old = self._in_staging(lambda: read_block(self._staging, block))
-            held = sha256_of_all([sha256(old)]).hex()
-        answer = self._ask(wanted, Held(held)).answer(most)
+        held, most = order.held, max_encoded(block.frame.size)
+        digests: list[bytes] = []
+
+        def read() -> list[bytes]:
+            return digests or piece_digests(read_block(self._staging, block))
+
+        if not held or self._has_changed:
+            digests = self._in_staging(read)
+            held = sha256_of_all(digests).hex()
+        pieces = format_pieces(digests) if self._has_changed else protocol.LATER
+        answer = self._ask(wanted, Held(held, pieces)).answer(most)
         if answer.wants_pieces:
-            old = old or self._in_staging(lambda: read_block(self._staging, block))
-            answer = self._ask(wanted, Held(held, format_pieces(old))).answer(most)
+            digests = self._in_staging(read)
+            held = sha256_of_all(digests).hex()
+            answer = self._ask(wanted, Held(held, format_pieces(digests))).answer(most)
+        self._has_changed = answer.encoded is not None
         if answer.encoded is None:
             return self._in_staging(lambda: keep_block(self._staging, block, answer.tag))
         if answer.bitmap is None:
@@ -156,7 +167,7 @@ class FrameWorker:
         length = sum(length for _, length in where)
         changed = decode(answer.encoded, length, self._assignment.encoding)
         patch = Patch(where, changed, answer.tag)
-        return self._in_staging(lambda: patch_block(self._staging, block, old, patch))
+        return self._in_staging(lambda: patch_block(self._staging, block, digests, patch))
 
     def _unpack(self, frame: Frame, lines: list[bytes], answer: Answer) -> Unpacked:
         if answer.encoded is None:

@@ -17,18 +17,14 @@ pub const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Most bytes of a frame without xattrs, with some to spare.
 const MOST: usize = 5 << 20;
+const PIECE: usize = 32 << 10;
 
-/// The tar bytes, the digest of the digests of all contents, the digest of each whole file with
-/// its number among the entries of the frame, and where the block of a large file is.
-type Packed<'py> = (
-    Bound<'py, PyBytes>,
-    Bound<'py, PyBytes>,
-    Vec<(usize, Bound<'py, PyBytes>)>,
-    Option<(usize, usize)>,
-);
+/// The tar bytes, the digest of the digests of all contents, and the digest of each whole file with
+/// its number among the entries of the frame.
+type Packed<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Vec<(usize, Bound<'py, PyBytes>)>);
 
 /// A digest of some bytes.
-type Sha = [u8; 32];
+pub type Sha = [u8; 32];
 
 /// Build the frame of the entries in `lines`.
 ///
@@ -56,18 +52,24 @@ pub fn pack<'py>(
         });
         Ok(())
     })?;
-    Ok(filled.map(|Contents { tag, files, block }| {
+    Ok(filled.map(|(tag, files)| {
         let files = files.into_iter();
         let files = files.map(|(number, digest)| (number, PyBytes::new(py, &digest)));
-        (tar, PyBytes::new(py, &tag), files.collect(), block)
+        (tar, PyBytes::new(py, &tag), files.collect())
     }))
 }
 
-/// What is known of the contents in a frame.
-struct Contents {
-    tag: Sha,
-    files: Vec<(usize, Sha)>,
-    block: Option<(usize, usize)>,
+/// Add the digest of `content` to `tag`, or those of a block's pieces (`shared.frames.pieces`).
+///
+/// Return the digest of a small file.
+pub fn add_digests(tag: &mut Sha256, content: &[u8], is_block: bool) -> Option<Sha> {
+    if is_block {
+        content.chunks(PIECE).for_each(|piece| tag.update(Sha256::digest(piece)));
+        return None;
+    }
+    let digest = Sha256::digest(content);
+    tag.update(digest);
+    Some(digest.into())
 }
 
 /// The library that is read.
@@ -87,11 +89,10 @@ impl<'place> Source<'place> {
     }
 
     /// Fill `tar`, which is all zeros.
-    fn fill(&self, members: &[Member], tar: &mut [u8]) -> Result<Contents, Odd> {
+    fn fill(&self, members: &[Member], tar: &mut [u8]) -> Result<(Sha, Vec<(usize, Sha)>), Odd> {
         let mut folders = Folders::new(self.library.as_fd(), false);
         let mut tag = Sha256::new();
         let mut files = Vec::new();
-        let mut block = None;
         for member in members {
             let head = tar.get_mut(member.start..member.content.start).ok_or(Odd)?;
             head.copy_from_slice(&member.header); // both have the same length
@@ -100,15 +101,10 @@ impl<'place> Source<'place> {
             }
             let content = tar.get_mut(member.content.clone()).ok_or(Odd)?;
             self.read(&mut folders, member, content)?;
-            let digest = Sha256::digest(content);
-            tag.update(digest);
-            if member.entry.is_large() {
-                block = Some((member.content.start, member.content.end));
-            } else {
-                files.push((member.number, digest.into()));
-            }
+            let digest = add_digests(&mut tag, content, member.entry.is_large());
+            files.extend(digest.map(|digest| (member.number, digest)));
         }
-        Ok(Contents { tag: tag.finalize().into(), files, block })
+        Ok((tag.finalize().into(), files))
     }
 
     /// Fill `into` from a file that is as it was scanned, or still complete in a live snapshot.

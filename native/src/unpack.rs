@@ -4,6 +4,7 @@ use crate::entry::{Entry, Kind, parse};
 use crate::folders::{Folders, plain, reopen};
 use crate::layout::{Member, NANOSECONDS, members};
 use crate::odd::{Odd, without_lock};
+use crate::pack::add_digests;
 use pyo3::{Python, pyfunction};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -82,11 +83,11 @@ fn verified(members: &[Member<'_, '_>], tar: &[u8], tag: &[u8]) -> Result<Vec<Ru
     let mut runs: Vec<Run> = Vec::new();
     let mut next = None;
     for member in members {
-        let mut digest = [0; 32];
+        let mut digest = None;
         if member.entry.kind == Kind::File {
-            digest = Sha256::digest(content(member, tar)?).into();
-            all.update(digest);
+            digest = add_digests(&mut all, content(member, tar)?, member.entry.is_large());
         }
+        let digest = digest.unwrap_or_default();
         match runs.last_mut() {
             Some((_, run)) if next == Some(member.number) => run.extend(digest),
             _ => runs.push((member.number, digest.to_vec())),

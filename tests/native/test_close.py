@@ -17,6 +17,7 @@ from rig.hostile.agent import entry, folder, frame_tars
 
 from initpuller.volume.filesystem import FOLDER
 from shared.digest import sha256, sha256_of_all
+from shared.frames.pieces import PIECE
 from shared.frames.plan import FRAME
 from shared.native import native
 from shared.tree.manifest import format_line
@@ -50,7 +51,8 @@ def _unpack(staging: Path, size: int, *, fails: bool) -> int:
     frame, content = plan(entries)[size > FRAME], b"x" * size
     tar = list(frame_tars(entries, {b"Library/a": content}))[frame.number]
     lines = b"".join(map(format_line, entries[frame.first :]))
-    tag = sha256_of_all([sha256(content[:FRAME])])
+    pieces = [content[start : start + PIECE] for start in range(0, min(size, FRAME), PIECE)]
+    tag = sha256_of_all(map(sha256, pieces))
     owner = (os.geteuid(), os.getegid()), False
     into = os.open(staging, FOLDER)
     if fails:

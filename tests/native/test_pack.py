@@ -45,7 +45,7 @@ _TICK = 0.02
 class Result(NamedTuple):
     """The end of an attempt to build a frame: the frame and the digests, or an error."""
 
-    built: tuple[bytes, bytes, bytes | None] | None
+    built: tuple[bytes, bytes] | None
     digests: list[bytes | None]
     error: tuple[type, str] | None
 
@@ -54,11 +54,10 @@ def attempt(snapshot: SnapshotFiles, number: int) -> Result:
     """Build a frame, and forget what is known of the snapshot's digests."""
     snapshot.digests.put((each, None) for each in range(snapshot.about.entries))
     try:
-        tar, tag, block = build_frame(snapshot, number)
+        tar, tag = build_frame(snapshot, number)
     except PlexodusError as error:
         return Result(None, list(snapshot.digests), (type(error), str(error)))
-    content = None if block is None else bytes(block)
-    return Result((bytes(tar), tag, content), list(snapshot.digests), None)
+    return Result((bytes(tar), tag), list(snapshot.digests), None)
 
 
 def usual(snapshot: SnapshotFiles, number: int) -> BuiltFrame | None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig.frame_plan import plan
-from rig.hostile.agent import entry, folder, frame_tars, hardlink
+from rig.hostile.agent import entry, folder, frame_tags, frame_tars, hardlink
 from rig.oracle import rsync_differences
 from rig.two_sides import TwoSides
 from rig.unprivileged import GROUP, USER
@@ -29,10 +29,9 @@ from initpuller.volume.ownership import Ownership
 from initpuller.volume.staging import unpack
 from initpuller.volume.staging.blocks import Unpacked
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
-from shared.digest import sha256, sha256_of_all
 from shared.errors import PlexodusError
 from shared.frames.file_digests import FileDigests
-from shared.frames.plan import FRAME, members
+from shared.frames.plan import FRAME
 from shared.native import native
 from shared.tree.manifest import Entry, Kind, format_line
 
@@ -63,16 +62,12 @@ class Tree:
     def frames(self) -> list[FetchedFrame]:
         """Return all frames as they arrive."""
         tars = frame_tars(self.entries, self.contents)
+        tags = frame_tags(self.entries, self.contents)
         found = []
-        for frame, tar in zip(plan(self.entries), tars, strict=True):
+        for frame, tar, tag in zip(plan(self.entries), tars, tags, strict=True):
             inside = self.entries[frame.first : frame.first + frame.count]
-            sums = [
-                sha256(tar[each.content : each.content + each.length])
-                for each in members(frame, inside)
-                if each.entry.kind is Kind.FILE
-            ]
             lines = [format_line(each).rstrip() for each in inside]
-            found.append(FetchedFrame(frame, lines, tar, sha256_of_all(sums).hex()))
+            found.append(FetchedFrame(frame, lines, tar, tag))
         return found
 
 

@@ -24,6 +24,7 @@ from initpuller.volume.staging.finishing import Extent
 from initpuller.volume.staging.unpack import Destination, unpack_frame
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, StorageError
+from shared.frames.pieces import PIECE, piece_digests
 from shared.frames.plan import FRAME
 from shared.tree.manifest import Kind
 
@@ -188,11 +189,13 @@ def test_pieces_are_patched_into_a_block(sides: TwoSides, staging: Staging) -> N
         unpack_frame(into, fetched)
     block = blocks[1][0]
     old = read_block(staging.fd, block)
-    new = old[:100] + b"new" + old[103:-1] + b"!"
-    tag = sha256_of_all([sha256(new)]).hex()
-    patch = Patch([(100, 3), (FRAME - 1, 1)], b"new!", tag)
+    first, last = b"new".ljust(PIECE, b"."), b"!" * PIECE
+    new = first + old[PIECE:-PIECE] + last
+    pieces = [new[start : start + PIECE] for start in range(0, FRAME, PIECE)]
+    tag = sha256_of_all(map(sha256, pieces)).hex()
+    patch = Patch([(0, PIECE), (FRAME - PIECE, PIECE)], first + last, tag)
 
-    unpacked = patch_block(staging.fd, block, old, patch)
+    unpacked = patch_block(staging.fd, block, piece_digests(old), patch)
 
     assert unpacked.digest == tag
     assert unpacked.late == []
@@ -208,8 +211,9 @@ def test_wrong_pieces_leave_the_block_alone(sides: TwoSides, staging: Staging) -
         unpack_frame(into, fetched)
     block = blocks[2][0]
     old = read_block(staging.fd, block)
+    patch = Patch([(0, PIECE)], b"n" * PIECE, "0" * 64)
     with pytest.raises(FrameDamaged):
-        patch_block(staging.fd, block, old, Patch([(0, 3)], b"new", "0" * 64))
+        patch_block(staging.fd, block, piece_digests(old), patch)
     assert (sides.staged / "large").read_bytes() == (sides.library / "large").read_bytes()
 
 

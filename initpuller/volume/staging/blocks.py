@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from initpuller.volume.filesystem import reopened, write_all
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_errors
+from shared.frames.pieces import PIECE
 from shared.frames.plan import FRAME, block_length
 from shared.tree.dir_stack import DirStack
 
@@ -86,21 +87,20 @@ def keep_block(staging: int, block: Block, tag: str) -> Unpacked:
     return _unpacked(block, tag, is_held=True)
 
 
-def patch_block(staging: int, block: Block, old: bytes, patch: Patch) -> Unpacked:
-    """Write the pieces of a block that have changed into ``old``, which :func:`read_block` read.
+def patch_block(staging: int, block: Block, held: Sequence[bytes], patch: Patch) -> Unpacked:
+    """Write the pieces of a block that have changed over those with the digests ``held``.
 
     Raises:
         FrameDamaged: the result would have another digest; nothing was written.
     """
-    new, view = bytearray(block.length), memoryview(patch.changed)
-    new[: len(old)] = old
-    pieces, position = [], 0
+    digests = dict(zip(range(0, block.length, PIECE), held, strict=False))
+    view, pieces, position = memoryview(patch.changed), [], 0
     for offset, length in patch.where:
         piece = view[position : position + length]
-        new[offset : offset + length] = piece
+        digests[offset] = sha256(piece)
         pieces.append((block.offset + offset, piece))
         position += length
-    if sha256_of_all([sha256(new)]).hex() != patch.tag:
+    if sha256_of_all(digests[offset] for offset in sorted(digests)).hex() != patch.tag:
         raise FrameDamaged("a block with its changes does not have the digest announced for it")
     _update(staging, block, pieces)
     return _unpacked(block, patch.tag)

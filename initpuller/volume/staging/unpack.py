@@ -16,6 +16,7 @@ from initpuller.volume.staging.attributes import (
 from initpuller.volume.staging.blocks import Unpacked
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_error, storage_errors
+from shared.frames.pieces import piece_digests
 from shared.frames.plan import Frame, Member, is_large, members
 from shared.native import native
 from shared.tree.dir_stack import DirStack
@@ -104,8 +105,12 @@ def _unpack_any(into: Destination, fetched: FetchedFrame) -> Unpacked:
         sha256(piece) if each.entry.kind is Kind.FILE else None
         for each, piece in zip(inside, pieces, strict=True)
     ]
-    if sha256_of_all(filter(None, sums)).hex() != fetched.tag:
-        raise FrameDamaged("a frame's files do not have the digest announced for them")
+    digests = piece_digests(pieces[0]) if is_large(entries[0]) else filter(None, sums)
+    if sha256_of_all(digests).hex() != fetched.tag:
+        raise FrameDamaged(
+            "a frame's files do not have the digest announced for them",
+            hint="If it happens again, install the same release on both sides.",
+        )
     with DirStack(into.staging, create=True) as folders:
         unpacking = _Unpacking(folders, into.policy)
         for member, piece in zip(inside, pieces, strict=True):

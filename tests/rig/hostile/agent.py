@@ -28,7 +28,8 @@ from rig.frame_plan import plan
 from rig.volume import everything
 from shared import errors
 from shared.frames.codec import Encoding
-from shared.frames.plan import members
+from shared.frames.pieces import PIECE
+from shared.frames.plan import FRAME, is_large, members
 from shared.frames.sha256sums import format_sum
 from shared.frames.tar_layout import header
 from shared.program.exit_codes import ExitCode, exit_code_for
@@ -147,15 +148,17 @@ class Offer:
 
 
 def frame_tags(entries: Sequence[Entry], contents: Mapping[bytes, bytes]) -> list[str]:
-    """Return the digest of every frame, which covers the digests of its pieces of files."""
+    """Return the digest of every frame: that of the digests of its files, or a block's pieces."""
     tags = []
     for frame in plan(entries):
         digests = []
         for member in members(frame, entries[frame.first : frame.first + frame.count]):
             if member.entry.kind is Kind.FILE:
                 content = contents.get(member.entry.path, b"").ljust(member.entry.size, b"\0")
-                piece = content[member.offset : member.offset + member.length]
-                digests.append(hashlib.sha256(piece).digest())
+                part = content[member.offset : member.offset + member.length]
+                step = PIECE if is_large(member.entry) else FRAME
+                pieces = (part[start : start + step] for start in range(0, len(part) or 1, step))
+                digests += [hashlib.sha256(piece).digest() for piece in pieces]
         tags.append(hashlib.sha256(b"".join(digests)).hexdigest())
     return tags
 

@@ -1,0 +1,67 @@
+"""Blocks of large files of which the puller has an older version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.source.file_reader import read_copy, read_live_piece, read_piece
+from agent.source.snapshot_files import KnownBlock
+from shared.frames.plan import FRAME, block_length, is_large
+
+if TYPE_CHECKING:
+    from agent.source.snapshot_files import SnapshotFiles
+    from shared.frames.plan import Frame
+    from shared.tree.manifest import Entry
+
+
+class Block:
+    """The block that is frame ``number`` of ``snapshot``.
+
+    The methods raise SnapshotGone, SourceChanged, SourceUnreadable and StorageError; see
+    :mod:`agent.source.file_reader`.
+    """
+
+    def __init__(self, snapshot: SnapshotFiles, frame: Frame, entry: Entry) -> None:
+        self._snapshot, self._frame, self._entry = snapshot, frame, entry
+        self._content: bytearray | None = None
+
+    @property
+    def content(self) -> bytearray:
+        """The content. It is read once."""
+        if self._content is None:
+            self._content = self._read()
+        return self._content
+
+    @property
+    def known(self) -> KnownBlock:
+        """The block's digests. That of a cold delta is hashed once, for all requests."""
+        blocks, number = self._snapshot.blocks, self._frame.number
+        found = blocks.get(number)
+        if found is None:
+            found = KnownBlock.of(self.content)
+            if self._snapshot.about.kind == "cold":
+                blocks[number] = found
+        return found
+
+    def _read(self) -> bytearray:
+        snapshot, entry, offset = self._snapshot, self._entry, self._frame.block * FRAME
+        content = bytearray(block_length(self._frame, entry))
+        copy = snapshot.copy_of(entry.path)
+        if copy is not None:
+            read_copy(copy, offset, memoryview(content))
+            return content
+        read = read_piece if snapshot.about.kind == "cold" else read_live_piece
+        with snapshot.source.folders() as folders:
+            read(folders, entry, offset, memoryview(content))
+        return content
+
+
+def find_block(snapshot: SnapshotFiles, number: int) -> Block | None:
+    """Return the block that is frame ``number``; None if that is no block of a large file.
+
+    Raises:
+        IndexError: If there is no such frame.
+    """
+    frame = snapshot.manifest.plan[number]
+    [entry] = snapshot.manifest.entries(frame.first, 1)
+    return Block(snapshot, frame, entry) if is_large(entry) else None
