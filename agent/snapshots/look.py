@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """What is looked at, and how."""
+    """The library that is looked at, and how."""
 
     kind: Kind
     """Of the snapshot."""

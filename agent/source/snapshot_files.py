@@ -29,7 +29,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class KnownBlock(NamedTuple):
-    """What is known of a block that was as scanned."""
+    """Digests of a block that was as scanned."""
 
     tag: bytes
     """The frame's digest."""
