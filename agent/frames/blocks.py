@@ -34,13 +34,13 @@ class Block:
 
     @property
     def known(self) -> KnownBlock:
-        """The block's digests. That of a cold delta is hashed once, for all requests."""
-        blocks, number = self._snapshot.blocks, self._frame.number
-        found = blocks.get(number)
+        """The block's digests. Of a cold snapshot, they are mostly hashed once for all requests."""
+        snapshot, number = self._snapshot, self._frame.number
+        found = snapshot.blocks.get(number)
         if found is None:
             found = KnownBlock.of(self.content)
-            if self._snapshot.about.kind == "cold":
-                blocks[number] = found
+            if snapshot.about.kind == "cold" and snapshot.may_know(number):
+                snapshot.blocks[number] = found
         return found
 
     def _read(self) -> bytearray:

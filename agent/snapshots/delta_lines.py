@@ -80,6 +80,8 @@ class DeltaLines:
         """Number of the delta's next entry."""
         self._gone: bytes | None = None
         """The last folder that could not be read, with a slash."""
+        self._lost: set[bytes] = set()
+        """Paths of what disappeared after the walk had seen it: no hard link may name it."""
 
     def lines(self) -> Generator[bytes, None, None]:
         """Yield the lines, one or many at a time.
@@ -121,7 +123,10 @@ class DeltaLines:
 
     def _judged(self, folders: DirStack, outside: Entry) -> Entry | None:
         """Return a single entry of the delta; None if it cannot be read any more."""
+        if outside.link in self._lost:  # the accelerator's walk has seen its file
+            raise UnusualDelta
         if self._gone is not None and outside.path.startswith(self._gone):
+            self._lost.add(outside.path)
             return None
         known = self._find(outside)
         if known is not None:
@@ -132,6 +137,7 @@ class DeltaLines:
             entry = self._walk.look_inside(folders, outside)
         if entry is None:
             self._gone = outside.path + b"/"
+            self._lost.add(outside.path)
         else:
             self._number += 1
         return entry

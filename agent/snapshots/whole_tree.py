@@ -67,12 +67,12 @@ def _unhashed(snapshot: SnapshotFiles) -> Iterator[tuple[int, Entry]]:
 
 def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry) -> bytes:
     if snapshot.about.kind == "cold":
-        if not (snapshot.about.base and is_large(entry)):
+        if entry.kept or not (snapshot.about.base and is_large(entry)):
             return hash_file(folders, entry)
         whole, frames = hashlib.sha256(), snapshot.manifest.plan.frames_of(number, entry)
         for frame, block in zip(frames, read_blocks(folders, entry), strict=True):
             whole.update(block)
-            if frame not in snapshot.blocks:
+            if snapshot.may_know(frame):
                 snapshot.blocks[frame] = KnownBlock.of(block)
         return whole.digest()
     copy = snapshot.copy_of(entry.path)

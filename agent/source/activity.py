@@ -32,7 +32,7 @@ class Activity:
         self.ended: dict[Phase, int] = dict.fromkeys(Phase, 0)
         self.seconds: dict[Phase, float] = dict.fromkeys(Phase, 0.0)
         self.frames = 0
-        """Number of frames built for pullers, including repeated requests."""
+        """Number of requests for frames by pullers."""
         self._snapshot: Snapshot | None = None
         self._asked = bytearray()
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class Activity:
             self.seconds[phase] += time.monotonic() - started
 
     def frame(self, snapshot: Snapshot, number: int) -> None:
-        """Record that frame ``number`` was built for a puller. May be called from any thread."""
+        """Record that frame ``number`` was requested by a puller. May be called from any thread."""
         with self._lock:
             if self._snapshot is None or self._snapshot.id != snapshot.id:
                 self._asked = bytearray(snapshot.frames)

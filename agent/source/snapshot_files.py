@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from shared.wire.protocol import OmittedList, Snapshot
 
 
+_MOST_BLOCKS = 16_384
+"""64 GiB of large files that may have changed between two passes."""
+
+
 class Origin(msgspec.Struct, frozen=True):
     """The part of a scan that clients do not see. A later scan needs it to find changes."""
 
@@ -72,10 +76,14 @@ class SnapshotFiles:
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
         self.folder = folder
         self.blocks: dict[int, KnownBlock] = {}
-        """For a cold delta, blocks of large files that were read since the scan, by the numbers of
+        """Blocks of large files of a cold snapshot that were read since the scan, by the numbers of
         their frames. They are requested while the whole files are hashed."""
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Copies that are read in place of the databases; None except in a rehearsal."""
+
+    def may_know(self, number: int) -> bool:
+        """Return whether to add frame ``number`` to :attr:`blocks`, which is limited to 20 MiB."""
+        return number not in self.blocks and len(self.blocks) < _MOST_BLOCKS
 
     def copy_of(self, path: bytes) -> str | None:
         """Return the copy that is read in place of the file at ``path``, if there is one."""

@@ -23,6 +23,8 @@ PIECE = 256 * 1024
 """Bytes of lines after which a piece is closed."""
 MAX_PIECE = PIECE + MAX_LINE
 """Bytes of lines in the largest piece there can be."""
+_FEW = 64 * 1024
+"""Bytes by which a piece may be longer without a line that is long itself."""
 _LEVEL = 1
 """Of zstd: 3 made a manifest a tenth smaller, and took three times as long."""
 _BLOCK_HEADER, _CHECKSUM, _RLE = 3, 4, 1
@@ -54,7 +56,9 @@ class LineWriter:
         self._file.close()
 
     def add_lines(self, text: bytes) -> None:
-        """Append ``text``: a line or a few, all with their newlines."""
+        """Append ``text``: a line, or up to 1.25 MiB of lines, all with their newlines."""
+        if self._lines and self._size + len(text) > PIECE + _FEW:
+            self._close_piece()
         self._lines.append(text)
         self._size += len(text)
         if self._size >= PIECE:

@@ -17,13 +17,13 @@ import msgspec
 
 from shared.errors import IllegalPath, printable
 from shared.native import native
-from shared.tree.content_size import content_size
 from shared.tree.dir_stack import DirStack
 from shared.tree.excludes import ends_of, matcher
 from shared.tree.manifest import Entry, Kind, format_line
 from shared.tree.member_path import check_name
 from shared.tree.omitted import Omitted, Reason
 from shared.tree.read_ahead import read_ahead
+from shared.tree.sizes import content_size, data_bytes
 from shared.tree.xattrs import read_xattrs
 
 if TYPE_CHECKING:
@@ -319,11 +319,14 @@ class TreeWalk:
     def _read(self, outside: Entry, folder: int, name: bytes) -> Entry:
         opened = os.open(name, _HOW[outside.kind], dir_fd=folder)
         try:
+            info = os.fstat(opened)
+            if info.st_ino != outside.inode:  # another entry has got its name since
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if outside.kind is Kind.SYMLINK:
                 return msgspec.structs.replace(outside, link=os.readlink(b"", dir_fd=opened))
             data = None
-            if os.fstat(opened).st_blocks * _SECTOR < outside.size:
-                data = _data_bytes(opened, outside.size)
+            if info.st_blocks * _SECTOR < outside.size:
+                data = data_bytes(opened, outside.size)
             xattrs = self._xattrs(opened, outside.path)
         finally:
             os.close(opened)
@@ -384,16 +387,3 @@ def _entry(path: bytes, kind: Kind, info: os.stat_result, *, link: bytes = b"") 
         info.st_size if kind is Kind.FILE else 0,
         link=link,
     )
-
-
-def _data_bytes(file: int, size: int) -> int | None:
-    """Return the bytes outside holes; None if there is no hole (a compressing filesystem)."""
-    total = position = 0
-    while position < size:
-        try:
-            start = os.lseek(file, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole follows
-            break
-        position = os.lseek(file, start, os.SEEK_HOLE)
-        total += min(position, size) - start
-    return total if total < size else None

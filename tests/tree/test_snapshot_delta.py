@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
 import tempfile
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -26,8 +28,11 @@ from agent.source.library import CurrentLibrary
 from initpuller.volume.filesystem import opened
 from shared.errors import SnapshotGone
 from shared.frames.file_digests import FileDigests
+from shared.frames.manifest_file import read_piece
+from shared.frames.plan import FRAME
 from shared.native import native
-from shared.tree.manifest import parse_line
+from shared.tree.line_file import PIECE
+from shared.tree.manifest import Kind, parse_line
 from shared.tree.omitted import read_omitted
 from shared.tree.racy import Steadiness
 from shared.tree.walk import Tree, TreeWalk, WalkOptions
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 
     from agent.source.snapshot_files import SnapshotFiles
     from shared.tree.manifest import Entry
-    from shared.wire.protocol import Kind
+    from shared.wire.protocol import Kind as SnapshotKind
 
 LATER = "2100-01-01T00:00:00.000+00:00"
 """A base that began then finds every file old enough."""
@@ -80,7 +85,7 @@ class Scans:
         state.mkdir(exist_ok=True)
         self.store = SnapshotStore(str(state), CurrentLibrary(str(library), str, str(state)))
 
-    def scan(self, kind: Kind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
+    def scan(self, kind: SnapshotKind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
         """Scan the library."""
         request = SnapshotRequest(kind, list(exclude), base)
         return self.store.open(self.store.scan(request).id)
@@ -345,3 +350,79 @@ def test_disk_in_the_library_whose_times_are_not_trusted(scans: Scans, library: 
         found = sent(scans.delta(base))
         assert found == {path for path in found if path.startswith("Library/c")}
         assert {"Library/c", "Library/c/0", "Library/c/x.db"} <= found
+
+
+def test_kept_large_file_without_a_digest(scans: Scans, library: Path) -> None:
+    """If the base's digests were lost, a kept large file is read whole: it has no frames."""
+    with (library / "large").open("wb") as large:
+        large.truncate(FRAME + 1)
+    base = scans.scan()
+    delta = scans.scan("cold", base.about.id)
+    whole_tree.complete_digests(delta)
+    digests = {
+        entry.path: digest for entry, digest in zip(delta.manifest, delta.digests, strict=True)
+    }
+    assert digests[b"Library/large"] == hashlib.sha256(bytes(FRAME + 1)).digest()
+
+
+def test_folder_that_is_away_for_a_moment(scans: Scans, library: Path) -> None:
+    """What is read inside another entry of the same name never counts as the entry's own."""
+    for name, target in (("F", "right"), ("G", "wrong")):
+        (library / name).mkdir()
+        (library / name / "x").symlink_to(target)
+    base = scans.scan("live")
+    (library / "F" / "x").unlink()
+    (library / "F" / "x").symlink_to("right")
+    real, swaps = TreeWalk._read, []
+
+    def swapped(walk: TreeWalk, outside: Entry, folder: int, name: bytes) -> Entry:
+        if outside.path != b"Library/F/x":
+            return real(walk, outside, folder, name)
+        swaps.append(1)
+        (library / "F" / "x").rename(library / "x")
+        (library / "G" / "x").rename(library / "F" / "x")
+        try:
+            return real(walk, outside, folder, name)
+        finally:
+            (library / "F" / "x").rename(library / "G" / "x")
+            (library / "x").rename(library / "F" / "x")
+
+    with mock.patch.object(TreeWalk, "_read", swapped):
+        live = scans.scan("live", base.about.id)
+    assert swaps
+    assert all(entry.path != b"Library/F/x" for entry in live.manifest)
+
+
+def test_first_name_of_a_file_goes_while_it_is_scanned(scans: Scans, library: Path) -> None:
+    """A live delta never has a hard link to a path that it does not have."""
+    base = scans.scan("live")
+    (library / "c" / "a.tmp").write_bytes(b"content")
+    (library / "c" / "final").hardlink_to(library / "c" / "a.tmp")
+    real = TreeWalk._read
+
+    def gone(walk: TreeWalk, outside: Entry, folder: int, name: bytes) -> Entry:
+        if name == b"a.tmp":
+            (library / "c" / "a.tmp").unlink(missing_ok=True)
+        return real(walk, outside, folder, name)
+
+    with mock.patch.object(TreeWalk, "_read", gone):
+        delta = scans.scan("live", base.about.id)
+    paths = {entry.path for entry in delta.manifest}
+    assert b"Library/c/final" in paths
+    assert all(entry.link in paths for entry in delta.manifest if entry.kind is Kind.HARDLINK)
+
+
+def test_pieces_do_not_grow_from_delta_to_delta(tmp_path: Path) -> None:
+    """A reader of the manifest refuses long pieces: those of a delta are no longer than others."""
+    library = tmp_path / "Library"
+    library.mkdir()
+    scans = Scans(tmp_path / "state", library)
+    base = scans.scan()
+    for step in range(9, 3, -1):
+        for number in range(60):
+            (library / f"{step}{number:02}").symlink_to("x/" * 2040)
+        base = scans.scan("cold", base.about.id)
+        offsets = [*base.manifest._offset]
+        pieces = [read_piece(base.manifest.path, *ends) for ends in pairwise(offsets)]
+        assert max(map(len, pieces)) < PIECE + 80_000
+    Scans(tmp_path / "state", library).store.open(base.about.id)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+SAME_RELEASE = "If it happens again, install the same release on both sides."
+"""Hint for digests that are wrong."""
+
+
 @dataclass(frozen=True)
 class Unpacked:
     """The result of one frame."""
@@ -68,7 +72,7 @@ class Patch:
     changed: Buffer
     """All pieces in a row."""
     tag: str
-    """The hexadecimal digest of the digest of the block that results."""
+    """The hexadecimal digest of the digests of all pieces of the block that results."""
 
 
 def read_block(staging: int, block: Block) -> bytes:
@@ -101,7 +105,10 @@ def patch_block(staging: int, block: Block, held: Sequence[bytes], patch: Patch)
         pieces.append((block.offset + offset, piece))
         position += length
     if sha256_of_all(digests[offset] for offset in sorted(digests)).hex() != patch.tag:
-        raise FrameDamaged("a block with its changes does not have the digest announced for it")
+        raise FrameDamaged(
+            "a block with its changes does not have the digest announced for it",
+            hint=SAME_RELEASE,
+        )
     _update(staging, block, pieces)
     return _unpacked(block, patch.tag)
 

@@ -13,7 +13,7 @@ from initpuller.volume.staging.attributes import (
     make_symlink,
     write_content,
 )
-from initpuller.volume.staging.blocks import Unpacked
+from initpuller.volume.staging.blocks import SAME_RELEASE, Unpacked
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_error, storage_errors
 from shared.frames.pieces import piece_digests
@@ -109,7 +109,7 @@ def _unpack_any(into: Destination, fetched: FetchedFrame) -> Unpacked:
     if sha256_of_all(digests).hex() != fetched.tag:
         raise FrameDamaged(
             "a frame's files do not have the digest announced for them",
-            hint="If it happens again, install the same release on both sides.",
+            hint=SAME_RELEASE,
         )
     with DirStack(into.staging, create=True) as folders:
         unpacking = _Unpacking(folders, into.policy)

@@ -1,4 +1,4 @@
-"""The size of what a walk leaves out."""
+"""Sizes: of what a walk leaves out, and of a sparse file's data."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def content_size(base: int, name: bytes) -> int:
         finally:
             os.close(folder)
     return size
+
+
+def data_bytes(file: int, size: int) -> int | None:
+    """Return the bytes outside holes; None if there is no hole (a compressing filesystem)."""
+    total = position = 0
+    while position < size:
+        try:
+            start = os.lseek(file, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole follows
+            break
+        position = os.lseek(file, start, os.SEEK_HOLE)
+        total += min(position, size) - start
+    return total if total < size else None
