@@ -327,7 +327,7 @@ class CutoverMachine(RuleBasedStateMachine):
         """Return whether Plex runs as wanted, or is stopped because its library was moved."""
         world = self.world
         is_committed = world.control.standing().phase == "committed"
-        return is_committed or bool(world.is_purged and world.published) or self._is_as_wanted()
+        return is_committed or world.is_purged_committed or self._is_as_wanted()
 
     def _is_as_wanted(self) -> bool:
         """Return whether Plex runs if it ran before. A container that was stopped may run too."""
@@ -349,7 +349,7 @@ class CutoverMachine(RuleBasedStateMachine):
         else:
             assert world.control.standing().phase == "idle"
             assert not world.control.fence.is_up()
-            if not (world.is_purged and world.published):
+            if not world.is_purged_committed:
                 assert self._is_as_wanted()
                 assert not world.published
 

@@ -73,7 +73,9 @@ class World:
         self.agent, self.puller = Lifeline(), Lifeline()
         self.is_agent_up = True
         self.is_purged = False
-        """The agent's record was removed after a move."""
+        """The agent's record was removed."""
+        self.is_purged_committed = False
+        """It was removed after a commit: Plex stays stopped, and the next pull publishes."""
         self.clock, self.writes, self.moves = 1000.0, 1, 0
         self.told: list[str] = []
         self.is_disk_full = False
@@ -265,6 +267,7 @@ class World:
         self.stop_agent()
         with suppress(PlexodusError):
             self._undo_beside(committed=False)
+        self.is_purged_committed |= self.control.standing().phase == "committed"
         start_block.keep_stopped(Settings(state=self.state), str(self.units))
         shutil.rmtree(self.state)
         shutil.rmtree(witness_folder(self.state), ignore_errors=True)
