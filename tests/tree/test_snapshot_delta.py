@@ -366,7 +366,7 @@ def test_kept_large_file_without_a_digest(scans: Scans, library: Path) -> None:
 
 
 def test_folder_that_is_away_for_a_moment(scans: Scans, library: Path) -> None:
-    """What is read inside another entry of the same name never counts as the entry's own."""
+    """The content of another entry that had the name for a moment never counts as the entry's."""
     for name, target in (("F", "right"), ("G", "wrong")):
         (library / name).mkdir()
         (library / name / "x").symlink_to(target)
