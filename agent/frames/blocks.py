@@ -52,7 +52,8 @@ class Block:
             return content
         read = read_piece if snapshot.about.kind == "cold" else read_live_piece
         with snapshot.source.folders() as folders:
-            read(folders, entry, offset, memoryview(content))
+            if not read(folders, entry, offset, memoryview(content)):
+                snapshot.misread.add([self._frame.first])
         return content
 
 

@@ -65,6 +65,7 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
     read = read_piece if snapshot.about.kind == "cold" else read_live_piece
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
+    misread: list[int] = []
     with snapshot.source.folders() as folders:
         for member in members(frame, entries):
             entry = member.entry
@@ -74,7 +75,8 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
             if entry.kind is Kind.FILE:
                 copy = snapshot.copy_of(entry.path)
                 if copy is None:
-                    read(folders, entry, member.offset, content)
+                    if not read(folders, entry, member.offset, content):
+                        misread.append(member.number)
                 else:
                     read_copy(copy, member.offset, content)
                 if is_large(entry):
@@ -84,4 +86,5 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
                     digests.append((member.number, pieces[-1]))
     if digests:
         snapshot.digests.put(digests)
+    snapshot.misread.add(misread)
     return BuiltFrame(tar, sha256_of_all(pieces))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.source.misread import Comparable
 from shared.digest import SIZE
 from shared.native import native
 from shared.tree.manifest import Kind, format_line, parse_line
@@ -73,6 +74,9 @@ class DeltaLines:
         self._telling = base.telling
         self._steadiness = steadiness
         self._base_digests = base.digests
+        self._comparable = Comparable(base.misread)
+        self._before = 0
+        """Number of the base's next entry."""
         self._pieces = base.manifest.pieces()
         self._known, self._known_digests = b"", b""
         """Lines of the base from the next one on that the walk may need, and their digests."""
@@ -154,7 +158,8 @@ class DeltaLines:
         if before is None or not outside.looks_like(before):
             return None
         is_same = outside.kind is not Kind.HARDLINK or outside.link == before.link
-        return before if is_same and is_steady else None
+        before = self._comparable.made(self._before, before)
+        return before if is_same and is_steady and outside.looks_like(before) else None
 
     def _keep(self, count: int, size: int) -> None:
         """Take the base's next ``count`` entries over, whose lines have ``size`` bytes."""
@@ -163,11 +168,16 @@ class DeltaLines:
         self._skip(count, size)
 
     def _skip(self, count: int, size: int) -> None:
+        self._before += count
         self._known = self._known[size:]
         self._known_digests = self._known_digests[count * SIZE :]
 
     def _read_piece(self) -> bool:
         """Read more of the base; return False at its end."""
         numbers, self._known = next(self._pieces, (range(0), b""))
+        if not self._comparable.numbers.isdisjoint(numbers):
+            lines = self._known.splitlines()
+            made = map(self._comparable.made, numbers, map(parse_line, lines))
+            self._known = b"".join(map(format_line, made))
         self._known_digests = self._base_digests.block(numbers)
         return bool(self._known)

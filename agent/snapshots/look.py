@@ -54,7 +54,7 @@ def any_walk(look: Look, omit: Callable[[Omitted], None]) -> Found:
     options, earlier = WalkOptions(look.exclude, live=look.kind != "cold"), look.earlier
     marker = None
     if earlier is not None:
-        known = zip(earlier.manifest, earlier.digests, strict=True)
+        known = zip(earlier.comparable(), earlier.digests, strict=True)
         marker = Marker(earlier, look.exclude, _steadiness(earlier), known)
     walk = TreeWalk(look.source.tree(look.folder), options, marker, omit)
     if look.kind != "rehearsal" and marker is None:

@@ -76,7 +76,12 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
                 snapshot.blocks[frame] = KnownBlock.of(block)
         return whole.digest()
     copy = snapshot.copy_of(entry.path)
-    return hash_live_file(folders, entry) if copy is None else hash_copy(copy)
+    if copy is not None:
+        return hash_copy(copy)
+    digest, was_there = hash_live_file(folders, entry)
+    if not was_there:
+        snapshot.misread.add([number])
+    return digest
 
 
 def sums(snapshot: SnapshotFiles) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.frames.file_digests import hash_descriptor
@@ -31,28 +31,33 @@ _PIECE = 1 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
-def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> Literal[True]:
     """Fill ``into`` with the bytes from ``offset`` of a file of a cold snapshot."""
     with _closing(_open(folders, entry), entry) as fd:
         _check(fd, entry)
         if _fill(fd, offset, into) < len(into):
             raise changed(entry)
         _check(fd, entry)
+    return True
 
 
-def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
+def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> bool:
     """Fill ``into``, which is all zeros, with the file's current bytes from ``offset``.
 
-    If the file is gone or has become shorter, the rest stays zero. The frame keeps its layout, and
-    the next delta transfers the change.
+    If the file is gone or has become shorter, the rest stays zero, so that the frame keeps its
+    layout. Return whether it was there: the next delta transfers its changes. Otherwise it may be
+    back before that, and look unchanged.
     """
     try:
         opened = _open(folders, entry)
     except SourceChanged:
-        return
+        return False
     with _closing(opened, entry) as fd:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            _fill(fd, offset, into)
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_ino != entry.inode:
+            return False
+        _fill(fd, offset, into)
+        return True
 
 
 def read_copy(path: str, offset: int, into: memoryview) -> None:
@@ -75,15 +80,16 @@ def hash_copy(path: str) -> bytes:
         raise _lost(error, path) from error
 
 
-def hash_live_file(folders: DirStack, entry: Entry) -> bytes:
-    """Return the digest of a whole file, read with :func:`read_live_piece`."""
+def hash_live_file(folders: DirStack, entry: Entry) -> tuple[bytes, bool]:
+    """Return the digest of a whole file, and whether :func:`read_live_piece` found all of it."""
     digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    was_there = True
     for offset in range(0, entry.size, _PIECE):
         into = piece[: min(_PIECE, entry.size - offset)]
         into[:] = bytes(len(into))
-        read_live_piece(folders, entry, offset, into)
+        was_there &= read_live_piece(folders, entry, offset, into)
         digest.update(into)
-    return digest.digest()
+    return digest.digest(), was_there
 
 
 def hash_file(folders: DirStack, entry: Entry) -> bytes:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
 from agent.source.database_copies import DatabaseCopies
 from agent.source.library import LibrarySource, Place
+from agent.source.misread import Comparable, Misread
 from shared.digest import sha256_of_all
 from shared.errors import SnapshotGone
 from shared.frames.file_digests import FileDigests
 from shared.frames.pieces import piece_digests, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.digest import Buffer
     from shared.frames.manifest_file import ManifestFile
+    from shared.tree.manifest import Entry
     from shared.wire.protocol import OmittedList, Snapshot
 
 
@@ -74,6 +79,7 @@ class SnapshotFiles:
         self.about = about
         self.manifest = manifest
         self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
+        self.misread = Misread(os.path.join(folder, "misread"))
         self.folder = folder
         self.blocks: dict[int, KnownBlock] = {}
         """Blocks of large files of a cold snapshot that were read since the scan, by the numbers of
@@ -84,6 +90,11 @@ class SnapshotFiles:
     def may_know(self, number: int) -> bool:
         """Return whether to add frame ``number`` to :attr:`blocks`, which is limited to 20 MiB."""
         return number not in self.blocks and len(self.blocks) < _MOST_BLOCKS
+
+    def comparable(self) -> Iterator[Entry]:
+        """Return the entries for a later scan, in which nothing equals what was misread."""
+        comparable = Comparable(self.misread)
+        return map(comparable.made, count(), self.manifest)
 
     def copy_of(self, path: bytes) -> str | None:
         """Return the copy that is read in place of the file at ``path``, if there is one."""

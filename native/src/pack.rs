@@ -137,6 +137,7 @@ impl<'place> Source<'place> {
                 && now.st_ino == entry.inode
         } else {
             FileType::from_raw_mode(now.st_mode) == FileType::RegularFile
+                && now.st_ino == entry.inode
         };
         is_usual.then_some(()).ok_or(Odd)
     }

@@ -5,116 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
-import tempfile
-from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rig.delta_scans import LATER, Scans, marked, sent
 from rig.mounts import NEEDS_ROOT, tmpfs
 
 from agent.snapshots import store, whole_tree
-from agent.snapshots.delta import Marker
-from agent.snapshots.delta_lines import DeltaLines, UnusualDelta
-from agent.snapshots.store import SnapshotStore
-from agent.source.library import CurrentLibrary
-from initpuller.volume.filesystem import opened
+from agent.snapshots.delta_lines import DeltaLines
 from shared.errors import SnapshotGone
-from shared.frames.file_digests import FileDigests
-from shared.frames.manifest_file import read_piece
 from shared.frames.plan import FRAME
 from shared.native import native
-from shared.tree.line_file import PIECE
-from shared.tree.manifest import Kind, parse_line
 from shared.tree.omitted import read_omitted
-from shared.tree.racy import Steadiness
-from shared.tree.walk import Tree, TreeWalk, WalkOptions
-from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.source.snapshot_files import SnapshotFiles
-    from shared.tree.manifest import Entry
-    from shared.wire.protocol import Kind as SnapshotKind
 
-LATER = "2100-01-01T00:00:00.000+00:00"
-"""A base that began then finds every file old enough."""
-
-
-@pytest.fixture(autouse=True)
-def _trusted_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every filesystem counts as one whose times show each change."""
-    monkeypatch.setattr(store, "write_back", lambda path: {os.stat(path).st_dev})
-
-
-@pytest.fixture(params=["usual", "odd xattr"])
-def library(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Folders with files, a database, links of both kinds, a FIFO, an xattr.
-
-    The accelerator leaves a library to Python in which an xattr has an odd name.
-    """
-    library = tmp_path / "Library"
-    content = random.Random(6)  # noqa: S311 - reproducible
-    for folder in ("a", "b/below", "c"):
-        (library / folder).mkdir(parents=True)
-        for number in range(3):
-            (library / folder / f"{number}").write_bytes(content.randbytes(3000))
-    (library / "a" / "hard").hardlink_to(library / "a" / "0")
-    (library / "b" / "link").symlink_to("below")
-    (library / "c" / "x.db").write_bytes(b"database")
-    os.mkfifo(library / "c" / "fifo")
-    name = "user.two\nlines" if request.param == "odd xattr" else "user.one"
-    os.setxattr(library / "b" / "below" / "0", name, b"")
-    with (library / "c" / "sparse").open("wb") as sparse:
-        sparse.truncate(100_000)
-    return library
-
-
-class Scans:
-    """Scans of one library."""
-
-    def __init__(self, state: Path, library: Path) -> None:
-        state.mkdir(exist_ok=True)
-        self.store = SnapshotStore(str(state), CurrentLibrary(str(library), str, str(state)))
-
-    def scan(self, kind: SnapshotKind = "cold", base: str = "", *exclude: str) -> SnapshotFiles:
-        """Scan the library."""
-        request = SnapshotRequest(kind, list(exclude), base)
-        return self.store.open(self.store.scan(request).id)
-
-    def delta(self, base: SnapshotFiles, *exclude: str) -> dict[str, Entry]:
-        """Return the entries of a delta, by path; they must be those of a whole scan.
-
-        Without the accelerator it must be the same delta, mark by mark.
-        """
-        delta = self.scan("cold", base.about.id, *exclude)
-        with mock.patch.object(store, "native", None):
-            assert self.scan("cold", base.about.id, *exclude).about.id == delta.about.id
-        whole = self.scan("cold", "", *exclude)
-        unmarked = [msgspec.structs.replace(entry, kept=False) for entry in delta.manifest]
-        assert unmarked == list(whole.manifest)
-        assert delta.about.omitted is not None
-        assert delta.about.omitted == whole.about.omitted
-        return {os.fsdecode(entry.path): entry for entry in delta.manifest}
-
-
-@pytest.fixture
-def scans(tmp_path: Path, library: Path) -> Scans:
-    """Scans of the library."""
-    return Scans(tmp_path / "state", library)
-
-
-def sent(entries: dict[str, Entry]) -> set[str]:
-    """The paths that are not kept."""
-    return {path for path, entry in entries.items() if not entry.kept}
+pytestmark = pytest.mark.usefixtures("trusted_times")
 
 
 def test_everything_is_as_it_was(scans: Scans) -> None:
@@ -223,25 +136,6 @@ def test_other_patterns_than_the_base(scans: Scans) -> None:
     """Folders are listed again: names that the base left out are entries now."""
     base = scans.scan("cold", "", "2")
     assert {"Library/a/2", "Library/c/2"} <= sent(scans.delta(base))
-
-
-def marked(base: SnapshotFiles, library: Path, created: str) -> set[str]:
-    """Return the paths that a walk sends if the base, of the kind that it has, began then."""
-    kind = base.about.kind
-    known = zip(base.manifest, base.digests, strict=True)
-    marker = Marker(base, (), Steadiness(kind, created), known)
-    with opened(str(library.parent)) as folder:
-        tree = Tree(folder, os.fsencode(library.name))
-        found = list(TreeWalk(tree, memory=marker).entries())
-        fast = found
-        if native is not None:
-            with suppress(UnusualDelta), tempfile.TemporaryDirectory() as place:
-                walk = TreeWalk(tree, WalkOptions(inside=False))
-                digests = FileDigests(f"{place}/digests", 0)
-                delta = DeltaLines(base, walk, digests, Steadiness(kind, created))
-                fast = [parse_line(x) for each in delta.lines() for x in each.splitlines()]
-    assert fast == found
-    return {os.fsdecode(entry.path) for entry in found if not entry.kept}
 
 
 def test_databases_of_a_live_base_are_sent(scans: Scans, library: Path) -> None:
@@ -363,66 +257,3 @@ def test_kept_large_file_without_a_digest(scans: Scans, library: Path) -> None:
         entry.path: digest for entry, digest in zip(delta.manifest, delta.digests, strict=True)
     }
     assert digests[b"Library/large"] == hashlib.sha256(bytes(FRAME + 1)).digest()
-
-
-def test_folder_that_is_away_for_a_moment(scans: Scans, library: Path) -> None:
-    """The content of another entry that had the name for a moment never counts as the entry's."""
-    for name, target in (("F", "right"), ("G", "wrong")):
-        (library / name).mkdir()
-        (library / name / "x").symlink_to(target)
-    base = scans.scan("live")
-    (library / "F" / "x").unlink()
-    (library / "F" / "x").symlink_to("right")
-    real, swaps = TreeWalk._read, []
-
-    def swapped(walk: TreeWalk, outside: Entry, folder: int, name: bytes) -> Entry:
-        if outside.path != b"Library/F/x":
-            return real(walk, outside, folder, name)
-        swaps.append(1)
-        (library / "F" / "x").rename(library / "x")
-        (library / "G" / "x").rename(library / "F" / "x")
-        try:
-            return real(walk, outside, folder, name)
-        finally:
-            (library / "F" / "x").rename(library / "G" / "x")
-            (library / "x").rename(library / "F" / "x")
-
-    with mock.patch.object(TreeWalk, "_read", swapped):
-        live = scans.scan("live", base.about.id)
-    assert swaps
-    assert all(entry.path != b"Library/F/x" for entry in live.manifest)
-
-
-def test_first_name_of_a_file_goes_while_it_is_scanned(scans: Scans, library: Path) -> None:
-    """A live delta never has a hard link to a path that it does not have."""
-    base = scans.scan("live")
-    (library / "c" / "a.tmp").write_bytes(b"content")
-    (library / "c" / "final").hardlink_to(library / "c" / "a.tmp")
-    real = TreeWalk._read
-
-    def gone(walk: TreeWalk, outside: Entry, folder: int, name: bytes) -> Entry:
-        if name == b"a.tmp":
-            (library / "c" / "a.tmp").unlink(missing_ok=True)
-        return real(walk, outside, folder, name)
-
-    with mock.patch.object(TreeWalk, "_read", gone):
-        delta = scans.scan("live", base.about.id)
-    paths = {entry.path for entry in delta.manifest}
-    assert b"Library/c/final" in paths
-    assert all(entry.link in paths for entry in delta.manifest if entry.kind is Kind.HARDLINK)
-
-
-def test_pieces_do_not_grow_from_delta_to_delta(tmp_path: Path) -> None:
-    """A reader of the manifest refuses long pieces: those of a delta are no longer than others."""
-    library = tmp_path / "Library"
-    library.mkdir()
-    scans = Scans(tmp_path / "state", library)
-    base = scans.scan()
-    for step in range(9, 3, -1):
-        for number in range(60):
-            (library / f"{step}{number:02}").symlink_to("x/" * 2040)
-        base = scans.scan("cold", base.about.id)
-        offsets = [*base.manifest._offset]
-        pieces = [read_piece(base.manifest.path, *ends) for ends in pairwise(offsets)]
-        assert max(map(len, pieces)) < PIECE + 80_000
-    Scans(tmp_path / "state", library).store.open(base.about.id)
