@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.source.file_reader import read_copy, read_live_piece, read_piece
+from agent.source.file_reader import read_content
 from agent.source.snapshot_files import KnownBlock
 from shared.frames.plan import FRAME, block_length, is_large
 
@@ -23,16 +24,19 @@ class Block:
 
     def __init__(self, snapshot: SnapshotFiles, frame: Frame, entry: Entry) -> None:
         self._snapshot, self._frame, self._entry = snapshot, frame, entry
-        self._content: bytearray | None = None
 
-    @property
+    @cached_property
     def content(self) -> bytearray:
-        """The content. It is read once."""
-        if self._content is None:
-            self._content = self._read()
-        return self._content
+        """The content."""
+        snapshot, frame, entry = self._snapshot, self._frame, self._entry
+        content = bytearray(block_length(frame, entry))
+        into, offset = memoryview(content), frame.block * FRAME
+        with snapshot.source.folders() as folders:
+            if not read_content(snapshot, folders, entry, offset, into):
+                snapshot.misread.add([frame.first])
+        return content
 
-    @property
+    @cached_property
     def known(self) -> KnownBlock:
         """The block's digests. Of a cold snapshot, they are mostly hashed once for all requests."""
         snapshot, number = self._snapshot, self._frame.number
@@ -42,19 +46,6 @@ class Block:
             if snapshot.about.kind == "cold" and snapshot.may_know(number):
                 snapshot.blocks[number] = found
         return found
-
-    def _read(self) -> bytearray:
-        snapshot, entry, offset = self._snapshot, self._entry, self._frame.block * FRAME
-        content = bytearray(block_length(self._frame, entry))
-        copy = snapshot.copy_of(entry.path)
-        if copy is not None:
-            read_copy(copy, offset, memoryview(content))
-            return content
-        read = read_piece if snapshot.about.kind == "cold" else read_live_piece
-        with snapshot.source.folders() as folders:
-            if not read(folders, entry, offset, memoryview(content)):
-                snapshot.misread.add([self._frame.first])
-        return content
 
 
 def find_block(snapshot: SnapshotFiles, number: int) -> Block | None:

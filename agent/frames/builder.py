@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.source.file_reader import read_copy, read_live_piece, read_piece
+from agent.source.file_reader import read_content
 from shared.digest import sha256, sha256_of_all
 from shared.frames.pieces import piece_digests
 from shared.frames.plan import is_large, members
@@ -62,7 +62,6 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
     entries = snapshot.manifest.entries(frame.first, frame.count)
     tar = bytearray(frame.size)
     view = memoryview(tar)
-    read = read_piece if snapshot.about.kind == "cold" else read_live_piece
     pieces: list[bytes] = []
     digests: list[tuple[int, bytes | None]] = []
     misread: list[int] = []
@@ -73,12 +72,8 @@ def _build_any(snapshot: SnapshotFiles, frame: Frame) -> BuiltFrame:
                 view[member.start : member.content] = header(entry)
             content = view[member.content : member.content + member.length]
             if entry.kind is Kind.FILE:
-                copy = snapshot.copy_of(entry.path)
-                if copy is None:
-                    if not read(folders, entry, member.offset, content):
-                        misread.append(member.number)
-                else:
-                    read_copy(copy, member.offset, content)
+                if not read_content(snapshot, folders, entry, member.offset, content):
+                    misread.append(member.number)
                 if is_large(entry):
                     pieces = piece_digests(content)
                 else:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.frames.file_digests import hash_descriptor
@@ -23,6 +23,7 @@ from shared.tree.manifest import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.source.snapshot_files import SnapshotFiles
     from shared.tree.dir_stack import DirStack
     from shared.tree.manifest import Entry
 
@@ -31,14 +32,13 @@ _PIECE = 1 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
-def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> Literal[True]:
+def read_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> None:
     """Fill ``into`` with the bytes from ``offset`` of a file of a cold snapshot."""
     with _closing(_open(folders, entry), entry) as fd:
         _check(fd, entry)
         if _fill(fd, offset, into) < len(into):
             raise changed(entry)
         _check(fd, entry)
-    return True
 
 
 def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryview) -> bool:
@@ -58,6 +58,22 @@ def read_live_piece(folders: DirStack, entry: Entry, offset: int, into: memoryvi
             return False
         _fill(fd, offset, into)
         return True
+
+
+def read_content(
+    snapshot: SnapshotFiles, folders: DirStack, entry: Entry, offset: int, into: memoryview
+) -> bool:
+    """Fill ``into``, which is all zeros, from the file of a snapshot, or from the copy of it.
+
+    Return False if the file of a live snapshot was not there; see :func:`read_live_piece`.
+    """
+    if (copy := snapshot.copy_of(entry.path)) is not None:
+        read_copy(copy, offset, into)
+        return True
+    if snapshot.about.kind == "cold":
+        read_piece(folders, entry, offset, into)
+        return True
+    return read_live_piece(folders, entry, offset, into)
 
 
 def read_copy(path: str, offset: int, into: memoryview) -> None:

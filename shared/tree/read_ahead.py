@@ -21,15 +21,15 @@ def read_ahead(lines: Generator[bytes, None, None]) -> Generator[bytes, None, No
     No other thread may use ``lines``. It is closed when this iterator ends or is closed.
     """
     batches = _batches(lines)
-    with ThreadPoolExecutor(1, "walk") as thread:
-        pending = deque(thread.submit(next, batches, b"") for _ in range(_AHEAD))
-        try:
-            while batch := pending.popleft().result():
-                pending.append(thread.submit(next, batches, b""))
-                yield batch
-        finally:
-            thread.shutdown(cancel_futures=True)
-            lines.close()
+    thread = ThreadPoolExecutor(1, "walk")
+    pending = deque(thread.submit(next, batches, b"") for _ in range(_AHEAD))
+    try:
+        while batch := pending.popleft().result():
+            pending.append(thread.submit(next, batches, b""))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
+        lines.close()
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -306,7 +306,6 @@ class TreeWalk:
         """Return an entry of a walk that did not, with its target, holes and xattrs.
 
         None if it cannot be read any more, which :attr:`unreadable` says.
-
         """
         if len(outside.path) < len(self._top):
             return outside
