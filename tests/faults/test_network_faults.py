@@ -71,8 +71,9 @@ async def test_every_kind_of_damage_in_one_pull(
     handshake: list[Fault] = [Cut(0), Flip(3), Cut(150), Flip(700), Cut(1_000)]
     bodies: list[Fault] = []
     for _ in range(6):
-        bodies += [Cut(places.randrange(2_000, FRAME)), Flip(places.randrange(2_000, FRAME))]
-    proxy.plan(*handshake, *bodies)
+        bodies += [Cut(places.randrange(FRAME)), Flip(places.randrange(FRAME))]
+    proxy.plan(*handshake)
+    proxy.plan_for_frames(*bodies)
 
     await pull(options, PullProgress())
 
@@ -85,8 +86,9 @@ async def test_connections_stalled_in_handshake_head_and_body(
     agent: Agent, proxy: FaultProxy, options: PullOptions, library: Path, tmp_path: Path
 ) -> None:
     """Stalled connections are closed, and only the frames under way are sent again."""
-    stalls = [Stall(1_700), Stall(3 * FRAME // 2), Stall(FRAME), Stall(FRAME // 2)]
-    proxy.plan(stalls[0], Stall(2**40), *stalls[1:])  # the second is not one for frames
+    in_head, *in_bodies = stalls = [Stall(1_700), Stall(FRAME), Stall(FRAME // 2), Stall(0)]
+    proxy.plan(in_head)
+    proxy.plan_for_frames(*in_bodies)
 
     await pull(replace(options, idle=3.0), PullProgress())
 

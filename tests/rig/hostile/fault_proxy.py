@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _CHUNK = 64 * 1024
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER on, with 0 seconds: unsent data is dropped."""
+_MORE_THAN_CONTROL = 256 * 1024
+"""Bytes from the agent that only a connection with frames carries, with a small library."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class FaultProxy:
         self.bytes_passed = 0
         """Number of all bytes from the agent."""
         self._planned: deque[Fault] = deque()
+        self._planned_for_frames: deque[Fault] = deque()
         self._always: Fault | None = None
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -87,6 +90,14 @@ class FaultProxy:
         """Plan one fault for each of the next connections."""
         with self._lock:
             self._planned.extend(faults)
+
+    def plan_for_frames(self, *faults: Fault) -> None:
+        """Plan one fault for each of the next connections that turn out to carry frames.
+
+        Positions are counted from where that is known.
+        """
+        with self._lock:
+            self._planned_for_frames.extend(faults)
 
     def always(self, fault: Fault | None) -> None:
         """Set the ``fault`` of every new connection after the planned ones."""
@@ -148,7 +159,10 @@ class FaultProxy:
     def _downwards(self, agent: socket.socket, client: socket.socket, fault: Fault | None) -> None:
         released = self._released
         sent = 0
+        may_carry_frames = fault is None
         while True:
+            if may_carry_frames and sent >= _MORE_THAN_CONTROL:
+                fault, sent, may_carry_frames = self._next_for_frames(), 0, False
             left = fault.after - sent if isinstance(fault, Cut | Stall) else _CHUNK
             if left == 0 and fault is not None:
                 self.happened.append(fault)
@@ -164,6 +178,10 @@ class FaultProxy:
             self._wait_turn(len(data))
             client.sendall(data)
             sent += len(data)
+
+    def _next_for_frames(self) -> Fault | None:
+        with self._lock:
+            return self._planned_for_frames.popleft() if self._planned_for_frames else None
 
     def _wait_turn(self, size: int) -> None:
         with self._lock:
