@@ -126,10 +126,11 @@ build/demo/installed: requirements-agent.lock requirements-puller.lock requireme
 	[ ! -e $(WHEEL)/*.whl ] || build/demo/bin/pip install --quiet --no-index --no-deps --force-reinstall $(WHEEL)/*.whl
 	touch $@
 
-bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp (hours; BENCH=--help), downtime
+bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp (hours; BENCH=--help), downtime, stages
 	bench/install-tools
 	PYTHONPATH=tests $(BIN)/python -m bench.compare --touch-memory $(BENCH)
 	PYTHONPATH=tests $(BIN)/python -m bench.downtime
+	PYTHONPATH=tests $(BIN)/python -m bench.stages
 
 bench-downtime: setup tools  ## how long Plex is down, and what the delta costs (DOWNTIME=--help)
 	PYTHONPATH=tests $(BIN)/python -m bench.downtime $(DOWNTIME)

@@ -25,6 +25,7 @@ from shared.frames.manifest_file import read_lines, read_manifest
 from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
+    from agent.source.snapshot_files import SnapshotFiles
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging
     from shared.wire.protocol import Kind
@@ -55,10 +56,15 @@ class TwoSides:
     def scan(self, kind: Kind = "cold", base: str = "") -> Listing:
         """Scan the library, and put the manifest on the volume."""
         about = self._store.scan(SnapshotRequest(kind, base=base))
+        return self.read(self._store.open(about.id))
+
+    def read(self, snapshot: SnapshotFiles) -> Listing:
+        """Put the manifest of a snapshot on the volume, and read it there."""
+        about = snapshot.about
         path = self.layout.manifest(about.id)
-        shutil.copyfile(self._store.open(about.id).manifest.path, path)
+        shutil.copyfile(snapshot.manifest.path, path)
         root = os.fsencode(about.library.name)
-        return Listing(about, read_manifest(path, about.id, root, kind))
+        return Listing(about, read_manifest(path, about.id, root, about.kind))
 
     def fetch(self, listing: Listing, number: int) -> FetchedFrame:
         """Return a frame as it arrives."""
