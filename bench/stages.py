@@ -1,7 +1,7 @@
 """Processor seconds of each stage of a move, with and without the accelerator.
 
 The stages are the programs' own functions, one after the other in one process, without a network.
-What a whole move takes beyond their sum is TLS, HTTP and the event loops: see ``bench.compare``.
+TLS, HTTP and the event loops are not in it: `bench.compare` measures whole moves.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ def _in_a_process(volume: Path, variant: str) -> dict[str, float]:
     """Run :func:`move` in a process of its own: the accelerator is chosen when it starts."""
     place = volume / variant
     place.mkdir()
-    command = [sys.executable, "-m", "bench.stages", "--moved", volume / "Library", place]
+    command = [sys.executable, "-m", "bench.stages", "--moved", str(volume / "Library")]
     environment = os.environ | {SWITCH: _VARIANTS[variant]}
-    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    done = subprocess.run([*command, str(place)], check=True, capture_output=True, env=environment)
     seconds: dict[str, float] = json.loads(done.stdout)
     return seconds
 
