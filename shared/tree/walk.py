@@ -19,6 +19,7 @@ from shared.errors import IllegalPath, printable
 from shared.native import native
 from shared.tree.dir_stack import DirStack
 from shared.tree.excludes import ends_of, matcher
+from shared.tree.folder_names import folder_names
 from shared.tree.manifest import Entry, Kind, format_line
 from shared.tree.member_path import check_name
 from shared.tree.omitted import Omitted, Reason
@@ -370,7 +371,7 @@ def _next_run(level: _Level, usual: Walk, stack: list[_Level]) -> bytes:
 
 def _listed(folder: int) -> Iterator[bytes]:
     """Yield the names in it. They are read at the first request, after its own entry was used."""
-    yield from sorted(map(os.fsencode, os.listdir(folder)))
+    yield from sorted(map(os.fsencode, folder_names(folder)))
 
 
 def _entry(path: bytes, kind: Kind, info: os.stat_result, *, link: bytes = b"") -> Entry:

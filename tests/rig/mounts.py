@@ -28,6 +28,30 @@ def ext4(place: Path, image: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def filesystem(place: Path, image: Path, kind: str, *options: str) -> Iterator[Path]:
+    """Make a filesystem of ``kind`` with mkfs's ``options``, and mount it at ``place``."""
+    subprocess.run(["truncate", "-s", "700M", image], check=True)
+    subprocess.run([f"mkfs.{kind}", *options, image], check=True, capture_output=True)
+    with mounted(place, "-o", "loop", image):
+        for each in place.iterdir():
+            each.rmdir()
+        yield place
+    image.unlink()
+
+
+@contextmanager
+def mergerfs(place: Path, branches: list[Path], options: str) -> Iterator[Path]:
+    """Mount folders as one at ``place``, as people do with several disks."""
+    place.mkdir()
+    what = ":".join(map(str, branches))
+    subprocess.run(["mergerfs", "-o", options, what, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+
+@contextmanager
 def tmpfs(place: Path) -> Iterator[Path]:
     """Mount a new tmpfs at the folder ``place``."""
     with mounted(place, "-t", "tmpfs", "plexodus-test"):

@@ -34,7 +34,9 @@ _ADVICE = {
     " with --exclude.",
     CheckId.VOLUME_PATHS: "Use a volume that takes the path, such as ext4 or XFS, or leave it out"
     " with --exclude.",
-    CheckId.VOLUME_LOCKS: "Use a volume with working locks: a block volume, or NFS 4.",
+    CheckId.VOLUME_LOCKS: "Use a volume on which databases work: a block volume, or NFS 4. On NFS"
+    " 3, start the lock service (rpc.statd) on both sides, or mount with 'local_lock=all' if only"
+    " one node uses the volume. mergerfs needs 'cache.files=auto-full'.",
     CheckId.VOLUME_RENAME: "Mount nothing at .plexodus or below it: it has to be on the same mount"
     " as the target.",
 }

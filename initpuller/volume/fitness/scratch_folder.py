@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import opened
 from shared.errors import StorageError, storage_errors
+from shared.tree.folder_names import folder_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _remove_tree(path: str) -> None:
 
 def empty(folder: int) -> None:
     """Remove everything in a folder, including folders that their owner may not enter."""
-    for name in os.listdir(folder):
+    for name in folder_names(folder):
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
             continue

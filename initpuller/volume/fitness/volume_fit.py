@@ -87,7 +87,10 @@ class VolumeFit:
         volume = mount_of(self._layout.folder)
         if self._abilities is None or needs != self._needs:
             try:
-                self._abilities = probe(self._layout, needs, self._ownership)
+                is_first = self._abilities is None
+                self._abilities = probe(
+                    self._layout, needs, self._ownership, has_databases=is_first
+                )
             except NoSpace as error:
                 self._full = error
                 if earlier is None:

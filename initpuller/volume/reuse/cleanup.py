@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from initpuller.volume.filesystem import FOLDER, is_file, opened, remove
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
+from shared.tree.folder_names import folder_names
 from shared.tree.manifest import Kind
 from shared.tree.member_path import sort_key
 from shared.tree.walk import Tree, TreeWalk, WalkOptions
@@ -38,7 +39,7 @@ def remove_paths(staging: int, paths: list[bytes]) -> None:
 
 def _reopen_folders(above: int) -> None:
     """Give folders the owner's permissions: without privileges, others cannot be walked."""
-    for name in os.listdir(above):
+    for name in folder_names(above):
         info = os.stat(name, dir_fd=above, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode):
             continue

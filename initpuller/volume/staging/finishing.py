@@ -25,6 +25,7 @@ from shared.errors import printable, storage_error
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.plan import is_large
 from shared.tree.dir_stack import DirStack
+from shared.tree.folder_names import folder_names
 from shared.tree.manifest import Kind
 from shared.tree.xattrs import read_xattrs
 
@@ -199,7 +200,7 @@ class _FinalCheck:
 
     def _strangers(self, fd: int, path: bytes) -> Iterator[str]:
         """Yield a line for each name in the folder ``fd`` that the manifest does not have."""
-        found = set(map(os.fsencode, os.listdir(fd)))
+        found = set(map(os.fsencode, folder_names(fd)))
         for name in sorted(found - self._children.pop(path, set())):
             stranger = path + b"/" + name if path else name
             yield f"{printable(stranger)}: does not belong here"

@@ -1,0 +1,134 @@
+"""A trial of what Plex's databases need of a volume: locks, and SQLite's write-ahead log.
+
+Two processes use one database in WAL mode, which maps a file of shared memory
+(https://sqlite.org/wal.html, section 6). Calls on a network filesystem may never return, so all of
+this is in processes that can be killed::
+
+    python -m initpuller.volume.fitness.database_trial FOLDER            exits with a Verdict
+    python -m initpuller.volume.fitness.database_trial FOLDER/trial.db   the second process
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from enum import IntEnum
+
+_SECONDS = 30.0
+"""Time for the whole trial. It takes a fraction of a second where locks work."""
+_GRACE_SECONDS = 1.0
+_NAME = "trial.db"
+_BUSY_SECONDS = 5.0
+_ENOUGH = 1 << 20
+"""Bytes that the trial takes, at most. SQLite has several errors for a volume with less."""
+
+
+class Verdict(IntEnum):
+    """The exit code of the trial."""
+
+    WORKS = 0
+    NO_FLOCK = 3
+    NO_FCNTL = 4
+    NO_WAL = 5
+    NOT_SHARED = 6
+    NOT_EXCLUSIVE = 7
+    HANGS = 8
+    FULL = 9
+
+
+WHAT = {
+    Verdict.NO_FLOCK: "files cannot be locked with flock",
+    Verdict.NO_FCNTL: "files cannot be locked with fcntl",
+    Verdict.NO_WAL: "SQLite cannot use a write-ahead log, as Plex's databases do",
+    Verdict.NOT_SHARED: "a process does not see what another one wrote into a database",
+    Verdict.NOT_EXCLUSIVE: "two processes can write into one database at the same time",
+    Verdict.HANGS: f"a lock, or a database, does not answer within {_SECONDS:.0f} s",
+}
+"""What each verdict but the first and the last says of a volume."""
+
+
+def try_database(folder: str) -> Verdict:
+    """Return what a trial in ``folder``, which is on the volume, has found."""
+    command = [sys.executable, "-P", "-m", __spec__.name, folder]
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        return Verdict(process.wait(_SECONDS))
+    except subprocess.TimeoutExpired:
+        return Verdict.HANGS
+    except ValueError:
+        return Verdict.NO_WAL
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # one that waits for a server ends later
+            process.wait(_GRACE_SECONDS)
+
+
+def main() -> int:
+    """Run as the first or the second process."""
+    path = sys.argv[1]
+    return _second(path) if path.endswith(_NAME) else _first(path)
+
+
+def _first(folder: str) -> Verdict:
+    verdict = _try(os.path.join(folder, _NAME))
+    about = os.statvfs(folder)
+    is_full = about.f_bavail * about.f_frsize < _ENOUGH
+    return Verdict.FULL if verdict and is_full else verdict
+
+
+def _try(path: str) -> Verdict:
+    with open(path, "wb") as file:
+        for lock, verdict in ((fcntl.flock, Verdict.NO_FLOCK), (fcntl.lockf, Verdict.NO_FCNTL)):
+            try:
+                lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return verdict
+    try:
+        with closing(sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None)) as database:
+            return _share(database, path)
+    except sqlite3.Error:
+        return Verdict.NO_WAL
+
+
+def _share(database: sqlite3.Connection, path: str) -> Verdict:
+    if database.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+        return Verdict.NO_WAL
+    database.execute("CREATE TABLE trial (number INTEGER)")
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("INSERT INTO trial VALUES (1)")
+    if _run_second(path) is not Verdict.NOT_EXCLUSIVE:  # it could write, though we do
+        return Verdict.NOT_EXCLUSIVE
+    database.execute("COMMIT")
+    verdict = _run_second(path)
+    total = database.execute("SELECT sum(number) FROM trial").fetchone()
+    return Verdict.NOT_SHARED if verdict is Verdict.WORKS and total != (3,) else verdict
+
+
+def _run_second(path: str) -> Verdict:
+    command = [sys.executable, "-P", "-m", __spec__.name, path]
+    return Verdict(subprocess.run(command, check=False).returncode)  # noqa: S603 - ourselves
+
+
+def _second(path: str) -> Verdict:
+    """Write a row; return NOT_EXCLUSIVE if another process is writing, as it should."""
+    with closing(sqlite3.connect(path, 0, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return Verdict.NOT_EXCLUSIVE
+        seen = database.execute("SELECT number FROM trial").fetchall()
+        database.execute("INSERT INTO trial VALUES (2)")
+        database.execute("COMMIT")
+    return Verdict.WORKS if seen == [(1,)] else Verdict.NOT_SHARED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""A volume on which SQLite's write-ahead log does not work is refused, and no other one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from rig.mounts import NEEDS_ROOT, tmpfs
+
+from initpuller.volume.fitness import database_trial
+from initpuller.volume.fitness.database_trial import Verdict, try_database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_database_works_here(tmp_path: Path) -> None:
+    """A usual filesystem has no shortfall."""
+    assert try_database(str(tmp_path)) is Verdict.WORKS
+
+
+@NEEDS_ROOT
+def test_volume_that_is_full(tmp_path: Path) -> None:
+    """A full volume is not taken for one without locks."""
+    with tmpfs(tmp_path / "full") as full:
+        about = os.statvfs(full)
+        with (full / "filler").open("wb") as file:
+            file.write(bytes(about.f_bavail * about.f_frsize - 8192))
+        assert try_database(str(full)) is Verdict.FULL
+
+
+@pytest.mark.parametrize(
+    ("patch", "verdict"),
+    [
+        ("fcntl.flock = refuse", Verdict.NO_FLOCK),
+        ("fcntl.lockf = refuse", Verdict.NO_FCNTL),
+        ("fcntl.flock = lambda *_: time.sleep(60)", Verdict.HANGS),
+        ("sqlite3.connect = broken", Verdict.NO_WAL),
+        ("sqlite3.connect = apart", Verdict.NOT_EXCLUSIVE),
+    ],
+)
+def test_volume_that_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: str, verdict: Verdict
+) -> None:
+    """Each shortfall has its own verdict, and a call that never returns has one, too.
+
+    Without locks, two processes write at the same time. Here, each has a database of its own.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fcntl, os, sqlite3, sys, time\n"
+        "def refuse(*_):\n    raise OSError(95, 'Operation not supported')\n"
+        "def broken(*_, **__):\n    raise sqlite3.OperationalError('locking protocol')\n"
+        "real = sqlite3.connect\n"
+        "def apart(path, *rest, **more):\n"
+        "    found = real(f'{path}-{os.getpid()}', *rest, **more)\n"
+        "    if sys.argv[1].endswith('.db'):\n"
+        "        found.execute('CREATE TABLE trial (number INTEGER)')\n"
+        "    return found\n"
+        f"{patch}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(database_trial, "_SECONDS", 2.0)
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    assert try_database(str(folder)) is verdict
+
+
+def test_second_process_that_finds_nothing(tmp_path: Path) -> None:
+    """A row that another process wrote, and that is not seen, is noticed."""
+    command = [sys.executable, "-m", database_trial.__name__, str(tmp_path / "trial.db")]
+    with closing(sqlite3.connect(tmp_path / "trial.db")) as database:
+        database.execute("CREATE TABLE trial (number)")
+    assert subprocess.run(command, check=False).returncode == Verdict.NOT_SHARED
