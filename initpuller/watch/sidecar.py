@@ -24,9 +24,11 @@ from initpuller.report.metrics import metrics
 from initpuller.report.probes import Probes
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.target import open_layout
-from shared.checks import Check, Outcome
+from initpuller.watch import slow_start
+from shared.checks import Check, Outcome, duration
 from shared.durable import write_durably
 from shared.errors import PlexUnreachable, printable
+from shared.plex.library import server_folder
 from shared.program.command_line import read_failure
 from shared.program.exit_codes import ExitCode
 from shared.timestamps import timestamp
@@ -89,6 +91,8 @@ class Watch:
         self._layout = open_layout(options.target)
         self._receipt = load_receipt(self._layout)
         self._now = Watched("waiting", timestamp())
+        self._is_up = True
+        """Whether Plex has answered; True, too, if there is nothing to wait for."""
         self._maps = [f"--map={each}" for each in options.mappings]
         pairing = options.pairing
         self._teller = Teller(pairing, options.stopping) if pairing is not None else None
@@ -97,7 +101,7 @@ class Watch:
         """Watch until the sidecar is stopped."""
         with Probes(
             self._options.listen,
-            is_ready=lambda: self._now.phase not in {"waiting", "checking"},
+            is_ready=lambda: self._is_up and self._now.phase not in {"waiting", "checking"},
             progress=lambda: msgspec.json.encode(self._now),
             metrics=lambda: metrics(self._now.phase),
         ) as probes:
@@ -138,19 +142,32 @@ class Watch:
 
     def _wait(self) -> Identity | None:
         """Wait for Plex and return its identity; return None if the sidecar is stopped before."""
+        self._is_up = False
         said, heard = 0.0, ""
         started = time.monotonic()
+        server = self._server()
+        until = started + slow_start.patience(server)
         while True:
             answer = ask_identity(self._options.plex_url)
             if isinstance(answer, Identity):
+                self._is_up = True
                 return answer
             now = time.monotonic()
             if answer != heard or now - said >= _PATIENT_SECONDS:
                 _log.info("Plex is not up yet", heard=answer, seconds=round(now - started))
                 said, heard = now, answer
-            self._now.about = answer
+            if self._now.phase == "waiting":
+                self._now.about = answer
+                if now > until:
+                    self._needs_attention(_slow(now - started, answer, server))
             if self._options.stopping.wait(self._options.interval):
                 return None
+
+    def _server(self) -> str:
+        """Return the path of Plex's own folder on the volume."""
+        assert self._receipt is not None  # noqa: S101 - nothing is watched without one
+        library = self._layout.library(self._receipt.library.name)
+        return server_folder(library) or library
 
     def _check(self) -> bool:
         code, out, said = self._ours("check", "--json")
@@ -240,3 +257,13 @@ class Watch:
     def _tell(self, event: str, about: str) -> None:
         if self._teller is not None:
             self._teller.tell(PullerEvent(event, printable(about)[:MAX_ABOUT]))
+
+
+def _slow(seconds: float, answer: str, server: str) -> str:
+    error = slow_start.last_error(server)
+    return (
+        f"Plex has not started in {duration(seconds)}: {answer}."
+        f" {f'The last error in its log is: {error}. ' if error else ''}"
+        "It may still be at work on its database. If not, stop it, and run 'plexodus-agent undo' on"
+        " the VM. To find out what is wrong while Plex runs there, pull with --rehearse"
+    )

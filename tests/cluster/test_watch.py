@@ -21,6 +21,8 @@ from rig.ports import reserve_port
 from rig.programs import Agent, clean_environment, read_log
 from rig.waiting import wait_until
 
+from initpuller.watch import slow_start
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -91,10 +93,17 @@ class Sidecar:
 
 
 @contextmanager
-def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> Iterator[Sidecar]:
+def watching(
+    volume: Path,
+    plex: FakePlex,
+    *options: str,
+    pairing: str = "",
+    environment: dict[str, str] | None = None,
+) -> Iterator[Sidecar]:
     """Start a sidecar beside ``plex``."""
     port, log = reserve_port(), volume.parent / "watch.log"
-    environment = clean_environment() | ({"PLEXODUS_PAIRING": pairing} if pairing else {})
+    variables = clean_environment() | (environment or {})
+    variables |= {"PLEXODUS_PAIRING": pairing} if pairing else {}
     with log.open("wb") as file:
         process = subprocess.Popen(
             [
@@ -103,7 +112,7 @@ def watching(volume: Path, plex: FakePlex, *options: str, pairing: str = "") -> 
                 *options,
             ],
             stderr=file,
-            env=environment,
+            env=variables,
         )  # fmt: skip
     try:
         yield Sidecar(process, port, log)
@@ -159,6 +168,42 @@ def test_plex_migrates_its_database_first(volume: Path, plex: FakePlex) -> None:
         sidecar.until("migrated")
     said = [line["heard"] for line in read_log(sidecar.log) if line["event"].endswith("not up yet")]
     assert len(said) == len(set(said)), "the same is not said again at each question"
+
+
+def test_plex_does_not_end_its_migration(
+    volume: Path, plex: FakePlex, agent: Agent, tmp_path: Path
+) -> None:
+    """After a while the sidecar says what it saw and what to do, and goes on watching."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from initpuller.watch import slow_start\n"
+        "slow_start.BASE_SECONDS, slow_start.BYTES_PER_SECOND = 0.5, 1e12\n"
+    )
+    log = next((volume / "Library").rglob("Plex Media Server.log"))
+    with log.open("a") as file:
+        file.write("Nov 29, 2026 10:00:00.000 [1] ERROR - Database corruption: malformed JSON\n")
+    plex.is_migrating = True
+    patch = {"PYTHONPATH": str(tmp_path)}
+    with watching(volume, plex, pairing=agent.pairing, environment=patch) as sidecar:
+        about = sidecar.until("attention")["about"]
+        for part in ("running database migrations", "malformed JSON", "undo", "--rehearse"):
+            assert part in about
+        assert sidecar.ask("/readyz")[0] == 503
+        wait_until(lambda: told(agent), _SECONDS)
+        plex.is_migrating = False
+        sidecar.until("migrated")
+    assert [line["what"] for line in told(agent)] == ["attention", "migrated"]
+
+
+@pytest.mark.parametrize("size", [0, 5_000_000_000])
+def test_patience_grows_with_the_database(tmp_path: Path, size: int) -> None:
+    """A large database gets more time than a small one; without one, there is a time, too."""
+    before = slow_start.patience(str(tmp_path))
+    database = tmp_path / "Plug-in Support" / "Databases" / "com.plexapp.plugins.library.db"
+    database.parent.mkdir(parents=True)
+    with database.open("wb") as file:
+        file.truncate(size)
+    assert slow_start.patience(str(tmp_path)) == before + size / 1e6
+    assert slow_start.last_error(str(tmp_path)) == ""
 
 
 def test_plex_goes_away_while_it_is_checked(volume: Path, plex: FakePlex) -> None:

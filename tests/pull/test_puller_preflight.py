@@ -248,3 +248,24 @@ def test_preflight_estimates_the_time(rate: float, said: tuple[str, ...]) -> Non
     check = predict(report(), rate)
     assert check.outcome is PASS
     assert all(words in check.found for words in said), check.found
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("latest", "nobody can know from here"),
+        ("plexinc/pms-docker", "nobody can know from here"),
+        ("registry.example:5000/plexinc/pms-docker", "nobody can know from here"),
+        ("plexinc/pms-docker:public", "installs the newest Plex"),
+        ("plexpass", "installs the newest Plex"),
+        ("linuxserver/plex:latest", "nobody can know from here"),
+        ("linuxserver/plex:arm64v8", "is not known"),
+        ("", "is not known"),
+    ],
+)
+def test_image_without_a_version_in_its_tag(image: str, found: str) -> None:
+    """The gate says what will run, or that nobody can know, and names the source's version."""
+    check = VersionGate(image).check(SAME)
+    assert check.outcome is WARNING
+    assert found in check.found
+    assert SAME in check.advice or not image
