@@ -16,7 +16,7 @@ from agent.cutover.control import CutoverContext, CutoverControl
 from agent.frames.cache import FrameCache
 from agent.host.migration_log import MigrationLog
 from agent.plex.folder import logs_of_databases
-from agent.plex.service import PlexService, plex_service
+from agent.plex.services import plex_service
 from agent.routes.archives import ArchiveEndpoints
 from agent.routes.cutover import CutoverEndpoints
 from agent.routes.frames import FrameEndpoints
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from agent.plex.service import PlexService
     from agent.settings import Settings
     from agent.source.library import CurrentLibrary
 

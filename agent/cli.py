@@ -21,8 +21,7 @@ from agent.host.addresses import own_address
 from agent.host.migration_log import MigrationLog
 from agent.host.state_owner import become_owner, write_as_owner
 from agent.host.systemd import state_path_left
-from agent.plex.folder import find_library
-from agent.plex.service import Commands, plex_service
+from agent.plex.services import find_library, plex_service, recorded_service
 from agent.secret_formats import OUTPUTS
 from agent.server.credentials import make_pairing
 from agent.settings import DEFAULT_FILE, Settings, load_settings
@@ -226,7 +225,8 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
         if not unless_committed:
             raise
         settings = _default_settings(error, state or state_path_left())
-        recorded = Commands([], CutoverRecord(settings.state).load().starting)
+        record = CutoverRecord(settings.state).load()
+        recorded = recorded_service(record.starting, record.container)
     is_root = os.geteuid() == 0
     with storage_errors(settings.state):
         had_block = is_root and not unless_committed and lift_start_blocks()
@@ -322,7 +322,7 @@ def preflight(
       plexodus-agent preflight --library /var/lib/plexmediaserver/Library
     """
     settings = load_settings(config, {"library": library})
-    source = open_library(settings.library or find_library(settings.unit))
+    source = open_library(find_library(settings))
     report = check_for_preflight(source, settings, DatabaseCheck(database_check))
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]

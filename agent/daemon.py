@@ -9,12 +9,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from agent.app import listen, make_app
+from agent.host.sandbox import WITHOUT_SANDBOX, is_without_sandbox
 from agent.host.systemd import Notifier, leave_state_path
-from agent.plex.folder import find_library
+from agent.plex.services import find_library
 from agent.server.stopping import STOPPING
 from agent.server.tls import server_tls
 from agent.source.library import CurrentLibrary
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("agent")
 _TEND = 1.0
 """Seconds between two checks of the lease."""
-_GUARD = 30
-"""One of so many checks is a check of the fence instead."""
+_GUARD, _GUARD_CONTAINER = 30, 1
+"""After so many checks comes one of the fence. A container may be created anew at any time, and
+then nothing but the agent keeps it stopped."""
 _SWITCH = 0.0005
 """Seconds after which a thread must yield Python's lock (5 ms by default). Responses consist of
 many short steps, and a walk of the whole tree never waits."""
@@ -46,6 +48,7 @@ _LEAVE = 45.0
 _GLANCE = 0.2
 _FIXED = (
     *("unit", "listen", "state"),
+    *("container", "engine_socket"),
     *("stop_command", "start_command", "stop_seconds", "lease_seconds"),
 )
 """Settings that need a restart."""
@@ -66,7 +69,7 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     notifier, settings = Notifier(), load()
     tls = server_tls(settings)
     _try_state(settings.state)
-    find = partial(find_library, settings.unit)
+    find = partial(find_library, replace(settings, library=""))
     library = CurrentLibrary(settings.library, find, settings.state)
     with storage_errors(settings.state):
         parts = make_app(settings, library)
@@ -79,11 +82,16 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     for where in runner.addresses:
         at, path = address(*where[:2]), library.last.about.path
         _log.info("serving", address=at, library=path, version=__version__, accelerator=accelerator)
+    guard = _GUARD_CONTAINER if settings.container else _GUARD
+    serving = "Serving"
+    if is_without_sandbox():
+        _log.error("no sandbox", reason=WITHOUT_SANDBOX)
+        serving = f"Serving WITHOUT A SANDBOX ({WITHOUT_SANDBOX})"
     await asyncio.to_thread(_started, parts.cutover, settings.state)
     notifier.ready()
     tasks = [
-        asyncio.create_task(notifier.keep_told(lambda: f"Serving; {parts.activity}")),
-        asyncio.create_task(_tend(parts.cutover)),
+        asyncio.create_task(notifier.keep_told(lambda: f"{serving}; {parts.activity}")),
+        asyncio.create_task(_tend(parts.cutover, guard)),
         asyncio.create_task(_reload(reload, load, settings, parts, notifier)),
     ]
     await stop.wait()
@@ -98,19 +106,20 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     os._exit(ExitCode.OK)
 
 
-async def _tend(cutover: CutoverControl) -> NoReturn:
-    """Let leases expire, and check the fence. Log a repeated error once."""
+async def _tend(cutover: CutoverControl, guard: int) -> NoReturn:
+    """Let leases expire, and check the fence each ``guard`` times. Log a repeated error once."""
     reported, checks = "", 0
     while True:
-        step = cutover.tend if checks % _GUARD else cutover.guard
-        checks += 1
         try:
-            await asyncio.to_thread(step)
+            await asyncio.to_thread(cutover.tend)
+            if checks % guard == 0:
+                await asyncio.to_thread(cutover.guard)
             reported = ""
         except (PlexodusError, OSError) as error:
             if str(error) != reported:
                 _log.error("the cutover is stuck, trying again", reason=str(error))
             reported = str(error)
+        checks += 1
         await asyncio.sleep(_TEND)
 
 
@@ -141,7 +150,7 @@ async def _reload(
         try:
             new = load()
             # The state folder stays the one that is in use.
-            tls = server_tls(msgspec.structs.replace(new, state=old.state))
+            tls = server_tls(replace(new, state=old.state))
         except PlexodusError as error:
             _log.error("settings not applied", reason=str(error))
         else:

@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Command that stops a Plex without a unit. It replaces :attr:`unit`, like
     :attr:`start_command`."""
     start_command: list[str] = []
+    container: str = ""
+    """Name of the container with Plex, instead of :attr:`unit`."""
+    engine_socket: str = "/run/docker.sock"
+    """Socket of the container's engine."""
     stop_seconds: Seconds = 120.0
     """Time that Plex may take to stop."""
     lease_seconds: Seconds = 60.0
@@ -94,6 +98,8 @@ def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings
     if bool(settings.stop_command) != bool(settings.start_command):
         both = "set both stop_command and start_command, or neither"
         raise ConfigurationError(both, path=file)
+    if settings.stop_command and settings.container:
+        raise ConfigurationError("set either container or stop_command, not both", path=file)
     return settings
 
 

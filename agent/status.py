@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.host.migration_log import MigrationLog
-from agent.plex.service import plex_service
+from agent.host.systemd import service_status
+from agent.plex.services import plex_service
 from shared.checks import duration
 from shared.errors import CutoverRefused
 from shared.wire.protocol import CutoverStanding
@@ -39,6 +40,8 @@ class Status(msgspec.Struct, frozen=True):
     cutover: CutoverStanding
     meaning: str
     plex: str
+    agent: str
+    """What the running service last told systemd; empty without one."""
     undo: str
     log: list[str]
     """The last lines of the migration log."""
@@ -56,6 +59,7 @@ def read_status(settings: Settings, control: CutoverControl) -> Status:
         cutover=standing,
         meaning=_MEANING[standing.phase],
         plex=_plex(settings),
+        agent=service_status(),
         undo=_UNDO.get(standing.phase, _UNDO_EARLIER),
         log=_last_lines(settings.state),
     )
@@ -73,6 +77,7 @@ def status_screen(status: Status) -> str:
         "snapshot": cutover.snapshot,
         "ended": cutover.why,
         "Plex": status.plex,
+        "agent": status.agent,
         "undo": f"would {status.undo}" if cutover.phase != "idle" else status.undo,
     }
     lines = [f"{name:<9} {value}" for name, value in pairs.items() if value]

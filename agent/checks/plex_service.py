@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.stop_history import StopHistory
 from agent.plex.server import is_running
-from agent.plex.service import plex_service
+from agent.plex.services import plex_service
 from shared.checks import CheckId
 from shared.errors import CutoverRefused, StorageError
 

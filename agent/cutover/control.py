@@ -244,6 +244,9 @@ class CutoverControl:
             if now.phase == "committed" and self._plex.is_running():
                 self._tell("fence", "Plex runs though its library has moved: it is stopped again")
                 self._plex.stop(self._context.stop_seconds, self._ending)
+            if now.phase == "committed":
+                with suppress(CutoverRefused):  # the log has it since the commit
+                    self._plex.block_starts()
 
     def leave(self) -> bool:
         """Undo a cutover that is not committed, because no process would see its lease expire.
@@ -285,6 +288,7 @@ class CutoverControl:
             was_running=plex.may_run(),
             was_seen=plex.look() is not Sight.GONE,
             starting=list(plex.starting),
+            container=plex.record(),
             stop_ordered=now,
             history=cutover.history.after_stop(now),
         )
@@ -342,6 +346,10 @@ class CutoverControl:
     def _finish_commit(self, cutover: Cutover) -> Cutover:
         """Put up the fence, then check Plex: nobody can start it after that check."""
         self.fence.put_up(cutover.puller)
+        try:
+            self._plex.block_starts()
+        except CutoverRefused as error:
+            self._tell("fence", f"Plex is stopped whenever it starts, because {error.what}")
         self._prove(cutover)
         committed = replace(in_phase(cutover, "committed"), history=StopHistory())
         committed = self._record.save(committed)
@@ -362,6 +370,8 @@ class CutoverControl:
                 if is_committed:
                     raise
         self.fence.take_down()
+        if cutover.container is not None:
+            self._plex.allow_starts(cutover.container)
         if cutover.was_running and not self._restart.is_done(cutover):
             return self._with_end_of_stop(cutover)
         over = self._record.save(ended(cutover))

@@ -42,7 +42,7 @@ def keep_stopped(settings: Settings, units: str = _UNITS) -> list[str]:
     """Write a drop-in for each unit of a Plex that has moved, durably, and return their paths.
 
     Returns none if no library has moved, or if Plex has no unit: then its ``stop_command`` has
-    stopped it for good. Needs root.
+    stopped it for good, or its container cannot be started. Needs root.
 
     Args:
         settings: the agent's settings.
@@ -95,7 +95,8 @@ def _reload() -> None:
 def _units(settings: Settings, record: Cutover) -> list[str]:
     """Return Plex's unit in the settings and in the record. They may have changed since."""
     found = set[str]()
-    if not settings.stop_command and record.starting[:1] in ([], [_SYSTEMCTL]):
+    has_unit = not settings.stop_command and not settings.container and record.container is None
+    if has_unit and record.starting[:1] in ([], [_SYSTEMCTL]):
         found.add(settings.unit)
     if record.starting[:1] == [_SYSTEMCTL]:
         found.add(record.starting[-1])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.cutover.stop_history import StopHistory
+from agent.plex.container import ContainerRecord
 from shared.errors import CutoverEnded, CutoverRefused
 from shared.timestamps import timestamp
 from shared.wire.protocol import CutoverPhase, CutoverStanding
@@ -61,6 +62,8 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether that time has passed, so that the puller must not retry at once."""
     history: StopHistory = StopHistory()
     """Earlier stops, for all pullers."""
+    container: ContainerRecord | None = None
+    """The container with Plex, and how it started before the move."""
 
     def is_held(self, now: float) -> bool:
         """Return whether the lease holds. After a reboot, ``now`` is before ``granted``."""

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def become_owner(folder: str) -> None:
@@ -59,3 +63,18 @@ def program_user() -> tuple[int | None, int | None]:
     if os.getuid() == os.geteuid():
         return None, None
     return os.getuid(), os.getgid()
+
+
+@contextmanager
+def as_program_user() -> Iterator[None]:
+    """Act as the user that programs run as, in a process of one thread; see above."""
+    user, group = os.geteuid(), os.getegid()
+    if user != os.getuid():
+        os.seteuid(os.getuid())
+        os.setegid(os.getgid())
+    try:
+        yield
+    finally:
+        if user != os.geteuid():
+            os.setegid(group)
+            os.seteuid(user)

@@ -1,10 +1,11 @@
-"""Notifications to systemd (sd_notify(3)), and a path that the service leaves for its end."""
+"""Notifications to systemd (sd_notify(3)), and the path of the state that the service leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
+import subprocess
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ _EVERY = 1.0
 _RUNTIME = "RUNTIME_DIRECTORY"
 """Set by systemd, see systemd.exec(5). The folder exists until the last ExecStopPost has ended."""
 _STATE = "state"
+_SERVICE = "plexodus-agent.service"
+_SECONDS = 8.0
 
 
 class Notifier:
@@ -66,6 +69,17 @@ class Notifier:
                 end.sendall(what.encode())
             except OSError:
                 return  # systemd may be restarting; the next report follows soon
+
+
+def service_status() -> str:
+    """Return the line that the running service last told systemd; empty without one."""
+    command = ["systemctl", "show", "--property=StatusText", "--value", "--", _SERVICE]
+    with suppress(OSError, subprocess.SubprocessError, UnicodeError):
+        done = subprocess.run(  # noqa: S603 - constants
+            command, check=True, capture_output=True, timeout=_SECONDS, encoding="utf-8"
+        )
+        return done.stdout.strip()
+    return ""
 
 
 def leave_state_path(state: str) -> None:

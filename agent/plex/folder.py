@@ -7,6 +7,7 @@ Administrators override it in a drop-in or, with the packages' older scripts, in
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 import shlex
@@ -20,32 +21,87 @@ from shared.plex.library import DATABASE_FOLDER, server_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agent.plex.engine import Engine, Mount
+
 _VARIABLE = "PLEX_MEDIA_SERVER_APPLICATION_SUPPORT_DIR"
 _DEFAULTS = "/etc/default/plexmediaserver"
 _HOME = "/var/lib/plexmediaserver"
 _SUPPORT = "Library/Application Support"
 _SERVER = "Plex Media Server"
 _SECONDS = 10.0
+_ELSEWHERE = (
+    f"/var/snap/plexmediaserver/common/{_SUPPORT}",
+    "/var/lib/plex",
+    "/volume*/PlexMediaServer/AppData",
+    f"/volume*/Plex/{_SUPPORT}",
+    "/share/*/.qpkg/PlexMediaServer/Library",
+    "/usr/local/plexdata",
+)
+"""Support folders of the snap, Arch Linux, Synology (DSM 7 and 6), QNAP and FreeBSD. Their units do
+not tell them (support.plex.tv, "Where is the Plex Media Server data directory located?")."""
 
 
-def find_library(unit: str) -> str:
-    """Return the path of the folder to move.
+def find_library_of_unit(unit: str) -> str:
+    """Return the path of the folder to move, for a Plex that is a systemd unit.
 
     That is the ``Library`` folder around Plex's own folder, because the pod needs this layout. If
     the administrator chose a folder outside any ``Library/Application Support``, it is Plex's own
-    folder.
+    folder. If Plex is not where the unit says, it may be where another package of it keeps it.
 
     Raises:
         ConfigurationError: If Plex's folder is not in the expected place.
     """
-    support = support_folder(_ask_systemd(unit), read_assignments([_DEFAULTS]), _home("plex"))
-    if not os.path.isdir(os.path.join(support, _SERVER)):
+    shown = _ask_systemd(unit)
+    support = support_folder(shown, read_assignments([_DEFAULTS]), _home("plex"))
+    if not has_server(support) and len(others := elsewhere()) == 1:
+        [support] = others
+    return _library_of(support)
+
+
+def find_library_in_container(engine: Engine, name: str) -> str:
+    """Return the path on this machine of the folder to move, for a Plex in a container.
+
+    Plex's own image and that of linuxserver.io keep it below ``/config``.
+
+    Raises:
+        ConfigurationError: If Plex's folder is not in the expected place.
+        CutoverRefused: If the engine does not describe the container.
+    """
+    found = engine.inspect(name)
+    inside = found.environment.get(_VARIABLE) or f"/config/{_SUPPORT}"
+    return _library_of(path_outside(inside.rstrip("/"), found.mounts))
+
+
+def path_outside(inside: str, mounts: Iterable[Mount]) -> str:
+    """Return the path on the host of a path in a container; the same one if no mount has it."""
+    around = [each for each in mounts if f"{inside}/".startswith(f"{each.destination}/")]
+    nearest = max(around, key=lambda each: len(each.destination), default=None)
+    if nearest is None:
+        return inside
+    return nearest.source.rstrip("/") + inside.removeprefix(nearest.destination)
+
+
+def _library_of(support: str) -> str:
+    if not has_server(support):
         raise ConfigurationError(
             "Plex's folder is missing, or this user has no access to it",
             path=os.path.join(support, _SERVER),
-            hint="Set its path with 'library' in the settings, or with --library.",
+            hint="Set its path with 'library' in the settings, or with --library. Set 'unit', or"
+            " 'container', too, so that the agent can stop this Plex.",
         )
     return library_of(support)
+
+
+def elsewhere(top: str = "/") -> list[str]:
+    """Return the support folders of other packages of Plex that exist below ``top``."""
+    patterns = (os.path.join(glob.escape(top), each.lstrip("/")) for each in _ELSEWHERE)
+    found = (path for pattern in patterns for path in sorted(glob.glob(pattern)))
+    return [path for path in found if has_server(path)]
+
+
+def has_server(support: str) -> bool:
+    """Return whether Plex's own folder is in a support folder."""
+    return os.path.isdir(os.path.join(support, _SERVER))
 
 
 def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
@@ -70,7 +126,7 @@ def support_folder(shown: str, defaults: dict[str, str], home: str) -> str:
 
 
 def library_of(support: str) -> str:
-    """Return the folder to move for the support folder ``support``; see :func:`find_library`."""
+    """Return the folder to move for a support folder; see :func:`find_library_of_unit`."""
     if support.endswith(f"/{_SUPPORT}"):
         return os.path.dirname(support)
     return os.path.join(support, _SERVER)

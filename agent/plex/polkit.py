@@ -18,7 +18,9 @@ from agent.host.state_owner import agent_user
 from shared.errors import CutoverRefused
 
 PLEX_UNIT = "plexmediaserver.service"
-"""The unit that the package's rule is for."""
+SNAP_UNIT = "snap.plexmediaserver.plexmediaserver.service"
+PACKAGED_UNITS = (PLEX_UNIT, SNAP_UNIT)
+"""The units that the package's rule and its fence are for."""
 _RULES = "/usr/share/polkit-1/rules.d/50-plexodus.rules"
 _OLD_POLKIT = (
     "polkit 0.105 (Ubuntu 22.04; see 'pkaction --version') reads no rules: copy"
@@ -85,7 +87,7 @@ def _refusal(unit: str, verb: str, user: tuple[int, int] | None) -> str | None:
 
 
 def _advice(unit: str) -> str:
-    if unit == PLEX_UNIT:
+    if unit in PACKAGED_UNITS:
         return f"The package's polkit rule, {_RULES}, is missing or overridden."
     copy = f"/etc/polkit-1/rules.d/50-plexodus-{unit}.rules"
     return f"Run: sed 's/{PLEX_UNIT}/{unit}/' {_RULES} > {copy}."

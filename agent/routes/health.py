@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from agent.host.sandbox import WITHOUT_SANDBOX, is_without_sandbox
 from agent.server.bodies import json_response
 from agent.source.library import why_unreadable
 from shared.errors import PlexodusError
@@ -21,7 +22,7 @@ _STALE = 1.0
 
 
 def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
-    """Return the routes: alive, and ready (library readable, state folder writable)."""
+    """Return the routes: alive, and ready (library readable, state folder writable, sandboxed)."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return json_response(protocol.Health("ok"))
@@ -48,6 +49,8 @@ def _why_not_ready(state: str, library: CurrentLibrary) -> str | None:
             library.locate()  # it may have been moved
         except PlexodusError:
             return "the library cannot be read"
+    if is_without_sandbox():
+        return WITHOUT_SANDBOX
     if not os.access(state, os.W_OK):
         return "the state folder cannot be written"
     return None

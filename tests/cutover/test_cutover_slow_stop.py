@@ -16,8 +16,8 @@ from rig.plex.commands import only_plex
 from rig.programs import Agent, Puller
 from rig.waiting import wait_until
 
+from agent.plex.commands import Commands
 from agent.plex.processes import processes_of
-from agent.plex.service import Commands
 from shared.errors import CutoverRefused
 
 if TYPE_CHECKING:
@@ -176,23 +176,27 @@ def test_stop_command_that_is_not_there(agent: Agent, puller: Puller, container:
 
 
 @pytest.mark.parametrize(
-    ("comm", "command", "is_plex"),
+    ("command", "is_plex"),
     [
-        ("Plex SQLite", ["/usr/lib/plexmediaserver/Plex SQLite", "file:/x.db?mode=ro"], False),
-        ("Plex SQLite", ["/usr/lib/plexmediaserver/Plex SQLite", "/x.db"], True),
-        ("Plex Media Scan", ["/usr/lib/plexmediaserver/Plex Media Scanner", "--scan"], True),
-        ("Plex Script Hos", ["Plex Plug-in [x]", "/usr/lib/plexmediaserver/Resources/x"], True),
-        ("sh", ["sh", "/usr/lib/plexmediaserver/start.sh"], True),
-        ("less", ["less", "/usr/lib/plexmediaserver/start.sh"], False),
+        (["/usr/lib/plexmediaserver/Plex SQLite", "file:/x.db?mode=ro"], False),
+        (["/usr/lib/plexmediaserver/Plex SQLite", "-readonly", "/x.db"], False),
+        (["/usr/lib/plexmediaserver/Plex SQLite", "/x.db"], True),
+        (["/usr/lib/plexmediaserver/Plex SQLite", "/x-readonly.db"], True),
+        (["/usr/lib/plexmediaserver/Plex Media Scanner", "--scan"], True),
+        (["Plex Plug-in [x]", "/usr/lib/plexmediaserver/Resources/x"], True),
+        (["sh", "/usr/lib/plexmediaserver/start.sh"], True),
+        (["/usr/bin/python3.11", "-u", "/usr/lib/plexmediaserver/x.py"], True),
+        (["less", "/usr/lib/plexmediaserver/start.sh"], False),
+        (["sh", "-c", "ls /usr/lib/plexmediaserver/"], False),
     ],
 )
 def test_check_beside_the_stop_is_not_plex(
-    tmp_path: Path, comm: str, command: list[str], *, is_plex: bool
+    tmp_path: Path, command: list[str], *, is_plex: bool
 ) -> None:
     """A process that only reads does not count as Plex, and any other does."""
     process = tmp_path / "7"
     process.mkdir()
     (process / "cmdline").write_bytes("\0".join(command).encode() + b"\0")
-    (process / "comm").write_text(f"{comm}\n")
-    (process / "stat").write_text(f"7 ({comm}) S 1\n")
+    (process / "cgroup").write_text("0::/user.slice\n")
+    (process / "stat").write_text("7 (name of it) S 1\n")
     assert bool(processes_of("", str(tmp_path))) is is_plex

@@ -18,7 +18,8 @@ from rig.waiting import wait_until
 
 from agent.cutover import record
 from agent.cutover.control import CutoverContext, CutoverControl
-from agent.plex.service import Commands, Sight
+from agent.plex.commands import Commands
+from agent.plex.service import PlexService, Sight
 from shared.wire.protocol import CutoverRequest
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ def test_agent_stopped_while_plex_stops_starts_plex_again(
     assert json.loads((agent.state / "cutover.json").read_text())["phase"] == "idle"
 
 
-class FakePlex:
+class FakePlex(PlexService):
     """A Plex service that consists of a flag."""
 
-    def __init__(self) -> None:
-        self.runs = True
+    def __init__(self, starting: Sequence[str] = ("true",)) -> None:
+        self.runs, self._starting = True, starting
 
-    starting: Sequence[str] = ("true",)
+    @property
+    def starting(self) -> Sequence[str]:
+        """Return the start command for the record."""
+        return self._starting
 
     def is_running(self) -> bool:
         """Return whether it runs."""
@@ -114,8 +118,7 @@ def test_undo_with_unreadable_settings_uses_the_recorded_start_command(tmp_path:
     """``undo --unless-committed`` with invalid settings runs the recorded start command."""
     state, started, settings = tmp_path / "state", tmp_path / "started", tmp_path / "agent.toml"
     state.mkdir()
-    plex = FakePlex()
-    plex.starting = ("touch", str(started))
+    plex = FakePlex(("touch", str(started)))
     control = CutoverControl(str(state), plex, CutoverContext(60, 5, lambda *_: None))
     control.begin(CutoverRequest("a" * 32, "pod"))
     settings.write_text("lease_seconds = nonsense")

@@ -17,8 +17,8 @@ from agent.cutover.control import CutoverContext, CutoverControl
 from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.start_block import keep_stopped, lift_start_blocks
 from agent.cutover.state import Cutover
-from agent.plex import service
-from agent.plex.service import SystemdUnit
+from agent.plex import remains
+from agent.plex.systemd_unit import SystemdUnit
 from agent.settings import Settings, load_settings
 from shared.errors import CutoverRefused
 from shared.wire.protocol import CutoverRequest
@@ -112,7 +112,7 @@ def test_unit_named_without_its_suffix(
 ) -> None:
     """Its processes are found under the full name of the control group."""
     found = {UNIT: ["1 (Plex Transcoder)"]}
-    monkeypatch.setattr(service, "processes_of", lambda unit: found.get(unit, []))
+    monkeypatch.setattr(remains, "processes_of", lambda unit: found.get(unit, []))
     assert "process 1 (Plex Transcoder)" in SystemdUnit("plexmediaserver").left()
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.plex import folder
-from agent.plex.folder import find_library, library_of, read_assignments, support_folder
+from agent.plex.engine import Mount
+from agent.plex.folder import (
+    elsewhere,
+    find_library_of_unit,
+    library_of,
+    path_outside,
+    read_assignments,
+    support_folder,
+)
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,10 +75,45 @@ def test_library_is_found_on_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(folder, "_DEFAULTS", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="Plex Media Server"):
-        find_library("plexmediaserver.service")
+        find_library_of_unit("plexmediaserver.service")
 
     (support / "Plex Media Server").mkdir(parents=True)
 
-    assert find_library("plexmediaserver.service") == str(tmp_path / "Library")
+    assert find_library_of_unit("plexmediaserver.service") == str(tmp_path / "Library")
     with pytest.raises(ConfigurationError):
-        find_library("another.service")
+        find_library_of_unit("another.service")
+
+
+@pytest.mark.parametrize(
+    ("support", "library"),
+    [
+        ("var/snap/plexmediaserver/common/Library/Application Support", "Library"),
+        ("var/lib/plex", "Plex Media Server"),
+        ("volume1/PlexMediaServer/AppData", "Plex Media Server"),
+        ("volume2/Plex/Library/Application Support", "Library"),
+        ("share/CACHEDEV1_DATA/.qpkg/PlexMediaServer/Library", "Plex Media Server"),
+    ],
+)
+def test_library_of_another_package_is_found(tmp_path: Path, support: str, library: str) -> None:
+    """Snap, Arch Linux, Synology and QNAP keep it elsewhere; an empty folder does not count."""
+    assert elsewhere(str(tmp_path)) == []
+    (tmp_path / support).mkdir(parents=True)
+    assert elsewhere(str(tmp_path)) == []
+    (tmp_path / support / "Plex Media Server").mkdir()
+    [found] = elsewhere(str(tmp_path))
+    assert found == str(tmp_path / support)
+    assert os.path.basename(library_of(found)) == library
+
+
+def test_library_in_a_container_is_at_its_nearest_mount() -> None:
+    """The innermost mount counts, and a folder whose name only begins alike does not."""
+    mounts = [
+        Mount("/srv/plex", "/config"),
+        Mount("/mnt/a", "/config/Library"),
+        Mount("/x", "/con"),
+    ]
+    inside = "/config/Library/Application Support"
+    assert path_outside(inside, mounts) == "/mnt/a/Application Support"
+    assert path_outside(inside, mounts[:1]) == "/srv/plex/Library/Application Support"
+    assert path_outside(inside, mounts[2:]) == inside
+    assert path_outside("/config", [Mount("/srv/plex/", "/config")]) == "/srv/plex"

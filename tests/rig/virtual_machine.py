@@ -21,10 +21,12 @@ class VirtualMachine:
 
     Args:
         root: the folder of its root filesystem; must not be there.
+        options: more options of systemd-nspawn.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *options: str) -> None:
         self.root = root
+        self._options = options
         self.console = root.with_name(f"{root.name}.console")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -99,6 +101,7 @@ class VirtualMachine:
                 [
                     *("systemd-nspawn", "--register=no", "--keep-unit", "--boot"),
                     *("--console=pipe", "--resolv-conf=copy-host", f"--directory={self.root}"),
+                    *self._options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.plex.service import Sight
+from agent.plex.service import PlexService, Sight
 from shared.errors import CutoverRefused
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Lifeline:
         return called
 
 
-class MadeUpPlex:
+class MadeUpPlex(PlexService):
     """Plex on the VM: a unit of systemd, or a container that two commands stop and start.
 
     If a container's stop takes longer than the agent waits, the stop continues, and a start does
