@@ -36,7 +36,7 @@ class Commands(PlexService):
         """The start_command of the settings."""
         return self.start_command
 
-    def mayrun_command(self) -> bool:
+    def may_run(self) -> bool:
         """Return True, because a Plex in a container may be invisible: always stop and start it."""
         return True
 

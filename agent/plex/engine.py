@@ -1,6 +1,6 @@
 """A client of Docker's Engine API, which Podman offers, too.
 
-Source: "Docker Engine API" (docs.docker.com/reference/api/engine). Paths without a version mean the
+Source: Docker's reference of its Engine API. Paths without a version mean the
 version that the engine prefers.
 """
 

@@ -30,8 +30,9 @@ _SECRET = re.compile(
     r"plexodus(?:://|%3A%2F%2F)[^@\s]{0,200}?(?:@|%40)|\b(?:bearer|basic)(?:\s|%20)+[A-Za-z0-9+/=_-]{8,}",
     re.IGNORECASE,
 )
-_LONG_WORD = re.compile(r"[A-Za-z0-9_-]{43,}")
-"""A token has 43 characters; its Base64 in Basic credentials has more, of the same alphabet."""
+_LONG_WORD = re.compile(r"[A-Za-z0-9_-]{41,}")
+"""A token has 43 characters; its Base64 in Basic credentials has more, of the same alphabet. After
+a percent sign, its first two may be taken for the code of a character."""
 _KINDS_OF_LETTERS = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
 """One token in 1,400 lacks a digit. Hexadecimal digests have no capitals."""
 _MASK = "[secret]"

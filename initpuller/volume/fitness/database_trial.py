@@ -39,6 +39,7 @@ class Verdict(IntEnum):
     NOT_EXCLUSIVE = 7
     HANGS = 8
     FULL = 9
+    NOT_TRIED = 10
 
 
 WHAT = {
@@ -49,15 +50,18 @@ WHAT = {
     Verdict.NOT_EXCLUSIVE: "two processes can write into one database at the same time",
     Verdict.HANGS: f"a lock, or a database, does not answer within {_SECONDS:.0f} s",
 }
-"""What each verdict but the first and the last says of a volume."""
+"""The meaning of each verdict that speaks against a volume."""
 
 
 def try_database(folder: str) -> Verdict:
     """Return what a trial in ``folder``, which is on the volume, has found."""
     command = [sys.executable, "-P", "-m", __spec__.name, folder]
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError:
+        return Verdict.NOT_TRIED
     try:
         return Verdict(process.wait(_SECONDS))
     except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
 from initpuller.volume.filesystem import FOLDER, FULL, SECTOR, opened
 from initpuller.volume.fitness.capabilities import Abilities
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from initpuller.volume.ownership import Ownership
     from initpuller.volume.records.layout import Layout
 
+_log = structlog.get_logger("puller")
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _USUAL_OWNER = (1000, 1000)
 _NAME = b"object"
@@ -262,7 +264,9 @@ class _Trial:
         empty(self._folder)
         if verdict is Verdict.FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if verdict is not Verdict.WORKS:
+        if verdict is Verdict.NOT_TRIED:
+            _log.warning("no database was tried on the volume, because no process can be started")
+        elif verdict is not Verdict.WORKS:
             self._fails(CheckId.VOLUME_LOCKS, WHAT[verdict])
 
 
