@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ import pytest
 from rig.mounts import NEEDS_ROOT, tmpfs
 
 from initpuller.volume.fitness import database_trial
-from initpuller.volume.fitness.database_trial import Verdict, try_database
+from initpuller.volume.fitness.database_trial import Verdict, try_database, write_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +56,7 @@ def test_volume_that_lacks_something(
         "real = sqlite3.connect\n"
         "def apart(path, *rest, **more):\n"
         "    found = real(f'{path}-{os.getpid()}', *rest, **more)\n"
-        "    if sys.argv[1].endswith('.db'):\n"
+        "    if rest[0] == 0:\n"
         "        found.execute('CREATE TABLE trial (number INTEGER)')\n"
         "    return found\n"
         f"{patch}\n"
@@ -72,7 +70,6 @@ def test_volume_that_lacks_something(
 
 def test_second_process_that_finds_nothing(tmp_path: Path) -> None:
     """A row that another process wrote, and that is not seen, is noticed."""
-    command = [sys.executable, "-m", database_trial.__name__, str(tmp_path / "trial.db")]
     with closing(sqlite3.connect(tmp_path / "trial.db")) as database:
         database.execute("CREATE TABLE trial (number)")
-    assert subprocess.run(command, check=False).returncode == Verdict.NOT_SHARED
+    assert write_row(str(tmp_path / "trial.db")) is Verdict.NOT_SHARED

@@ -2,10 +2,8 @@
 
 Two processes use one database in WAL mode, which maps a file of shared memory
 (https://sqlite.org/wal.html, section 6). Calls on a network filesystem may never return, so all of
-this is in processes that can be killed::
-
-    python -m initpuller.volume.fitness.database_trial FOLDER            exits with a Verdict
-    python -m initpuller.volume.fitness.database_trial FOLDER/trial.db   the second process
+this is in processes that can be killed. Run as a module, with a folder on the volume as its
+argument, it exits with a :class:`Verdict`.
 """
 
 from __future__ import annotations
@@ -76,12 +74,8 @@ def try_database(folder: str) -> Verdict:
 
 
 def main() -> int:
-    """Run as the first or the second process."""
-    path = sys.argv[1]
-    return _second(path) if path.endswith(_NAME) else _first(path)
-
-
-def _first(folder: str) -> Verdict:
+    """Run the trial in the folder that the command line names."""
+    [folder] = sys.argv[1:]
     verdict = _try(os.path.join(folder, _NAME))
     about = os.statvfs(folder)
     is_full = about.f_bavail * about.f_frsize < _ENOUGH
@@ -95,33 +89,52 @@ def _try(path: str) -> Verdict:
                 lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return verdict
+    second = _Second(path)  # before the first connection: SQLite's locks do not survive a fork
     try:
         with closing(sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None)) as database:
-            return _share(database, path)
+            return _share(database, second)
     except sqlite3.Error:
         return Verdict.NO_WAL
 
 
-def _share(database: sqlite3.Connection, path: str) -> Verdict:
+def _share(database: sqlite3.Connection, second: _Second) -> Verdict:
     if database.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
         return Verdict.NO_WAL
     database.execute("CREATE TABLE trial (number INTEGER)")
     database.execute("BEGIN IMMEDIATE")
     database.execute("INSERT INTO trial VALUES (1)")
-    if _run_second(path) is not Verdict.NOT_EXCLUSIVE:  # it could write, though we do
+    if second.write() is not Verdict.NOT_EXCLUSIVE:  # it could write, though we do
         return Verdict.NOT_EXCLUSIVE
     database.execute("COMMIT")
-    verdict = _run_second(path)
+    verdict = second.write()
     total = database.execute("SELECT sum(number) FROM trial").fetchone()
     return Verdict.NOT_SHARED if verdict is Verdict.WORKS and total != (3,) else verdict
 
 
-def _run_second(path: str) -> Verdict:
-    command = [sys.executable, "-P", "-m", __spec__.name, path]
-    return Verdict(subprocess.run(command, check=False).returncode)  # noqa: S603 - ourselves
+class _Second:
+    """A second process, which ends with the first one."""
+
+    def __init__(self, path: str) -> None:
+        (orders, self._orders), (self._answers, answers) = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            os.close(self._orders)
+            while os.read(orders, 1):
+                try:
+                    verdict = write_row(path)
+                except sqlite3.Error:
+                    verdict = Verdict.NO_WAL
+                os.write(answers, bytes([verdict]))
+            os._exit(0)
+        os.close(orders)
+        os.close(answers)
+
+    def write(self) -> Verdict:
+        """Have it write a row, and return what it has found."""
+        os.write(self._orders, b"1")
+        return Verdict(os.read(self._answers, 1)[0])
 
 
-def _second(path: str) -> Verdict:
+def write_row(path: str) -> Verdict:
     """Write a row; return NOT_EXCLUSIVE if another process is writing, as it should."""
     with closing(sqlite3.connect(path, 0, isolation_level=None)) as database:
         try:

@@ -135,7 +135,8 @@ class MadeUpPlex(PlexService):
         if self.is_stubborn or ending.is_set():
             raise CutoverRefused("it did not stop")
         if self.running:
-            self._down_at = self.world.clock + self.stop_takes
+            if self._down_at is None:  # a second order does not begin the stop again
+                self._down_at = self.world.clock + self.stop_takes
             self._stopped_by = self.world.control
         self.is_started_at_boot = self.is_unit  # a stop command must also prevent a start at boot
         self.world.agent.step()

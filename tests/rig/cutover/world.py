@@ -29,6 +29,8 @@ from initpuller.agent_client.retry import Retrier
 from initpuller.pull import recipe
 from initpuller.pull.options import Mode, PullOptions
 from initpuller.report.progress import PullProgress
+from initpuller.volume.fitness import probe
+from initpuller.volume.fitness.database_trial import Verdict
 from initpuller.volume.ownership import choose_ownership
 from initpuller.volume.publish import publish, unpublish
 from initpuller.volume.records import record_file
@@ -104,16 +106,13 @@ class World:
         self.control = self._control()
 
     def _control(self) -> CutoverControl:
-        def tell(event: str, _about: str) -> None:
-            self.told.append(event)
-
         return CutoverControl(
             self.state,
             self.plex,
             CutoverContext(
                 LEASE,
                 STOP_SECONDS,
-                tell,
+                lambda event, _about: self.told.append(event),
                 has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
                 has_been_used=lambda name: self.store.has_been_used(name),  # noqa: PLW0108
                 clock=lambda: self.clock,
@@ -140,6 +139,7 @@ class World:
             # Checks of SQLite run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
             (database_copies, "back_up", _copy_database),
+            (probe, "try_database", lambda _folder: Verdict.WORKS),
             (time, "sleep", self._pass),
             (asyncio, "sleep", self._sleep(asyncio.sleep)),
             (asyncio, "to_thread", _here),  # deterministic order
