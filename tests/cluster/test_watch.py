@@ -191,6 +191,7 @@ def test_plex_does_not_end_its_migration(
         wait_until(lambda: told(agent), _SECONDS)
         plex.is_migrating = False
         sidecar.until("migrated")
+        wait_until(lambda: len(told(agent)) > 1, _SECONDS)
     assert [line["what"] for line in told(agent)] == ["attention", "migrated"]
 
 
