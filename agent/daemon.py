@@ -38,7 +38,7 @@ _log = structlog.get_logger("agent")
 _TEND = 1.0
 """Seconds between two checks of the lease."""
 _GUARD, _GUARD_CONTAINER = 30, 1
-"""After so many checks comes one of the fence. A container may be created anew at any time, and
+"""After so many checks comes one of the fence. A container may be created again at any time, and
 then nothing but the agent keeps it stopped."""
 _SWITCH = 0.0005
 """Seconds after which a thread must yield Python's lock (5 ms by default). Responses consist of
