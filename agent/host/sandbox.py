@@ -22,20 +22,16 @@ WITHOUT_SANDBOX = (
 )
 
 
-def is_without_sandbox(top: str = "/", status: str = "/proc/self/status") -> bool:
+def is_without_sandbox() -> bool:
     """Return whether systemd runs this process with that capability, but no mounts of its own.
 
     With ``ProtectSystem=strict``, the root filesystem is mounted read-only for the service.
-
-    Args:
-        top: a folder of the root filesystem.
-        status: path of proc_pid_status(5).
     """
     if _STARTED not in os.environ:
         return False
     capabilities = 0
-    with suppress(OSError), open(status, encoding="ascii") as file:
+    with suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
         if found := _EFFECTIVE.search(file.read()):
             capabilities = int(found[1], 16)
-    is_read_only = os.statvfs(top).f_flag & os.ST_RDONLY
+    is_read_only = os.statvfs("/").f_flag & os.ST_RDONLY
     return bool(capabilities & _READ_ANY_FILE) and not is_read_only

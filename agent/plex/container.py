@@ -65,7 +65,7 @@ class Container(PlexService):
     engine: Engine
     name: str
     _stops: list[_Stop] = field(default_factory=list, compare=False, repr=False)
-    """Stops that exceeded their time limit and may still go on."""
+    """Stops that may go on, though the agent itself is being stopped."""
 
     def record(self) -> ContainerRecord:
         """Return the container and its present settings, for :meth:`allow_starts`."""

@@ -27,6 +27,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
     async def healthz(_request: web.Request) -> web.Response:
         return json_response(protocol.Health("ok"))
 
+    sandbox = WITHOUT_SANDBOX if is_without_sandbox() else None  # it never changes
     looked: list[tuple[float, str | None]] = []
     looking = asyncio.Lock()
 
@@ -35,7 +36,7 @@ def health_routes(state: str, library: CurrentLibrary) -> list[web.RouteDef]:
             now = asyncio.get_running_loop().time()
             if not looked or now - looked[0][0] > _STALE:
                 looked[:] = [(now, await asyncio.to_thread(_why_not_ready, state, library))]
-        reason = looked[0][1]
+        reason = looked[0][1] or sandbox
         if reason is not None:
             raise web.HTTPServiceUnavailable(reason=reason)
         return json_response(protocol.Health("ready"))
@@ -49,8 +50,6 @@ def _why_not_ready(state: str, library: CurrentLibrary) -> str | None:
             library.locate()  # it may have been moved
         except PlexodusError:
             return "the library cannot be read"
-    if is_without_sandbox():
-        return WITHOUT_SANDBOX
     if not os.access(state, os.W_OK):
         return "the state folder cannot be written"
     return None

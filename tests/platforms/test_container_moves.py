@@ -14,9 +14,6 @@ from rig.plex.engines import IMAGE, NAME, Docker, plex, plex_options, standin_co
 from rig.programs import program
 from rig.waiting import wait_until
 
-from agent.plex.container import Container
-from agent.plex.engine import Engine as Client
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -191,6 +188,7 @@ def test_second_container_runs(agent: Agent, engine: Engine, puller: Puller) -> 
         done = puller.pull()
         assert done.code == 0, done.text
         moved(agent, engine, puller)
-        assert Container(Client(str(engine.socket)), "other").is_running()
+        running = engine.run("inspect", "--format", "{{.State.Running}}", "other")
+        assert running.strip() == "true"
     finally:
         engine.run("rm", "--force", "other")

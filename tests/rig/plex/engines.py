@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ wait "$plex"
 
 
 @dataclass
-class Engine:
+class Engine(ABC):
     """One engine with data, socket and runtime folders of its own below ``here``."""
 
     here: Path
@@ -51,14 +52,14 @@ class Engine:
         return self.here / "engine.sock"
 
     @property
+    @abstractmethod
     def server(self) -> list[str]:
         """Return the command that serves the API."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def client(self) -> list[str]:
         """Return the command line's beginning of a client."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start serving, as at a boot of the machine."""
