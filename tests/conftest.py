@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,6 +44,12 @@ def moved(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library(tmp_path: Path) -> Path:
     """A small library of 12 frames: folders, small files, two large ones, links."""
     return grow_small(tmp_path / "vm" / "Library")
+
+
+@pytest.fixture
+def plex_library(tmp_path: Path, made: Path) -> Path:
+    """A small Plex library that the test may change."""
+    return shutil.copytree(made, tmp_path / "vm" / "Library", symlinks=True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ A module sets the agent's settings with ``SETTINGS``.
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +17,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def library(tmp_path: Path, made: Path) -> Path:
+def library(plex_library: Path) -> Path:
     """Return a small Plex library that the test may change."""
-    library = tmp_path / "vm" / "Library"
-    shutil.copytree(made, library, symlinks=True)
-    return library
+    return plex_library
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,11 +38,9 @@ def engine(loaded_engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def library(tmp_path: Path, made: Path) -> Path:
+def library(plex_library: Path) -> Path:
     """Return a small Plex library that the test may change."""
-    library = tmp_path / "vm" / "Library"
-    shutil.copytree(made, library, symlinks=True)
-    return library
+    return plex_library
 
 
 @pytest.fixture

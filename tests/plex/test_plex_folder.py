@@ -17,6 +17,7 @@ from agent.plex.folder import (
     read_assignments,
     support_folder,
 )
+from agent.settings import load_settings
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -117,3 +118,18 @@ def test_library_in_a_container_is_at_its_nearest_mount() -> None:
     assert path_outside(inside, mounts[:1]) == "/srv/plex/Library/Application Support"
     assert path_outside(inside, mounts[2:]) == inside
     assert path_outside("/config", [Mount("/srv/plex/", "/config")]) == "/srv/plex"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'container = "plex"\nstop_command = ["a"]\nstart_command = ["b"]',
+        'stop_command = ["a"]',
+    ],
+)
+def test_settings_that_name_two_ways_to_stop_plex(tmp_path: Path, lines: str) -> None:
+    """Two ways, or half of one, are refused, so that nobody is surprised by the other."""
+    path = tmp_path / "agent.toml"
+    path.write_text(lines)
+    with pytest.raises(ConfigurationError, match=r"set (either|both)"):
+        load_settings(str(path), {})
