@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from initpuller.agent_client.retry import Retrier
 
@@ -21,19 +22,22 @@ Bring: TypeAlias = "Callable[[int, int | None], Awaitable[Brought]]"
 async def fetch_frames(
     retrier: Retrier,
     lanes: Sequence[Bring[Brought]],
-    wanted: Iterable[int],
+    parts: Sequence[Iterator[int]],
     receive: Callable[[int, Brought], Awaitable[None]],
 ) -> None:
-    """Fetch the ``wanted`` frames in order, one at a time over each of ``lanes``.
+    """Fetch all frames of ``parts`` over ``lanes``, which are as many.
 
-    A lane fetches its next frame once ``receive`` has taken the number and the result of the last.
+    A lane fetches one frame of its own part after the other, and then what is left of the others. So
+    the databases at the end, which compress well and keep the processors busy, arrive beside the
+    pictures, which keep the link busy. A lane fetches its next frame once ``receive`` has taken the
+    number and the result of the last.
 
     Raises:
         PlexodusError: the first failure that a retry does not help.
     """
-    numbers = iter(wanted)
 
-    async def run(bring: Bring[Brought]) -> None:
+    async def run(bring: Bring[Brought], own: Iterator[int]) -> None:
+        numbers = chain(own, *parts)
         ahead = next(numbers, None)
         while ahead is not None:
             number, ahead = ahead, next(numbers, None)
@@ -41,7 +45,7 @@ async def fetch_frames(
                 brought = await retrier.run(f"frame {number}", partial(bring, number, ahead))
                 await receive(number, brought)
 
-    tasks = [asyncio.create_task(run(bring)) for bring in lanes]
+    tasks = [asyncio.create_task(run(*each)) for each in zip(lanes, parts, strict=True)]
     try:
         await asyncio.gather(*tasks)
     finally:

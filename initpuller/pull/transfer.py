@@ -121,10 +121,9 @@ class Assembly:
         self._progress.expect(plan.tar_bytes, plan.entries, tar_bytes, have_entries)
         self._left = len(plan) - frames
         lanes = [await self._lane(worker) for worker in self._context.workers]
+        parts = work.journal.missing_parts(len(lanes))
         try:
-            await fetch_frames(
-                self._context.options.retrier, lanes, work.journal.missing(), self._receive
-            )
+            await fetch_frames(self._context.options.retrier, lanes, parts, self._receive)
         finally:
             await to_its_end(self._commit_all())
 

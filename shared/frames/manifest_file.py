@@ -12,6 +12,7 @@ import os
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,9 @@ class ManifestFile:
         self._offset = array("Q")
         self._first = array("Q")
         self._lines = 0
-        self._last: tuple[tuple[int, int], list[Entry]] = (0, 0), []
-        self._last_piece: tuple[int, list[bytes]] = -1, []
+        # A piece holds twenty frames, and each of two lanes requests one after the other. A frame
+        # may span two pieces.
+        self._piece = lru_cache(4)(self._read_piece)
 
     def add_piece(self, offset: int, text: bytes) -> None:
         """Add the next piece, ``text`` with its zstd frame at ``offset``.
@@ -112,21 +114,11 @@ class ManifestFile:
         return Location(self._offset[piece : last + 1].tolist(), first - self._first[piece], count)
 
     def entries(self, first: int, count: int) -> list[Entry]:
-        """Return ``count`` entries from number ``first`` on.
-
-        The last result is remembered, because the frames of a large file are requested in a row.
-        """
-        asked, entries = self._last
-        if asked != (first, count):
-            entries = list(map(parse_line, self.lines(first, count)))
-            self._last = (first, count), entries
-        return entries
+        """Return ``count`` entries from number ``first`` on."""
+        return list(map(parse_line, self.lines(first, count)))
 
     def lines(self, first: int, count: int) -> list[bytes]:
-        """Return the lines of ``count`` entries from number ``first`` on, without their newlines.
-
-        The last piece is remembered, because it holds twenty frames, and most are read in order.
-        """
+        """Return the lines of ``count`` entries from number ``first`` on, without their newlines."""
         start = bisect_right(self._first, first) - 1
         end = bisect_right(self._first, first + count - 1)
         skip = first - self._first[start]
@@ -152,12 +144,8 @@ class ManifestFile:
     def _entries(self, piece: int) -> list[Entry]:
         return list(map(parse_line, self._piece(piece)))
 
-    def _piece(self, piece: int) -> list[bytes]:
-        known, lines = self._last_piece
-        if known != piece:
-            lines = read_piece(self.path, *self._offset[piece : piece + 2]).splitlines()
-            self._last_piece = piece, lines
-        return lines
+    def _read_piece(self, piece: int) -> list[bytes]:
+        return read_piece(self.path, *self._offset[piece : piece + 2]).splitlines()
 
 
 def read_lines(path: str, offsets: Sequence[int]) -> list[bytes]:

@@ -173,7 +173,7 @@ async def test_frame_of_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
         """Note the frame."""
         received.append((number, brought))
 
-    await fetch_frames(Retrier((0.0,)), [bring, bring], range(4), receive)
+    await fetch_frames(Retrier((0.0,)), [bring, bring], [iter(range(3)), iter([3])], receive)
     structlog.get_logger("puller").info("after")
 
     *retries, after = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

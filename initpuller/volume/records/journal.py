@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
 from initpuller.volume.filesystem import write_all
@@ -70,11 +71,19 @@ class Journal:
 
     def missing(self) -> Iterator[int]:
         """Yield the numbers of the frames that are not safe, in order."""
-        return self._numbers(0)
+        return self._numbers(0, 0, len(self._done))
+
+    def missing_parts(self, count: int) -> list[Iterator[int]]:
+        """Return the numbers of the frames that are not safe, each in one of ``count`` parts.
+
+        A part follows the one before it, and is as long, counting the frames that are safe.
+        """
+        ends = [len(self._done) * part // count for part in range(count + 1)]
+        return [self._numbers(0, start, stop) for start, stop in pairwise(ends)]
 
     def safe(self) -> Iterator[int]:
         """Yield the numbers of the frames that are safe, in order."""
-        return self._numbers(1)
+        return self._numbers(1, 0, len(self._done))
 
     def next_missing(self, start: int) -> int | None:
         """Return the first number from ``start`` on of a frame that is not safe."""
@@ -85,11 +94,11 @@ class Journal:
         """Return how many of ``frames``, which follow one another, are safe."""
         return self._done.count(1, frames.start, frames.stop)
 
-    def _numbers(self, done: int) -> Iterator[int]:
-        number = self._done.find(done)
+    def _numbers(self, done: int, start: int, stop: int) -> Iterator[int]:
+        number = self._done.find(done, start, stop)
         while number >= 0:
             yield number
-            number = self._done.find(done, number + 1)
+            number = self._done.find(done, number + 1, stop)
 
     def tag(self, frame: int) -> str | None:
         """Return the digest of what is on the volume in a frame's place, if that is known.
