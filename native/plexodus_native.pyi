@@ -3,6 +3,7 @@
 __version__: str
 
 def sums(lines: bytes, digests: bytes) -> bytes | None: ...
+def pieces(content: bytes) -> list[bytes] | None: ...
 def unpack(
     staging: int,
     lines: bytes,

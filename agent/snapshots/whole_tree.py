@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import closing
 from itertools import islice, tee, zip_longest
@@ -15,12 +14,9 @@ from agent.source.file_reader import (
     hash_file,
     hash_live_file,
     is_as_scanned,
-    read_blocks,
 )
-from agent.source.snapshot_files import KnownBlock
 from shared.errors import SourceUnreadable
 from shared.frames.file_digests import split
-from shared.frames.plan import is_large
 from shared.frames.sha256sums import format_sums
 from shared.native import native
 from shared.plex.library import DATABASE_FOLDER, DATABASES, server_folder
@@ -67,14 +63,7 @@ def _unhashed(snapshot: SnapshotFiles) -> Iterator[tuple[int, Entry]]:
 
 def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry) -> bytes:
     if snapshot.about.kind == "cold":
-        if entry.kept or not (snapshot.about.base and is_large(entry)):
-            return hash_file(folders, entry)
-        whole, frames = hashlib.sha256(), snapshot.manifest.plan.frames_of(number, entry)
-        for frame, block in zip(frames, read_blocks(folders, entry), strict=True):
-            whole.update(block)
-            if snapshot.may_know(frame):
-                snapshot.blocks[frame] = KnownBlock.of(block)
-        return whole.digest()
+        return hash_file(folders, entry)
     copy = snapshot.copy_of(entry.path)
     if copy is not None:
         return hash_copy(copy)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from shared.errors import SnapshotGone, SourceChanged, SourceUnreadable, StorageError, printable
 from shared.frames.file_digests import hash_descriptor
-from shared.frames.plan import FRAME
 from shared.tree.manifest import Kind
 
 if TYPE_CHECKING:
@@ -115,15 +114,6 @@ def hash_file(folders: DirStack, entry: Entry) -> bytes:
         digest = hash_descriptor(fd)
         _check(fd, entry)
         return digest
-
-
-def read_blocks(folders: DirStack, entry: Entry) -> Iterator[memoryview]:
-    """Yield each block of :data:`FRAME` bytes of a cold file; it is valid until the next one."""
-    buffer = memoryview(bytearray(FRAME))
-    for offset in range(0, entry.size, FRAME):
-        block = buffer[: min(FRAME, entry.size - offset)]
-        read_piece(folders, entry, offset, block)
-        yield block
 
 
 def changed(entry: Entry) -> SourceChanged:

@@ -27,10 +27,10 @@ async def fetch_frames(
 ) -> None:
     """Fetch all frames of ``parts`` over ``lanes``, which are as many.
 
-    A lane fetches one frame of its own part after the other, and then what is left of the others. So
-    the databases at the end, which compress well and keep the processors busy, arrive beside the
-    pictures, which keep the link busy. A lane fetches its next frame once ``receive`` has taken the
-    number and the result of the last.
+    A lane fetches all frames of its own part, and then what is left of the others. So the databases
+    at the end arrive beside the pictures: they compress well and keep the processors busy, while
+    pictures keep the link busy. A lane fetches its next frame once ``receive`` has taken the number
+    and the result of the last.
 
     Raises:
         PlexodusError: the first failure that a retry does not help.

@@ -24,16 +24,10 @@ mod plexodus_native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::{check::check, pack::pack, sums::sums, unpack::unpack};
-
-    #[pymodule_export]
-    use crate::kept::{kept, unchanged};
-
-    #[pymodule_export]
-    use crate::plan::{Part, plan};
-
-    #[pymodule_export]
-    use crate::walk::{Walk, walk};
+    use crate::{
+        check::check, kept::kept, kept::unchanged, pack::pack, plan::Part, plan::plan,
+        sums::pieces, sums::sums, unpack::unpack, walk::Walk, walk::walk,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -17,7 +17,8 @@ pub const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Most bytes of a frame without xattrs, with some to spare.
 const MOST: usize = 5 << 20;
-const PIECE: usize = 32 << 10;
+/// Bytes of a piece of a block (`shared.frames.pieces`).
+pub const PIECE: usize = 32 << 10;
 
 /// The tar bytes, the digest of the digests of all contents, and the digest of each whole file with
 /// its number among the entries of the frame.

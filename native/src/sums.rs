@@ -1,14 +1,15 @@
-//! Lines of `SHA256SUMS`, from lines of a manifest: `shared.frames.sha256sums`.
+//! Lines of `SHA256SUMS`, from lines of a manifest: `shared.frames.sha256sums`. And digests of pieces.
 
 use crate::entry::{Kind, parse};
 use crate::odd::{Odd, without_lock};
-use pyo3::types::PyBytes;
-use pyo3::{Bound, Python};
+use crate::pack::{PIECE, Sha};
+use pyo3::{Bound, Python, types::PyBytes};
+use sha2::{Digest, Sha256};
 
 const DIGEST: usize = 32;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Return the lines of `SHA256SUMS` for the files among the entries of `lines`, with their digests.
+/// Return the lines of `SHA256SUMS` for the files among the entries of `lines`.
 ///
 /// `digests` has 32 bytes for each entry.
 ///
@@ -16,6 +17,14 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 #[pyo3::pyfunction]
 pub fn sums<'py>(py: Python<'py>, lines: &[u8], digests: &[u8]) -> Option<Bound<'py, PyBytes>> {
     without_lock(py, || format(lines, digests)).map(|text| PyBytes::new(py, &text))
+}
+
+/// Return the digests of all pieces of a block's content: `shared.frames.pieces.piece_digests`.
+#[pyo3::pyfunction]
+pub fn pieces<'py>(py: Python<'py>, content: &[u8]) -> Option<Vec<Bound<'py, PyBytes>>> {
+    let digest = |piece| -> Sha { Sha256::digest(piece).into() };
+    let digests: Vec<_> = without_lock(py, || Ok(content.chunks(PIECE).map(digest).collect()))?;
+    Some(digests.iter().map(|digest| PyBytes::new(py, digest)).collect())
 }
 
 fn format(lines: &[u8], digests: &[u8]) -> Result<Vec<u8>, Odd> {

@@ -118,7 +118,7 @@ class ManifestFile:
         return list(map(parse_line, self.lines(first, count)))
 
     def lines(self, first: int, count: int) -> list[bytes]:
-        """Return the lines of ``count`` entries from number ``first`` on, without their newlines."""
+        """Return the lines of ``count`` entries from number ``first`` on, without newlines."""
         start = bisect_right(self._first, first) - 1
         end = bisect_right(self._first, first + count - 1)
         skip = first - self._first[start]

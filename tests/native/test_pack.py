@@ -295,7 +295,7 @@ def test_mutated_lines(
         lines = lines[:at] + new + lines[at + cut :]
     if extra is not None:
         lines += extra + b"\n"
-    given, scan.manifest._last = lines.splitlines(), ((0, 0), [])
+    given = lines.splitlines()
     with mock.patch.object(scan.manifest, "lines", return_value=given):
         if usual(scan, 0) is not None:
             check_same(scan)

@@ -18,6 +18,8 @@ from shared.errors import IntegrityError
 from shared.frames import sha256sums
 from shared.frames.file_digests import FileDigests, split
 from shared.frames.manifest_file import write_manifest
+from shared.frames.pieces import PIECE, piece_digests
+from shared.frames.plan import FRAME
 from shared.frames.sha256sums import format_sums
 from shared.native import native
 from shared.tree import line_file
@@ -53,6 +55,18 @@ def _in_python(lines: bytes, digests: bytes) -> bytes:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sha256sums, "native", None)
         return format_sums(lines, digests)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, FRAME - 1, FRAME])
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+def test_pieces_of_a_block(size: int, form: type) -> None:
+    """Wrong digests of pieces would leave a part of a database as an earlier pass copied it."""
+    content = hashlib.shake_256(b"a block").digest(size)
+    pieces = [content[start : start + PIECE] for start in range(0, size, PIECE)]
+    expected = [hashlib.sha256(piece).digest() for piece in pieces]
+    assert piece_digests(form(content)) == expected
+    assert native is not None
+    assert native.pieces(content) == expected
 
 
 @settings(deadline=None)

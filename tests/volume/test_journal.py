@@ -91,6 +91,18 @@ def test_frame_to_repeat_is_recorded(tmp_path: Path) -> None:
     assert _replayed(path, path.read_bytes() + LINES[2]) == [0, 1, 2, 3, 4, 5, 7]
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, FRAMES, FRAMES + 3])
+def test_each_missing_frame_is_in_one_part(tmp_path: Path, parts: int) -> None:
+    """A frame in no part would never arrive, and one in two would be fetched twice."""
+    journal = Journal(str(tmp_path / "journal"), FRAMES)
+    journal.done([(0, DIGEST), (5, DIGEST)])
+    found = [list(part) for part in journal.missing_parts(parts)]
+    journal.close()
+
+    assert len(found) == parts
+    assert [number for part in found for number in part] == [1, 2, 3, 4, 6, 7]
+
+
 def test_what_this_run_brought_is_not_of_an_earlier_one(tmp_path: Path) -> None:
     """Only frames from before the journal was opened are read back."""
     path = tmp_path / "journal"
