@@ -9,6 +9,7 @@ import msgspec
 from shared import errors
 from shared.program.logs import without_secrets
 from shared.wire import protocol
+from shared.wire.network_errors import failure_reason
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ def wrong_certificate(base: str) -> errors.AuthenticationError:
 def unreachable(base: str, error: BaseException) -> errors.AgentUnreachable:
     """Return the error for an agent at ``base`` that did not answer, or stopped answering."""
     return errors.AgentUnreachable(
-        f"the agent did not answer ({_words(str(error)) or type(error).__name__})",
+        f"the agent did not answer ({_words(failure_reason(error))})",
         path=base,
         hint="Does 'plexodus-agent serve' run there, is the port open, and does its log say that it"
         " wants a client certificate?",

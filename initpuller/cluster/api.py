@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from shared.errors import printable
+from shared.wire.network_errors import failure_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +165,7 @@ def _ask(
             response = api.call_api(*request, _request_timeout=_SECONDS)
             content: bytes = response.read()
     except Exception as error:
-        raise ClusterError(_reason(error)) from error
+        raise ClusterError(failure_reason(error).partition("\n")[0]) from error
     if not 200 <= response.status < 300:  # noqa: PLR2004 - what is success
         text = printable(f"{method} {path}: {response.status} {_why(content)}")
         raise ClusterError(text, response.status)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from shared.errors import ConfigurationError, printable
+from shared.wire.network_errors import failure_reason
 
 _SECONDS = 10.0
 _MOST = 64 * 1024
@@ -47,7 +48,7 @@ def ask_identity(url: str) -> Identity | str:
         answer = connection.getresponse()
         return _read(answer.status, answer.read(_MOST))
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer ({printable(str(error) or type(error).__name__)})"
+        return f"no answer ({failure_reason(error)})"
     finally:
         connection.close()
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "charts" / "plexodus"
 VALUES = ROOT / "charts" / "values"
 STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
+APP_TEMPLATE = ROOT / "tests" / "charts" / "app-template"
 JOB = {"enabled": True, "claim": {"name": "config", "create": True, "size": "50Gi"}}
 EVERYTHING = {
     "migrations": [
@@ -35,7 +36,7 @@ EVERYTHING = {
     "podMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
     "dashboard": {"enabled": True},
-    "networkPolicy": {"enabled": True, "agents": ["192.0.2.1/32"]},
+    "networkPolicy": {"enabled": True, "plexPods": True, "agents": ["192.0.2.1/32"]},
     "imagePullSecrets": [{"name": "registry"}],
 }
 
@@ -162,13 +163,13 @@ def test_templates_conform(
     tool("helm", "lint", "--strict", CHART, "-f", file)
     rendered = tool("helm", "template", "plexodus", CHART, "-n", "media", "-f", file)
     kinds = [each["kind"] for each in yaml.safe_load_all(rendered) if each]
-    assert len(kinds) == (14 if values else 5), kinds
+    assert len(kinds) == (15 if values else 5), kinds
     found = conform(rendered)
     assert found == {"valid": len(kinds), "invalid": 0, "errors": 0, "skipped": 0}
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("name", ["plexodus", "preseed"])
+@pytest.mark.parametrize("name", ["plexodus", "preseed", "restricted"])
 def test_values_for_our_chart_conform(conform: Callable[[str], dict[str, Any]], name: str) -> None:
     """The manifests of our chart are valid for each values file."""
     rendered = tool("helm", "template", "plexodus", CHART, "-f", VALUES / f"{name}.yaml")
@@ -187,6 +188,16 @@ def test_values_for_plexs_chart_conform(
     count = len(list(yaml.safe_load_all(rendered)))
     found = conform(rendered)
     assert found == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+def test_other_manifests_conform(conform: Callable[[str], dict[str, Any]]) -> None:
+    """So are those for Kustomize, for app-template, and for Argo CD (its published schemas)."""
+    app = tool("helm", "template", "plex", APP_TEMPLATE, "-f", VALUES / "app-template.yaml")
+    plain = tool("kubectl", "kustomize", VALUES / "kustomize")
+    argo = [path.read_text() for path in sorted((VALUES / "gitops" / "argocd").iterdir())]
+    found = conform("\n---\n".join([app, plain, *argo]))
+    assert found == {"valid": 11, "invalid": 0, "errors": 0, "skipped": 0}
 
 
 @pytest.mark.cluster
@@ -210,6 +221,7 @@ def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None
         {"migrations": [{"name": "plex", "job": {"owner": "plex"}}]},
         {"migrations": [{"name": "plex", "job": {"claim": {"name": "c", "size": "1..2Gi"}}}]},
         {"networkPolicy": {"agentPort": 0}},
+        {"podLabels": {"sidecar.istio.io/inject": False}},
     ],
 )
 def test_mistyped_values_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:

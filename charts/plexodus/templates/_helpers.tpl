@@ -52,3 +52,45 @@ plexodus.io/migration: {{ (index . 1).name }}
 {{- $names = append $names $name -}}
 {{- end -}}
 {{- end -}}
+
+{{/* One NetworkPolicy with what a pull needs. Takes a list of the root, the policy's name and the labels of its pods. */}}
+{{- define "plexodus.networkPolicy" -}}
+{{- $policy := (index . 0).Values.networkPolicy -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ index . 1 }}
+  labels:
+    {{- include "plexodus.labels" (index . 0) | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- index . 2 | toYaml | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    - ports:
+        - port: 8444
+          protocol: TCP
+  egress:
+    # To the agents.
+    - ports:
+        - port: {{ $policy.agentPort }}
+          protocol: TCP
+      {{- with $policy.agents }}
+      to:
+        {{- range . }}
+        - ipBlock:
+            cidr: {{ . }}
+        {{- end }}
+      {{- end }}
+    # To DNS and the API server. The chart does not know the address of either.
+    - ports:
+        - port: 53
+          protocol: UDP
+        - port: 53
+          protocol: TCP
+        - port: 443
+          protocol: TCP
+        - port: 6443
+          protocol: TCP
+{{- end -}}

@@ -29,7 +29,13 @@ template:
   metadata:
     labels:
       {{- include "plexodus.selectorLabels" . | nindent 6 }}
+      {{- with $root.Values.podLabels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     annotations:
+      {{- with $root.Values.podAnnotations }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       # Other settings are another Job, too: they may be what was wrong.
       plexodus.io/settings: {{ toJson $migration.settings | sha256sum | trunc 12 | quote }}
   spec:

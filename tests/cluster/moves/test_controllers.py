@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.cluster.kubelet import NAMESPACE, POD
 from rig.cluster.story import (
+    APP_TEMPLATE,
     JOBS,
     OLDER,
+    OTHER_CLAIM,
+    OTHER_POD,
     PAIRING,
+    VALUES,
     Story,
     controlled_cluster,
     plex_node,
@@ -170,3 +174,45 @@ def test_job_with_a_permanent_failure_is_not_retried(
     )
     assert plex.is_running()
     assert not (volume / "Library").exists()
+
+
+def test_plain_manifests_move_a_library(
+    cluster: Cluster, node: Node, target: Path, agent: Agent, plex: PlexCommands, library: Path
+) -> None:
+    """The folder for Kustomize does the same as both charts, and its objects can be removed."""
+    story = Story(cluster, OTHER_POD, "plex")
+    story.pair(agent.pairing)
+    folder = VALUES / "kustomize"
+    with plex_volume(cluster, node, target, OTHER_CLAIM):
+        story.kubectl("apply", "-k", folder)
+        story.wait_for_plex()
+        assert not plex.is_running()
+        assert rsync_differences(library, target / "Library", owner=False) == []
+        assert _owners(target) == {(1000, 1000)}
+        assert story.phase() == "done"
+        assert "Published" in {event["reason"] for event in story.get("events")}
+        story.kubectl("delete", "-k", folder, "--wait=false")
+
+
+def test_app_template_moves_a_library_without_root(
+    cluster: Cluster, node: Node, target: Path, agent: Agent, plex: PlexCommands, library: Path
+) -> None:
+    """A Job and the init container do all of it as user 1000, without a capability."""
+    story = Story(cluster, OTHER_POD, "plex")
+    story.pair(agent.pairing)
+    with plex_volume(cluster, node, target, OTHER_CLAIM):
+        os.chown(target, 1000, 1000)  # what the kubelet does for fsGroup, except on such a volume
+        story.plexodus("restricted")
+        wait_until(lambda: story.phase() == "ready", 120, what="most of it")
+        assert plex.is_running()
+        story.plexodus("restricted", "--set", "migrations[0].job.enabled=false")
+        story.plex("app-template", chart=APP_TEMPLATE)
+        story.wait_for_plex()
+        assert not plex.is_running()
+        assert rsync_differences(library, target / "Library", owner=False) == []
+        assert _owners(target) == {(1000, 1000)}
+        assert story.phase() == "done"
+
+
+def _owners(volume: Path) -> set[tuple[int, int]]:
+    return {(each.lstat().st_uid, each.lstat().st_gid) for each in volume.glob("Library/**/*")}

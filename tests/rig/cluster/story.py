@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 CHART = ROOT / "charts" / "plexodus"
 VALUES = ROOT / "charts" / "values"
 STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
+APP_TEMPLATE = ROOT / "tests" / "charts" / "app-template"
 CLAIM = f"pms-config-{POD}"
+OTHER_POD, OTHER_CLAIM = "plex-0", "config-plex-0"
+"""Names without the official chart."""
 PAIRING = "plexodus-plex-pairing"
 VERSION, OLDER = "1.40.1.8227-c0dd5a73e", "1.30.0.6486-629d58034"
+ROOTLESS = "registry.example.org/plex-rootless:1.40.1.8227"
 JOBS = ("jobs", "-l", "plexodus.io/migration=plex")
 
 
@@ -56,29 +60,38 @@ def plex_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         node.load(image("puller"), f"plexodus-puller:{__version__}")
         for version in (VERSION, OLDER):
             node.load("localhost/podplex:1", f"plexinc/pms-docker:{version}")
+        node.load("localhost/podplex:1", ROOTLESS)
         yield node
 
 
 @contextmanager
-def plex_volume(cluster: Cluster, node: Node, folder: Path) -> Iterator[None]:
+def plex_volume(cluster: Cluster, node: Node, folder: Path, claim: str = CLAIM) -> Iterator[None]:
     """Provide the volume of Plex's claim; remove plexodus and Plex from the cluster at the end."""
     folder.chmod(0o755)
-    make_volume(cluster, folder, NAMESPACE, CLAIM)
+    make_volume(cluster, folder, NAMESPACE, claim)
     yield
     for release in ("plex", "plexodus"):
         cluster.tried("helm", "uninstall", release, "-n", NAMESPACE)
     cluster.kubectl("delete", "secret", PAIRING, "-n", NAMESPACE, "--ignore-not-found")
     cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
     cluster.kubectl("delete", "pvc", "--all", "-n", NAMESPACE)
-    cluster.kubectl("delete", "pv", CLAIM)
+    cluster.kubectl("delete", "pv", claim)
     wait_until(lambda: not node.containers(), what="the end of all pods")
 
 
 class Story:
-    """The steps of an administrator, in the order of the runbook."""
+    """The steps of an administrator, in the order of the runbook.
 
-    def __init__(self, cluster: Cluster) -> None:
+    Args:
+        cluster: where they are taken.
+        pod: the name of Plex's pod.
+        plex: the name of Plex's container.
+    """
+
+    def __init__(self, cluster: Cluster, pod: str = POD, plex: str = "pms") -> None:
         self._cluster = cluster
+        self._pod = pod
+        self._plex = plex
 
     def pair(self, string: str) -> None:
         """Create the Secret with the pairing."""
@@ -90,10 +103,10 @@ class Story:
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
         self._cluster.helm("upgrade", "--install", "plexodus", CHART, *given)
 
-    def plex(self, name: str, *options: str) -> None:
+    def plex(self, name: str, *options: str, chart: Path = STANDIN) -> None:
         """Install or upgrade the stand-in for Plex's chart with a values file."""
         given = ("-n", NAMESPACE, "-f", VALUES / f"{name}.yaml", *options)
-        self._cluster.helm("upgrade", "--install", "plex", STANDIN, *given)
+        self._cluster.helm("upgrade", "--install", "plex", chart, *given)
 
     def kubectl(self, *arguments: object) -> str:
         """Return the output of kubectl in the namespace."""
@@ -110,7 +123,7 @@ class Story:
 
     def container(self, name: str) -> dict[str, Any]:
         """Return the status of a container of Plex's pod; empty before it exists."""
-        for pod in self.get("pods", "-l", "name=plex-plex-media-server"):
+        for pod in self.get("pods", "--field-selector", f"metadata.name={self._pod}"):
             status = pod["status"]
             each = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
             for found in each:
@@ -120,7 +133,9 @@ class Story:
 
     def wait_for_plex(self) -> None:
         """Wait until Plex runs in its pod."""
-        wait_until(lambda: self.container("pms").get("ready", False), 180, what="Plex in the pod")
+        wait_until(
+            lambda: self.container(self._plex).get("ready", False), 180, what="Plex in the pod"
+        )
 
     def conditions(self) -> list[tuple[str, str]]:
         """Return type and reason of the true conditions of all Jobs."""
