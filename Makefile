@@ -106,7 +106,7 @@ test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a 
 	tests/install-cluster-tools
 	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
 
-test-platforms: setup tools  ## Plex in a real Docker and a real Podman; XFS, Btrfs, mergerfs (as root)
+test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compose; XFS, Btrfs, mergerfs (as root)
 	tests/install-platform-tools
 	$(PYTEST) -m platforms --timeout 300 -o faulthandler_timeout=0
 

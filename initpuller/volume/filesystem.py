@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import stat
 from contextlib import contextmanager
@@ -24,21 +23,13 @@ WHILE_ASSEMBLED = 0o600
 """The mode of a file that is not finished."""
 SECTOR = 512
 """Bytes of a block that stat(2) counts."""
-_NETWORK = re.compile(
-    r"nfs4?|cifs|smb3|smbfs|9p|afs|ceph|fuse\.(sshfs|gluster.*|s3fs|rclone|ceph.*)"
-)
-"""Filesystems on which SQLite corrupts its databases, because locks do not work. Ceph's own locks
-work; its caches of a memory-mapped -shm do not (https://sqlite.org/wal.html)."""
 
 
-def network_filesystem(path: str, table: str = MOUNTS) -> str | None:
-    """Return the type of the filesystem that ``path`` is on, if it is a network filesystem."""
+def filesystem_type(path: str, table: str = MOUNTS) -> str | None:
+    """Return the type of the filesystem that ``path`` is on; None if the table does not have it."""
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    for mount in read_mounts(table):
-        if mount.device == number and _NETWORK.fullmatch(mount.type):
-            return mount.type
-    return None
+    return next((mount.type for mount in read_mounts(table) if mount.device == number), None)
 
 
 def mount_of(path: str, table: str = MOUNTS) -> str:

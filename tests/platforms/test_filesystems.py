@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.mounts import filesystem, mergerfs
+from rig.mounts import filesystem, mergerfs, mounted
 from rig.oracle import rsync_differences, sums_hold
+from rig.plex.commands import SERVER
 from rig.volume import pull
 
 if TYPE_CHECKING:
@@ -77,3 +79,30 @@ def test_disks_on_which_databases_do_not_work(
         assert "write-ahead log" in done.reason()
         assert "cache.files=auto-full" in done.text
         assert not (target / "Library").exists()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_artwork_on_a_second_disk_of_the_vm(
+    plex_library: Path,
+    new_agent: Callable[[Path], Agent],
+    target: Path,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """A filesystem that is mounted in the place of Metadata moves with the library around it."""
+    place = plex_library / SERVER / "Metadata"
+    kept = tmp_path / "Metadata"
+    place.rename(kept)
+    with filesystem(tmp_path / "disk", tmp_path / "disk.img", kind) as disk:
+        subprocess.run(["cp", "-a", f"{kept}/.", disk], check=True)
+        place.mkdir()
+        with mounted(place, "--bind", disk):
+            agent = new_agent(plex_library)
+            agent.pair()
+            agent.start()
+            done = pull(target, agent)
+            assert done.code == 0, done.text
+            assert rsync_differences(plex_library, target / "Library") == []
+            assert sums_hold(target)
+            arrived = target / "Library" / SERVER / "Metadata"
+            assert any(each.is_file() for each in arrived.rglob("*"))

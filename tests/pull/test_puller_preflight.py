@@ -16,10 +16,10 @@ from rig.volume import fingerprint
 
 from bench.plexlibrary import LibraryShape, make_library
 from initpuller.plex.version_gate import VersionGate
+from initpuller.pull.checks.filesystem_names import check_filesystem
 from initpuller.pull.checks.target_checks import (
     VolumeFacts,
     check_existing,
-    check_filesystem,
     check_inodes,
     check_media,
     check_space,
@@ -178,6 +178,34 @@ def report(content_bytes: int = 10**9, entries: int = 1000) -> LibraryReport:
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (
+            "nfs nfs4 cifs ceph lustre gpfs beegfs ocfs2 gfs2 fuse.sshfs fuse.juicefs",
+            "block volume",
+        ),
+        ("fuse.s3fs fuse.rclone fuse.gcsfuse fuse.blobfuse2 fuse.seaweedfs", "block volume"),
+        ("9p virtiofs vboxsf", "a disk of the node"),
+        ("fuse.mergerfs", "cache.files=auto-full"),
+        ("fuse fuseblk fuse.something", "malformed database"),
+    ],
+)
+def test_filesystem_that_databases_have_trouble_with(names: str, advice: str) -> None:
+    """The warning names it, and says what helps there; the probe decides what is refused."""
+    for name in names.split():
+        check = check_filesystem(name)
+        assert check.outcome is WARNING
+        assert check.found.startswith(f"{name}: ")
+        assert advice in check.advice
+
+
+@pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs", "zfs", "overlay", "fusectl", None])
+def test_filesystem_that_databases_work_on(name: str | None) -> None:
+    """Nobody is warned of a disk."""
+    assert check_filesystem(name).outcome is PASS
+
+
 NEEDED = report()
 EMPTY = VolumeFacts(None, None)
 
@@ -191,8 +219,6 @@ EMPTY = VolumeFacts(None, None)
         (check_inodes(1000, 1000), PASS),
         (check_inodes(1000, 999), FAILURE),
         (check_inodes(1000, None), PASS),
-        (check_filesystem(None), PASS),
-        (check_filesystem("nfs4"), WARNING),
         (check_existing("Library", EMPTY), PASS),
         (check_existing("Library", replace(EMPTY, existing=Wholeness())), WARNING),
         (check_existing("Library", replace(EMPTY, existing=Wholeness(["x is empty"]))), FAILURE),

@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from initpuller.cluster.api import plex_image
+from initpuller.pull.checks.filesystem_names import check_filesystem
 from initpuller.pull.checks.placement import check_place
-from initpuller.volume.filesystem import is_mount_point, network_filesystem
+from initpuller.volume.filesystem import filesystem_type, is_mount_point
 from initpuller.volume.fitness.volume_fit import probe_for_preflight
 from initpuller.volume.foreign_library import Wholeness, check_wholeness, is_skeleton
 from shared.checks import EVERY_RUN, PREFLIGHT_ONLY, CheckId, When, duration, size, some
@@ -109,9 +110,9 @@ class TargetFacts:
         return read_volume(target.layout.target, self.name, target.existing_check)
 
     @cached_property
-    def network(self) -> str | None:
-        """Type of the volume's filesystem if it is a network filesystem; otherwise None."""
-        return network_filesystem(self.target.layout.target)
+    def filesystem(self) -> str | None:
+        """Type of the volume's filesystem; None if the mount table does not say."""
+        return filesystem_type(self.target.layout.target)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ TARGET_CHECKS = (
         lambda facts: check_inodes(facts.whole_source.entries, facts.volume.free_inodes),
         PREFLIGHT_ONLY,
     ),
-    TargetCheck(CheckId.FILESYSTEM, lambda facts: check_filesystem(facts.network)),
+    TargetCheck(CheckId.FILESYSTEM, lambda facts: check_filesystem(facts.filesystem)),
     TargetCheck(
         CheckId.TARGET, lambda facts: check_existing(facts.name, facts.volume), PREFLIGHT_ONLY
     ),
@@ -235,19 +236,6 @@ def check_inodes(needed: int, free: int | None) -> Check:
         advice = "Make the volume with more of them (mkfs -N), or larger."
         return CheckId.INODES.failure(found, advice)
     return CheckId.INODES.passed(found)
-
-
-def check_filesystem(network: str | None) -> Check:
-    """Return whether the volume's locks work as SQLite needs them.
-
-    ``network`` is the type of a network filesystem, None for any other. Source:
-    https://sqlite.org/faq.html, question 5.
-    """
-    if network is None:
-        return CheckId.FILESYSTEM.passed("a local one, or a block device's")
-    advice = "Use a block volume (iSCSI, Ceph RBD, Longhorn, local) for /config."
-    found = f"{network}: SQLite's databases do not survive on a network filesystem"
-    return CheckId.FILESYSTEM.warning(found, advice)
 
 
 def check_existing(name: str, volume: VolumeFacts) -> Check:

@@ -68,11 +68,13 @@ class Engine(ABC):
         wait_until(lambda: self._client("ps").returncode == 0, 60)
 
     def end(self) -> None:
-        """End the engine as a shutdown of the machine does."""
+        """End the engine as a shutdown of the machine does, with its network namespaces."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
             self._process = None
+        for each in (self.here / "run" / "netns").glob("*"):
+            subprocess.run(["umount", each], check=False, capture_output=True)
 
     def run(self, *arguments: str) -> str:
         """Return the output of a client's command, which must succeed."""
@@ -153,12 +155,6 @@ class Podman(Engine):
     def server(self) -> list[str]:
         """Return the command that serves the API."""
         return [*self.client, "system", "service", "--time=0", f"unix://{self.socket}"]
-
-    def end(self) -> None:
-        """End the engine, and unmount the network namespace that Podman leaves."""
-        super().end()
-        for each in (self.here / "run" / "netns").glob("*"):
-            subprocess.run(["umount", each], check=False, capture_output=True)
 
     @property
     def client(self) -> list[str]:
