@@ -20,6 +20,8 @@ class Mount(NamedTuple):
     """The absolute path where it is mounted."""
     type: str
     """The filesystem's type, such as ``ext4`` or ``fuse.sshfs``."""
+    source: str
+    """What is mounted, as the filesystem names it: a device, a server, or any word."""
 
 
 def read_mounts(table: str = MOUNTS) -> list[Mount]:
@@ -31,5 +33,5 @@ def read_mounts(table: str = MOUNTS) -> list[Mount]:
 def _mount(fields: list[bytes]) -> Mount:
     # Spaces, tabs, newlines and backslashes in a path are escaped as three octal digits.
     point = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), fields[4])
-    kind = fields[fields.index(b"-", 6) + 1]
-    return Mount(int(fields[0]), fields[2].decode(), os.fsdecode(point), os.fsdecode(kind))
+    kind, source = map(os.fsdecode, fields[(end := fields.index(b"-", 6)) + 1 : end + 3])
+    return Mount(int(fields[0]), fields[2].decode(), os.fsdecode(point), kind, source)

@@ -165,7 +165,7 @@ def _ask(
             response = api.call_api(*request, _request_timeout=_SECONDS)
             content: bytes = response.read()
     except Exception as error:
-        raise ClusterError(failure_reason(error).partition("\n")[0]) from error
+        raise ClusterError(failure_reason(error)) from error
     if not 200 <= response.status < 300:  # noqa: PLR2004 - what is success
         text = printable(f"{method} {path}: {response.status} {_why(content)}")
         raise ClusterError(text, response.status)

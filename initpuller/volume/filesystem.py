@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 from contextlib import contextmanager
@@ -26,10 +27,18 @@ SECTOR = 512
 
 
 def filesystem_type(path: str, table: str = MOUNTS) -> str | None:
-    """Return the type of the filesystem that ``path`` is on; None if the table does not have it."""
+    """Return the type of the filesystem that ``path`` is on; None if the table does not have it.
+
+    Some programs of FUSE filesystems give no type of their own, but name what is mounted after
+    themselves. These are ``fuse.NAME``, like all others.
+    """
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    return next((mount.type for mount in read_mounts(table) if mount.device == number), None)
+    for mount in read_mounts(table):
+        if mount.device == number:
+            is_named = mount.type == "fuse" and re.fullmatch(r"[\w.-]+", mount.source)
+            return f"fuse.{mount.source}" if is_named else mount.type
+    return None
 
 
 def mount_of(path: str, table: str = MOUNTS) -> str:

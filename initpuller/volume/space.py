@@ -126,10 +126,10 @@ def _needed(staging: int, manifest: ManifestFile, journal: Journal, block: int) 
 def _large_bytes(entry: Entry, pieces: range, journal: Journal, block: int, allocated: int) -> int:
     """Return the bytes that the missing ``pieces`` of a large file take, less what is there.
 
-    A sparse file's data is counted with its first piece: where it lies is not known.
+    Where a sparse file's data lies is not known, and its pieces arrive in any order.
     """
     if entry.data is not None:
-        return 0 if pieces.start in journal else _blocks(entry.data, block)
+        return max(0, _blocks(entry.data, block) - allocated)
     whole, last = _blocks(FRAME, block), _blocks(entry.size - FRAME * (len(pieces) - 1), block)
     is_last_safe = pieces.stop - 1 in journal
     safe = journal.count_in(pieces) * whole - (whole - last if is_last_safe else 0)

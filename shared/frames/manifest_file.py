@@ -12,7 +12,7 @@ import os
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ class ManifestFile:
         self._lines = 0
         # A piece holds twenty frames, and each of two lanes requests one after the other. A frame
         # may span two pieces.
-        self._piece = lru_cache(4)(self._read_piece)
+        self._read = lru_cache(4)(partial(_lines_of_piece, self._offset))
 
     def add_piece(self, offset: int, text: bytes) -> None:
         """Add the next piece, ``text`` with its zstd frame at ``offset``.
@@ -144,8 +144,12 @@ class ManifestFile:
     def _entries(self, piece: int) -> list[Entry]:
         return list(map(parse_line, self._piece(piece)))
 
-    def _read_piece(self, piece: int) -> list[bytes]:
-        return read_piece(self.path, *self._offset[piece : piece + 2]).splitlines()
+    def _piece(self, piece: int) -> list[bytes]:
+        return self._read(self.path, piece)  # the file may have been renamed
+
+
+def _lines_of_piece(offsets: array[int], path: str, piece: int) -> list[bytes]:
+    return read_piece(path, *offsets[piece : piece + 2]).splitlines()
 
 
 def read_lines(path: str, offsets: Sequence[int]) -> list[bytes]:

@@ -30,7 +30,12 @@ APP_TEMPLATE = ROOT / "tests" / "charts" / "app-template"
 JOB = {"enabled": True, "claim": {"name": "config", "create": True, "size": "50Gi"}}
 EVERYTHING = {
     "migrations": [
-        {"name": "plex", "pairing": {"string": "plexodus://t@192.0.2.1:8443?fp=00"}, "job": JOB},
+        {
+            "name": "plex",
+            "pairing": {"string": "plexodus://t@192.0.2.1:8443?fp=00"},
+            "job": JOB,
+            "podLabels": {"app": "plex"},
+        },
         {"name": "other", "settings": {"PLEXODUS_JOBS": 4}, "podName": "other-0"},
     ],
     "podMonitor": {"enabled": True},
@@ -163,7 +168,7 @@ def test_templates_conform(
     tool("helm", "lint", "--strict", CHART, "-f", file)
     rendered = tool("helm", "template", "plexodus", CHART, "-n", "media", "-f", file)
     kinds = [each["kind"] for each in yaml.safe_load_all(rendered) if each]
-    assert len(kinds) == (15 if values else 5), kinds
+    assert len(kinds) == (16 if values else 5), kinds
     found = conform(rendered)
     assert found == {"valid": len(kinds), "invalid": 0, "errors": 0, "skipped": 0}
 

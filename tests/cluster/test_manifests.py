@@ -91,7 +91,8 @@ def test_app_template_runs_the_containers_of_the_official_chart_without_root() -
         f"plexodus-{name}": held["volumeSpec"] for name, held in values["persistence"].items()
     }
     assert volumes == expected_volumes
-    assert "plex" not in values["persistence"]["pairing"]["advancedMounts"]["plex"]
+    for held in values["persistence"].values():
+        assert set(held["advancedMounts"]["plex"]) == {"plexodus", "plexodus-watch"}
 
 
 def test_job_without_root_seeds_the_claim_of_app_template() -> None:
@@ -108,7 +109,7 @@ def test_job_without_root_seeds_the_claim_of_app_template() -> None:
 
 
 def test_argo_applications_take_the_files_and_the_release_of_this_repository() -> None:
-    """Values of that name exist, the tag is the release, and no sync deletes Plex's volume."""
+    """Values of that name exist, the tag is the release, and nothing but a person syncs Plex."""
     plexodus, plex = (_all(_ARGO / f"{name}.yaml")[0]["spec"] for name in ("plexodus", "plex"))
     assert plexodus["sources"][0]["targetRevision"] == f"v{__version__}"
     assert (CHART.parents[1] / plexodus["sources"][0]["path"]) == CHART
@@ -118,7 +119,7 @@ def test_argo_applications_take_the_files_and_the_release_of_this_repository() -
         assert where == "$cluster/plex"
         assert (VALUES / name).is_file()
         assert spec["sources"][1]["ref"] == "cluster"
-    assert plex["syncPolicy"] == {"automated": {}}
+    assert "syncPolicy" not in plex
 
 
 @pytest.fixture(scope="module")
@@ -189,5 +190,9 @@ def test_mesh_values_let_the_puller_past_the_proxy(cluster: Cluster) -> None:
     out = cluster.helm("template", "plex", STANDIN, "-n", NAMESPACE, *files)
     pod = _one("StatefulSet", [each for each in yaml.safe_load_all(out) if each])
     annotations = pod["spec"]["template"]["metadata"]["annotations"]
-    assert len(annotations) == 2
-    assert set(annotations.values()) == {"8443,443,6443"}
+    assert annotations == {
+        "traffic.sidecar.istio.io/excludeOutboundPorts": "8443,443,6443",
+        "traffic.sidecar.istio.io/excludeInboundPorts": "8444",
+        "config.linkerd.io/skip-outbound-ports": "8443,443,6443",
+        "config.linkerd.io/skip-inbound-ports": "8444",
+    }

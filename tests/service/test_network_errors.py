@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 import urllib3
+from kubernetes.client import ApiException
 
 from shared.wire.network_errors import failure_reason
 
@@ -120,3 +121,37 @@ def test_unknown_error_is_named_without_its_objects() -> None:
     assert failure_reason(RuntimeError("<a.B object at 0x7f00aa>: it broke")) == "it broke"
     assert failure_reason(RuntimeError()) == "RuntimeError"
     assert failure_reason(TimeoutError()) == "no answer in time"
+    assert failure_reason(OSError("a", "b")) == "[Errno a] b"
+    assert failure_reason(OSError(2**40, "beyond errno")) == f"[Errno {2**40}] beyond errno"
+    assert failure_reason(FileNotFoundError(2, "x", "/run/token")).endswith("directory: /run/token")
+
+
+def test_reason_of_tls_is_not_a_file_that_is_missing() -> None:
+    """OpenSSL's numbers are no errno(3): 2 is not a missing file, and 6 not a missing device."""
+    for error in (ssl.SSLWantReadError(2, "read again"), ssl.SSLZeroReturnError(6, "closed")):
+        assert re.fullmatch(r"TLS: .*(read again|closed).*", failure_reason(error))
+
+
+def test_reason_of_a_certificate() -> None:
+    """The message says that it has expired, through the client of Kubernetes, too."""
+    found = ssl.SSLCertVerificationError(1, "[SSL] certificate verify failed (_ssl.c:1006)")
+    found.reason = "CERTIFICATE_VERIFY_FAILED"
+    found.verify_message = "certificate has expired"
+    told = "TLS: certificate verify failed, certificate has expired"
+    assert failure_reason(found) == told
+
+    def refused() -> None:
+        try:
+            raise urllib3.exceptions.SSLError(found)  # noqa: TRY301 - as that client does
+        except urllib3.exceptions.SSLError:
+            raise ApiException(status=0, reason="SSLError")  # noqa: B904 - as that client does
+
+    with pytest.raises(ApiException) as raised:
+        refused()
+    assert failure_reason(raised.value) == told
+
+
+def test_reason_at_a_proxy() -> None:
+    """Otherwise, an administrator would look for a server that nobody asked."""
+    inside = urllib3.exceptions.ProxyError("Cannot connect", ConnectionRefusedError(111, "x"))
+    assert failure_reason(inside) == "the proxy: Connection refused"

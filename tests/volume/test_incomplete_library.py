@@ -195,3 +195,6 @@ def test_filesystem_is_known(tmp_path: Path, kind: str) -> None:
     listing.write_text(MOUNTS.format(device="0:1", kind=kind))
     assert filesystem_type(str(tmp_path), str(listing)) is None
     assert filesystem_type("/proc") == "proc"
+    unnamed = MOUNTS.replace("nas:/plex", "blobfuse2").format(device="0:1", kind="fuse")
+    listing.write_text(unnamed.replace("0:77", number))
+    assert filesystem_type(str(tmp_path), str(listing)) == "fuse.blobfuse2"

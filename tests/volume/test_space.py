@@ -24,12 +24,12 @@ from initpuller.volume.records.journal import Journal
 from initpuller.volume.space import _at_most, _needed
 from initpuller.volume.staging.staging import Staging
 from shared.frames.manifest_file import write_manifest
+from shared.frames.plan import FRAME
 from shared.program.exit_codes import ExitCode
+from shared.tree.manifest import Entry, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from shared.tree.manifest import Entry
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can mount the small volumes that this is about"
@@ -194,6 +194,29 @@ def test_resumed_run_that_just_fits_is_not_refused(
 
     assert done.code == ExitCode.OK, done.text
     assert _is_whole(volume, agent)
+
+
+@pytest.mark.parametrize("safe", [[0, 1], [3, 4], [1, 2, 3], []])
+def test_sparse_file_whose_middle_arrived_first(tmp_path: Path, safe: list[int]) -> None:
+    """Data on the volume is not required again, whichever blocks a killed run has fetched."""
+    data, there = 8 * MIB, 5 * MIB
+    top = Entry(ROOT, Kind.DIRECTORY, 0o755, 0, 0, mtime_ns=1, ctime_ns=1, inode=1)
+    file = msgspec.structs.replace(
+        top, path=ROOT + b"/x", kind=Kind.FILE, size=5 * FRAME, data=data
+    )
+    manifest = write_manifest(str(tmp_path / "manifest"), ROOT, [top, file])
+    staging = tmp_path / "records" / "staging"
+    (staging / os.fsdecode(ROOT)).mkdir(parents=True)
+    with (staging / os.fsdecode(file.path)).open("wb") as arrived:
+        arrived.write(os.urandom(there))
+        arrived.truncate(file.size)
+    journal = Journal(str(tmp_path / "journal"), len(manifest.plan))
+    with closing(journal), opened(str(staging), FOLDER) as fd:
+        [nothing, *_] = _needed(fd, manifest, journal, PAGE)
+        journal.done((1 + number, "0" * 64) for number in safe)
+        [needed, *_] = _needed(fd, manifest, journal, PAGE)
+    assert needed == nothing
+    assert data - there <= needed < data - there + 2 * MIB
 
 
 @given(any_manifest())

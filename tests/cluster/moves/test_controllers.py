@@ -190,7 +190,9 @@ def test_plain_manifests_move_a_library(
         assert rsync_differences(library, target / "Library", owner=False) == []
         assert _owners(target) == {(1000, 1000)}
         assert story.phase() == "done"
-        assert "Published" in {event["reason"] for event in story.get("events")}
+        events = story.get("events")
+        ours = {each["reason"] for each in events if each["involvedObject"]["name"] == OTHER_POD}
+        assert "Published" in ours
         story.kubectl("delete", "-k", folder, "--wait=false")
 
 
