@@ -59,7 +59,7 @@ class Lanes:
     failing=st.sets(st.integers(0, 17)),
 )
 def test_each_frame_arrives_once(parts: list[int], turns: list[int], failing: set[int]) -> None:
-    """No frame is left out or fetched twice, and each is announced rightly, however slow a lane is."""
+    """No frame is left out or fetched twice, and each is announced, however slow a lane is."""
     lanes = Lanes(turns, failing)
     ends = [sum(parts[:count]) for count in range(len(parts) + 1)]
     held = [iter(range(*each)) for each in pairwise(ends)]
