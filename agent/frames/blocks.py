@@ -43,7 +43,7 @@ class Block:
         found = snapshot.blocks.get(number)
         if found is None:
             found = KnownBlock.of(self.content)
-            if snapshot.about.kind == "cold" and snapshot.may_know(number):
+            if snapshot.about.kind == "cold" and snapshot.may_know_more():
                 snapshot.blocks[number] = found
         return found
 

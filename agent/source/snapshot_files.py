@@ -87,9 +87,9 @@ class SnapshotFiles:
         self.copies = DatabaseCopies(folder) if about.kind == "rehearsal" else None
         """Copies that are read in place of the databases; None except in a rehearsal."""
 
-    def may_know(self, number: int) -> bool:
-        """Return whether to add frame ``number`` to :attr:`blocks`, which is limited to 20 MiB."""
-        return number not in self.blocks and len(self.blocks) < _MOST_BLOCKS
+    def may_know_more(self) -> bool:
+        """Return whether to add a block to :attr:`blocks`, which is limited to 20 MiB."""
+        return len(self.blocks) < _MOST_BLOCKS
 
     def comparable(self) -> Iterator[Entry]:
         """Return the entries for a later scan, in which nothing equals what was misread."""

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 _UNKNOWN = bytes(SIZE)
 _BATCH = 4096
 _BUFFER = 1 << 20
-"""Bytes that are read at once. Each step waits for the interpreter's lock: beside a busy thread,
-steps of 256 KiB take twice as long as these."""
+"""Most bytes that are read at once. Each step waits for the interpreter's lock: beside a busy
+thread, steps of 256 KiB take twice as long as these."""
 
 
 def hash_descriptor(fd: int) -> bytes:
     """Return the raw SHA-256 of the content of the open file ``fd``."""
-    digest, buffer, offset = hashlib.sha256(), memoryview(bytearray(_BUFFER)), 0
+    size = min(_BUFFER, max(1, os.fstat(fd).st_size))  # most files are small
+    digest, buffer, offset = hashlib.sha256(), memoryview(bytearray(size)), 0
     while count := os.preadv(fd, [buffer], offset):
         digest.update(buffer[:count])
         offset += count

@@ -63,7 +63,9 @@ def check_filesystem(name: str | None) -> Check:
     Args:
         name: its type, as the mount table has it; None if the table does not say.
     """
-    for family in _FAMILIES if name is not None else ():
-        if family.names.fullmatch(name or ""):
+    if name is None:
+        return CheckId.FILESYSTEM.passed("of an unknown type")
+    for family in _FAMILIES:
+        if family.names.fullmatch(name):
             return CheckId.FILESYSTEM.warning(f"{name}: {family.found}", family.advice)
-    return CheckId.FILESYSTEM.passed(name or "of an unknown type")
+    return CheckId.FILESYSTEM.passed(name)
