@@ -5,7 +5,7 @@ and writes 200 rows a second into its database; beside it the usual way S (Plex 
 http.server, curl) moves the same. Downtime is from the end of Plex's process to the receipt.
 
 Then the delta: the same move again, but the puller is held as soon as Plex has stopped, until
-source and staging were compared. And a move with a further database of 1 GB, 0.1 % of whose pages
+source and staging were compared. And a move with a further database of 4 GB, 0.1 % of whose pages
 Plex changes when it is stopped.
 """
 
@@ -74,8 +74,8 @@ def main() -> None:
     shapes = SHAPES | {"smoke": _SMOKE}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=shapes, default="l1")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--database", type=int, default=1_000_000_000, metavar="BYTES")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--database", type=int, default=4_000_000_000, metavar="BYTES")
     parser.add_argument("--alone", action="store_true", help="without S")
     parser.add_argument("--folder", type=Path, help="where to work (default: as tempfile has it)")
     options = parser.parse_args()

@@ -38,14 +38,16 @@ class Results:
         return statistics.median(made.cpu_seconds for made in self.moves[library][peer])
 
 
-_HEADINGS = "library  method     median      min      max      cpu  ours/wall  ours/cpu  wall/wire"
+_HEADINGS = (
+    "library  method   rounds   median      min      max      cpu  ours/wall  ours/cpu  wall/wire"
+)
 
 
 def table(results: Results) -> str:
     """Return the figures of all methods as text.
 
-    Wall time is in seconds: median, least and most. CPU time is the median of both sides together.
-    Then follow our median divided by the method's, of both, and on a shaped link the median of wall
+    Wall time is in seconds: median of the rounds, least and most. CPU time is the median of both
+    sides together. Then follow our median divided by the method's, of both, and on a shaped link the median of wall
     time divided by the time that its bytes take on the wire. Our memory is below.
     """
     lines = [results.link, _HEADINGS]
@@ -53,8 +55,8 @@ def table(results: Results) -> str:
         for peer, made in peers.items():
             seconds = [each.seconds for each in made]
             median, cpu = results.median(library, peer), results.median_cpu(library, peer)
-            line = f"{library:8} {peer:8} {median:8.2f} {min(seconds):8.2f} {max(seconds):8.2f}"
-            line += f" {cpu:8.2f}"
+            line = f"{library:8} {peer:8} {len(made):6} {median:8.2f}"
+            line += f" {min(seconds):8.2f} {max(seconds):8.2f} {cpu:8.2f}"
             if OURS in peers:
                 line += f"  {results.median(library, OURS) / median:9.2f}"
                 line += f"  {results.median_cpu(library, OURS) / cpu:8.2f}"
