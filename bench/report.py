@@ -47,8 +47,9 @@ def table(results: Results) -> str:
     """Return the figures of all methods as text.
 
     Wall time is in seconds: median of the rounds, least and most. CPU time is the median of both
-    sides together. Then follow our median divided by the method's, of both, and on a shaped link the median of wall
-    time divided by the time that its bytes take on the wire. Our memory is below.
+    sides together. Then follow our median divided by the method's, of both, and on a shaped link
+    the median of wall time divided by the time that its bytes take on the wire. Our memory is
+    below.
     """
     lines = [results.link, _HEADINGS]
     for library, peers in results.moves.items():
