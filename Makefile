@@ -14,12 +14,16 @@ PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
 
+# Debian's name of one, for the images and the package.
+MACHINE := $(shell dpkg --print-architecture 2>/dev/null)
+ARCHITECTURE ?= $(MACHINE)
+
 # Wherever the accelerator is built. Crates are compiled once for all of them.
 WHEEL := $(CURDIR)/build/native/wheel
 ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
 export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
 
-.PHONY: help setup tools lint test test-python coverage test-long test-vm images test-images test-cluster test-platforms charts deb demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-python coverage test-long test-vm images test-images test-arm64 test-cluster test-platforms charts deb demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -95,12 +99,12 @@ test-vm: setup tools deb  ## the package on a real systemd, and attackers (as ro
 	tests/make-vm build/vm/base
 	$(PYTEST) -m vm --timeout 600 -o faulthandler_timeout=0
 
-images: setup  ## the container images, without an engine (as root)
-	tests/install-image-tools
-	tests/make-images build/images
+images: setup  ## the container images, without an engine (as root; ARCHITECTURE=arm64 under emulation)
+	tests/install-image-tools $(ARCHITECTURE)
+	tests/make-images build/images $(ARCHITECTURE)
 
 test-images: images tools  ## pulls inside containers of them, hardened as in a cluster (as root)
-	$(PYTEST) -m images --timeout 300 -o faulthandler_timeout=0
+	$(PYTEST) -m "images and not foreign" --timeout 300 -o faulthandler_timeout=0
 
 test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a real node (as root, with Go)
 	tests/install-cluster-tools
@@ -113,9 +117,17 @@ test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compos
 charts: setup  ## values.schema.json, from the comments in values.yaml
 	$(BIN)/python charts/make_schema.py charts/plexodus
 
-deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer
+test-arm64:  ## those of test-images, and the package, for arm64 under emulation (as root; half an hour)
+	$(MAKE) images deb tools ARCHITECTURE=arm64
+	PLEXODUS_TEST_ARCHITECTURE=arm64 $(PYTEST) -m images --timeout 900 -o faulthandler_timeout=0
+
+deb: setup  ## build/plexodus-agent_*.deb, for Debian 12 and Ubuntu 22.04 and newer (ARCHITECTURE=arm64 after images)
 	tests/install-vm-tools
+ifeq ($(ARCHITECTURE),$(MACHINE))
 	agent/debian/build $(BIN)/python
+else
+	tests/make-foreign-deb build/images $(ARCHITECTURE)
+endif
 
 demo: build/demo/installed  ## a whole move, with a stand-in for Plex that writes; a minute, with installation
 	PYTHONPATH=tests build/demo/bin/python -m bench.demo

@@ -95,7 +95,7 @@ def test_script_of_the_older_way(agent: Agent, target: Path, library: Path, tmp_
     """Plex's chart can run the script as root, with a script that only root can read."""
     text = (ROOT / "charts" / "values" / "script.yaml").read_text()
     values = yaml.safe_load(text)["initContainer"]
-    assert values["image"]["tag"] == containers.image("puller-root").rpartition(":")[2]
+    assert values["image"]["tag"] == f"{__version__}-root"
     for name, content in (("init.sh", values["script"]), ("PLEXODUS_PAIRING", agent.pairing)):
         (tmp_path / name).write_text(content)
     (tmp_path / "init.sh").chmod(0o700)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.cluster.runbook import commands
 from rig.oracle import rsync_differences
-from rig.plex.vm import PLEX, give_plex
+from rig.plex.vm import PLEX, agent_package, give_plex
 from rig.programs import Puller
-from rig.virtual_machine import REPOSITORY, VirtualMachine
+from rig.virtual_machine import VirtualMachine
 
 from shared.wire.pairing import PAIRING_VARIABLE
 
@@ -24,10 +24,9 @@ UNIT = "plexmediaserver"
 
 def test_commands_of_the_runbook_succeed_on_the_vm(tmp_path: Path) -> None:
     """Each command succeeds, with the move between them, and the undo starts Plex."""
-    [package] = (REPOSITORY / "build").glob("plexodus-agent_*.deb")
     with VirtualMachine(tmp_path / "root") as vm:
         give_plex(vm)
-        shutil.copy(package, vm.root / "root")
+        shutil.copy(agent_package(), vm.root / "root")
         vm.shell(f"apt-get update -qq; apt-get install -y -qq curl; systemctl start {UNIT}")
         pairing = ""
         for command in commands("vm"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
-from rig.plex.vm import PLEX, give_plex, paths
+from rig.plex.vm import PLEX, agent_package, give_plex, paths
 from rig.programs import Puller
 from rig.virtual_machine import REPOSITORY, VirtualMachine
 
@@ -45,9 +45,7 @@ def files_before(vm: VirtualMachine) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(vm: VirtualMachine, files_before: set[str]) -> VirtualMachine:
     """Install the package that ``make deb`` built."""
-    packages = list((REPOSITORY / "build").glob("plexodus-agent_*.deb"))
-    assert len(packages) == 1
-    shutil.copy(packages[0], vm.root / "root" / "agent.deb")
+    shutil.copy(agent_package(), vm.root / "root" / "agent.deb")
     vm.shell(
         "apt-get update -qq; DEBIAN_FRONTEND=noninteractive"
         " apt-get install -y -qq --no-install-recommends /root/agent.deb"

@@ -1,8 +1,12 @@
-"""Containers of the images that ``make images`` built, run without a daemon."""
+"""Containers of the images that ``make images`` built, run without a daemon.
+
+With ``PLEXODUS_TEST_ARCHITECTURE`` they are those for another architecture, run by an emulator.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from typing import Any
 
@@ -10,20 +14,24 @@ from shared import __version__
 
 _PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager=cgroupfs")
 _LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
-BASE = "localhost/plexodus-base:latest"
+ARCHITECTURE = os.environ.get("PLEXODUS_TEST_ARCHITECTURE")
+_SUFFIX = f"-{ARCHITECTURE}" if ARCHITECTURE else ""
+_PLATFORM = (f"--arch={ARCHITECTURE}",) if ARCHITECTURE else ()
+_SECONDS = 600 if ARCHITECTURE else 120
+BASE = f"localhost/plexodus-base{_SUFFIX}:latest"
 
 
 def image(name: str) -> str:
     """Return the full name of image ``plexodus-<name>``. ``puller-root`` is the one for root."""
     name, _, variant = name.partition("-")
-    return f"localhost/plexodus-{name}:{__version__}{variant and f'-{variant}'}"
+    return f"localhost/plexodus-{name}:{__version__}{variant and f'-{variant}'}{_SUFFIX}"
 
 
 def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> list[str]:
     """Return the command for a container like a hardened pod's: read-only root, no capabilities."""
     hardened = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--net=host")
     return [
-        *(*_PODMAN, "run", "--rm", *_LIMITS, *hardened, *options, image(name)),
+        *(*_PODMAN, "run", "--rm", *_PLATFORM, *_LIMITS, *hardened, *options, image(name)),
         *map(str, arguments),
     ]
 
@@ -37,7 +45,7 @@ def run(
         check=check,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=_SECONDS,
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,10 +128,18 @@ def install_plex_package(vm: VirtualMachine, version: str) -> None:
     )
 
 
+def agent_package() -> Path:
+    """Return the package for this machine that ``make deb`` built."""
+    done = subprocess.run(
+        ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
+    )
+    [package] = (REPOSITORY / "build").glob(f"plexodus-agent_*_{done.stdout.strip()}.deb")
+    return package
+
+
 def install_agent(vm: VirtualMachine) -> None:
     """Install or reinstall the package that ``make deb`` built."""
-    [package] = (REPOSITORY / "build").glob("plexodus-agent_*.deb")
-    shutil.copy(package, vm.root / "root" / "agent.deb")
+    shutil.copy(agent_package(), vm.root / "root" / "agent.deb")
     vm.shell(
         "test -e /root/updated || apt-get update -qq; touch /root/updated;"
         " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends"
