@@ -51,8 +51,9 @@ def _copy_interpreter(folder: Path) -> None:
     binary.parent.mkdir(parents=True)
     shutil.copy(os.path.realpath(sys.executable), binary)
     _run("strip", "--strip-unneeded", binary)
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        name = sysconfig.get_config_var("INSTSONAME")
+    name = sysconfig.get_config_var("INSTSONAME")
+    needed = subprocess.check_output(["patchelf", "--print-needed", binary], text=True)
+    if name in needed.split():  # Debian's has the library inside
         copy = folder / "lib" / name
         copy.parent.mkdir(parents=True)
         shutil.copy(Path(sysconfig.get_config_var("LIBDIR")) / name, copy)
