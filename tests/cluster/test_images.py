@@ -161,6 +161,7 @@ def test_image_has_version_labels_and_no_build_tools(name: str) -> None:
     shown = containers.run(name, "--version").stdout
     assert shown == f"plexodus-{name}, version {__version__}\naccelerator: in use\n"
     found = containers.inspected(containers.image(name))
+    assert found["Architecture"] == containers.ARCHITECTURE
     assert found["Config"]["User"] == "1000:1000"
     labels = found["Labels"]
     assert labels["org.opencontainers.image.version"] == __version__

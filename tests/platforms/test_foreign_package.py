@@ -11,44 +11,47 @@ from rig.oracle import rsync_differences
 from rig.ports import reserve_port
 from rig.virtual_machine import REPOSITORY
 
-from shared import __version__
-
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.images, pytest.mark.foreign]
 
-_INSTALL = "dpkg --install /agent.deb >&2 && plexodus-agent --version >&2 && exec plexodus-agent "
-
-
-def _command(package: Path, state: Path, library: Path, arguments: str) -> list[str]:
-    return [
-        *("podman", "--runtime", "runc", "--cgroup-manager=cgroupfs", "run", "--rm"),
-        *(f"--arch={containers.ARCHITECTURE}", "--net=host", f"--volume={package}:/agent.deb:ro"),
-        *("--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"),
-        *(f"--volume={library}:/Library:ro", f"--volume={state}:/var/lib/plexodus"),
-        *("--env=PLEXODUS_LIBRARY=/Library", "--env=PLEXODUS_STATE=/var/lib/plexodus"),
-        *(containers.BASE, "sh", "-c", f"{_INSTALL}{arguments}"),
-    ]
+_SCRIPT = """\
+apt-get update -qq >&2
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends /agent.deb >&2
+plexodus-agent --version >&2
+plexodus-agent pair --address {address}
+exec plexodus-agent serve --listen {address}
+"""
 
 
 def test_package_serves_a_library(tmp_path: Path, library: Path, target: Path) -> None:
     """A Debian of that architecture installs the package; its agent pairs and serves a library."""
     [package] = (REPOSITORY / "build").glob(f"plexodus-agent_*_{containers.ARCHITECTURE}.deb")
-    state, port = tmp_path / "state", reserve_port()
-    state.mkdir()
-    pair = _command(package, state, library, f"pair --address 127.0.0.1:{port}")
-    paired = subprocess.run(pair, check=True, capture_output=True, text=True, timeout=600)
-    assert f"version {__version__}\naccelerator: in use\n" in paired.stderr
-    serve = _command(package, state, library, f"serve --listen 127.0.0.1:{port}")
-    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as process:
+    serve = [
+        *("podman", "--runtime", "runc", "--cgroup-manager=cgroupfs", "run", "--rm"),
+        *(f"--arch={containers.ARCHITECTURE}", "--net=host", f"--volume={package}:/agent.deb:ro"),
+        *("--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"),
+        *(f"--volume={library}:/Library:ro", "--env=PLEXODUS_LIBRARY=/Library", containers.BASE),
+        *("sh", "-euc", _SCRIPT.format(address=f"127.0.0.1:{reserve_port()}")),
+    ]
+    with subprocess.Popen(
+        serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
+            assert process.stdout is not None
             assert process.stderr is not None
-            next(line for line in process.stderr if "listening" in line or "serving" in line)
+            pairing = process.stdout.readline().strip()
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if "serving" in line or "listening" in line:
+                    break
+            assert "accelerator: in use\n" in said
             ours = (
                 *(f"--volume={target}:/config", "--env=PLEXODUS_TARGET=/config", "--user=0:0"),
-                *(f"--env=PLEXODUS_PAIRING={paired.stdout.strip()}", "--cap-add=CHOWN"),
-                *("--cap-add=DAC_OVERRIDE", "--cap-add=FOWNER", "--env=PLEXODUS_NO_CUTOVER=1"),
+                *(f"--env=PLEXODUS_PAIRING={pairing}", "--env=PLEXODUS_NO_CUTOVER=1"),
+                *("--cap-add=CHOWN", "--cap-add=DAC_OVERRIDE", "--cap-add=FOWNER"),
             )
             containers.run("puller", options=ours)
         finally:

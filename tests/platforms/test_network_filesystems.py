@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.emulated_machine import HOST, Ended, make_program_disk, run_in_machine
+from rig.emulated_machine import HOST, make_program_disk, run_in_machine
 from rig.mounts import mounted
 from rig.oracle import rsync_differences, sums_hold
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 from typing import Any
 
@@ -14,10 +15,11 @@ from shared import __version__
 
 _PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager=cgroupfs")
 _LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
-ARCHITECTURE = os.environ.get("PLEXODUS_TEST_ARCHITECTURE")
-_SUFFIX = f"-{ARCHITECTURE}" if ARCHITECTURE else ""
-_PLATFORM = (f"--arch={ARCHITECTURE}",) if ARCHITECTURE else ()
-_SECONDS = 600 if ARCHITECTURE else 120
+_FOREIGN = os.environ.get("PLEXODUS_TEST_ARCHITECTURE")
+_OURS = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+ARCHITECTURE = _FOREIGN or _OURS
+_SUFFIX = f"-{_FOREIGN}" if _FOREIGN else ""
+_SECONDS = 600 if _FOREIGN else 120
 BASE = f"localhost/plexodus-base{_SUFFIX}:latest"
 
 
@@ -31,7 +33,16 @@ def command(name: str, *arguments: object, options: tuple[str, ...] = ()) -> lis
     """Return the command for a container like a hardened pod's: read-only root, no capabilities."""
     hardened = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--net=host")
     return [
-        *(*_PODMAN, "run", "--rm", *_PLATFORM, *_LIMITS, *hardened, *options, image(name)),
+        *(
+            *_PODMAN,
+            "run",
+            "--rm",
+            f"--arch={ARCHITECTURE}",
+            *_LIMITS,
+            *hardened,
+            *options,
+            image(name),
+        ),
         *map(str, arguments),
     ]
 
