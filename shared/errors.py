@@ -235,11 +235,14 @@ def storage_error(error: OSError, path: str | bytes) -> StorageError:
             path=path,
             hint="Enlarge the volume and run again. The next run resumes with the data on it.",
         )
-    return StorageError(
-        f"the filesystem reported an error ({reason})",
-        path=path,
-        hint="Check the volume's health, mount options and permissions, then run again.",
-    )
+    hint = "Check the volume's health, mount options and permissions, then run again."
+    if error.errno == errno.EACCES and os.geteuid() == 0:
+        hint = (
+            "Root may not write here: an NFS export with root_squash takes root for nobody, and a"
+            " container may lack the capability DAC_OVERRIDE. Run as the owner of the folder"
+            " (runAsUser), or export it with no_root_squash."
+        )
+    return StorageError(f"the filesystem reported an error ({reason})", path=path, hint=hint)
 
 
 @contextmanager

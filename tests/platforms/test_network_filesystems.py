@@ -9,6 +9,7 @@ import pytest
 from rig.emulated_machine import HOST, make_program_disk, run_in_machine
 from rig.mounts import mounted
 from rig.oracle import rsync_differences, sums_hold
+from rig.plex.commands import SERVER
 
 from agent.server.credentials import make_pairing
 
@@ -25,15 +26,19 @@ chown {owner} /disk/config
 mkdir -p /run/rpcbind /var/lib/nfs/sm
 rpcbind -w
 rpc.statd --no-notify
+modprobe lockd
 modprobe nfsd
+echo 10 > /proc/sys/fs/nfs/nlm_grace_period
 mount -t nfsd nfsd /proc/fs/nfsd
+echo 10 > /proc/fs/nfsd/nfsv4gracetime
 exportfs -o rw,fsid=0,no_subtree_check,{options} 127.0.0.1:/disk/config
 rpc.mountd
 rpc.nfsd -V 3 -V 4 2
-echo Y > /proc/fs/nfsd/v4_end_grace
-echo Y > /proc/fs/nfsd/v4_end_grace
+mount -t nfs -o {version} 127.0.0.1:{path} /config
 """
-NFS_4 = "mount -t nfs4 127.0.0.1:/ /config\n"
+NFS_4 = {"version": "vers=4.2", "path": "/"}
+NFS_3 = {"version": "vers=3", "path": "/disk/config"}
+SUMS_HOLD = "cd /config; sha256sum --check --quiet --strict .plexodus/SHA256SUMS\n"
 AS_PLEX = "setpriv --reuid 1000 --regid 1000 --clear-groups"
 
 
@@ -55,20 +60,20 @@ def disk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def agent(made: Path, new_agent: Callable[[Path], Agent]) -> Agent:
+def agent(plex_library: Path, new_agent: Callable[[Path], Agent]) -> Agent:
     """Return an agent that serves a Plex library to machines whose network ends here."""
-    agent = new_agent(made)
+    agent = new_agent(plex_library)
     agent.pairing = str(make_pairing(str(agent.state), HOST, agent.port))
     agent.start()
     return agent
 
 
 def pull(agent: Agent, *options: str, prefix: str = "") -> str:
-    """Return the lines of a script that pull onto ``/config``."""
+    """Return the lines of a script that pull onto ``/config``, and end the script if that fails."""
     return (
         f"export PLEXODUS_PAIRING='{agent.pairing}' PLEXODUS_TARGET=/config PLEXODUS_NO_CUTOVER=1\n"
         f"{prefix} plexodus-puller pull {' '.join(options)} 2>/run/said || code=$?\n"
-        "cat /run/said; [ ${code:-0} = 0 ] || exit $code\n"
+        "cat /run/said\n[ ${code:-0} = 0 ] || exit $code\n"
     )
 
 
@@ -79,17 +84,69 @@ def differences(agent: Agent, disk: Path, place: Path, *, owner: bool) -> list[s
         return rsync_differences(agent.library, place / "config" / "Library", owner=owner)
 
 
-def nothing_is_there(disk: Path, place: Path) -> bool:
-    """Return whether no library is on ``disk``, not even a part of one."""
+def is_there(disk: Path, place: Path) -> bool:
+    """Return whether a library is on ``disk``, or a part of one."""
     with mounted(place, "-o", "loop", disk):
-        return not (place / "config" / "Library").exists()
+        return (place / "config" / "Library").exists()
 
 
-def test_nfs_as_root(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:
-    """NFS 4.2 with no_root_squash keeps everything, owners too, and a second pull asks nothing."""
-    server = NFS_SERVER.format(owner="0:0", options="no_root_squash")
-    script = f"{server}{NFS_4}{pull(agent)}{pull(agent)}"
+@pytest.mark.parametrize("protocol", [NFS_3, NFS_4], ids=["3", "4.2"])
+def test_nfs_as_root(
+    agent: Agent, programs: Path, disk: Path, tmp_path: Path, protocol: dict[str, str]
+) -> None:
+    """NFS with no_root_squash keeps everything, owners too, and a second pull asks for nothing."""
+    server = NFS_SERVER.format(owner="0:0", options="no_root_squash", **protocol)
+    script = f"{server}{pull(agent)}{pull(agent)}"
     done = run_in_machine(tmp_path, programs, disk, script)
     assert done.code == 0, done.text
-    assert differences(agent, disk, tmp_path / "seen", owner=True) == []
     assert "everything is there" in done.text
+    assert differences(agent, disk, tmp_path / "seen", owner=True) == []
+
+
+def test_nfs_as_root_whom_the_server_squashes(
+    agent: Agent, programs: Path, disk: Path, tmp_path: Path
+) -> None:
+    """NFS with root_squash refuses root, says why, and publishes nothing."""
+    server = NFS_SERVER.format(owner="1000:1000", options="root_squash", **NFS_4)
+    done = run_in_machine(tmp_path, programs, disk, f"{server}{pull(agent)}")
+    assert done.code == 15, done.text
+    assert "root_squash takes root for nobody" in done.text
+    assert not is_there(disk, tmp_path / "seen")
+
+
+def test_nfs_as_the_owner(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:
+    """NFS with root_squash takes the library from the owner of the folder, who owns it then."""
+    server = NFS_SERVER.format(owner="1000:1000", options="root_squash", **NFS_4)
+    done = run_in_machine(tmp_path, programs, disk, f"{server}{pull(agent, prefix=AS_PLEX)}")
+    assert done.code == 0, done.text
+    assert differences(agent, disk, tmp_path / "seen", owner=False) == []
+
+
+def test_nfs_that_gives_every_file_one_owner(
+    agent: Agent, programs: Path, disk: Path, tmp_path: Path
+) -> None:
+    """With all_squash, as on access points of EFS, the pull asks for --owner, and succeeds then."""
+    options = "all_squash,anonuid=1000,anongid=1000"
+    server = NFS_SERVER.format(owner="1000:1000", options=options, **NFS_4)
+    refused = f"({pull(agent)}) && exit 1\n[ ! -e /config/Library ]\n"
+    script = f"{server}{refused}{pull(agent, '--owner', '1000:1000')}"
+    done = run_in_machine(tmp_path, programs, disk, script)
+    assert done.code == 0, done.text
+    assert "Give --owner with the owner that this volume enforces" in done.text
+    assert differences(agent, disk, tmp_path / "seen", owner=False) == []
+
+
+def test_folder_that_folds_names(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:
+    """On a case-folding ext4 a library arrives; one with names that would collide is refused."""
+    folder = agent.library / SERVER / "Metadata"
+    make = (
+        "umount /disk\nmkfs.ext4 -q -F -O casefold /dev/vdd\nmount /dev/vdd /disk\n"
+        "mkdir /disk/config\nchattr +F /disk/config\nmount --bind /disk/config /config\n"
+    )
+    done = run_in_machine(tmp_path, programs, disk, make + pull(agent) + SUMS_HOLD)
+    assert done.code == 0, done.text
+    for name in ("Poster", "poster"):
+        (folder / name).touch()
+    done = run_in_machine(tmp_path, programs, disk, f"{make}{pull(agent)}")
+    assert done.code == 15, done.text
+    assert "Poster" in done.text

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from rig.mounts import NEEDS_ROOT, tmpfs
+from rig.mounts import NEEDS_ROOT, mounted
 
 from initpuller.volume.fitness import database_trial
 from initpuller.volume.fitness.database_trial import Verdict, try_database, write_row
@@ -25,7 +25,8 @@ def test_database_works_here(tmp_path: Path) -> None:
 @NEEDS_ROOT
 def test_volume_that_is_full(tmp_path: Path) -> None:
     """A full volume is not taken for one without locks."""
-    with tmpfs(tmp_path / "full") as full:
+    with mounted(tmp_path / "full", "-t", "tmpfs", "-o", "size=1M", "plexodus-test"):
+        full = tmp_path / "full"
         about = os.statvfs(full)
         with (full / "filler").open("wb") as file:
             file.write(bytes(about.f_bavail * about.f_frsize - 8192))
@@ -66,6 +67,25 @@ def test_volume_that_lacks_something(
     folder = tmp_path / "volume"
     folder.mkdir()
     assert try_database(str(folder)) is verdict
+
+
+def test_locks_that_exclude_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume on NFS is not refused: its server has one lock a file for flock and fcntl."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fcntl\n"
+        "holds = set()\n"
+        "def locking(kind):\n"
+        "    def lock(file, how):\n"
+        "        if holds - {kind}:\n"
+        "            raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        "        (holds.discard if how & fcntl.LOCK_UN else holds.add)(kind)\n"
+        "    return lock\n"
+        "fcntl.flock, fcntl.lockf = locking('flock'), locking('fcntl')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    assert try_database(str(folder)) is Verdict.WORKS
 
 
 def test_second_process_that_finds_nothing(tmp_path: Path) -> None:

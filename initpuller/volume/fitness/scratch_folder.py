@@ -65,8 +65,14 @@ def _remove_tree(path: str) -> None:
 
 
 def empty(folder: int) -> None:
-    """Remove everything in a folder, including folders that their owner may not enter."""
-    for name in folder_names(folder):
+    """Remove everything in a folder, including folders that their owner may not enter.
+
+    The folder is opened again, because Linux's SMB client lists again what it listed at first
+    through a descriptor (``cifs_readdir`` searches again only if it knows of a change).
+    """
+    with opened(b".", dir_fd=folder) as fresh:
+        names = folder_names(fresh)
+    for name in names:
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
             continue
