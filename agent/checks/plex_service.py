@@ -46,16 +46,26 @@ def check_cutover(facts: SourceFacts) -> Check:
     except CutoverRefused as error:
         found = str(error.what if error.path is None else f"{error.what}: {error.path}")
         return CheckId.CUTOVER.warning(found, error.hint)
-    return _check_last_stop(state)
+    return _check_last_stop(state) or _check_trust(facts)
 
 
-def _check_last_stop(state: str) -> Check:
-    """Return the result of the last stop: only a real stop shows whether a command works."""
+def _check_trust(facts: SourceFacts) -> Check:
+    """Return whether a service that systemd or the engine has described can fail to stop."""
+    if not facts.settings.stop_command:
+        return CheckId.CUTOVER.passed("Plex can be stopped, and stays so")
+    return CheckId.CUTOVER.warning(
+        "stop_command is not tried here, and nothing but start_command may start Plex again",
+        "Before the move, run both once as the agent's user: 'runuser -u plexodus -- …'.",
+    )
+
+
+def _check_last_stop(state: str) -> Check | None:
+    """Return a check if the last stop failed: only a real stop shows whether a command works."""
     history = StopHistory()
     with suppress(StorageError):  # the start of a cutover reports it
         history = CutoverRecord(state).load().history
     if not history.is_stop_refused or history.failure is None:
-        return CheckId.CUTOVER.passed("Plex can be stopped, and stays so")
+        return None
     failure = history.failure
     return CheckId.CUTOVER.warning(
         f"the last stop was refused ({failure.at}): {failure.what}",

@@ -232,6 +232,17 @@ def test_version_of_a_running_server_is_reported(server: Path) -> None:
     assert "--no-cutover" in found["cutover"].advice
 
 
+def test_commands_are_never_said_to_work(server: Path, tmp_path: Path) -> None:
+    """A stop_command may be refused by what it asks, such as an engine of another user's."""
+    settings = Settings(
+        state=str(tmp_path / "state"), stop_command=["true"], start_command=["true"]
+    )
+    source = open_library(str(server.parent.parent))
+    found = {check.name: check for check in check_for_preflight(source, settings).checks}
+    assert found["cutover"].outcome is WARNING
+    assert "runuser -u plexodus" in found["cutover"].advice
+
+
 def test_folder_of_another_application_passes_without_plex_checks(tmp_path: Path) -> None:
     """A folder that is not Plex's is not checked as if it were."""
     (tmp_path / "Photos").mkdir()
