@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from agent import daemon
 from agent.app import make_cutover
+from agent.cli_options import CONFIG, JSON, LIBRARY, STATE, kubernetes_name, setting
 from agent.cutover.record import CutoverRecord
 from agent.cutover.start_block import keep_stopped as keep_moved_plex_stopped
 from agent.cutover.start_block import lift_start_blocks
@@ -21,10 +21,11 @@ from agent.host.addresses import own_address
 from agent.host.migration_log import MigrationLog
 from agent.host.state_owner import become_owner, write_as_owner
 from agent.host.systemd import state_path_left
+from agent.plan_command import plan
 from agent.plex.services import find_library, plex_service, recorded_service
 from agent.secret_formats import OUTPUTS
 from agent.server.credentials import make_pairing
-from agent.settings import DEFAULT_FILE, Settings, load_settings
+from agent.settings import Settings, load_settings
 from agent.source.library import open_library
 from agent.source_checks import check_for_preflight
 from agent.status import read_status, status_screen
@@ -35,8 +36,6 @@ from shared.program.version import version_option
 from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agent.cutover.control import CutoverControl
     from shared.wire.protocol import CutoverStanding
 
@@ -46,35 +45,6 @@ _SETTLE_SECONDS = 75.0
 """Longest wait until Plex runs after an undo; systemd allows an ExecStopPost 90 s."""
 _BETWEEN_STARTS = 5.0
 """Seconds after a start of Plex that failed."""
-_CONFIG = click.option(
-    "--config",
-    envvar="PLEXODUS_CONFIG",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help=f"File with the settings. Default: {DEFAULT_FILE}, if it exists.",
-)
-
-
-def _setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
-    """Return an option that overrides the setting of the same name."""
-    variable = f"PLEXODUS_{name.upper()}"
-    return click.option(f"--{name}", envvar=variable, metavar=metavar, help=text)
-
-
-_LIBRARY = _setting(
-    "library",
-    "DIR",
-    "Folder to move: Library, Plex Media Server, or any other. Its last name stays. Default: the"
-    " folder that Plex uses.",
-)
-_STATE = _setting("state", "DIR", "Folder for certificate, token hash and snapshots.")
-_JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
-
-
-def _kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
-        raise click.BadParameter("a Kubernetes name has only lower-case letters, digits, - and .")
-    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -94,9 +64,9 @@ def cli() -> None:
 
 
 @cli.command()
-@_CONFIG
-@_STATE
-@_setting(
+@CONFIG
+@STATE
+@setting(
     "address", "HOST:PORT", "Address of this agent for the puller. Default: this machine's address."
 )
 @click.option(
@@ -112,7 +82,7 @@ def cli() -> None:
     envvar="PLEXODUS_NAME",
     default="plexodus-pairing",
     show_default=True,
-    callback=_kubernetes_name,
+    callback=kubernetes_name,
     help="Name of the Kubernetes Secret.",
 )
 def pair(
@@ -139,11 +109,11 @@ def pair(
 
 
 @cli.command()
-@_CONFIG
-@_STATE
-@_LIBRARY
-@_setting("listen", "HOST:PORT", "Address to listen at. Default: 0.0.0.0:8443.")
-@_setting("rate", "RATE", "Limit of the sending rate, such as 50MiB/s or 400Mbit/s.")
+@CONFIG
+@STATE
+@LIBRARY
+@setting("listen", "HOST:PORT", "Address to listen at. Default: 0.0.0.0:8443.")
+@setting("rate", "RATE", "Limit of the sending rate, such as 50MiB/s or 400Mbit/s.")
 def serve(*, config: str | None, **given: str | None) -> None:
     """Serve the library over HTTPS until stopped. The agent only reads the library.
 
@@ -158,8 +128,8 @@ def serve(*, config: str | None, **given: str | None) -> None:
 
 
 @cli.command()
-@_CONFIG
-@_STATE
+@CONFIG
+@STATE
 @click.option("--follow", envvar="PLEXODUS_FOLLOW", is_flag=True, help="Wait for new lines.")
 @click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON lines.")
 def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -> None:
@@ -183,9 +153,9 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
 
 
 @cli.command()
-@_CONFIG
-@_STATE
-@_JSON
+@CONFIG
+@STATE
+@JSON
 def status(*, config: str | None, state: str | None, as_json: bool) -> None:
     """Show the state of the move, what Plex does, the lease, and what 'undo' would do.
 
@@ -200,8 +170,8 @@ def status(*, config: str | None, state: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@_CONFIG
-@_STATE
+@CONFIG
+@STATE
 @click.option(
     "--unless-committed",
     envvar="PLEXODUS_UNLESS_COMMITTED",
@@ -276,8 +246,8 @@ def _default_settings(error: ConfigurationError, state: str | None) -> Settings:
 
 
 @cli.command(hidden=True)
-@_CONFIG
-@_STATE
+@CONFIG
+@STATE
 def keep_stopped(*, config: str | None, state: str | None) -> None:
     """Prevent a Plex that has moved from starting; the package's removal runs this.
 
@@ -298,8 +268,8 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
 
 
 @cli.command()
-@_CONFIG
-@_LIBRARY
+@CONFIG
+@LIBRARY
 @click.option(
     "--database-check",
     envvar="PLEXODUS_DATABASE_CHECK",
@@ -309,7 +279,7 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     help="How much of Plex's databases is checked. quick does not compare indexes with their"
     " tables; skip leaves the check out.",
 )
-@_JSON
+@JSON
 def preflight(
     *, config: str | None, library: str | None, database_check: str, as_json: bool
 ) -> None:
@@ -328,3 +298,6 @@ def preflight(
     failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
     if failed:
         raise PreflightRefused(f"failed checks: {', '.join(failed)}", path=source.about.path)
+
+
+cli.add_command(plan)

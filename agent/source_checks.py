@@ -70,7 +70,11 @@ def check_for_preflight(
     source: LibrarySource, settings: Settings, depth: DatabaseCheck = DatabaseCheck.FULL
 ) -> LibraryReport:
     """Return the results of all checks, and the size of the library. Walks the whole tree."""
-    facts = SourceFacts(source, settings, depth)
+    return preflight_report(SourceFacts(source, settings, depth))
+
+
+def preflight_report(facts: SourceFacts) -> LibraryReport:
+    """Return what :func:`check_for_preflight` returns, and leave the ``facts`` to the caller."""
     return LibraryReport(
         **msgspec.structs.asdict(_report(facts, When.PREFLIGHT)),
         entries=facts.tree.entries,

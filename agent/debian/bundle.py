@@ -52,7 +52,7 @@ def _copy_interpreter(folder: Path) -> None:
     shutil.copy(os.path.realpath(sys.executable), binary)
     _run("strip", "--strip-unneeded", binary)
     name = sysconfig.get_config_var("INSTSONAME")
-    needed = subprocess.check_output(["patchelf", "--print-needed", binary], text=True)
+    needed = _output("patchelf", "--print-needed", binary)
     if name in needed.split():  # Debian's has the library inside
         copy = folder / "lib" / name
         copy.parent.mkdir(parents=True)
@@ -65,8 +65,7 @@ def _copy_interpreter(folder: Path) -> None:
 def _install(repository: Path, folder: Path) -> None:
     """Install the locked requirements, the accelerator and our packages with the build's pip."""
     ask = "import site; print(site.getsitepackages()[0])"
-    command: list[str | Path] = [folder / "bin" / "python3", "-I", "-c", ask]
-    answer = subprocess.check_output(command, text=True).strip()
+    answer = _output(folder / "bin" / "python3", "-I", "-c", ask).strip()
     pip = sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"
     locked = "--require-hashes", "--requirement", repository / "requirements-agent.lock"
     _run(*pip, *locked, "--target", answer)
@@ -78,6 +77,10 @@ def _install(repository: Path, folder: Path) -> None:
 
 def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True)
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.check_output(command, text=True)
 
 
 if __name__ == "__main__":

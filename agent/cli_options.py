@@ -1,0 +1,44 @@
+"""Options that several commands of ``plexodus-agent`` have."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.settings import DEFAULT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONFIG = click.option(
+    "--config",
+    envvar="PLEXODUS_CONFIG",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help=f"File with the settings. Default: {DEFAULT_FILE}, if it exists.",
+)
+
+
+def setting(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
+    """Return an option that overrides the setting of the same name."""
+    variable = f"PLEXODUS_{name.upper()}"
+    return click.option(f"--{name}", envvar=variable, metavar=metavar, help=text)
+
+
+LIBRARY = setting(
+    "library",
+    "DIR",
+    "Folder to move: Library, Plex Media Server, or any other. Its last name stays. Default: the"
+    " folder that Plex uses.",
+)
+STATE = setting("state", "DIR", "Folder for certificate, token hash and snapshots.")
+JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
+
+
+def kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Check a name that Kubernetes has to accept; a callback of click."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        raise click.BadParameter("a Kubernetes name has only lower-case letters, digits, - and .")
+    return value

@@ -1,0 +1,117 @@
+"""The command ``plexodus-agent plan``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from agent.cli_options import CONFIG, LIBRARY
+from agent.plan.library import read_library
+from agent.plan.options import Output, PlanOptions, parse_media
+from agent.plex.services import find_library
+from agent.settings import load_settings
+from agent.source.library import open_library
+from shared.errors import PreflightRefused
+
+
+class _Lines(click.ParamType[str]):
+    """Texts. In the environment: one on each line, because paths may contain blanks."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+
+@click.command()
+@CONFIG
+@LIBRARY
+@click.option(
+    "--directory",
+    envvar="PLEXODUS_DIRECTORY",
+    metavar="DIR",
+    required=True,
+    type=click.Path(file_okay=False),
+    help="Folder for the files. It is made if it is not there.",
+)
+@click.option(
+    "--output",
+    envvar="PLEXODUS_OUTPUT",
+    type=click.Choice([each.value for each in Output]),
+    default=Output.HELM.value,
+    show_default=True,
+    help="How the cluster gets its objects.",
+)
+@click.option(
+    "--image", envvar="PLEXODUS_IMAGE", metavar="NAME", help="The puller's image, without a tag."
+)
+@click.option("--namespace", envvar="PLEXODUS_NAMESPACE", metavar="NAME", help="Default: media.")
+@click.option(
+    "--release",
+    envvar="PLEXODUS_RELEASE",
+    metavar="NAME",
+    help="Release of Plex's chart. Default: plex.",
+)
+@click.option(
+    "--storage-class",
+    envvar="PLEXODUS_STORAGE_CLASS",
+    metavar="NAME",
+    help="Default: the cluster's default.",
+)
+@click.option(
+    "--media",
+    envvar="PLEXODUS_MEDIA",
+    metavar="OLD=VOLUME:NEW",
+    multiple=True,
+    type=_Lines(),
+    help="The path OLD on the VM is the claim VOLUME, mounted at NEW in the pod. Repeat it for"
+    " several volumes; in the environment: one on each line.",
+)
+@click.option(
+    "--check",
+    envvar="PLEXODUS_CHECK",
+    is_flag=True,
+    help="Write nothing. Print what has changed since.",
+)
+def plan(
+    *,
+    config: str | None,
+    library: str | None,
+    directory: str,
+    check: bool,
+    media: tuple[str, ...],
+    **given: str | None,
+) -> None:
+    """Write the cluster side of the move for this library: values or manifests, and a README.
+
+    It runs the checks of preflight. Nothing secret is written. --check takes the options that the
+    folder was made with, and exits 12 if the plan has changed.
+
+    \b
+    Examples:
+      plexodus-agent plan --directory plan --media /mnt/nas=nas:/mnt/nas
+      plexodus-agent plan --directory plan --output kustomize --storage-class local-path
+      plexodus-agent plan --directory plan --check
+    """
+    # jinja2 takes 5 MiB, which the service does not need.
+    from agent.plan.folder import changes, read_options, render, write
+
+    settings = load_settings(config, {"library": library})
+    if check:
+        options = read_options(directory)
+    else:
+        said = {name: value for name, value in given.items() if value is not None}
+        volumes = [parse_media(text) for text in media]
+        options = PlanOptions(Output(said.pop("output")), media=volumes, **said)
+    options = options.checked()
+    found = read_library(open_library(find_library(settings)), settings)
+    files = render(found, options)
+    if not check:
+        write(directory, files)
+        click.echo(f"The plan is written. {os.path.join(directory, 'README.md')} says what to do.")
+    elif changed := changes(directory, files):
+        click.echo(changed, nl=False)
+        raise PreflightRefused(
+            "the plan has changed since it was written",
+            path=directory,
+            hint="Run 'plexodus-agent plan' again without --check, and apply it.",
+        )

@@ -1,0 +1,48 @@
+"""A library whose plan is in ``tests/plan/golden``; run as a module, it writes the plans there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from agent.plan.folder import render, write
+from agent.plan.library import PlannedLibrary
+from agent.plan.options import MediaVolume, Output, PlanOptions
+from shared.wire.protocol import MediaFolder
+
+GOLDEN = Path(__file__).parent.parent / "plan" / "golden"
+LIBRARY = PlannedLibrary(
+    version="1.41.2.9200-c6bbc1b53",
+    content_bytes=212_000_000_000,
+    owner=(997, 996),
+    regenerable={"Cache": 3_400_000_000, "Crash Reports": 0, "Logs": 12_000_000},
+    media=[
+        MediaFolder("Films", "/mnt/nas/films"),
+        MediaFolder("Films", "/mnt/nas2/films"),
+        MediaFolder("Séries: l'été", "/mnt/nas/séries"),
+    ],
+)
+"""One that takes long, with paths that change, and media whose volume nobody has named."""
+
+
+def options(output: Output) -> PlanOptions:
+    """Return options with something for each of them."""
+    return PlanOptions(
+        output,
+        image="registry.example.org/plexodus-puller",
+        namespace="home",
+        release="living-room",
+        storage_class="local-path",
+        media=[MediaVolume("/mnt/nas", "nas", "/media")],
+    )
+
+
+def main() -> None:
+    """Write the plans, after a change of the templates; the diff shows what has changed."""
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    for output in Output:
+        write(str(GOLDEN / output), render(LIBRARY, options(output)))
+
+
+if __name__ == "__main__":
+    main()
