@@ -13,7 +13,14 @@ import msgspec
 
 from agent import daemon
 from agent.app import make_cutover
-from agent.cli_options import CONFIG, JSON, LIBRARY, STATE, kubernetes_name, setting
+from agent.cli_options import (
+    CONFIG,
+    JSON,
+    LIBRARY,
+    STATE,
+    kubernetes_name,
+    setting,
+)
 from agent.cutover.record import CutoverRecord
 from agent.cutover.start_block import keep_stopped as keep_moved_plex_stopped
 from agent.cutover.start_block import lift_start_blocks
@@ -32,6 +39,7 @@ from agent.status import read_status, status_screen
 from shared.checks import Outcome, page
 from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
+from shared.program.screen import WATCH, keep_showing
 from shared.program.version import version_option
 from shared.wire.pairing import parse_address
 
@@ -156,17 +164,25 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
 @CONFIG
 @STATE
 @JSON
-def status(*, config: str | None, state: str | None, as_json: bool) -> None:
+@WATCH
+def status(*, config: str | None, state: str | None, as_json: bool, watch: bool) -> None:
     """Show the state of the move, what Plex does, the lease, and what 'undo' would do.
 
     \b
-    Example:
+    Examples:
       plexodus-agent status --json
+      plexodus-agent status --watch
     """
     settings = load_settings(config, {"state": state})
-    with storage_errors(settings.state):
-        found = read_status(settings, make_cutover(settings))
-    click.echo(msgspec.json.encode(found) if as_json else status_screen(found))
+
+    def screen() -> str:
+        with storage_errors(settings.state):
+            found = read_status(settings, make_cutover(settings))
+        return msgspec.json.encode(found).decode() if as_json else status_screen(found)
+
+    if watch:
+        keep_showing(screen)
+    click.echo(screen())
 
 
 @cli.command()

@@ -5,20 +5,28 @@ from __future__ import annotations
 import click
 
 from initpuller.commands.options import AS_JSON, TARGET
+from shared.program.screen import WATCH, keep_showing
 
 
 @click.command()
 @TARGET
 @AS_JSON
-def status(*, target: str, as_json: bool) -> None:
+@WATCH
+def status(*, target: str, as_json: bool, watch: bool) -> None:
     """Show the state of the pull to this volume.
 
     \b
-    Example:
+    Examples:
       plexodus-puller status --target /config --json
+      plexodus-puller status --target /config --watch
     """
     from initpuller.volume.status import as_json as to_json
     from initpuller.volume.status import as_text, read_standing
 
-    found = read_standing(target)
-    click.echo(to_json(found) if as_json else as_text(found))
+    def screen() -> str:
+        found = read_standing(target)
+        return to_json(found) if as_json else as_text(found)
+
+    if watch:
+        keep_showing(screen)
+    click.echo(screen())

@@ -5,11 +5,13 @@ The tests only assign pods to the node and provision volumes.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.cluster.controllers import make_volume
 from rig.cluster.kubelet import NAMESPACE, POD
 from rig.cluster.story import (
     APP_TEMPLATE,
@@ -18,6 +20,7 @@ from rig.cluster.story import (
     OTHER_CLAIM,
     OTHER_POD,
     PAIRING,
+    STANDIN,
     VALUES,
     Story,
     controlled_cluster,
@@ -26,6 +29,7 @@ from rig.cluster.story import (
 )
 from rig.cutover.deltas import RACY, sent_bytes
 from rig.oracle import rsync_differences
+from rig.programs import program
 from rig.waiting import wait_until
 
 from bench.plexlibrary import LibraryShape, make_library
@@ -112,6 +116,54 @@ def test_move_with_preseed_job_and_init_container_succeeds(
     story.kubectl("delete", "pod", POD, "--grace-period=1")
     story.wait_for_plex()
     assert story.container("plexodus") == {}
+
+
+def test_move_by_the_plan_of_the_agent(
+    cluster: Cluster,
+    volume: Path,
+    agent: Agent,
+    plex: PlexCommands,
+    library: Path,
+    tmp_path: Path,
+) -> None:
+    """What `plan` writes moves the library, owners too; with a gap, helm takes none of it."""
+    folder = tmp_path / "plan"
+    plan = ("plexodus-agent", "plan", "--library", library, "--directory", folder)
+    program(*plan)
+    gap = cluster.tried("helm", "template", "plex", STANDIN, "-f", folder / "plex.yaml")
+    assert gap.returncode != 0
+    assert "yaml" in gap.stderr
+    program(*plan, "--media", "/srv=media:/srv")
+
+    media = tmp_path / "media"
+    media.mkdir()
+    make_volume(cluster, media, NAMESPACE, "media")
+    story = Story(cluster)
+    story.kubectl("create", "-f", folder_claim(tmp_path))
+    story.pair(agent.pairing)
+    story.plexodus(str(folder / "plexodus"))
+    story.plex(str(folder / "plex"))
+    story.wait_for_plex()
+    assert rsync_differences(library, volume / "Library") == []
+    assert not plex.is_running()
+    cluster.kubectl("delete", "pv", "media", "--wait=false")
+
+
+def folder_claim(place: Path) -> Path:
+    """Return a manifest of the claim for the media, as whoever has the volume writes it."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "media"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "",
+        },
+    }
+    path = place / "claim.json"
+    path.write_text(json.dumps(claim))
+    return path
 
 
 def test_pod_starts_after_the_move_without_agent_and_pairing(
