@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WATCH = click.option(
-    "--watch", envvar="PLEXODUS_WATCH", is_flag=True, help="Go on, and show what changes."
+    "--watch", envvar="PLEXODUS_WATCH", is_flag=True, help="Continue, and show what changes."
 )
 _TERMINAL_SECONDS = 1.0
 _PLAIN_SECONDS = 10.0

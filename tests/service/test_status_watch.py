@@ -27,10 +27,7 @@ class EndedError(Exception):
 def test_terminal_is_redrawn(target: Path, moved: Path) -> None:
     """A finished pull replaces the screen that said that nothing was there."""
     ours, theirs = pty.openpty()
-    command = [
-        *(sys.executable, "-m", "initpuller", "status"),
-        *("--target", target, "--watch"),
-    ]
+    command = [sys.executable, "-m", "initpuller", "status", "--watch", "--target", str(target)]
     environment = clean_environment() | {"TERM": "xterm"}
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
