@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -175,6 +177,7 @@ def pull(
     import msgspec
 
     from initpuller.cluster.events import ClusterReport
+    from initpuller.commands.summary import summary
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
     from initpuller.pull.options import PullOptions, choose_mode
@@ -183,6 +186,9 @@ def pull(
     from initpuller.report.probes import Probes
     from initpuller.report.progress import PullProgress
     from initpuller.volume.ownership import choose_ownership, plex_owner
+    from initpuller.volume.records.receipt import load_receipt
+    from initpuller.volume.records.target import open_layout
+    from initpuller.volume.status import read_standing
     from shared.plex.library import NEVER, REGENERABLE
     from shared.wire.pairing import parse_address
 
@@ -222,7 +228,11 @@ def pull(
             database_check=source_check,
             existing_check=existing_check,
         )
+        begun = time.monotonic()
         asyncio.run(_until_signalled(options, progress))
+        if sys.stdout.isatty():
+            receipt, took = load_receipt(open_layout(target)), time.monotonic() - begun
+            click.echo(summary(read_standing(target), receipt, took, progress.down))
 
 
 async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:

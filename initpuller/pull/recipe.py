@@ -103,7 +103,8 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
                 is_delta &= await _prepare_retry(context, error, attempts_left)
         receipt = await asyncio.to_thread(_publish, record, options)
         _report(record.layout, receipt, progress)
-        await _tell_done(context, receipt, cutover.downtime())
+        progress.down = cutover.downtime()
+        await _tell_done(context, receipt, progress.down)
 
 
 def is_over(target: str, *, rehearse: bool) -> bool:

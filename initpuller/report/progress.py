@@ -67,6 +67,8 @@ class PullProgress:
     def __init__(self) -> None:
         self.milestones: list[Milestone] = []
         """The milestones that were reached, in order; none is ever removed."""
+        self.down: float | None = None
+        """Seconds that Plex was stopped until the library was there; None if it was not."""
         self.heard: Callable[[], None] = lambda: None
         """Called after each milestone."""
         self._snapshot = self._error = ""
