@@ -86,6 +86,19 @@ def test_service_without_a_pairing_does_not_start(installed: VirtualMachine) -> 
     assert "accelerator: in use" in installed.shell("plexodus-agent --version")
 
 
+def test_shell_completes_commands(installed: VirtualMachine) -> None:
+    """The package's completion knows the commands, in bash; it has those of zsh and fish, too."""
+    script = (
+        ". /usr/share/bash-completion/completions/plexodus-agent;"
+        " COMP_WORDS=(plexodus-agent pre) COMP_CWORD=1; _plexodus_agent_completion plexodus-agent;"
+        ' echo "${COMPREPLY[@]}"'
+    )
+    assert installed.run("bash", "-c", script).stdout == "preflight\n"
+    installed.shell("grep -q compdef /usr/share/zsh/vendor-completions/_plexodus-agent")
+    fish = "/usr/share/fish/vendor_completions.d/plexodus-agent.fish"
+    installed.shell(f"grep -q 'complete.*plexodus-agent' {fish}")
+
+
 def test_paired_service_runs_as_its_own_user(installed: VirtualMachine, pairing: str) -> None:
     """The service serves the folder in Plex's drop-in as its own user, and stores no token."""
     assert installed.show(AGENT, "ActiveState") == "active"
