@@ -9,7 +9,7 @@ from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.stop_history import StopHistory
 from agent.plex.server import is_running
 from agent.plex.services import plex_service
-from shared.checks import CheckId
+from shared.checks import CheckId, Outcome
 from shared.errors import CutoverRefused, StorageError
 
 if TYPE_CHECKING:
@@ -46,26 +46,30 @@ def check_cutover(facts: SourceFacts) -> Check:
     except CutoverRefused as error:
         found = str(error.what if error.path is None else f"{error.what}: {error.path}")
         return CheckId.CUTOVER.warning(found, error.hint)
-    return _check_last_stop(state) or _check_trust(facts)
+    return _check_last_stop(state)
 
 
-def _check_trust(facts: SourceFacts) -> Check:
-    """Return whether a service that systemd or the engine has described can fail to stop."""
-    if not facts.settings.stop_command:
-        return CheckId.CUTOVER.passed("Plex can be stopped, and stays so")
+def check_cutover_before_move(facts: SourceFacts) -> Check:
+    """Return the same for a preflight, which does not claim that a command works.
+
+    A pull does not repeat this warning: for one that has Plex stopped, it would be a failure.
+    """
+    found = check_cutover(facts)
+    if found.outcome is not Outcome.PASS or not facts.settings.stop_command:
+        return found
     return CheckId.CUTOVER.warning(
         "stop_command is not tried here, and nothing but start_command may start Plex again",
         "Before the move, run both once as the agent's user: 'runuser -u plexodus -- …'.",
     )
 
 
-def _check_last_stop(state: str) -> Check | None:
-    """Return a check if the last stop failed: only a real stop shows whether a command works."""
+def _check_last_stop(state: str) -> Check:
+    """Return the result of the last stop: only a real stop shows whether a command works."""
     history = StopHistory()
     with suppress(StorageError):  # the start of a cutover reports it
         history = CutoverRecord(state).load().history
     if not history.is_stop_refused or history.failure is None:
-        return None
+        return CheckId.CUTOVER.passed("Plex can be stopped, and stays so")
     failure = history.failure
     return CheckId.CUTOVER.warning(
         f"the last stop was refused ({failure.at}): {failure.what}",

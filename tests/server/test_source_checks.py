@@ -85,7 +85,7 @@ def test_each_result_has_the_identifier_of_its_check(server: Path) -> None:
     """A preflight runs the whole registry; a pull runs all but the checks of the whole tree."""
     source = open_library(str(server.parent.parent))
     preflight = check_for_preflight(source, Settings())
-    registered = [check.id for check in SOURCE_CHECKS]
+    registered = list(dict.fromkeys(check.id for check in SOURCE_CHECKS))
     assert [check.id for check in preflight.checks] == registered
     pull = check_for_pull(source, Settings())
     assert [check.id for check in pull.checks] == registered[:-4]
@@ -233,7 +233,10 @@ def test_version_of_a_running_server_is_reported(server: Path) -> None:
 
 
 def test_commands_are_never_said_to_work(server: Path, tmp_path: Path) -> None:
-    """A stop_command may be refused by what it asks, such as an engine of another user's."""
+    """A stop_command may be refused by what it asks, such as an engine of another user's.
+
+    Only a preflight warns: a pull is refused for a warning about the cutover.
+    """
     settings = Settings(
         state=str(tmp_path / "state"), stop_command=["true"], start_command=["true"]
     )
@@ -241,6 +244,8 @@ def test_commands_are_never_said_to_work(server: Path, tmp_path: Path) -> None:
     found = {check.name: check for check in check_for_preflight(source, settings).checks}
     assert found["cutover"].outcome is WARNING
     assert "runuser -u plexodus" in found["cutover"].advice
+    [pulled] = [each for each in check_for_pull(source, settings).checks if each.name == "cutover"]
+    assert pulled.outcome is PASS
 
 
 def test_folder_of_another_application_passes_without_plex_checks(tmp_path: Path) -> None:
