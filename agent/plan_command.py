@@ -9,10 +9,11 @@ import click
 from agent.cli_options import CONFIG, LIBRARY
 from agent.plan.library import read_library
 from agent.plan.options import Output, PlanOptions, parse_media
+from agent.plan.record import differences, facts_of, read_record
 from agent.plex.services import find_library
 from agent.settings import load_settings
 from agent.source.library import open_library
-from shared.errors import PreflightRefused
+from shared.errors import ConfigurationError, PreflightRefused
 
 
 class _Lines(click.ParamType[str]):
@@ -63,8 +64,8 @@ class _Lines(click.ParamType[str]):
     metavar="OLD=VOLUME:NEW",
     multiple=True,
     type=_Lines(),
-    help="The path OLD on the VM is the claim VOLUME, mounted at NEW in the pod. Repeat it for"
-    " several volumes; in the environment: one on each line.",
+    help="What Plex has at the path OLD now is the claim VOLUME, mounted at NEW in the pod. Repeat"
+    " it for several volumes; in the environment: one on each line.",
 )
 @click.option(
     "--check",
@@ -84,7 +85,7 @@ def plan(
     """Write the cluster side of the move for this library: values or manifests, and a README.
 
     It runs the checks of preflight. Nothing secret is written. --check takes the options that the
-    folder was made with, and exits 12 if the plan has changed.
+    folder was made with, and exits 12 if the library has changed.
 
     \b
     Examples:
@@ -93,25 +94,31 @@ def plan(
       plexodus-agent plan --directory plan --check
     """
     # jinja2 takes 5 MiB, which the service does not need.
-    from agent.plan.folder import changes, read_options, render, write
+    from agent.plan.folder import render, write
 
     settings = load_settings(config, {"library": library})
-    if check:
-        options = read_options(directory)
-    else:
+    before = read_record(directory)
+    if not check:
         said = {name: value for name, value in given.items() if value is not None}
         volumes = [parse_media(text) for text in media]
-        options = PlanOptions(Output(said.pop("output")), media=volumes, **said)
-    options = options.checked()
-    found = read_library(open_library(find_library(settings)), settings)
-    files = render(found, options)
-    if not check:
-        write(directory, files)
-        click.echo(f"The plan is written. {os.path.join(directory, 'README.md')} says what to do.")
-    elif changed := changes(directory, files):
-        click.echo(changed, nl=False)
-        raise PreflightRefused(
-            "the plan has changed since it was written",
+        options = PlanOptions(Output(said.pop("output")), media=volumes, **said).checked()
+    elif before is not None:
+        options = before.options
+    else:
+        raise ConfigurationError(
+            "there is no plan to compare with",
             path=directory,
-            hint="Run 'plexodus-agent plan' again without --check, and apply it.",
+            hint="Name the folder that 'plexodus-agent plan --directory' wrote.",
+        )
+    found = read_library(open_library(find_library(settings)), settings)
+    facts = facts_of(found, before)
+    if not check:
+        write(directory, render(found, options, facts), options, facts, before)
+        click.echo(f"The plan is written. {os.path.join(directory, 'README.md')} says what to do.")
+    elif before is not None and (changes := differences(before.facts, facts)):
+        click.echo("\n".join(changes))
+        raise PreflightRefused(
+            "the library has changed since the plan was written",
+            path=directory,
+            hint="Write a plan into another folder, and apply what differs.",
         )

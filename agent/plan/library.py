@@ -28,6 +28,7 @@ class PlannedLibrary:
     version: str
     """Version of Plex, the tag of its image."""
     content_bytes: int
+    entries: int
     owner: tuple[int, int]
     """User and group that Plex in the pod runs as, and that own all files there."""
     regenerable: dict[str, int]
@@ -60,6 +61,7 @@ def read_library(source: LibrarySource, settings: Settings) -> PlannedLibrary:
     return PlannedLibrary(
         version=report.plex_version,
         content_bytes=report.content_bytes,
+        entries=report.entries,
         # Plex does not run as root in its image.
         owner=(about.st_uid, about.st_gid) if about.st_uid else _IMAGES_OWNER,
         regenerable=facts.tree.regenerable,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.plan.options import can_be_mounted_at, is_below, is_mountable
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,18 +35,19 @@ def media_mounts(
     """Return the mounts for all ``folders``. One without a volume gets a mount without a claim.
 
     Raises:
-        ConfigurationError: If a path cannot stand in a values file.
+        ConfigurationError: If a folder cannot be mounted at its own path.
     """
     sections: dict[str, set[str]] = {volume.old: set() for volume in volumes}
-    for folder in folders:
-        if not folder.path.isprintable() or not folder.path.startswith("/"):
-            raise ConfigurationError(
-                f"the folder {folder.path!r} of the library {folder.section!r} cannot be mounted",
-                hint="Give it a name without control characters in Plex, then run this again.",
-            )
-        above = [volume.old for volume in volumes if _is_below(folder.path, volume.old)]
-        sections.setdefault(max(above, key=len, default=folder.path), set()).add(folder.section)
     named = {volume.old: volume for volume in volumes}
+    for folder in folders:
+        path = posixpath.normpath(folder.path)
+        above = [old for old in named if is_below(path, old)]
+        if not is_mountable(path) or not (above or can_be_mounted_at(path)):
+            raise ConfigurationError(
+                f"the folder {path!r} of the library {folder.section!r} cannot be mounted there",
+                hint="Give --media with another path in the pod, or change the folder in Plex.",
+            )
+        sections.setdefault(max(above, key=len, default=path), set()).add(folder.section)
     mounts = []
     for number, (old, names) in enumerate(sorted(sections.items()), start=1):
         volume = named.get(old)
@@ -53,5 +56,10 @@ def media_mounts(
     return mounts
 
 
-def _is_below(path: str, above: str) -> bool:
-    return path == above or path.startswith(above.rstrip("/") + "/")
+def mappings(mounts: Sequence[MediaMount]) -> list[MediaMount]:
+    """Return the mounts whose paths the puller has to know; none if no path changes.
+
+    Mounts that keep their path count, too: they may be below one that does not.
+    """
+    changes = any(mount.old != mount.new for mount in mounts)
+    return [mount for mount in mounts if mount.sections] if changes else []

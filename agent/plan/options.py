@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import unicodedata
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,25 +12,28 @@ import msgspec
 
 from shared.errors import ConfigurationError
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
-_LONGEST_RELEASE = 36
-"""Letters of a release whose objects have names that no chart cuts short."""
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LONGEST_NAMESPACE = 63
+_LONGEST_RELEASE = 34
+"""Letters of a release whose StatefulSet has at most 52: its pods have a label with 11 more."""
+_IMAGE = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+_RESERVED = ("/config", "/transcode")
+"""Where Plex's image has volumes of its own."""
 
 
 class Output(StrEnum):
     """The way in which the cluster gets its objects."""
 
     HELM = "helm"
-    FLUX = "flux"
-    ARGOCD = "argocd"
     KUSTOMIZE = "kustomize"
 
 
 class MediaVolume(msgspec.Struct, frozen=True):
-    """A folder of media on the VM, and what a pod has in its place."""
+    """A folder of media where Plex runs now, and what the pod has in its place."""
 
     old: str
-    """Path on the VM. Folders of Plex's libraries at this path or below it are on the volume."""
+    """Path for Plex now. Folders of its libraries at this path or below it are on the volume."""
     claim: str
     """Name of a PersistentVolumeClaim."""
     new: str
@@ -36,7 +41,7 @@ class MediaVolume(msgspec.Struct, frozen=True):
 
 
 class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The command line of ``plexodus-agent plan``, which the folder keeps in ``plan.json``."""
+    """The command line of ``plexodus-agent plan``, which the folder keeps."""
 
     output: Output
     image: str = "plexodus-puller"
@@ -51,28 +56,26 @@ class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the same, or raise.
 
         Raises:
-            ConfigurationError: If Kubernetes would not take a name, or an image has a tag.
+            ConfigurationError: If Kubernetes would not take a name, or two volumes collide.
         """
-        names = {"namespace": self.namespace, "release": self.release}
-        names |= {f"claim of {volume.old}": volume.claim for volume in self.media}
-        if self.storage_class:
-            names["storage class"] = self.storage_class.replace(".", "-")
-        for what, name in names.items():
+        _check_label("namespace", self.namespace, _LONGEST_NAMESPACE)
+        _check_label("release", self.release, _LONGEST_RELEASE)
+        names = [volume.claim for volume in self.media] + [self.storage_class or "default"]
+        for name in names:
             if not _NAME.fullmatch(name):
                 raise ConfigurationError(
-                    f"the {what} cannot be called {name!r}",
-                    hint="A name in Kubernetes has lower-case letters, digits and '-'.",
+                    f"Kubernetes has no claim and no storage class called {name!r}",
+                    hint="A name has lower-case letters, digits, '-' and '.'.",
                 )
-        if len(self.release) > _LONGEST_RELEASE:
-            raise ConfigurationError(
-                f"the release cannot be called {self.release!r}",
-                hint=f"Give it a name of {_LONGEST_RELEASE} letters at most.",
-            )
-        if ":" in self.image.rpartition("/")[2] or not self.image.isprintable() or not self.image:
+        if not _IMAGE.fullmatch(self.image) or ":" in self.image.rpartition("/")[2]:
             raise ConfigurationError(
                 f"{self.image!r} is not the repository of an image",
                 hint="Give it without a tag, such as registry.example.org/plexodus-puller.",
             )
+        for paths in ([each.old for each in self.media], [each.new for each in self.media]):
+            if len(set(paths)) < len(paths):
+                twice = max(paths, key=paths.count)
+                raise ConfigurationError(f"two --media options are for one path: {twice}")
         return self
 
 
@@ -80,14 +83,42 @@ def parse_media(text: str) -> MediaVolume:
     """Parse OLD=VOLUME:NEW.
 
     Raises:
-        ConfigurationError: If a part is missing, or a path is not absolute.
+        ConfigurationError: If a part is missing, or a path cannot be mounted.
     """
     old, _, rest = text.partition("=")
     claim, _, new = rest.partition(":")
-    paths = old, new
-    if not claim or not all(path.startswith("/") and path.isprintable() for path in paths):
+    old, new = posixpath.normpath(old), posixpath.normpath(new)
+    if not claim or not is_mountable(old) or ":" in new or not can_be_mounted_at(new):
         raise ConfigurationError(
             f"--media {text!r} is not OLD=VOLUME:NEW",
-            hint="Such as /mnt/nas=nas:/mnt/nas: path on the VM, claim, path in the pod.",
+            hint="Such as /mnt/nas=nas:/mnt/nas: path for Plex now, claim, path in the pod."
+            f" Plex's image has {', '.join(_RESERVED)} itself.",
         )
-    return MediaVolume(old.rstrip("/") or "/", claim, new.rstrip("/") or "/")
+    return MediaVolume(old, claim, new)
+
+
+def is_mountable(path: str) -> bool:
+    """Return whether ``path`` is absolute, and can stand in a manifest and in a list of lines."""
+    is_plain = not any(unicodedata.category(each) in {"Cc", "Cs", "Zl", "Zp"} for each in path)
+    return is_plain and path.startswith("/") and not path.startswith("//")
+
+
+def can_be_mounted_at(path: str) -> bool:
+    """Return whether a volume at ``path`` hides nothing of the image of Plex."""
+    return (
+        is_mountable(path) and path != "/" and not any(is_below(path, each) for each in _RESERVED)
+    )
+
+
+def is_below(path: str, above: str) -> bool:
+    """Return whether ``path`` is ``above``, or in it."""
+    return path == above or path.startswith(above.rstrip("/") + "/")
+
+
+def _check_label(what: str, name: str, longest: int) -> None:
+    if len(name) > longest or not _LABEL.fullmatch(name):
+        raise ConfigurationError(
+            f"the {what} cannot be called {name!r}",
+            hint="Give it a name of lower-case letters, digits and '-' that begins with a letter,"
+            f" of {longest} characters at most.",
+        )

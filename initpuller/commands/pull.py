@@ -23,7 +23,7 @@ from initpuller.commands.options import (
 )
 from initpuller.commands.pairing import chosen_pairing, paired
 from initpuller.volume.decision import OnExisting
-from shared.errors import Interrupted
+from shared.errors import Interrupted, PlexodusError
 
 if TYPE_CHECKING:
     from initpuller.pull.options import PullOptions
@@ -172,7 +172,7 @@ def pull(
           --exclude 'Crash Reports'
     """
     import asyncio
-    from contextlib import ExitStack
+    from contextlib import ExitStack, suppress
 
     import msgspec
 
@@ -231,8 +231,10 @@ def pull(
         begun = time.monotonic()
         asyncio.run(_until_signalled(options, progress))
         if sys.stdout.isatty():
-            receipt, took = load_receipt(open_layout(target)), time.monotonic() - begun
-            click.echo(summary(read_standing(target), receipt, took, progress.down))
+            took = time.monotonic() - begun
+            with suppress(PlexodusError, OSError, UnicodeError):  # the library is there
+                receipt = load_receipt(open_layout(target))
+                click.echo(summary(read_standing(target), receipt, took, progress.down))
 
 
 async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 _NEXT = {
     "ready": "run pull without --until: it transfers what has changed by then, and moves",
     "rehearsed": "try the copy; then run pull without --rehearse",
-    "done": "start Plex on the volume. To undo the move, stop it there, and run 'plexodus-agent"
-    " undo' on the VM",
+    "done": "start the application on the volume",
 }
+_UNDO = ". To undo the move, stop it there, and run 'plexodus-agent undo' on the VM"
 
 
 def summary(standing: Standing, receipt: Receipt | None, seconds: float, down: float | None) -> str:
@@ -42,7 +42,7 @@ def summary(standing: Standing, receipt: Receipt | None, seconds: float, down: f
         "content": f"{standing.entries} entries, {size(standing.content_bytes)}",
         "time": times,
         "snapshot": f"sha256:{standing.snapshot}",
-        "next": _NEXT[standing.phase],
+        "next": _NEXT[standing.phase] + (_UNDO if down is not None else ""),
     }
     if receipt is not None:
         lines["left out"] = _left_out(receipt)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.plans import GOLDEN, LIBRARY, options
+from rig.plans import GOLDEN, LIBRARY, files, options
 
-from agent.plan.claim import claim_for
-from agent.plan.folder import render
+from agent.plan.claim import claim_gib
 from agent.plan.library import PlannedLibrary
 from agent.plan.media import media_mounts
 from agent.plan.options import MediaVolume, Output, PlanOptions, parse_media
+from initpuller.commands.options import Globs, check_mappings
 from shared.errors import ConfigurationError
 from shared.wire.protocol import MediaFolder
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 VALUES = Path(__file__).parent.parent.parent / "charts" / "values"
-EXAMPLE = PlannedLibrary("1.40.1.8227-c0dd5a73e", 25_000_000_000, (1000, 1000), {}, [])
+EXAMPLE = PlannedLibrary("1.40.1.8227-c0dd5a73e", 25_000_000_000, 30_000, (1000, 1000), {}, [])
 """The library that the values in ``charts/values`` are for."""
 ALL = pytest.mark.parametrize("output", list(Output))
 
@@ -35,85 +32,85 @@ def parsed(text: str) -> Any:  # noqa: ANN401 - whatever YAML has
     return found[0] if len(found) == 1 else found
 
 
-def with_claims(output: Output) -> PlanOptions:
-    """Return the options of the golden plan, and a volume for each folder of media."""
-    given = options(output)
-    volumes = [*given.media, MediaVolume("/mnt/nas2", "nas2", "/mnt/nas2")]
-    return msgspec.structs.replace(given, media=volumes)
+def planned(*media: tuple[str, str, str], folders: dict[str, str] | None = None) -> dict[str, str]:
+    """Return a plan for Helm with these volumes, and with these folders by library."""
+    found = [MediaFolder(name, path) for name, path in (folders or {}).items()]
+    library = PlannedLibrary("1.40", 1, 1, (1, 1), {}, found)
+    volumes = [MediaVolume(*each) for each in media]
+    return files(library, msgspec.structs.replace(options(Output.HELM), media=volumes))
 
 
 @ALL
 def test_the_same_library_has_the_same_plan(output: Output) -> None:
     """A plan changes only with the library, so its diff can be reviewed (rig.plans writes it)."""
-    files = render(LIBRARY, options(output))
-    assert files == {path.name: path.read_text() for path in (GOLDEN / output).iterdir()}
+    written = {path.name: path.read_text() for path in (GOLDEN / output).iterdir()}
+    assert "@TODO" not in written.pop("plan.json")
+    assert files(LIBRARY, options(output)) == written
 
 
 def test_plan_says_what_the_documented_values_say() -> None:
     """For the library of the examples, values and manifests are those in charts/values."""
-    files = render(EXAMPLE, PlanOptions(Output.HELM))
-    assert parsed(files["plex.yaml"]) == parsed((VALUES / "init-container.yaml").read_text())
-    ours = parsed(files["plexodus.yaml"])
-    assert ours.pop("image") == {"repository": "plexodus-puller"}
-    assert ours == parsed((VALUES / "plexodus.yaml").read_text())
-    files = render(EXAMPLE, PlanOptions(Output.KUSTOMIZE))
+    plan = files(EXAMPLE, PlanOptions(Output.HELM))
+    for ours, theirs in (("plex", "init-container"), ("after", "after")):
+        assert parsed(plan[f"{ours}.yaml"]) == parsed((VALUES / f"{theirs}.yaml").read_text())
+    values = parsed(plan["plexodus.yaml"])
+    assert values.pop("image") == {"repository": "plexodus-puller"}
+    assert values == parsed((VALUES / "plexodus.yaml").read_text())
+    plan = files(EXAMPLE, PlanOptions(Output.KUSTOMIZE))
     for path in (VALUES / "kustomize").iterdir():
-        assert parsed(files[path.name]) == parsed(path.read_text())
-
-
-def test_gitops_plan_has_the_values_of_the_plan_for_helm() -> None:
-    """Flux and Argo CD give both charts what helm gives them."""
-    helm = render(LIBRARY, with_claims(Output.HELM))
-    flux = render(LIBRARY, with_claims(Output.FLUX))
-    argocd = render(LIBRARY, with_claims(Output.ARGOCD))
-    for name in ("plex.yaml", "plexodus.yaml"):
-        values = parsed(helm[name])
-        assert parsed(flux[name])["spec"]["values"] == values
-        text = "".join(
-            line for line in argocd[name].splitlines(keepends=True) if "@TODO" not in line
-        )
-        assert parsed(text)["spec"]["source"]["helm"]["valuesObject"] == values
-
-
-def _files(output: Output) -> Iterable[tuple[str, str]]:
-    return render(LIBRARY, options(output)).items()
+        assert parsed(plan[path.name]) == parsed(path.read_text())
 
 
 @ALL
 def test_gap_in_the_plan_is_refused(output: Output) -> None:
     """A folder of media without a volume cannot be applied by mistake: no parser takes the file."""
-    gaps = {name for name, text in _files(output) if "@TODO" in text and name != "README.md"}
-    assert "plex.yaml" in gaps
-    for name, text in _files(output):
-        if name in gaps:
-            with pytest.raises(yaml.YAMLError):
-                parsed(text)
-        elif name.endswith(".yaml"):
+    plan = files(LIBRARY, options(output))
+    with pytest.raises(yaml.YAMLError):
+        parsed(plan["plex.yaml"])
+    assert "--media /mnt/nas2/films=CLAIM:/mnt/nas2/films" in plan["README.md"]
+    for name, text in plan.items():
+        if name.endswith(".yaml") and "@TODO" not in text:
             assert parsed(text)
-    assert "/mnt/nas2/films" in dict(_files(output))["README.md"]
 
 
-@given(st.text(), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+@given(st.text(), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])))
 def test_name_in_the_library_cannot_add_anything(section: str, name: str) -> None:
     """A library's name, a folder's and a claim's path never end a comment or a string."""
     path = f"/mnt/{name}"
-    odd = msgspec.structs.replace(options(Output.HELM), media=[MediaVolume(path, "nas", path)])
-    library = PlannedLibrary("1.40", 1, (1, 1), {section: 1}, [MediaFolder(section, path)])
+    library = PlannedLibrary("1.40", 1, 1, (1, 1), {section: 1}, [MediaFolder(section, path)])
     try:
-        files = render(library, odd)
+        volume = parse_media(f"{path}=nas:{path}")
+        plan = files(library, PlanOptions(Output.HELM, media=[volume]))
     except ConfigurationError:
         return
-    plex, ours = parsed(files["plex.yaml"]), parsed(files["plexodus.yaml"])
-    assert [each["mountPath"] for each in plex["extraVolumeMounts"]] == [path]
+    plex, ours = parsed(plan["plex.yaml"]), parsed(plan["plexodus.yaml"])
+    assert [each["mountPath"] for each in plex["extraVolumeMounts"]] == [volume.new]
     assert len(plex["extraVolumes"]) == 3
     assert ours["migrations"][0]["settings"] == {"PLEXODUS_EXCLUDE_REGENERABLE": False}
+
+
+def test_puller_takes_the_new_paths() -> None:
+    """The mappings of a plan are what `pull` accepts, and where the sidecar finds the files."""
+    nas, films = ("/mnt/nas", "nas", "/media"), ("/mnt/nas/films", "films", "/mnt/nas/films")
+    plan = planned(nas, films, folders={"Films": "/mnt/nas/films", "Music": "/mnt/nas/music"})
+    settings = parsed(plan["plexodus.yaml"])["migrations"][0]["settings"]
+    mappings = tuple(Globs().split_envvar_value(settings["PLEXODUS_MAP"]))
+    check_mappings(mappings, applies=settings["PLEXODUS_APPLY_PATHS"])
+    assert set(mappings) == {"/mnt/nas=/media", "/mnt/nas/films=/mnt/nas/films"}
+    assert settings["PLEXODUS_SET_PREFERENCE"] == "autoEmptyTrash=0"
+    [pull, watch] = parsed(plan["plex.yaml"])["extraInitContainers"]
+    seen = {each["mountPath"] for each in watch["volumeMounts"]}
+    assert seen - {each["mountPath"] for each in pull["volumeMounts"]} == {
+        "/media",
+        "/mnt/nas/films",
+    }
 
 
 def test_folders_are_on_the_nearest_volume() -> None:
     """A volume has the folders below its path, not those whose names only begin like it."""
     folders = [
         MediaFolder("Films", "/mnt/nas/films"),
-        MediaFolder("Kids", "/mnt/nas/films/kids"),
+        MediaFolder("Kids", "/mnt/nas/films//kids/"),
         MediaFolder("Old", "/mnt/nas2"),
     ]
     volumes = [MediaVolume("/mnt/nas", "nas", "/media"), MediaVolume("/mnt/nas/films", "f", "/f")]
@@ -125,9 +122,17 @@ def test_folders_are_on_the_nearest_volume() -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["/", "/config/media", "relative", "/mnt/\n"])
+def test_folder_that_would_hide_the_library(path: str) -> None:
+    """Media that Plex has where its image has volumes, or nowhere, need another path."""
+    with pytest.raises(ConfigurationError, match="cannot be mounted"):
+        planned(folders={"Films": path})
+
+
 @pytest.mark.parametrize(
-    "text", ["/mnt/nas", "/mnt/nas=nas", "/mnt/nas=:/media", "nas=nas:/media", "/a=b:c", "/a=b:/\n"]
-)
+    "text", ["/mnt/nas", "/mnt/nas=nas", "/mnt/nas=:/media", "nas=nas:/media", "/a=b:c", "/a=b:/\n",
+     "/a=b:/", "/a=b:/config", "/a=b:/x/../config/y", "/c:/d=b:/c:/d"],
+)  # fmt: skip
 def test_incomplete_media_option(text: str) -> None:
     """The error shows the form."""
     with pytest.raises(ConfigurationError, match="OLD=VOLUME:NEW"):
@@ -138,11 +143,15 @@ def test_incomplete_media_option(text: str) -> None:
     "given",
     [
         {"namespace": "Media"},
+        {"namespace": "123"},
         {"release": "plex\n"},
-        {"release": "p" * 37},
+        {"release": "p" * 35},
         {"storage_class": "a b"},
         {"image": "registry.example.org/plexodus-puller:1"},
+        {"image": "registry.example.org/puller #"},
         {"media": [MediaVolume("/a", "A", "/a")]},
+        {"media": [MediaVolume("/a", "a", "/a"), MediaVolume("/a", "b", "/b")]},
+        {"media": [MediaVolume("/a", "a", "/a"), MediaVolume("/b", "b", "/a")]},
     ],
 )
 def test_name_that_kubernetes_refuses(given: dict[str, Any]) -> None:
@@ -152,9 +161,16 @@ def test_name_that_kubernetes_refuses(given: dict[str, Any]) -> None:
 
 
 def test_claim_has_room_for_twice_the_library() -> None:
-    """The size is never below twice the content, and at least 10 GiB."""
-    for content in (0, 1, 5 << 30, (5 << 30) + 1, 10**13):
-        size = int(claim_for(content).size.removesuffix("Gi"))
+    """The size is at least twice the content and its entries, and at least 10 GiB."""
+    for content, entries in ((0, 0), (1, 1), (5 << 30, 0), (5 << 30, 1), (10**13, 10**8)):
+        size = claim_gib(content, entries)
         assert size >= 10
-        assert size << 30 >= 2 * content
+        assert size << 30 >= 2 * (content + 4096 * entries)
         assert size % 5 == 0
+
+
+def test_claim_of_an_earlier_plan_stays_while_the_library_fits() -> None:
+    """A StatefulSet cannot change its claim, so a grown library does not ask for another one."""
+    before = claim_gib(25 << 30, 0)
+    assert claim_gib(38 << 30, 0, before) == before
+    assert claim_gib(41 << 30, 0, before) > before

@@ -45,16 +45,34 @@ def test_check_says_what_has_changed(plex_library: Path, tmp_path: Path) -> None
     """The check takes the options of the folder, writes nothing, and exits 12 after a change."""
     folder = tmp_path / "plan"
     plan(plex_library, folder, "--output", "kustomize", "--namespace", "home")
+    (folder / "plex.yaml").write_text("edited")
     check = ("plexodus-agent", "plan", "--library", plex_library, "--directory", folder, "--check")
-    assert program(*check).stdout == ""
     before = {path: path.read_bytes() for path in folder.iterdir()}
+    with (plex_library / SERVER / "Metadata" / "large").open("wb") as file:
+        file.truncate(7 << 30)
+    assert program(*check).stdout == ""
     with (plex_library / SERVER / "Metadata" / "large").open("wb") as file:
         file.truncate(20 << 30)
     changed = program(*check, check=False)
     assert changed.returncode == 12
-    assert "-            storage: 10Gi\n" in changed.stdout
-    assert "+            storage: 45Gi\n" in changed.stdout
+    assert changed.stdout == "claim: 10 GiB -> 45 GiB\n"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_second_plan_replaces_the_first(plex_library: Path, tmp_path: Path) -> None:
+    """Files of another form are gone, and one that somebody has edited is not overwritten."""
+    folder = tmp_path / "plan"
+    plan(plex_library, folder, "--output", "kustomize")
+    plan(plex_library, folder, "--output", "helm")
+    names = {"README.md", "after.yaml", "plan.json", "plex.yaml", "plexodus.yaml"}
+    assert {path.name for path in folder.iterdir()} == names
+    (folder / "plex.yaml").write_text("edited")
+    done = program(
+        "plexodus-agent", "plan", "--library", plex_library, "--directory", folder, check=False
+    )
+    assert done.returncode == 2
+    assert str(folder / "plex.yaml") in done.stderr
+    assert (folder / "plex.yaml").read_text() == "edited"
 
 
 def test_no_plan_for_what_preflight_refuses(plex_library: Path, tmp_path: Path) -> None:
@@ -81,4 +99,4 @@ def test_check_of_a_folder_without_a_plan(
         check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "plan.json" in done.stderr
+    assert str(tmp_path) in done.stderr

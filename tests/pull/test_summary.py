@@ -42,7 +42,7 @@ def shown(target: Path, agent: Agent, *options: str) -> str:
 
 
 def test_summary_of_a_move(agent: Agent, target: Path) -> None:
-    """It has source, content, times, digests, what was left out, and how to undo the move."""
+    """It has source, content, times, digests, what was left out, and what comes next."""
     text = shown(target, agent, "--no-cutover", "--exclude", "file07")
     receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
     lines = dict(
@@ -55,7 +55,7 @@ def test_summary_of_a_move(agent: Agent, target: Path) -> None:
     assert lines["snapshot"] == f"sha256:{receipt['snapshot']}"
     assert receipt["sums_sha256"] in lines["verified"]
     assert lines["left-out"].startswith(f"{receipt['omitted']['excluded']} entries by --exclude")
-    assert "plexodus-agent undo" in lines["next"]
+    assert lines["next"] == "start the application on the volume"  # nothing was stopped for it
     assert shown(target, agent, "--no-cutover") == ""
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from agent.plan.folder import render, write
 from agent.plan.library import PlannedLibrary
 from agent.plan.options import MediaVolume, Output, PlanOptions
+from agent.plan.record import facts_of
 from shared.wire.protocol import MediaFolder
 
 GOLDEN = Path(__file__).parent.parent / "plan" / "golden"
 LIBRARY = PlannedLibrary(
     version="1.41.2.9200-c6bbc1b53",
     content_bytes=212_000_000_000,
+    entries=4_100_000,
     owner=(997, 996),
     regenerable={"Cache": 3_400_000_000, "Crash Reports": 0, "Logs": 12_000_000},
     media=[
         MediaFolder("Films", "/mnt/nas/films"),
         MediaFolder("Films", "/mnt/nas2/films"),
+        MediaFolder("Kid's", "/mnt/Kid's"),
         MediaFolder("Séries: l'été", "/mnt/nas/séries"),
     ],
 )
@@ -37,11 +40,17 @@ def options(output: Output) -> PlanOptions:
     )
 
 
+def files(library: PlannedLibrary, given: PlanOptions) -> dict[str, str]:
+    """Return the files of a new plan."""
+    return render(library, given, facts_of(library, None))
+
+
 def main() -> None:
     """Write the plans, after a change of the templates; the diff shows what has changed."""
     shutil.rmtree(GOLDEN, ignore_errors=True)
     for output in Output:
-        write(str(GOLDEN / output), render(LIBRARY, options(output)))
+        given, facts = options(output), facts_of(LIBRARY, None)
+        write(str(GOLDEN / output), files(LIBRARY, given), given, facts, None)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_move_by_the_plan_of_the_agent(
     library: Path,
     tmp_path: Path,
 ) -> None:
-    """What `plan` writes moves the library, owners too; with a gap, helm takes none of it."""
+    """A plan moves the library, owners too; with a gap, helm takes none of it."""
     folder = tmp_path / "plan"
     plan = ("plexodus-agent", "plan", "--library", library, "--directory", folder)
     program(*plan)
