@@ -60,6 +60,16 @@ def mappings(mounts: Sequence[MediaMount]) -> list[MediaMount]:
     """Return the mounts whose paths the puller has to know; none if no path changes.
 
     Mounts that keep their path count, too: they may be below one that does not.
+
+    Raises:
+        ConfigurationError: If a path cannot stand in a list of OLD=NEW.
     """
-    changes = any(mount.old != mount.new for mount in mounts)
-    return [mount for mount in mounts if mount.sections] if changes else []
+    if all(mount.old == mount.new for mount in mounts):
+        return []
+    for mount in mounts:
+        if "=" in mount.old + mount.new:
+            raise ConfigurationError(
+                f"a path with '=' cannot change: {mount.old} to {mount.new}",
+                hint="Mount all media at their paths of today.",
+            )
+    return [mount for mount in mounts if mount.sections]

@@ -18,6 +18,7 @@ _LONGEST_NAMESPACE = 63
 _LONGEST_RELEASE = 34
 """Letters of a release whose StatefulSet has at most 52: its pods have a label with 11 more."""
 _IMAGE = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+_MEDIA = re.compile(r"(/.*)=([^=:/]+):(/.*)", re.DOTALL)
 _RESERVED = ("/config", "/transcode")
 """Where Plex's image has volumes of its own."""
 
@@ -85,10 +86,10 @@ def parse_media(text: str) -> MediaVolume:
     Raises:
         ConfigurationError: If a part is missing, or a path cannot be mounted.
     """
-    old, _, rest = text.partition("=")
-    claim, _, new = rest.partition(":")
+    parts = _MEDIA.fullmatch(text)
+    old, claim, new = parts.groups() if parts else ("", "", "")
     old, new = posixpath.normpath(old), posixpath.normpath(new)
-    if not claim or not is_mountable(old) or ":" in new or not can_be_mounted_at(new):
+    if not is_mountable(old) or ":" in new or not can_be_mounted_at(new):
         raise ConfigurationError(
             f"--media {text!r} is not OLD=VOLUME:NEW",
             hint="Such as /mnt/nas=nas:/mnt/nas: path for Plex now, claim, path in the pod."

@@ -106,6 +106,14 @@ def test_puller_takes_the_new_paths() -> None:
     }
 
 
+def test_path_with_an_equals_sign() -> None:
+    """It can be mounted where it was, but not elsewhere: a list of OLD=NEW could not say so."""
+    assert parse_media("/a=b=nas:/a=b") == MediaVolume("/a=b", "nas", "/a=b")
+    assert planned(("/a=b", "nas", "/a=b"), folders={"Films": "/a=b"})
+    with pytest.raises(ConfigurationError, match="cannot change"):
+        planned(("/a=b", "nas", "/c"), folders={"Films": "/a=b"})
+
+
 def test_folders_are_on_the_nearest_volume() -> None:
     """A volume has the folders below its path, not those whose names only begin like it."""
     folders = [
@@ -130,8 +138,11 @@ def test_folder_that_would_hide_the_library(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/mnt/nas", "/mnt/nas=nas", "/mnt/nas=:/media", "nas=nas:/media", "/a=b:c", "/a=b:/\n",
-     "/a=b:/", "/a=b:/config", "/a=b:/x/../config/y", "/c:/d=b:/c:/d"],
+    "text",
+    [
+        "/mnt/nas", "/a=b=/c", "/mnt/nas=nas", "/mnt/nas=:/media", "nas=nas:/media", "/a=b:c",
+        "/a=b:/\n", "/a=b:/", "/a=b:/config", "/a=b:/x/../config/y", "/c:/d=b:/c:/d",
+    ],
 )  # fmt: skip
 def test_incomplete_media_option(text: str) -> None:
     """The error shows the form."""
