@@ -143,7 +143,7 @@ build/demo/installed: requirements-agent.lock requirements-puller.lock requireme
 	[ ! -e $(WHEEL)/*.whl ] || build/demo/bin/pip install --quiet --no-index --no-deps --force-reinstall $(WHEEL)/*.whl
 	touch $@
 
-bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp, downtime, stages (as root; an hour; BENCH=--help)
+bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp, downtime, stages (as root; 55 minutes; BENCH=--help)
 	bench/install-tools
 	PYTHONPATH=tests $(BIN)/python -m bench.compare --touch-memory $(BENCH)
 	PYTHONPATH=tests $(BIN)/python -m bench.compare --link 1gbit --peers plexodus RS --rounds 3 $(BENCH)
