@@ -1,6 +1,6 @@
 """Stories that end badly unless both sides check again, each named after its damage.
 
-They run in the world of :mod:`test_cutover_model`: whole moves with real files and records.
+They run in the world of :mod:`rig.cutover.world`: whole moves with real files and records.
 """
 
 from __future__ import annotations

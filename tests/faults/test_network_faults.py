@@ -165,9 +165,8 @@ async def test_no_handshake_ever_succeeds(
             await pull(impatient, PullProgress())
 
         assert time.monotonic() - started < 10
-        assert (
-            damage is None or 2 <= proxy.happened.count(damage) <= 5
-        )  # the preflight goes beside the scan
+        # The preflight goes beside the scan, each twice, and aiohttp may connect again by itself.
+        assert damage is None or 2 <= proxy.happened.count(damage) <= 8
         assert exit_code_for(caught.value) is ExitCode.UNREACHABLE
         assert str(proxy.port) in str(caught.value)
         assert {path.name for path in (tmp_path / "config").iterdir()} == {".plexodus"}

@@ -1,4 +1,4 @@
-"""Volumes of real NFS and SMB servers, in an emulated machine: exact moves, or refused at once."""
+"""Volumes of a real NFS server, in an emulated machine: exact moves, or refused at once."""
 
 from __future__ import annotations
 

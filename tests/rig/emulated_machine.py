@@ -25,11 +25,10 @@ _ENDED = "plexodus test ended with "
 _BEGIN = """\
 export PATH=/opt/plexodus/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
-for each in /run /tmp /var/lib/nfs /var/lib/samba /var/log /var/cache
+for each in /run /tmp /var/lib/nfs
 do mount -t tmpfs tmpfs $each
 done
-mkdir -p /run/rpc_pipefs /run/lock /var/lib/nfs/v4recovery /var/lib/samba/private /var/log/samba
-mkdir -p /var/cache/samba
+mkdir -p /run/rpc_pipefs /run/lock /var/lib/nfs/v4recovery
 touch /var/lib/nfs/etab /var/lib/nfs/rmtab
 mount -o ro /dev/vdc /opt/plexodus
 mount /dev/vdd /disk

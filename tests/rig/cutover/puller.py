@@ -151,6 +151,7 @@ class DirectCutover:
 
     async def commit(self, name: str, snapshot: str) -> CutoverStanding:
         """Commit the move."""
+        self.world.volume.committed_as.setdefault(snapshot, self.world.library)
         return self._ask(lambda control: control.commit(name, snapshot))
 
     async def undo(self, name: str, failure: StopFailure | None = None) -> CutoverStanding:

@@ -29,6 +29,8 @@ class Volume:
         self.library = target / "Library"
         self.is_given_up = False
         """Whether the administrator undid the move onto this volume afterwards."""
+        self.committed_as: dict[str, str] = {}
+        """Digest of the library when the commit of a snapshot was first asked for, by snapshot."""
 
     @property
     def phase(self) -> str:
