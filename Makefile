@@ -110,7 +110,7 @@ test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a 
 	tests/install-cluster-tools
 	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
 
-test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compose; other filesystems, NFS (as root)
+test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compose; other filesystems, NFS, SMB (as root)
 	tests/install-platform-tools
 	tests/make-machine build/machine
 	$(PYTEST) -m platforms --timeout 300 -o faulthandler_timeout=0

@@ -1,4 +1,4 @@
-"""Volumes of a real NFS server, in an emulated machine: exact moves, or refused at once."""
+"""Volumes of real NFS and SMB servers, in an emulated machine: exact moves, or refused at once."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ exportfs -o rw,fsid=0,no_subtree_check,{options} 127.0.0.1:/disk/config
 rpc.mountd
 rpc.nfsd -V 3 -V 4 2
 mount -t nfs -o {version} 127.0.0.1:{path} /config
+"""
+SMB = """\
+mkdir /disk/config
+for each in /var/lib/samba /var/log /var/cache
+do mount -t tmpfs tmpfs $each
+done
+mkdir -p /var/lib/samba/private /var/log/samba /var/cache/samba
+cat > /tmp/smb.conf <<END
+[global]
+map to guest = Bad User
+[config]
+path = /disk/config
+writable = yes
+guest ok = yes
+force user = root
+END
+smbd -s /tmp/smb.conf -D
+sleep 3
+mount -t cifs //127.0.0.1/config /config -o guest,vers=3.1.1
 """
 NFS_4 = {"version": "vers=4.2", "path": "/"}
 NFS_3 = {"version": "vers=3", "path": "/disk/config"}
@@ -134,6 +153,15 @@ def test_nfs_that_gives_every_file_one_owner(
     assert done.code == 0, done.text
     assert "Give --owner with the owner that this volume enforces" in done.text
     assert differences(agent, disk, tmp_path / "seen", owner=False) == []
+
+
+def test_smb(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:
+    """An SMB share keeps no modes and no symlinks, and is refused for that."""
+    done = run_in_machine(tmp_path, programs, disk, f"{SMB}{pull(agent)}")
+    assert done.code == 15, done.text
+    assert "setting the mode to" in done.text
+    assert "cannot be made (Operation not supported)" in done.text
+    assert not is_there(disk, tmp_path / "seen")
 
 
 def test_folder_that_folds_names(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:
