@@ -54,7 +54,7 @@ def test_many_moves_with_faults_end_in_one_of_two_ways() -> None:
 
 
 class Script:
-    """What hypothesis drew in a story, in this order; nothing happens after its end."""
+    """The draws of hypothesis in a story, in their order; after the last, nothing happens."""
 
     def __init__(self, *drawn: str | int) -> None:
         self._drawn = list(drawn)
