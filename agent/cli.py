@@ -34,10 +34,10 @@ from agent.secret_formats import OUTPUTS
 from agent.server.credentials import make_pairing
 from agent.settings import Settings, load_settings
 from agent.source.library import open_library
-from agent.source_checks import check_for_preflight
+from agent.source_checks import check_for_preflight, refuse_failures
 from agent.status import read_status, status_screen
-from shared.checks import Outcome, page
-from shared.errors import ConfigurationError, CutoverRefused, PreflightRefused, storage_errors
+from shared.checks import page
+from shared.errors import ConfigurationError, CutoverRefused, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.program.screen import WATCH, keep_showing
 from shared.program.version import version_option
@@ -311,9 +311,7 @@ def preflight(
     source = open_library(find_library(settings))
     report = check_for_preflight(source, settings, DatabaseCheck(database_check))
     click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
-    failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
-    if failed:
-        raise PreflightRefused(f"failed checks: {', '.join(failed)}", path=source.about.path)
+    refuse_failures(report)
 
 
 cli.add_command(plan)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.secret_formats import KUBERNETES_NAME
 from agent.settings import DEFAULT_FILE
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, h
 
 def kubernetes_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
     """Check a name that Kubernetes has to accept; a callback of click."""
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+    if not KUBERNETES_NAME.fullmatch(value):
         raise click.BadParameter("a Kubernetes name has only lower-case letters, digits, - and .")
     return value

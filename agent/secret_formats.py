@@ -4,7 +4,12 @@ The Secret's key is the name of the variable that the puller reads, so a pod nee
 The command gets the string on stdin, so no process list shows it.
 """
 
+import re
+
 from shared.wire.pairing import PAIRING_VARIABLE
+
+KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""Matches the whole name of a Secret, and of most other objects (RFC 1123, section 2.1)."""
 
 _SECRET = f"""\
 apiVersion: v1

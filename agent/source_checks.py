@@ -13,7 +13,8 @@ import msgspec
 
 from agent.checks import content, databases, placement, plex_service, preferences
 from agent.checks.source_facts import SourceFacts
-from shared.checks import EVERY_RUN, PREFLIGHT_ONLY, CheckId, When
+from shared.checks import EVERY_RUN, PREFLIGHT_ONLY, CheckId, Outcome, When
+from shared.errors import PreflightRefused
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.wire.protocol import LibraryReport, ServerReport
 
@@ -82,6 +83,18 @@ def preflight_report(facts: SourceFacts) -> LibraryReport:
         content_bytes=facts.tree.content_bytes,
         read_seconds=facts.tree.read_seconds,
     )
+
+
+def refuse_failures(report: LibraryReport, hint: str = "") -> None:
+    """Do nothing if no check of ``report`` has failed.
+
+    Raises:
+        PreflightRefused: It names those that have, and says ``hint``.
+    """
+    failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
+    if failed:
+        what = f"failed checks: {', '.join(failed)}"
+        raise PreflightRefused(what, path=report.library.path, hint=hint)
 
 
 def check_for_pull(

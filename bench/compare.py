@@ -2,8 +2,8 @@
 
 ``make bench``: L1, L2 and L3, five rounds of each method on loopback. In each round every method
 moves the library once, on the same fresh filesystem and into a folder of its own; the order
-rotates. A method that takes minutes for a library moves it once. Prints a table, and writes it with
-all single figures to ``bench-results/`` (JSON, PNG).
+rotates. A method that took more than a minute for a library is not run again. Prints a table, and
+writes it with all single figures to ``bench-results/`` (JSON, PNG).
 
 The first use of memory is slow in a virtual machine, so ``--touch-memory`` writes to free memory
 before the first round.
@@ -45,7 +45,11 @@ def main() -> None:
     parser.add_argument("--library", nargs="+", choices=shapes, default=["l1", "l2", "l3"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--slow", type=float, default=60, metavar="SECONDS", help="what takes longer is run once"
+        "--slow",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="what took longer is not run again",
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--link", metavar="RATE", help="a LAN of this speed, such as 1gbit (root)")
@@ -81,7 +85,7 @@ def main() -> None:
 def rounds(
     folder: Path, shape: LibraryShape, link: Link, options: argparse.Namespace
 ) -> Iterator[tuple[str, Measurement]]:
-    """Yield all moves of a library of ``shape`` in all rounds; a slow peer is in the first only."""
+    """Yield all moves of a library of ``shape`` in all rounds; a slow peer is not run again."""
     peers = list(options.peers)
     for number in range(options.rounds):
         if not peers:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.checks.source_facts import SourceFacts
-from agent.source_checks import preflight_report
-from shared.checks import Outcome
+from agent.source_checks import preflight_report, refuse_failures
 from shared.errors import PreflightRefused
 from shared.plex.sqlite_check import DatabaseCheck
 
@@ -44,13 +43,7 @@ def read_library(source: LibrarySource, settings: Settings) -> PlannedLibrary:
     """
     facts = SourceFacts(source, settings, DatabaseCheck.FULL)
     report = preflight_report(facts)
-    failed = [check.name for check in report.checks if check.outcome is Outcome.FAILURE]
-    if failed:
-        raise PreflightRefused(
-            f"failed checks: {', '.join(failed)}",
-            path=source.about.path,
-            hint="'plexodus-agent preflight' says what to do.",
-        )
+    refuse_failures(report, "'plexodus-agent preflight' says what to do.")
     if report.plex_version is None:
         raise PreflightRefused(
             "the version of Plex is not known, and so not the tag of its image",

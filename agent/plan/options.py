@@ -10,10 +10,10 @@ from typing import Annotated
 
 import msgspec
 
+from agent.secret_formats import KUBERNETES_NAME
 from shared.errors import ConfigurationError
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LONGEST_NAMESPACE = 63
 _LONGEST_RELEASE = 34
 """Letters of a release whose StatefulSet has at most 52: its pods have a label with 11 more."""
@@ -63,7 +63,7 @@ class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_label("release", self.release, _LONGEST_RELEASE)
         names = [volume.claim for volume in self.media] + [self.storage_class or "default"]
         for name in names:
-            if not _NAME.fullmatch(name):
+            if not KUBERNETES_NAME.fullmatch(name):
                 raise ConfigurationError(
                     f"Kubernetes has no claim and no storage class called {name!r}",
                     hint="A name has lower-case letters, digits, '-' and '.'.",

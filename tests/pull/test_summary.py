@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.programs import clean_environment
 
+from initpuller.commands.summary import summary
+from initpuller.volume.status import Standing
 from shared.wire.pairing import PAIRING_VARIABLE
 
 if TYPE_CHECKING:
@@ -57,6 +59,15 @@ def test_summary_of_a_move(agent: Agent, target: Path) -> None:
     assert lines["left-out"].startswith(f"{receipt['omitted']['excluded']} entries by --exclude")
     assert lines["next"] == "start the application on the volume"  # nothing was stopped for it
     assert shown(target, agent, "--no-cutover") == ""
+
+
+def test_summary_of_a_move_that_had_plex_stopped() -> None:
+    """It says for how long, and how to undo the move."""
+    standing = Standing(phase="done", percent=100, entries=3, content_bytes=2048, runs=2)
+    lines = summary(standing, None, 200.0, 1.94).splitlines()
+    assert "time      3 min, in run 2; Plex was stopped for 1.9 s" in lines
+    assert lines[-1].endswith("run 'plexodus-agent undo' on the VM")
+    assert summary(Standing(phase="nothing", percent=0), None, 1.0, None) == ""
 
 
 @pytest.mark.parametrize("options", [("--until=ready", "--no-cutover"), ("--rehearse",)])

@@ -79,7 +79,7 @@ def run_in_machine(folder: Path, programs: Path, disk: Path, script: str) -> End
     Args:
         folder: gets the script as a disk.
         programs: what :func:`make_program_disk` made.
-        disk: an ext4. What the script writes to it stays.
+        disk: an ext4, which keeps what the script writes to it.
         script: its last command's exit code is the result.
     """
     lines = f"{_BEGIN}{script}{_END}".encode()
