@@ -96,7 +96,8 @@ test-long: setup tools  ## what takes minutes
 
 test-vm: setup tools deb  ## the package on a real systemd, and attackers (as root; minutes)
 	tests/install-vm-tools all
-	tests/make-vm build/vm/base
+	tests/make-vm build/vm/base bookworm
+	tests/make-vm build/vm/newer trixie
 	$(PYTEST) -m vm --timeout 600 -o faulthandler_timeout=0
 
 images: setup  ## the container images, without an engine (as root; ARCHITECTURE=arm64 under emulation)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,24 +16,29 @@ from rig.plex.commands import SERVER, only_plex
 from rig.plex.engines import IMAGE, NAME, Docker, plex, plex_options
 from rig.ports import reserve_port
 from rig.programs import Puller
+from rig.virtual_machine import REPOSITORY
 from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.platforms
-FILE = Path(__file__).parents[2] / "docs" / "platforms" / "compose.yaml"
+FILE = REPOSITORY / "docs" / "platforms" / "compose.yaml"
 AGENT = "plexodus-agent"
+COMPOSE = ("docker-compose", str(REPOSITORY / "build" / "tools" / "bin" / "docker-compose-2"))
+"""Version 1 of Debian, and version 2."""
 
 
 class Composed:
     """A folder of an administrator with that file, and with what the test has in other places."""
 
-    def __init__(self, here: Path, engine: Docker, library: Path) -> None:
+    def __init__(self, here: Path, engine: Docker, library: Path, program: str) -> None:
         self.library = here / "config" / "Library"
         self.port = reserve_port()
         self._engine = engine
         self._here = here
+        self._program = program
         shutil.copy(FILE, here)
         self.library.parent.mkdir()
         library.rename(self.library)
@@ -66,7 +70,7 @@ class Composed:
         """Return the output of a command of Compose in the folder."""
         files = ("--file", "compose.yaml", "--file", "docker-compose.override.yml")
         done = subprocess.run(
-            ["docker-compose", "--project-name", "plexodus-test", *files, *arguments],
+            [self._program, "--project-name", "plexodus-test", *files, *arguments],
             check=False,
             capture_output=True,
             text=True,
@@ -118,11 +122,13 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         engine.end()
 
 
-@pytest.fixture
-def composed(docker: Docker, plex_library: Path, tmp_path: Path) -> Composed:
+@pytest.fixture(params=COMPOSE, ids=["compose 1", "compose 2"])
+def composed(
+    docker: Docker, plex_library: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Composed:
     """Start Plex, and wait until it writes into its database."""
     (tmp_path / "compose").mkdir()
-    composed = Composed(tmp_path / "compose", docker, plex_library)
+    composed = Composed(tmp_path / "compose", docker, plex_library, request.param)
     composed.compose("up", "--detach", NAME)
     database = composed.library / SERVER / standin.DATABASE
     wait_until(lambda: database.with_name(f"{database.name}-wal").exists(), 30)

@@ -12,6 +12,7 @@ from rig.oracle import rsync_differences, sums_hold
 from rig.plex.commands import SERVER
 
 from agent.server.credentials import make_pairing
+from bench.plexlibrary import LibraryShape, make_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,19 @@ mount -t cifs //127.0.0.1/config /config -o guest,vers=3.1.1
 """
 NFS_4 = {"version": "vers=4.2", "path": "/"}
 NFS_3 = {"version": "vers=3", "path": "/disk/config"}
+GROUP = "/sys/fs/cgroup/plexodus"
+LIMITED = f"""\
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir {GROUP}
+echo {{limit}} > {GROUP}/memory.max
+echo 0 > {GROUP}/memory.swap.max
+(echo 0 > {GROUP}/cgroup.procs
+begun=$(date +%s)
+{{pull}}
+echo "seconds $(($(date +%s) - begun))")
+echo "peak $(cat {GROUP}/memory.peak)"
+cat {GROUP}/memory.events
+"""
 SUMS_HOLD = "cd /config; sha256sum --check --quiet --strict .plexodus/SHA256SUMS\n"
 AS_PLEX = "setpriv --reuid 1000 --regid 1000 --clear-groups"
 
@@ -81,7 +95,11 @@ def disk(tmp_path: Path) -> Path:
 @pytest.fixture
 def agent(plex_library: Path, new_agent: Callable[[Path], Agent]) -> Agent:
     """Return an agent that serves a Plex library to machines whose network ends here."""
-    agent = new_agent(plex_library)
+    return reachable(new_agent(plex_library))
+
+
+def reachable(agent: Agent) -> Agent:
+    """Start ``agent``, paired with an address that leads to it from the machine."""
     agent.pairing = str(make_pairing(str(agent.state), HOST, agent.port))
     agent.start()
     return agent
@@ -153,6 +171,25 @@ def test_nfs_that_gives_every_file_one_owner(
     assert done.code == 0, done.text
     assert "Give --owner with the owner that this volume enforces" in done.text
     assert differences(agent, disk, tmp_path / "seen", owner=False) == []
+
+
+def test_slow_nfs_with_little_memory(
+    new_agent: Callable[[Path], Agent], programs: Path, disk: Path, tmp_path: Path
+) -> None:
+    """A pod limited to 256 MiB writes more than that to an NFS volume of 10 MB/s, and lives.
+
+    The pages that the client has not sent yet count as the pod's memory.
+    """
+    library = tmp_path / "Library"
+    make_library(library, LibraryShape(2_000, 400_000_000, 20_000_000))
+    agent = reachable(new_agent(library))
+    server = NFS_SERVER.format(owner="0:0", options="no_root_squash", **NFS_4)
+    limited = LIMITED.format(limit=256 << 20, pull=pull(agent))
+    script = f"{server}{limited}"
+    done = run_in_machine(tmp_path, programs, disk, script, disk_rate=10_000_000)
+    assert done.code == 0, done.text
+    assert "\noom_kill 0" in done.text.replace("\r", "")
+    assert differences(agent, disk, tmp_path / "seen", owner=True) == []
 
 
 def test_smb(agent: Agent, programs: Path, disk: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ touch /var/lib/nfs/etab /var/lib/nfs/rmtab
 mount -o ro /dev/vdc /opt/plexodus
 mount /dev/vdd /disk
 mkdir /dev/shm; mount -t tmpfs tmpfs /dev/shm
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 ip link set eth0 up
 ip address add 10.0.2.15/24 dev eth0
@@ -73,7 +75,9 @@ def make_program_disk(image: Path) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, image, "300M"], check=True)
 
 
-def run_in_machine(folder: Path, programs: Path, disk: Path, script: str) -> Ended:
+def run_in_machine(
+    folder: Path, programs: Path, disk: Path, script: str, *, disk_rate: int = 0
+) -> Ended:
     """Start a machine with the image ``disk``, and run ``script`` in it as root, by ``sh -e``.
 
     Args:
@@ -81,6 +85,7 @@ def run_in_machine(folder: Path, programs: Path, disk: Path, script: str) -> End
         programs: what :func:`make_program_disk` made.
         disk: an ext4, which keeps what the script writes to it.
         script: its last command's exit code is the result.
+        disk_rate: bytes a second that ``disk`` takes and gives; 0 for no limit.
     """
     lines = f"{_BEGIN}{script}{_END}".encode()
     (folder / "script.img").write_bytes(lines + b"\n" * (-len(lines) % _SECTOR))
@@ -88,7 +93,7 @@ def run_in_machine(folder: Path, programs: Path, disk: Path, script: str) -> End
         (_MACHINE / "disk.img", "snapshot=on"),
         (folder / "script.img", "readonly=on"),
         (programs, "readonly=on"),
-        (disk, "snapshot=off"),
+        (disk, f"snapshot=off,throttling.bps-total={disk_rate}"),
     )
     kernel = "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 init=/bin/sh -- /dev/vdb"
     done = subprocess.run(

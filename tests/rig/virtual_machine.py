@@ -12,6 +12,8 @@ from typing import Self
 
 REPOSITORY = Path(__file__).parent.parent.parent
 BASE = REPOSITORY / "build" / "vm" / "base"
+NEWER = REPOSITORY / "build" / "vm" / "newer"
+"""Debian 12, and 13."""
 _BOOT_SECONDS = 60.0
 _RUN_SECONDS = 240.0
 
@@ -22,17 +24,19 @@ class VirtualMachine:
     Args:
         root: the folder of its root filesystem; must not be there.
         options: more options of systemd-nspawn.
+        base: the image.
     """
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, *options: str, base: Path = BASE) -> None:
         self.root = root
+        self._base = base
         self._options = options
         self.console = root.with_name(f"{root.name}.console")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Made, and booted."""
-        subprocess.run(["cp", "-a", "--reflink=auto", BASE, self.root], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", self._base, self.root], check=True)
         (self.root / "etc" / "hostname").write_text("plexvm\n")
         self._boot()
         return self

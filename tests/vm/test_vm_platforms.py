@@ -1,4 +1,4 @@
-"""Hosts that differ from a VM with Plex's package: a container without namespaces, and a snap."""
+"""Hosts other than Debian 12 with Plex's package: without namespaces, with a snap, and newer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import pytest
 from rig.oracle import rsync_differences
 from rig.plex.vm import (
     AGENT,
+    PLEX,
     UNIT,
     give_plex,
     give_settings,
+    have_plex_write,
     install_agent,
     is_running,
     pair_and_start,
     phase,
 )
 from rig.programs import Puller
-from rig.virtual_machine import VirtualMachine
+from rig.virtual_machine import NEWER, VirtualMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +114,38 @@ def test_snap_is_moved_and_stays_stopped(snapped: VirtualMachine, tmp_path: Path
     assert not is_running(snapped, SNAP)
     snapped.run("plexodus-agent", "undo")
     assert is_running(snapped, SNAP)
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Iterator[VirtualMachine]:
+    """Boot a VM with a newer systemd and polkit, and a Plex at work."""
+    with VirtualMachine(tmp_path / "root", base=NEWER) as machine:
+        give_plex(machine)
+        install_agent(machine)
+        have_plex_write(machine)
+        yield machine
+
+
+def test_move_from_a_newer_system(newer: VirtualMachine, tmp_path: Path) -> None:
+    """The unprivileged service stops and starts Plex there, and needs no user namespace.
+
+    AppArmor of Ubuntu 24.04 restricts user namespaces that processes without privileges make.
+    """
+    pairing = pair_and_start(newer)
+    assert ready() == "200"
+    main = newer.show(AGENT, "MainPID")
+    namespaces = newer.shell(f"readlink /proc/1/ns/user /proc/{main}/ns/user").split()
+    assert len(set(namespaces)) == 1
+    assert newer.shell(f"stat -c %U /proc/{main}").strip() == "plexodus"
+    (tmp_path / "config").mkdir()
+    puller = Puller(tmp_path / "config", tmp_path / "puller.log", pairing, cutover=True)
+    done = puller.pull()
+    assert done.code == 0, done.text
+    assert not is_running(newer)
+    source = newer.root / PLEX.lstrip("/") / "Library"
+    assert rsync_differences(source, tmp_path / "config" / "Library") == []
+    newer.reboot()
+    newer.wait_for(f"systemctl is-active {AGENT}")
+    assert not is_running(newer)
+    newer.run("plexodus-agent", "undo")
+    newer.wait_for(f"systemctl is-active {UNIT}")

@@ -28,7 +28,7 @@ from rig.cluster.story import (
     plex_volume,
 )
 from rig.cutover.deltas import RACY, sent_bytes
-from rig.oracle import rsync_differences
+from rig.oracle import rsync_differences, sums_hold
 from rig.programs import program
 from rig.waiting import wait_until
 
@@ -257,11 +257,15 @@ def test_plain_manifests_move_a_library(
 def test_app_template_moves_a_library_without_root(
     cluster: Cluster, node: Node, target: Path, agent: Agent, plex: PlexCommands, library: Path
 ) -> None:
-    """A Job and the init container do all of it as user 1000, without a capability."""
+    """A Job and the init container do all of it as user 1000; the volume is root's before.
+
+    The kubelet gives the volume to fsGroup, with OnRootMismatch only once. After a start with
+    Always it has changed the modes of all files, and Plex starts nevertheless.
+    """
     story = Story(cluster, OTHER_POD, "plex")
     story.pair(agent.pairing)
     with plex_volume(cluster, node, target, OTHER_CLAIM):
-        os.chown(target, 1000, 1000)  # what the kubelet does for fsGroup, except on such a volume
+        assert target.stat().st_gid == 0
         story.plexodus("restricted")
         wait_until(lambda: story.phase() == "ready", 120, what="most of it")
         assert plex.is_running()
@@ -272,6 +276,26 @@ def test_app_template_moves_a_library_without_root(
         assert rsync_differences(library, target / "Library", owner=False) == []
         assert _owners(target) == {(1000, 1000)}
         assert story.phase() == "done"
+        modes = _modes(target)
+        story.kubectl("delete", "pod", OTHER_POD, "--grace-period=1")
+        story.wait_for_plex()
+        assert _modes(target) == modes
+
+        always = ("--set", "defaultPodOptions.securityContext.fsGroupChangePolicy=Always")
+        story.plex("app-template", *always, chart=APP_TEMPLATE)
+        story.kubectl("rollout", "status", "statefulset", "plex", "--timeout=180s")
+        story.wait_for_plex()
+        assert _modes(target) != modes
+        assert sums_hold(target)
+        program("plexodus-puller", "verify", "--target", target)
+
+
+def _modes(volume: Path) -> dict[str, int]:
+    return {
+        str(each): each.lstat().st_mode
+        for each in volume.glob("Library/**/*")
+        if not each.is_symlink()
+    }
 
 
 def _owners(volume: Path) -> set[tuple[int, int]]:

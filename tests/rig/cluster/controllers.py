@@ -81,7 +81,8 @@ def running_controllers(cluster: Cluster) -> Iterator[None]:
 
 
 def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> None:
-    """Provision a volume for one claim in a folder of this machine."""
+    """Provision a volume for one claim in a folder of the node, where the kubelet heeds fsGroup."""
+    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NAME]}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -90,7 +91,8 @@ def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> N
             "capacity": {"storage": "50Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "hostPath": {"path": str(folder)},
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
             "claimRef": {"namespace": namespace, "name": claim},
         },
     }
