@@ -7,14 +7,20 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from agent.cutover.control import CutoverContext, CutoverControl
 from agent.frames.cache import FrameCache
+from agent.host.check_reports import CheckReports
 from agent.host.migration_log import MigrationLog
+from agent.page.endpoints import PageEndpoints
+from agent.page.events import event_routes
+from agent.page.observer import Observer, Sources
+from agent.page.puller_requests import note_pullers
+from agent.page.rates import Rates
 from agent.plex.folder import logs_of_databases
 from agent.plex.services import plex_service
 from agent.routes.archives import ArchiveEndpoints
@@ -28,11 +34,13 @@ from agent.routes.migration_log import migration_log_routes
 from agent.routes.openapi import openapi_routes
 from agent.routes.probe import probe_routes
 from agent.routes.snapshots import SnapshotEndpoints
-from agent.server.auth import TokenFile, WrongTokens, authentication
+from agent.routes.target_checks import target_check_routes
+from agent.server.auth import Doorkeeper, TokenFile, WrongTokens, authentication
 from agent.server.connections import Connections, Listener
 from agent.server.problems import errors_to_problems, forbid_storing, log_request
 from agent.server.rate_limit import Outflow
 from agent.server.request_handler import AgentRequestHandler
+from agent.server.sessions import Sessions
 from agent.server.stopping import STOPPING, close_when_stopping, refuse_when_stopping
 from agent.snapshots.client_snapshots import Handouts
 from agent.snapshots.scan_queue import Scans
@@ -40,7 +48,8 @@ from agent.snapshots.store import SnapshotStore
 from agent.source.activity import Activity
 from agent.source_checks import check_for_preflight, check_for_pull
 from shared import __version__
-from shared.checks import DATABASE_CHECKS
+from shared.checks import DATABASE_CHECKS, CheckId
+from shared.plex.sqlite_check import DatabaseCheck
 from shared.program.logs import LogLimit
 from shared.wire import protocol
 
@@ -115,12 +124,15 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     outflow, activity, wrong = Outflow(settings.bytes_per_second), Activity(), WrongTokens()
     scans, frames = Scans(store, activity), FrameCache(workers, ahead=cores)
     metrics = Metrics(outflow, frames, activity, wrong)
+    tokens = TokenFile(state)
+    door = Doorkeeper(tokens, wrong, Sessions(tokens))
     app = web.Application(
         middlewares=[
             log_request,
             metrics.timed(),
             errors_to_problems,
-            authentication(TokenFile(state), wrong),
+            authentication(door),
+            note_pullers(activity),
             refuse_when_stopping,
         ],
         client_max_size=protocol.MAX_BODY,
@@ -136,23 +148,43 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(health_routes(state, library))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
-    log = MigrationLog(state)
+    log, reports = MigrationLog(state), CheckReports(state)
     app.add_routes(
         library_routes(
-            lambda depth: check_for_preflight(library.locate(), settings, depth),
-            lambda depth: _record(log, check_for_pull(library.locate(), settings, depth)),
+            lambda depth: _keep(reports, check_for_preflight(library.locate(), settings, depth)),
+            lambda depth: _keep(
+                reports,
+                _record(log, check_for_pull(library.locate(), settings, depth)),
+                has_databases=depth is not DatabaseCheck.SKIP,
+            ),
             activity,
         )
     )
+    app.add_routes(target_check_routes(reports))
     app.add_routes(probe_routes(outflow))
     app.add_routes(migration_log_routes(log, outflow))
     cutover = make_cutover(settings, lambda: library.last.about.path, store)
     app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
-    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity).routes())
+    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity, log).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(latest_archive_routes(scans, Handouts(state, store)))
+    rates = Rates(outflow)
+    app.cleanup_ctx.append(rates.running)
+    observer = Observer(Sources(settings, library, cutover, activity, rates, reports))
+    app.add_routes(event_routes(observer))
+    app.add_routes(PageEndpoints(door, observer, cutover).routes())
     return Parts(app, outflow, activity, metrics, cutover, library)
+
+
+T = TypeVar("T", bound=protocol.ServerReport)
+
+
+def _keep(reports: CheckReports, report: T, *, has_databases: bool = True) -> T:
+    """Keep the results of the checks for the page; those of databases only if they were checked."""
+    left_out = frozenset[CheckId]() if has_databases else DATABASE_CHECKS
+    reports.write("source", [check for check in report.checks if check.id not in left_out])
+    return report
 
 
 def _record(log: MigrationLog, report: protocol.ServerReport) -> protocol.ServerReport:

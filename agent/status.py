@@ -11,7 +11,7 @@ from agent.host.systemd import service_status
 from agent.plex.services import plex_service
 from shared.checks import duration
 from shared.errors import CutoverRefused
-from shared.wire.protocol import CutoverStanding
+from shared.wire.protocol import CutoverPhase, CutoverStanding
 
 if TYPE_CHECKING:
     from agent.cutover.control import CutoverControl
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LAST = 5
 """Number of lines of the migration log to show."""
-_MEANING = {
+MEANING: dict[CutoverPhase, str] = {
     "idle": "no cutover is under way",
     "stopping": "Plex is being stopped",
     "stopped": "Plex is stopped while the remaining changes are transferred",
@@ -27,7 +27,8 @@ _MEANING = {
     "committed": "the library has moved, and Plex stays stopped here",
     "undoing": "Plex is being started again",
 }
-_UNDO = {
+"""Each phase in words."""
+_UNDO: dict[CutoverPhase, str] = {
     "idle": "nothing: there is nothing to undo",
     "committed": "lift the fence and start Plex here; what it did in the cluster stays there",
 }
@@ -57,10 +58,10 @@ def read_status(settings: Settings, control: CutoverControl) -> Status:
     standing = control.standing()
     return Status(
         cutover=standing,
-        meaning=_MEANING[standing.phase],
-        plex=_plex(settings),
+        meaning=MEANING[standing.phase],
+        plex=plex_on_vm(settings),
         agent=service_status(),
-        undo=_UNDO.get(standing.phase, _UNDO_EARLIER),
+        undo=what_undo_would_do(standing.phase),
         log=_last_lines(settings.state),
     )
 
@@ -84,7 +85,13 @@ def status_screen(status: Status) -> str:
     return "\n".join([*lines, "", *status.log] if status.log else lines)
 
 
-def _plex(settings: Settings) -> str:
+def what_undo_would_do(phase: CutoverPhase) -> str:
+    """Return what an undo would do in this phase, in words."""
+    return _UNDO.get(phase, _UNDO_EARLIER)
+
+
+def plex_on_vm(settings: Settings) -> str:
+    """Return the state of Plex on the VM, in words."""
     service = plex_service(settings)
     try:
         if service.is_running():

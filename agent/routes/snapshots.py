@@ -19,6 +19,7 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.host.migration_log import MigrationLog
     from agent.server.rate_limit import Outflow
     from agent.snapshots.scan_queue import Scans
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
@@ -32,12 +33,18 @@ class SnapshotEndpoints:
     """The routes of snapshots; ``activity`` notes what the whole tree is read for."""
 
     def __init__(
-        self, store: SnapshotStore, scans: Scans, outflow: Outflow, activity: Activity
+        self,
+        store: SnapshotStore,
+        scans: Scans,
+        outflow: Outflow,
+        activity: Activity,
+        log: MigrationLog,
     ) -> None:
         self._store = store
         self._scans = scans
         self._outflow = outflow
         self._activity = activity
+        self._log = log
         self._one_at_a_time = asyncio.Lock()
         """Held while the whole tree is read or checked: other requests need threads, too."""
 
@@ -124,6 +131,8 @@ class SnapshotEndpoints:
     def _check(self, snapshot: OpenSnapshot) -> None:
         self._store.check_source(snapshot)
         whole_tree.check_unchanged(snapshot)
+        about = f"The library is as it was scanned: {snapshot.about.entries} entries"
+        self._log.write("unchanged", about)
 
     async def _alone(
         self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot

@@ -1,7 +1,8 @@
-"""Authentication: the token as ``Bearer``, or as the password of ``Basic``.
+"""Authentication: the token as ``Bearer``, or as the password of ``Basic``; a browser's session.
 
 RFC 6750 section 2.1, RFC 7617. The file with the token's hash is read again when it was replaced,
-so a new token works at once and the old one stops working.
+so a new token works at once and the old one stops working. A session opens only routes that change
+nothing, so no other site can misuse it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,19 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
-OPEN_ROUTES = frozenset({protocol.HEALTHZ, protocol.READYZ})
-"""Routes that are answered without a token."""
+    from agent.server.sessions import Sessions
+
+OPEN_ROUTES = frozenset(
+    {
+        *(protocol.HEALTHZ, protocol.READYZ),
+        *(protocol.PAGE, protocol.PAGE_STYLE, protocol.PAGE_SCRIPT),
+        *(protocol.SIGN_IN, protocol.SIGN_OUT, protocol.PAGE_UNDO),
+    }
+)
+"""Routes that are answered without a token. Those of the page check the session themselves."""
+SESSION_ROUTES = frozenset({protocol.EVENTS, protocol.LOG})
+"""Routes that a session may read."""
+_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _CHALLENGE = 'Bearer realm="plexodus", Basic realm="plexodus"'
 _FREE = 3
 """Number of wrong tokens that are answered at once: a puller may still have the old pairing."""
@@ -68,6 +80,11 @@ class TokenFile:
 
     def is_valid(self, token: bytes) -> bool:
         """Return whether ``token`` is the valid one."""
+        known = self.hash()
+        return known is not None and hmac.compare_digest(hash_token(token).encode(), known)
+
+    def hash(self) -> bytes | None:
+        """Return the hash of the valid token, hexadecimal; None if there is no pairing."""
         try:
             found = os.stat(self._path)
             if self._read != (found.st_ino, found.st_mtime_ns):
@@ -75,25 +92,58 @@ class TokenFile:
                     self._hash = file.read().strip()
                 self._read = found.st_ino, found.st_mtime_ns
         except OSError:
+            return None
+        return self._hash
+
+
+class Doorkeeper:
+    """Decides who is trusted: with the token, or with a session.
+
+    Args:
+        tokens: the valid token.
+        wrong: counts the others.
+        sessions: of browsers.
+    """
+
+    def __init__(self, tokens: TokenFile, wrong: WrongTokens, sessions: Sessions) -> None:
+        self._tokens, self._wrong = tokens, wrong
+        self.sessions = sessions
+
+    async def admits(self, request: web.Request, token: bytes) -> bool:
+        """Return whether ``token`` is valid. The answer takes the longer, the more were wrong."""
+        if self._tokens.is_valid(token):
+            _trust(request)
+            return True
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(self._wrong.delay(party(request.remote or ""), now))
+        return False
+
+    def has_session(self, request: web.Request) -> bool:
+        """Return whether ``request`` comes from a browser with a session."""
+        if not self.sessions.is_valid(request):
             return False
-        return hmac.compare_digest(hash_token(token).encode(), self._hash)
+        _trust(request)
+        return True
 
 
-def authentication(tokens: TokenFile, wrong: WrongTokens) -> Middleware:
-    """Return the middleware that refuses requests without the token, except health checks."""
+def _trust(request: web.Request) -> None:
+    if (connection := connection_of(request)) is not None:
+        connection.is_trusted = True
+
+
+def authentication(door: Doorkeeper) -> Middleware:
+    """Return the middleware that refuses strangers, except on :data:`OPEN_ROUTES`."""
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in OPEN_ROUTES:
             return await handler(request)
         token = _token(request.headers.get(hdrs.AUTHORIZATION, ""))
-        if token is not None and tokens.is_valid(token):
-            if (connection := connection_of(request)) is not None:
-                connection.is_trusted = True
+        if token is not None and await door.admits(request, token):
             return await handler(request)
-        if token is not None:
-            now = asyncio.get_running_loop().time()
-            await asyncio.sleep(wrong.delay(party(request.remote or ""), now))
+        is_read = request.path in SESSION_ROUTES and request.method in _READS
+        if token is None and is_read and door.has_session(request):
+            return await handler(request)
         raise web.HTTPUnauthorized(
             headers={hdrs.WWW_AUTHENTICATE: _CHALLENGE},
             reason="the token is missing or not valid (any more)",

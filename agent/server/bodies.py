@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -26,20 +27,34 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         HTTPBadRequest: the body is not a ``kind``.
         ConnectionResetError: the client has gone.
     """
+    body = await _body(request)
+    try:
+        return msgspec.convert(_with_integers(msgspec.json.decode(body)), type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        reason = printable(f"the request's body cannot be used ({error})")
+        raise web.HTTPBadRequest(reason=reason) from error
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form that a browser sends as ``application/x-www-form-urlencoded``.
+
+    Raises:
+        HTTPRequestTimeout, HTTPBadRequest, ConnectionResetError: as :func:`read_body`.
+    """
+    return dict(parse_qsl((await _body(request)).decode(errors="replace")))
+
+
+async def _body(request: web.Request) -> bytes:
     connection = connection_of(request)
     if connection is None:
         raise ConnectionResetError
     try:
         async with asyncio.timeout(connection.limits.body_seconds):
-            body = await request.read()
-        return msgspec.convert(_with_integers(msgspec.json.decode(body)), type=kind)
+            return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(reason="the request's body takes too long") from None
     except (web.RequestPayloadError, HttpProcessingError) as error:  # they hold what was sent
         reason = "the request's body is not encoded as its headers say"
-        raise web.HTTPBadRequest(reason=reason) from error
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        reason = printable(f"the request's body cannot be used ({error})")
         raise web.HTTPBadRequest(reason=reason) from error
 
 

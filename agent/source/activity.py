@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,19 @@ class Phase(Enum):
     """A scan for a preflight."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a puller has come with a snapshot. It requests frames in their order."""
+
+    snapshot: Snapshot
+    position: int
+    """Number of frames up to the last one that it has requested: it has those in between."""
+    began: float
+    """Time of its first request, in seconds of the monotonic clock."""
+    last: float
+    """Time of its last one."""
+
+
 class Activity:
     """The work under way, and the number and duration of finished jobs."""
 
@@ -31,10 +45,17 @@ class Activity:
         self.running: set[Phase] = set()
         self.ended: dict[Phase, int] = dict.fromkeys(Phase, 0)
         self.seconds: dict[Phase, float] = dict.fromkeys(Phase, 0.0)
+        self.latest: dict[Phase, float] = dict.fromkeys(Phase, 0.0)
+        """Seconds that the latest job took."""
         self.frames = 0
         """Number of requests for frames by pullers."""
         self._snapshot: Snapshot | None = None
         self._asked = bytearray()
+        self._began = self._last = 0.0
+        self.live_seconds: float | None = None
+        """Seconds between the first and the last request for frames of the latest live pass."""
+        self.heard: float | None = None
+        """Time of the last request of a puller, in seconds of the monotonic clock."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -47,16 +68,28 @@ class Activity:
         finally:
             self.running.discard(phase)
             self.ended[phase] += 1
-            self.seconds[phase] += time.monotonic() - started
+            self.latest[phase] = time.monotonic() - started
+            self.seconds[phase] += self.latest[phase]
 
     def frame(self, snapshot: Snapshot, number: int) -> None:
         """Record that frame ``number`` was requested by a puller. May be called from any thread."""
         with self._lock:
             if self._snapshot is None or self._snapshot.id != snapshot.id:
                 self._asked = bytearray(snapshot.frames)
-                self._snapshot = snapshot
+                self._snapshot, self._began = snapshot, time.monotonic()
             self._asked[number] = 1
+            self._last = time.monotonic()
             self.frames += 1
+            if snapshot.kind != "cold":
+                self.live_seconds = self._last - self._began
+
+    def progress(self) -> Progress | None:
+        """Return how far the latest puller has come; None before its first frame."""
+        with self._lock:
+            if self._snapshot is None:
+                return None
+            position = self._asked.rfind(1) + 1
+            return Progress(self._snapshot, position, self._began, self._last)
 
     def __str__(self) -> str:
         """Return one line for people: running phases, and the progress of the latest puller."""

@@ -28,6 +28,7 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from shared.checks import Check
     from shared.plex.sqlite_check import DatabaseCheck
     from shared.wire.pairing import Pairing
     from shared.wire.protocol import LibraryReport, ServerReport, Snapshot, SnapshotRequest
@@ -184,11 +185,21 @@ class AgentClient:
     async def tell(self, event: str, about: str) -> None:
         """Add a line to the migration log. Give up after a few seconds, and ignore failures."""
         told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
-        expected, body = error_responses.NO_CONTENT, msgspec.json.encode(told)
+        await self._report("POST", protocol.LOG, told)
+
+    async def report_checks(self, checks: list[Check]) -> None:
+        """Show the results of the checks of the volume to those who look at the agent's page.
+
+        Give up after a few seconds, and ignore failures: an earlier agent has no such
+        route.
+        """
+        await self._report("PUT", protocol.TARGET_CHECKS, protocol.TargetChecks(checks))
+
+    async def _report(self, method: str, route: str, what: msgspec.Struct) -> None:
         with suppress(errors.PlexodusError, TimeoutError):
             async with (
                 asyncio.timeout(_TOLD_SECONDS),
-                self._request("POST", protocol.LOG, expected, body),
+                self._request(method, route, error_responses.NO_CONTENT, msgspec.json.encode(what)),
             ):
                 pass
 

@@ -100,6 +100,8 @@ async def _check_both_sides(
     async with AgentClient(pairing, IDLE_SECONDS) as client:
         report = await retrier.run("the preflight", lambda: client.library(source_check))
         rate = await retrier.run("the probe", client.probe)
-    check_root_name(os.fsencode(report.library.name))
-    facts = TargetFacts(replace(target, gate=await completed(target.gate)), report, rate)
-    return report.checks, await asyncio.to_thread(run_checks, facts, When.PREFLIGHT)
+        check_root_name(os.fsencode(report.library.name))
+        facts = TargetFacts(replace(target, gate=await completed(target.gate)), report, rate)
+        here = await asyncio.to_thread(run_checks, facts, When.PREFLIGHT)
+        await client.report_checks(here)
+    return report.checks, here

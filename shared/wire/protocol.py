@@ -24,6 +24,10 @@ CUTOVER = "/v1/cutover"
 SNAPSHOTS = "/v1/snapshots"
 LIBRARY_ARCHIVE = "/plex-library.tar.gz"
 LIBRARY_SUMS = "/SHA256SUMS"
+TARGET_CHECKS = "/v1/checks"
+EVENTS = "/v1/events"
+PAGE, PAGE_STYLE, PAGE_SCRIPT = "/", "/page.css", "/page.js"
+SIGN_IN, SIGN_OUT, PAGE_UNDO = "/sign-in", "/sign-out", "/undo"
 OPENAPI = "/openapi.json"
 PROBLEM_TYPE = "application/problem+json"
 LOG_LINES_TYPE = "application/jsonl"
@@ -155,6 +159,12 @@ class PullerEvent(msgspec.Struct, forbid_unknown_fields=True):
 
     event: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,40}$")]
     about: Annotated[str, msgspec.Meta(max_length=MAX_ABOUT)]
+
+
+class TargetChecks(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `PUT /v1/checks`: results of the checks of the volume."""
+
+    checks: Annotated[list[Check], msgspec.Meta(max_length=100)]
 
 
 class StopFailure(msgspec.Struct, frozen=True):

@@ -176,17 +176,17 @@ def test_nfs_that_gives_every_file_one_owner(
 def test_slow_nfs_with_little_memory(
     new_agent: Callable[[Path], Agent], programs: Path, disk: Path, tmp_path: Path
 ) -> None:
-    """A pod limited to 256 MiB writes more than that to an NFS volume of 10 MB/s, and lives.
+    """A pod limited to 256 MiB writes more than that to an NFS volume of 20 MB/s, and lives.
 
     The pages that the client has not sent yet count as the pod's memory.
     """
     library = tmp_path / "Library"
-    make_library(library, LibraryShape(2_000, 400_000_000, 20_000_000))
+    make_library(library, LibraryShape(2_000, 350_000_000, 20_000_000))
     agent = reachable(new_agent(library))
     server = NFS_SERVER.format(owner="0:0", options="no_root_squash", **NFS_4)
     limited = LIMITED.format(limit=256 << 20, pull=pull(agent))
     script = f"{server}{limited}"
-    done = run_in_machine(tmp_path, programs, disk, script, disk_rate=10_000_000)
+    done = run_in_machine(tmp_path, programs, disk, script, disk_rate=20_000_000)
     assert done.code == 0, done.text
     assert "\noom_kill 0" in done.text.replace("\r", "")
     assert differences(agent, disk, tmp_path / "seen", owner=True) == []

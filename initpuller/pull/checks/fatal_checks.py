@@ -67,7 +67,9 @@ async def check_for_pull(
         for check in report.checks
         if check.id not in DATABASE_CHECKS or check.outcome is Outcome.FAILURE
     ]
-    results = [*on_vm, *await asyncio.to_thread(run_checks, facts, When.PULL)]
+    here = await asyncio.to_thread(run_checks, facts, When.PULL)
+    await client.report_checks(here)
+    results = [*on_vm, *here]
     _log_warnings(results)
     excluded = excluded_checks(options.exclude, facts.name)
     for check in results:

@@ -1,0 +1,88 @@
+"""The page as HTML, from the state of the move and one template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from agent.page.timeline import Stage
+from shared.checks import Outcome, duration, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.host.check_reports import Side
+    from agent.page.observer import Observation
+
+_LINES = 300
+"""Lines of the log on the page. /v1/log has all of it."""
+_HEIGHT = 40
+_SIDES: dict[Side, str] = {"source": "On the VM", "target": "On the volume"}
+_STILL_TO_DO = {
+    Outcome.FAILURE: "to fix",
+    Outcome.WARNING: "to know",
+    Outcome.PASS: "fine",
+}
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What differs between two viewers of one state."""
+
+    csrf: str = ""
+    error: str = ""
+    """Why what the viewer has just asked for was not done."""
+
+
+def sign_in_page(error: str = "") -> str:
+    """Return the form that asks for the token."""
+    return _template().render(move=None, error=error)
+
+
+def move_page(seen: Observation, viewer: Viewer) -> str:
+    """Return the page that shows the move."""
+    move = seen.move
+    now = next((step for step in move.steps if step.stage is Stage.NOW), None)
+    return _template().render(
+        move=move,
+        error=viewer.error,
+        csrf=viewer.csrf,
+        now=now,
+        peak=max(move.rates, default=0),
+        plot=plot(move.rates),
+        sides=[(title, move.checks.get(side, [])) for side, title in _SIDES.items()],
+        outcomes=_STILL_TO_DO,
+        log=list(reversed(seen.log[-_LINES:])),
+        left_out=max(0, len(seen.log) - _LINES),
+    )
+
+
+def plot(rates: Sequence[int]) -> str:
+    """Return the points of a polyline as high as the largest of ``rates``, in SVG's notation."""
+    peak = max(chain(rates, [1]))
+    return " ".join(
+        f"{number},{_HEIGHT - rate * _HEIGHT / peak:.1f}" for number, rate in enumerate(rates)
+    )
+
+
+def _local(at: str) -> str:
+    """Return a time of the log as the VM's clock shows it."""
+    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("agent.page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"size": size, "duration": duration, "local": _local}
+    return environment.get_template("page.html")
