@@ -9,7 +9,7 @@ UPGRADE := --upgrade
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
 # More workers than cores, because tests wait for other processes.
-SUITE := -n 4 --dist worksteal -m "not long and not vm and not images and not cluster and not platforms"
+SUITE := -n 4 --dist worksteal -m "not long and not vm and not images and not cluster and not platforms and not browser"
 PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
@@ -23,7 +23,7 @@ WHEEL := $(CURDIR)/build/native/wheel
 ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
 export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
 
-.PHONY: help setup tools lint test test-python coverage test-long test-vm images test-images test-arm64 test-cluster test-platforms charts deb demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-python coverage test-long test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -110,6 +110,13 @@ test-images: images tools  ## pulls inside containers of them, hardened as in a 
 test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a real node (as root, with Go)
 	tests/install-cluster-tools
 	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
+
+test-browser: setup tools  ## the agent's page in Chromium, and axe-core (as root where they are missing)
+	tests/install-browser-tools
+	$(PYTEST) -m browser
+
+screenshots: test-browser  ## pictures of the page, for docs/
+	cp build/page/page-*.png docs/
 
 test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compose; other filesystems, NFS, SMB (as root)
 	tests/install-platform-tools

@@ -1,1 +1,1 @@
-"""Where the move stands, for a browser and for other programs that watch it."""
+"""The progress of the move, for a browser and for other programs that watch it."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.cutover.control import CutoverControl
     from agent.host.check_reports import CheckReports
     from agent.page.rates import Rates
+    from agent.page.timeline import Step
     from agent.settings import Settings
     from agent.source.activity import Activity, Progress
     from agent.source.library import CurrentLibrary
@@ -38,16 +39,21 @@ _PLEX_SECONDS = 5.0
 """Seconds between two looks at Plex, for which systemd is asked."""
 _SILENT = 60.0
 """Seconds without a request after which the puller is said to be silent."""
-_NEXT = {
-    Milestone.PAIRED: "Pair with the puller: run 'plexodus-agent pair' on the VM.",
-    Milestone.CHECKED: "Check both sides: run 'plexodus-puller preflight'.",
-    Milestone.COPIED: "Start 'plexodus-puller pull', or the pod. Plex runs while it copies.",
+_TO_DO = {
+    Milestone.PAIRED: "Run 'plexodus-agent pair' on the VM.",
+    Milestone.CHECKED: "Run 'plexodus-puller preflight', or start the pod.",
+    Milestone.COPIED: "Run 'plexodus-puller pull', or start the pod. Plex runs while it copies.",
     Milestone.STOPPED: "The puller has the agent stop Plex once little is left to copy.",
-    Milestone.CHANGES: "What has changed since is transferred.",
-    Milestone.VERIFIED: "Everything is compared with the source.",
-    Milestone.COMMITTED: "The agent keeps Plex stopped for good.",
-    Milestone.PUBLISHED: "The puller gives the library its name on the volume.",
-    Milestone.STARTED: "Plex starts on the volume.",
+    Milestone.STARTED: "The pod starts Plex on the volume.",
+}
+"""What has to happen for a step that waits for somebody."""
+_UNDER_WAY = {
+    Milestone.CHECKED: "Both sides are checked.",
+    Milestone.COPIED: "Plex runs. What changes meanwhile is transferred again.",
+    Milestone.STOPPED: "Plex has the order to stop.",
+    Milestone.CHANGES: "What has changed since the last live pass is transferred.",
+    Milestone.VERIFIED: "The volume is compared with the source.",
+    Milestone.COMMITTED: "The agent puts up the fence.",
 }
 
 
@@ -114,7 +120,6 @@ class Observer:
             _under_way(standing.phase, sources.activity, progress if is_heard else None),
         )
         reached = {step.id: step.at for step in steps if step.stage is Stage.DONE}
-        first = next((step for step in steps if step.stage in (Stage.NOW, Stage.NEXT)), None)
         event = trouble(self._events)
         move = MoveState(
             version=__version__,
@@ -129,7 +134,7 @@ class Observer:
             puller=_puller(silence),
             agent=str(sources.activity),
             steps=steps,
-            next=_NEXT[first.id] if first is not None else "",
+            next=_what_next(steps),
             trouble="" if event is None else event.about,
             transfer=_transfer(progress, sources.rates.recent),
             downtime=Downtime(
@@ -149,10 +154,21 @@ class Observer:
             self._events += msgspec.json.Decoder(MigrationEvent).decode_lines(piece)
 
 
+def _what_next(steps: Sequence[Step]) -> str:
+    """Return what is under way, or what has to happen next; empty at the end."""
+    for step in steps:
+        if step.stage is Stage.NOW:
+            return _UNDER_WAY[step.id]
+    for step in steps:
+        if step.stage is Stage.NEXT:
+            return _TO_DO.get(step.id, "The puller continues.")
+    return ""
+
+
 def _under_way(
     phase: CutoverPhase, activity: Activity, progress: Progress | None
 ) -> Milestone | None:
-    """Return the step that is under way; ``progress`` is None if no puller is at work."""
+    """Return the step that is under way; no ``progress`` if no puller is at work."""
     match phase:
         case "stopping":
             return Milestone.STOPPED
@@ -166,7 +182,7 @@ def _under_way(
                 return Milestone.CHECKED
             if Phase.SCANNING in activity.running:
                 return Milestone.COPIED
-            if progress is not None and progress.position < progress.snapshot.frames:
+            if progress is not None and progress.requested < progress.snapshot.frames:
                 is_cold = progress.snapshot.kind == "cold"
                 return Milestone.CHANGES if is_cold else Milestone.COPIED
             return None
@@ -179,13 +195,13 @@ def _transfer(progress: Progress | None, rate: float) -> Transfer | None:
         return None
     about = progress.snapshot
     total = min(about.content_bytes, about.frames * FRAME)
-    sent = total * progress.position // about.frames
+    sent = total * progress.requested // about.frames
     return Transfer(
         snapshot=about.id,
         kind=about.kind,
         entries=about.entries,
         frames=about.frames,
-        requested=progress.position,
+        requested=progress.requested,
         total_bytes=total,
         sent_bytes=sent,
         seconds_left=(total - sent) / rate if rate and sent < total else None,
@@ -246,7 +262,7 @@ def _puller(silence: float | None) -> str:
 
 
 def _time_of(path: str) -> str:
-    """Return when a file was written, in RFC 3339, UTC; empty if there is none."""
+    """Return when a file was written, in RFC 3339, UTC; empty without one."""
     try:
         written = os.stat(path).st_mtime
     except FileNotFoundError:

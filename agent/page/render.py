@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from agent.host.check_reports import Side
     from agent.page.observer import Observation
+    from agent.page.state import MoveState
+    from agent.page.timeline import Step
 
 _LINES = 300
 """Lines of the log on the page. /v1/log has all of it."""
@@ -32,7 +34,7 @@ _STILL_TO_DO = {
 
 @dataclass(frozen=True)
 class Viewer:
-    """What differs between two viewers of one state."""
+    """The difference between two viewers of one state."""
 
     csrf: str = ""
     error: str = ""
@@ -53,6 +55,7 @@ def move_page(seen: Observation, viewer: Viewer) -> str:
         error=viewer.error,
         csrf=viewer.csrf,
         now=now,
+        heading=_heading(move, now),
         peak=max(move.rates, default=0),
         plot=plot(move.rates),
         sides=[(title, move.checks.get(side, [])) for side, title in _SIDES.items()],
@@ -60,6 +63,14 @@ def move_page(seen: Observation, viewer: Viewer) -> str:
         log=list(reversed(seen.log[-_LINES:])),
         left_out=max(0, len(seen.log) - _LINES),
     )
+
+
+def _heading(move: MoveState, now: Step | None) -> str:
+    if now is not None:
+        return now.title
+    if move.cutover.phase == "idle":
+        return "Nothing is being moved"
+    return move.meaning[0].upper() + move.meaning[1:]
 
 
 def plot(rates: Sequence[int]) -> str:

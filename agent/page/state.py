@@ -1,4 +1,4 @@
-"""What is known of the move at one time: the data of an event, and what the page shows."""
+"""The state of the move at one time: the data of an event, and the content of the page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MoveState(msgspec.Struct, frozen=True):
     """What the agent does."""
     steps: list[Step]
     next: str
-    """What comes next, in words; empty at the end."""
+    """What is under way, or has to happen next, in words; empty at the end."""
     trouble: str
     """What somebody has to look at; empty if all is well."""
     transfer: Transfer | None

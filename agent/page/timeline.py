@@ -42,6 +42,7 @@ class Stage(Enum):
     DONE = "done"
     NOW = "now"
     NEXT = "next"
+    LATER = "later"
     LEFT_OUT = "left out"
     """A later step is done without it: nothing was stopped, or the agent was not asked."""
 
@@ -92,24 +93,34 @@ def timeline(
         if not (event.event == "pull" and is_committed):
             for milestone in _LOST.get(event.event, ()):
                 reached.pop(milestone, None)
-        for milestone in _REACHED.get(event.event, ()):
+        for milestone in _reached(event, is_stopped=Milestone.STOPPED in reached):
             if milestone not in reached or milestone is Milestone.COPIED:
                 reached[milestone] = event.at, event.about
     if now is not None:
         reached.pop(now, None)
-    last = max((number for number, each in enumerate(Milestone) if each in reached), default=-1)
+    order = list(Milestone)
+    last = max((order.index(each) for each in (*reached, *([now] if now else []))), default=-1)
     return [
-        Step(each, _stage(each, number, last, now, each in reached), *reached.get(each, ("", "")))
-        for number, each in enumerate(Milestone)
+        Step(each, _stage(number, last, each is now, each in reached), *reached.get(each, ("", "")))
+        for number, each in enumerate(order)
     ]
 
 
-def _stage(each: Milestone, number: int, last: int, now: Milestone | None, done: bool) -> Stage:  # noqa: FBT001
-    if each is now:
+def _reached(event: MigrationEvent, *, is_stopped: bool) -> tuple[Milestone, ...]:
+    """Return what an event reaches. A pass while Plex is stopped is not a live one."""
+    if event.event == "pass" and is_stopped:
+        return (Milestone.CHANGES,)
+    return _REACHED.get(event.event, ())
+
+
+def _stage(number: int, last: int, is_now: bool, is_done: bool) -> Stage:  # noqa: FBT001 - private
+    if is_now:
         return Stage.NOW
-    if done:
+    if is_done:
         return Stage.DONE
-    return Stage.LEFT_OUT if number < last else Stage.NEXT
+    if number < last:
+        return Stage.LEFT_OUT
+    return Stage.NEXT if number == last + 1 else Stage.LATER
 
 
 def trouble(log: Iterable[MigrationEvent]) -> MigrationEvent | None:

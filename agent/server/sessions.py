@@ -47,15 +47,14 @@ class Sessions:
     def is_valid(self, request: web.Request) -> bool:
         """Return whether ``request`` has the cookie of a session that has not expired."""
         try:
-            Fernet(self._key()).decrypt(request.cookies.get(COOKIE, ""), ttl=_SECONDS)
+            Fernet(self._key()).decrypt(_cookie(request), ttl=_SECONDS)
         except InvalidToken:
             return False
         return True
 
     def csrf_token(self, request: web.Request) -> str:
         """Return the token that forms of this session have to send."""
-        cookie = request.cookies.get(COOKIE, "").encode()
-        return hmac.digest(self._key(), cookie, "sha256").hex()
+        return hmac.digest(self._key(), _cookie(request), "sha256").hex()
 
     def is_csrf_token(self, request: web.Request, token: str) -> bool:
         """Return whether ``token`` is that of this session."""
@@ -65,3 +64,7 @@ class Sessions:
         known = self._tokens.hash() or secrets.token_bytes(32)
         secret = hmac.digest(known, _PURPOSE, "sha256")
         return base64.urlsafe_b64encode(secret)
+
+
+def _cookie(request: web.Request) -> bytes:
+    return request.cookies.get(COOKIE, "").encode("utf-8", "surrogateescape")

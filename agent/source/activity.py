@@ -27,15 +27,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a puller has come with a snapshot. It requests frames in their order."""
+    """How far a puller has come with a snapshot, since the agent was started."""
 
     snapshot: Snapshot
-    position: int
-    """Number of frames up to the last one that it has requested: it has those in between."""
-    began: float
-    """Time of its first request, in seconds of the monotonic clock."""
-    last: float
-    """Time of its last one."""
+    requested: int
+    """Number of frames that it has requested. It does not request those that it has."""
 
 
 class Activity:
@@ -53,7 +49,7 @@ class Activity:
         self._asked = bytearray()
         self._began = self._last = 0.0
         self.live_seconds: float | None = None
-        """Seconds between the first and the last request for frames of the latest live pass."""
+        """Seconds from the first request for a frame to the last one, in the live pass before."""
         self.heard: float | None = None
         """Time of the last request of a puller, in seconds of the monotonic clock."""
         self._lock = threading.Lock()
@@ -75,21 +71,20 @@ class Activity:
         """Record that frame ``number`` was requested by a puller. May be called from any thread."""
         with self._lock:
             if self._snapshot is None or self._snapshot.id != snapshot.id:
+                if self._snapshot is not None and self._snapshot.kind != "cold":
+                    self.live_seconds = self._last - self._began
                 self._asked = bytearray(snapshot.frames)
                 self._snapshot, self._began = snapshot, time.monotonic()
             self._asked[number] = 1
             self._last = time.monotonic()
             self.frames += 1
-            if snapshot.kind != "cold":
-                self.live_seconds = self._last - self._began
 
     def progress(self) -> Progress | None:
         """Return how far the latest puller has come; None before its first frame."""
         with self._lock:
             if self._snapshot is None:
                 return None
-            position = self._asked.rfind(1) + 1
-            return Progress(self._snapshot, position, self._began, self._last)
+            return Progress(self._snapshot, self._asked.count(1))
 
     def __str__(self) -> str:
         """Return one line for people: running phases, and the progress of the latest puller."""

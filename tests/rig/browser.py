@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from selenium.webdriver.remote.webdriver import WebDriver
-
 _DRIVER = "/usr/bin/chromedriver"
 _BROWSER = "/usr/bin/chromium"
 
 
 @contextmanager
-def browser(profile: Path, *options: str) -> Iterator[WebDriver]:
+def browser(profile: Path, *options: str) -> Iterator[webdriver.Chrome]:
     """Start a browser that accepts the agent's own certificate, with an empty ``profile``."""
     settings = Options()
     settings.binary_location = _BROWSER

@@ -23,9 +23,8 @@ function replaceParts(fresh) {
       shown.replaceChildren(...part.childNodes);
     }
   }
-  // The form of the undo comes and goes with the phase.
-  const isOffered = fresh.querySelector(".danger") !== null;
-  return isOffered === (document.querySelector(".danger") !== null);
+  // Only shown or hidden, because somebody may be typing in it.
+  document.getElementById("undo").hidden = fresh.getElementById("undo").hidden;
 }
 
 async function load() {
@@ -42,10 +41,7 @@ async function load() {
     }
     if (response.ok) {
       const text = await response.text();
-      if (!replaceParts(new DOMParser().parseFromString(text, "text/html"))) {
-        location.reload();
-        return;
-      }
+      replaceParts(new DOMParser().parseFromString(text, "text/html"));
       showMatches();
       offline.hidden = true;
     }

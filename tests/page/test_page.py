@@ -1,0 +1,336 @@
+"""The agent's page without a browser: who sees it, what it says, and what it can do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.fernet import Fernet
+from rig.page import Visitor
+from rig.plex.commands import SERVER, PlexCommands, agent_with_plex, plex_commands
+from rig.programs import Puller, program
+
+from agent import page
+from agent.server.auth import TokenFile
+from agent.server.sessions import COOKIE, Sessions
+from shared.wire import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rig.programs import Agent
+
+TEMPLATES = Path(page.__file__).parent / "templates"
+MOST_BYTES = 60_000
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def visitor(agent: Agent) -> Visitor:
+    """Return a visitor who has signed in."""
+    visitor = Visitor(agent)
+    assert visitor.sign_in(agent.pairing).status == 303
+    return visitor
+
+
+@pytest.fixture
+def plex(tmp_path: Path, plex_library: Path) -> Iterator[PlexCommands]:
+    """Start a Plex that runs and writes."""
+    with plex_commands(tmp_path / "plex", plex_library / SERVER) as plex:
+        yield plex
+
+
+@pytest.fixture
+def plex_agent(
+    new_agent: Callable[[Path], Agent], plex_library: Path, plex: PlexCommands, tmp_path: Path
+) -> Agent:
+    """Start an agent that can stop and start that Plex."""
+    return agent_with_plex(new_agent, plex_library, plex.settings(tmp_path))
+
+
+@pytest.fixture
+def moved(plex_agent: Agent, plex: PlexCommands, target: Path, tmp_path: Path) -> Visitor:
+    """Return a visitor who has signed in, after a move."""
+    done = Puller(target, tmp_path / "puller.log", plex_agent.pairing, cutover=True).pull()
+    assert done.code == 0, done.text
+    assert not plex.is_running()
+    visitor = Visitor(plex_agent)
+    visitor.sign_in(plex_agent.token)
+    return visitor
+
+
+def events(agent: Agent, seconds: float, *headers: str) -> list[tuple[str, str, Any]]:
+    """Return id, name and data of each event that curl gets in so many seconds."""
+    token = f"Authorization: Bearer {agent.token}"
+    options = [word for each in (token, *headers) for word in ("--header", each)]
+    url = f"{agent.url}{protocol.EVENTS}"
+    done = subprocess.run(
+        ["curl", "-ksN", "--max-time", str(seconds), *options, url],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    found = []
+    for block in done.stdout.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "event" in fields:
+            data = json.loads(fields["data"])
+            found.append((fields.get("id", ""), fields["event"], data))
+    return found
+
+
+def last_move(agent: Agent) -> Any:  # noqa: ANN401 - JSON
+    """Return the state of the move in the last event of the next two seconds."""
+    return [data for _, name, data in events(agent, 2) if name == "move"][-1]
+
+
+def test_stranger_sees_only_the_form(agent: Agent) -> None:
+    """Without a session there is nothing of the library, and no dialog of the browser's own."""
+    seen = Visitor(agent).open()
+    assert seen.status == 401
+    assert seen.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "Basic" not in seen.headers["WWW-Authenticate"]
+    assert str(agent.library) not in seen.html
+    assert seen.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in seen.headers["Content-Security-Policy"]
+    assert "unsafe" not in seen.headers["Content-Security-Policy"]
+    assert seen.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("what", ["pairing", "token"])
+def test_sign_in(agent: Agent, what: str) -> None:
+    """The pairing string and its token open the page; the cookie is out of reach of scripts."""
+    visitor = Visitor(agent)
+    seen = visitor.sign_in(f" {getattr(agent, what)}\n")
+    assert seen.status == 303
+    cookie = seen.headers["Set-Cookie"]
+    assert {"HttpOnly", "Secure", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert agent.token not in cookie
+    assert str(agent.library) in visitor.open().html
+
+
+@pytest.mark.parametrize(
+    "token", ["", "wrong", "plexodus://wrong@127.0.0.1:1", "\ud83c", "é" * 999]
+)
+def test_wrong_token_opens_nothing(agent: Agent, token: str) -> None:
+    """A wrong token gets the form again, and is counted like that of a puller."""
+    visitor = Visitor(agent)
+    seen = visitor.sign_in(token.encode("utf-8", "replace").decode())
+    assert seen.status == 401
+    assert "not valid" in seen.text
+    assert not visitor.cookies
+    assert b"wrong_tokens_total 1.0" in agent.get(protocol.METRICS)
+
+
+def test_guesses_are_slowed(agent: Agent) -> None:
+    """From the fourth wrong token of an address on, an answer takes longer each time."""
+    visitor = Visitor(agent)
+    for _ in range(4):
+        visitor.sign_in("wrong")
+    started = time.monotonic()
+    visitor.sign_in("wrong")
+    assert time.monotonic() - started > 0.4
+
+
+def test_session_outlives_the_agent_and_not_the_pairing(agent: Agent, visitor: Visitor) -> None:
+    """A restart of the agent ends no session, a new pairing ends all of them."""
+    agent.kill()
+    agent.start()
+    assert visitor.open().status == 200
+    agent.pair()
+    assert visitor.open().status == 401
+
+
+def test_old_and_forged_sessions_open_nothing(agent: Agent, visitor: Visitor) -> None:
+    """A cookie that has expired, or was made or changed by others, is no session."""
+    valid = visitor.cookies[COOKIE]
+    key = Sessions(TokenFile(str(agent.state)))._key()
+    old = Fernet(key).encrypt_at_time(b"x", int(time.time()) - DAY).decode()
+    forged = Fernet(Fernet.generate_key()).encrypt(b"x").decode()
+    for cookie in (old, forged, valid[:-6] + "AAAA==", "", "é"):
+        visitor.cookies[COOKIE] = cookie.encode("latin-1", "replace").decode("latin-1")
+        assert visitor.open().status == 401, cookie
+    visitor.cookies[COOKIE] = valid
+    assert visitor.open().status == 200
+
+
+def test_session_reads_and_changes_nothing(agent: Agent, visitor: Visitor) -> None:
+    """Only events and log are open to a session: no form of another site moves or stops Plex."""
+    assert visitor.open(protocol.LOG).status == 200
+    for method, path in (
+        ("GET", protocol.LIBRARY),
+        ("GET", protocol.METRICS),
+        ("POST", protocol.CUTOVER),
+        ("POST", protocol.SNAPSHOTS),
+        ("POST", protocol.LOG),
+        ("PUT", protocol.TARGET_CHECKS),
+    ):
+        assert visitor.open(path, method).status == 401, path
+    assert "POST /v1/cutover" in agent.requests()
+
+
+@pytest.mark.parametrize("csrf", ["", "0" * 64, "é"])
+@pytest.mark.parametrize("path", ["/undo", "/sign-out"])
+def test_form_of_another_site_is_refused(visitor: Visitor, path: str, csrf: str) -> None:
+    """Without the session's own token, a form does nothing."""
+    seen = visitor.open(path, "POST", confirmation="undo", csrf=csrf)
+    assert seen.status == 403
+    assert visitor.open().status == 200
+
+
+def test_sign_out(agent: Agent, visitor: Visitor) -> None:
+    """After it the browser has no cookie, and sees the form."""
+    csrf = visitor.csrf()
+    assert Visitor(agent).open("/sign-out", "POST", csrf=csrf).status == 403
+    assert visitor.open("/sign-out", "POST", csrf=csrf).status == 303
+    assert not visitor.cookies
+    assert visitor.open().status == 401
+
+
+def test_move_on_the_page(moved: Visitor, plex_agent: Agent) -> None:
+    """After a move, each step but the last has its time, and the page says how to undo it."""
+    seen = moved.open()
+    assert seen.status == 200
+    state = last_move(plex_agent)
+    steps = {each["id"]: each for each in state["steps"]}
+    done = [name for name, step in steps.items() if step["stage"] == "done"]
+    assert done == list(steps)[:-1]
+    assert all(steps[name]["at"] for name in done)
+    assert steps["started"]["stage"] == "next"
+    assert state["cutover"]["phase"] == "committed"
+    assert state["plex_on_vm"] == "is stopped"
+    assert state["downtime"]["seconds"] is not None
+    assert {each["check"]["name"] for each in state["checks"]["target"]} >= {"filesystem"}
+    assert {each["check"]["name"] for each in state["checks"]["source"]} >= {"library database"}
+    for words in (
+        "Committed done",
+        "An undo would do this: lift the fence",
+        "up: nothing can start Plex on the VM",
+        "Committed snapshot",
+    ):
+        assert words in seen.text
+
+
+def test_undo_on_the_page(moved: Visitor, plex_agent: Agent, plex: PlexCommands) -> None:
+    """Only the typed word undoes a move that is committed; Plex runs then."""
+    csrf = moved.csrf()
+    refused = moved.open("/undo", "POST", csrf=csrf, confirmation="yes")
+    assert refused.status == 400
+    assert "Nothing was undone" in refused.text
+    assert not plex.is_running()
+    assert moved.open("/undo", "POST", csrf=csrf, confirmation=" Undo ").status == 303
+    plex.wait_until(running=True)
+    deadline = time.monotonic() + 20
+    while last_move(plex_agent)["cutover"]["phase"] != "idle":
+        assert time.monotonic() < deadline
+    seen = moved.open()
+    assert "there is nothing to undo" in seen.text
+    assert 'class="danger" hidden' in seen.html
+    assert "Undoing the cutover: asked for on the page" in seen.text
+
+
+def test_undo_that_fails_says_why(moved: Visitor, plex: PlexCommands) -> None:
+    """If Plex does not start, the page has the reason."""
+    (plex.here / "broken").touch()
+    seen = moved.open("/undo", "POST", csrf=moved.csrf(), confirmation="undo")
+    assert seen.status == 409
+    assert "it is broken" in seen.text
+    (plex.here / "broken").unlink()
+
+
+def test_words_of_others_are_no_markup(agent: Agent, visitor: Visitor) -> None:
+    """A log line with markup is text on the page."""
+    about = "<script>alert(1)</script> & \"'"
+    event = protocol.PullerEvent("failed", about)
+    body = json.dumps({"event": event.event, "about": event.about}).encode()
+    agent.ask("POST", protocol.LOG, body)
+    seen = visitor.open()
+    assert "<script>alert" not in seen.html
+    assert about in seen.text
+
+
+def test_preflight_of_both_sides_is_shown(agent: Agent, visitor: Visitor, target: Path) -> None:
+    """The results of a preflight are on the page with what to do, also after a restart."""
+    paired = {"PLEXODUS_PAIRING": agent.pairing}
+    preflight = ("plexodus-puller", "preflight", "--target", target)
+    done = program(*preflight, check=False, environment=paired)
+    assert "On the VM" in done.stdout, done.stderr
+    agent.kill()
+    agent.start()
+    state = last_move(agent)
+    for side in ("source", "target"):
+        checks = [each["check"] for each in state["checks"][side]]
+        assert checks
+        seen = visitor.open().text
+        for check in checks:
+            assert check["name"] in seen
+            assert " ".join(check["advice"].split()) in seen
+
+
+def test_page_is_small(agent: Agent, visitor: Visitor) -> None:
+    """Page, style sheet and script are less than 60 KB, and ask no other host for anything."""
+    event = json.dumps({"event": "pass", "about": "Live pass: 1 GiB in 100 s"}).encode()
+    for _ in range(400):
+        agent.ask("POST", protocol.LOG, event)
+    seen = visitor.open()
+    assert seen.html.count("Live pass: 1 GiB") <= 302
+    assets = [(TEMPLATES / name).read_text() for name in ("page.css", "page.js")]
+    assert len(seen.html.encode()) + sum(len(each.encode()) for each in assets) < MOST_BYTES
+    assert not re.search(r"https?://|//\w", seen.html + assets[0])
+    assert " style=" not in seen.html
+    assert " on" not in re.findall(r"<\w+( on\w+=)", seen.html)
+
+
+@pytest.mark.parametrize("path", ["/page.css", "/page.js"])
+def test_assets_are_sent_once(agent: Agent, path: str) -> None:
+    """A browser that has a file of this version gets 304."""
+    with closing(agent.connect()) as http:
+        http.request("GET", path)
+        response = http.getresponse()
+        assert response.read() == (TEMPLATES / path.strip("/")).read_bytes()
+        http.request("GET", path, headers={"If-None-Match": response.headers["ETag"]})
+        again = http.getresponse()
+        assert (again.status, again.read()) == (304, b"")
+
+
+def test_events_for_curl(agent: Agent, puller: Puller) -> None:
+    """A program gets the state and each line of the log, and after a break only what it missed."""
+    assert puller.pull().code == 0
+    first = events(agent, 2)
+    assert first[-1][1] == "move" or first[0][1] == "log"
+    lines = [(number, data["about"]) for number, name, data in first if name == "log"]
+    assert [int(number) for number, _ in lines] == list(range(1, len(lines) + 1))
+    assert any("Live pass" in about or "entries" in about for _, about in lines)
+    again = events(agent, 2, f"Last-Event-ID: {lines[-2][0]}")
+    assert [number for number, name, _ in again if name == "log"] == [lines[-1][0]]
+
+
+def test_head_of_events_has_no_body(agent: Agent) -> None:
+    """A program that only asks for the headers is not kept waiting."""
+    with closing(agent.connect()) as http:
+        http.request("HEAD", protocol.EVENTS, headers={"Authorization": f"Bearer {agent.token}"})
+        response = http.getresponse()
+        assert (response.status, response.read()) == (200, b"")
+        assert response.headers["Content-Type"] == "text/event-stream"
+        assert "no-cache" in response.headers["Cache-Control"]
+
+
+def test_watcher_does_not_delay_the_end_of_the_agent(agent: Agent) -> None:
+    """An open stream of events ends when the agent is asked to end."""
+    url = f"{agent.url}{protocol.EVENTS}"
+    with subprocess.Popen(
+        ["curl", "-ksN", "-u", f"x:{agent.token}", url], stdout=subprocess.PIPE
+    ) as curl:
+        assert curl.stdout is not None
+        curl.stdout.readline()
+        started = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - started < 4
+        curl.communicate(timeout=5)
+        assert curl.returncode == 0
