@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -48,7 +48,7 @@ from agent.snapshots.store import SnapshotStore
 from agent.source.activity import Activity
 from agent.source_checks import check_for_preflight, check_for_pull
 from shared import __version__
-from shared.checks import DATABASE_CHECKS, CheckId
+from shared.checks import DATABASE_CHECKS
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.program.logs import LogLimit
 from shared.wire import protocol
@@ -152,10 +152,8 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(
         library_routes(
             lambda depth: _keep(reports, check_for_preflight(library.locate(), settings, depth)),
-            lambda depth: _keep(
-                reports,
-                _record(log, check_for_pull(library.locate(), settings, depth)),
-                has_databases=depth is not DatabaseCheck.SKIP,
+            lambda depth: _record(
+                log, reports, check_for_pull(library.locate(), settings, depth), depth
             ),
             activity,
         )
@@ -177,20 +175,21 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 
-T = TypeVar("T", bound=protocol.ServerReport)
-
-
-def _keep(reports: CheckReports, report: T, *, has_databases: bool = True) -> T:
-    """Keep the results of the checks for the page; those of databases only if they were checked."""
-    left_out = frozenset[CheckId]() if has_databases else DATABASE_CHECKS
-    reports.write("source", [check for check in report.checks if check.id not in left_out])
+def _keep(reports: CheckReports, report: protocol.LibraryReport) -> protocol.LibraryReport:
+    """Keep the results of the checks of a preflight for the page."""
+    reports.write("source", report.checks)
     return report
 
 
-def _record(log: MigrationLog, report: protocol.ServerReport) -> protocol.ServerReport:
-    """Write the results of the checks for a pull to the migration log."""
+def _record(
+    log: MigrationLog, reports: CheckReports, report: protocol.ServerReport, depth: DatabaseCheck
+) -> protocol.ServerReport:
+    """Keep the results of a pull's checks, and log them; databases have a request of their own."""
+    is_skipped = depth is DatabaseCheck.SKIP
+    checks = [each for each in report.checks if not (is_skipped and each.id in DATABASE_CHECKS)]
+    reports.write("source", checks)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
-    for check in report.checks:
+    for check in checks:
         if check.id in DATABASE_CHECKS:
             log.write("database", f"{check.name.capitalize()}: {check.found}")
     return report

@@ -15,6 +15,7 @@ from agent import daemon
 from agent.app import make_cutover
 from agent.cli_options import (
     CONFIG,
+    DATABASE_CHECK,
     JSON,
     LIBRARY,
     STATE,
@@ -286,15 +287,7 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
 @cli.command()
 @CONFIG
 @LIBRARY
-@click.option(
-    "--database-check",
-    envvar="PLEXODUS_DATABASE_CHECK",
-    type=click.Choice([each.value for each in DatabaseCheck]),
-    default=DatabaseCheck.FULL.value,
-    show_default=True,
-    help="How much of Plex's databases is checked. quick does not compare indexes with their"
-    " tables; skip leaves the check out.",
-)
+@DATABASE_CHECK
 @JSON
 def preflight(
     *, config: str | None, library: str | None, database_check: str, as_json: bool

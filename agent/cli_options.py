@@ -8,6 +8,7 @@ import click
 
 from agent.secret_formats import KUBERNETES_NAME
 from agent.settings import DEFAULT_FILE
+from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,15 @@ LIBRARY = setting(
     " folder that Plex uses.",
 )
 STATE = setting("state", "DIR", "Folder for certificate, token hash and snapshots.")
+DATABASE_CHECK = click.option(
+    "--database-check",
+    envvar="PLEXODUS_DATABASE_CHECK",
+    type=click.Choice([each.value for each in DatabaseCheck]),
+    default=DatabaseCheck.FULL.value,
+    show_default=True,
+    help="How much of Plex's databases is checked. quick does not compare indexes with their"
+    " tables; skip leaves the check out.",
+)
 JSON = click.option("--json", "as_json", envvar="PLEXODUS_JSON", is_flag=True, help="Print JSON.")
 
 

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from agent.cli_options import CONFIG, LIBRARY
+from agent.cli_options import CONFIG, DATABASE_CHECK, LIBRARY
 from agent.plan.library import read_library
 from agent.plan.options import Output, PlanOptions, parse_media
 from agent.plan.record import differences, facts_of, read_record
@@ -14,6 +14,7 @@ from agent.plex.services import find_library
 from agent.settings import load_settings
 from agent.source.library import open_library
 from shared.errors import ConfigurationError, PreflightRefused
+from shared.plex.sqlite_check import DatabaseCheck
 
 
 class _Lines(click.ParamType[str]):
@@ -68,6 +69,19 @@ class _Lines(click.ParamType[str]):
     " it for several volumes; in the environment: one on each line.",
 )
 @click.option(
+    "--plex-charts",
+    envvar="PLEXODUS_PLEX_CHARTS",
+    metavar="URL",
+    help="Where Plex publishes its charts. Only for flux and argocd.",
+)
+@click.option(
+    "--plexodus-source",
+    envvar="PLEXODUS_PLEXODUS_SOURCE",
+    metavar="URL",
+    help="Git repository with charts/plexodus. Only for flux and argocd.",
+)
+@DATABASE_CHECK
+@click.option(
     "--check",
     envvar="PLEXODUS_CHECK",
     is_flag=True,
@@ -80,6 +94,7 @@ def plan(
     directory: str,
     check: bool,
     media: tuple[str, ...],
+    database_check: str,
     **given: str | None,
 ) -> None:
     """Write the cluster side of the move for this library: values or manifests, and a README.
@@ -91,6 +106,8 @@ def plan(
     Examples:
       plexodus-agent plan --directory plan --media /mnt/nas=nas:/mnt/nas
       plexodus-agent plan --directory plan --output kustomize --storage-class local-path
+      plexodus-agent plan --directory plan --output flux --plex-charts https://charts.example.org \\
+          --plexodus-source https://git.example.org/plexodus/plexodus
       plexodus-agent plan --directory plan --check
     """
     # jinja2 takes 5 MiB, which the service does not need.
@@ -110,7 +127,8 @@ def plan(
             path=directory,
             hint="Name the folder that 'plexodus-agent plan --directory' wrote.",
         )
-    found = read_library(open_library(find_library(settings)), settings)
+    source = open_library(find_library(settings))
+    found = read_library(source, settings, DatabaseCheck(database_check))
     facts = facts_of(found, before)
     if not check:
         write(directory, render(found, options, facts), options, facts, before)

@@ -27,20 +27,47 @@ if TYPE_CHECKING:
 
 _FILES = {
     Output.HELM: {
-        "README.md": "README.md",
+        "README.md": "README-helm.md",
         "plexodus.yaml": "plexodus.yaml",
         "plex.yaml": "plex.yaml",
         "after.yaml": "plex.yaml",
     },
     Output.KUSTOMIZE: {
-        "README.md": "README.md",
+        "README.md": "README-kustomize.md",
         "plexodus.yaml": "kustomize-plexodus.yaml",
         "plex.yaml": "kustomize-plex.yaml",
         "kustomization.yaml": "kustomize-kustomization.yaml",
     },
+    Output.FLUX: {
+        "README.md": "README-flux.md",
+        "kustomization.yaml": "flux-kustomization.yaml",
+        "source.yaml": "flux-source.yaml",
+        "plexodus.yaml": "flux-plexodus.yaml",
+        "plex.yaml": "flux-plex.yaml",
+        "after/plex.yaml": "flux-plex.yaml",
+    },
+    Output.ARGOCD: {
+        "README.md": "README-argocd.md",
+        "plexodus.yaml": "argocd-plexodus.yaml",
+        "plex.yaml": "argocd-plex.yaml",
+        "after/plex.yaml": "argocd-plex.yaml",
+    },
 }
 """The name of each file, and its template."""
-_PRESEED = "preseed.yaml"
+_PRESEED = {
+    Output.HELM: {"preseed.yaml": "preseed.yaml"},
+    Output.KUSTOMIZE: {
+        "preseed/kustomization.yaml": "kustomize-preseed.yaml",
+        "preseed/job.yaml": "kustomize-job.yaml",
+    },
+    Output.FLUX: {
+        "preseed/kustomization.yaml": "flux-kustomization.yaml",
+        "preseed/source.yaml": "flux-source.yaml",
+        "preseed/plexodus.yaml": "flux-plexodus.yaml",
+    },
+    Output.ARGOCD: {"preseed/plexodus.yaml": "argocd-plexodus.yaml"},
+}
+"""The same for the files of the days before the move."""
 _CHART = "plex-media-server"
 
 
@@ -60,18 +87,20 @@ def render(library: PlannedLibrary, options: PlanOptions, facts: Facts) -> dict[
         "media": mounts,
         "mapped": mappings(mounts),
         "missing": [mount.old for mount in mounts if not mount.claim],
+        "unaddressed": _unaddressed(options),
         "regenerable": {printable(path): size(n) for path, n in library.regenerable.items() if n},
+        "owner_source": library.owner_source,
         "size": size(library.content_bytes),
         "copy_time": duration(copy_seconds(library.content_bytes)),
         "version": __version__,
         "todo": _todo,
     }
     environment = _environment()
-    templates = dict(_FILES[options.output])
-    if facts.is_long and options.output is Output.HELM:
-        templates[_PRESEED] = _PRESEED
+    templates = _FILES[options.output] | (_PRESEED[options.output] if facts.is_long else {})
     return {
-        name: environment.get_template(template).render(context, is_after=name == "after.yaml")
+        name: environment.get_template(template).render(
+            context, is_after=name.startswith("after"), is_preseed=name.startswith("preseed")
+        )
         for name, template in templates.items()
     }
 
@@ -91,18 +120,10 @@ def write(
     """
     written = before.files if before else {}
     with storage_errors(folder):
-        os.makedirs(folder, exist_ok=True)
         for name in files.keys() | written.keys():
-            path = os.path.join(folder, name)
-            if os.path.lexists(path) and _digest_of(path) != written.get(name):
-                raise ConfigurationError(
-                    "this file was not written by the last plan, or was edited since",
-                    path=path,
-                    hint="Name another folder, and apply your changes there.",
-                )
+            _refuse_other(folder, name, written.get(name))
         for name in written.keys() - files.keys():
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+            _remove(folder, name)
         for name, text in files.items():
             _write(os.path.join(folder, name), text.encode())
         digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
@@ -122,12 +143,37 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def _refuse_other(folder: str, name: str, digest: str | None) -> None:
+    """Raise ConfigurationError if the file there does not have the ``digest`` of the last plan."""
+    path = os.path.join(folder, name)
+    above = os.path.dirname(path)
+    if "/" in name and (os.path.islink(above) or os.path.isfile(above)):
+        path = above
+    elif not os.path.lexists(path) or _digest_of(path) == digest:
+        return
+    raise ConfigurationError(
+        "this file was not written by the last plan, or was edited since",
+        path=path,
+        hint="Name another folder, and apply your changes there.",
+    )
+
+
+def _remove(folder: str, name: str) -> None:
+    """Remove a file, and the folder that it leaves empty."""
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, name))
+    if above := os.path.dirname(name):
+        with suppress(OSError):  # somebody else has a file in it
+            os.rmdir(os.path.join(folder, above))
+
+
 def _digest_of(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 
 
 def _write(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         file.write(content)
 
@@ -139,6 +185,7 @@ def _names(options: PlanOptions) -> dict[str, str]:
     if options.output is Output.KUSTOMIZE:
         full = release
     ours = "plexodus" if release == "plex" else f"plexodus-{release}"
+    volume = "config" if options.output is Output.KUSTOMIZE else "pms-config"
     return {
         "ours": ours,
         "settings": f"{ours}-plex-settings",
@@ -146,8 +193,20 @@ def _names(options: PlanOptions) -> dict[str, str]:
         "secret": f"{ours}-plex-pairing",
         "set": full,
         "pod": f"{full}-0",
-        "claim": f"pms-config-{full}-0",
+        "claim": f"{volume}-{full}-0",
+        "job": f"{ours}-plex-ready",
     }
+
+
+def _unaddressed(options: PlanOptions) -> dict[str, str]:
+    """Return each option that is missing for an address, and what is there."""
+    found = {
+        "--plex-charts": ("the repository of Plex's chart", options.plex_charts),
+        "--plexodus-source": ("the git repository of plexodus", options.plexodus_source),
+    }
+    if not options.output.has_addresses:
+        return {}
+    return {option: what for option, (what, url) in found.items() if not url}
 
 
 def _quoted(text: str) -> str:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.checks.source_facts import SourceFacts
+from agent.plan.owner import choose_owner
+from agent.plex.engine import Engine
 from agent.source_checks import preflight_report, refuse_failures
 from shared.errors import PreflightRefused
-from shared.plex.sqlite_check import DatabaseCheck
 
 if TYPE_CHECKING:
     from agent.settings import Settings
     from agent.source.library import LibrarySource
+    from shared.plex.sqlite_check import DatabaseCheck
     from shared.wire.protocol import MediaFolder
-
-_IMAGES_OWNER = 1000, 1000
-"""The owner that Plex's image gives to its files, unless the environment names another."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,23 @@ class PlannedLibrary:
     regenerable: dict[str, int]
     """Bytes of what Plex creates again, by path."""
     media: list[MediaFolder]
+    owner_source: str = "the library's files"
+    """Where :attr:`owner` is from, for people."""
 
 
-def read_library(source: LibrarySource, settings: Settings) -> PlannedLibrary:
+def read_library(source: LibrarySource, settings: Settings, depth: DatabaseCheck) -> PlannedLibrary:
     """Return the facts of a library. Read-only, but it walks the tree and checks the databases.
 
+    Args:
+        source: the library.
+        settings: the agent's settings.
+        depth: how much of Plex's databases to check.
+
     Raises:
+        CutoverRefused: If the engine does not describe the container in the settings.
         PreflightRefused: If a check fails, or the version of Plex is not known.
     """
-    facts = SourceFacts(source, settings, DatabaseCheck.FULL)
+    facts = SourceFacts(source, settings, depth)
     report = preflight_report(facts)
     refuse_failures(report, "'plexodus-agent preflight' says what to do.")
     if report.plex_version is None:
@@ -50,13 +57,16 @@ def read_library(source: LibrarySource, settings: Settings) -> PlannedLibrary:
             path=source.about.path,
             hint="Start Plex, then run this again.",
         )
-    about = os.stat(facts.server)
+    about, environment = os.stat(facts.server), {}
+    if settings.container:
+        environment = Engine(settings.engine_socket).inspect(settings.container).environment
+    owner, owner_source = choose_owner((about.st_uid, about.st_gid), environment)
     return PlannedLibrary(
         version=report.plex_version,
         content_bytes=report.content_bytes,
         entries=report.entries,
-        # Plex does not run as root in its image.
-        owner=(about.st_uid, about.st_gid) if about.st_uid else _IMAGES_OWNER,
+        owner=owner,
         regenerable=facts.tree.regenerable,
         media=report.media,
+        owner_source=owner_source,
     )

@@ -19,6 +19,15 @@ _LONGEST_RELEASE = 34
 """Letters of a release whose StatefulSet has at most 52: its pods have a label with 11 more."""
 _IMAGE = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _MEDIA = re.compile(r"(/.*)=([^=:/]+):(/.*)", re.DOTALL)
+_NAME = "[A-Za-z0-9][A-Za-z0-9.-]*"
+_HOST = rf"({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
+_USER = "[A-Za-z0-9_][A-Za-z0-9._-]*@"
+_PART = "[A-Za-z0-9._~/%+,:@-]"
+"""A character of a path. There is no query, because it may have a token."""
+_WEB = re.compile(rf"https://{_HOST}(/{_PART}*)?")
+_FLUX_GIT = re.compile(rf"(https://{_HOST}|ssh://({_USER})?{_HOST})/{_PART}+")
+"""The addresses of a GitRepository, by its definition."""
+_GIT = re.compile(rf"{_FLUX_GIT.pattern}|git://{_HOST}/{_PART}+|{_USER}{_NAME}:{_PART}+")
 _RESERVED = ("/config", "/transcode")
 """Where Plex's image has volumes of its own."""
 
@@ -28,6 +37,13 @@ class Output(StrEnum):
 
     HELM = "helm"
     KUSTOMIZE = "kustomize"
+    FLUX = "flux"
+    ARGOCD = "argocd"
+
+    @property
+    def has_addresses(self) -> bool:
+        """Whether the cluster itself gets both charts, so that the plan names their places."""
+        return self in {Output.FLUX, Output.ARGOCD}
 
 
 class MediaVolume(msgspec.Struct, frozen=True):
@@ -52,12 +68,17 @@ class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the release of Plex's own chart."""
     storage_class: str = ""
     media: Annotated[list[MediaVolume], msgspec.Meta(max_length=100)] = []
+    plex_charts: str = ""
+    """Address of the repository of Plex's chart; empty if it is not known."""
+    plexodus_source: str = ""
+    """Address of the git repository of plexodus; empty if it is not known."""
 
     def checked(self) -> PlanOptions:
         """Return the same, or raise.
 
         Raises:
-            ConfigurationError: If Kubernetes would not take a name, or two volumes collide.
+            ConfigurationError: If Kubernetes would not take a name, two volumes collide, or an
+                address has another form than the cluster takes.
         """
         _check_label("namespace", self.namespace, _LONGEST_NAMESPACE)
         _check_label("release", self.release, _LONGEST_RELEASE)
@@ -77,7 +98,24 @@ class PlanOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if len(set(paths)) < len(paths):
                 twice = max(paths, key=paths.count)
                 raise ConfigurationError(f"two --media options are for one path: {twice}")
+        self._check_address("--plex-charts", self.plex_charts, _WEB)
+        git = _FLUX_GIT if self.output is Output.FLUX else _GIT
+        self._check_address("--plexodus-source", self.plexodus_source, git)
         return self
+
+    def _check_address(self, option: str, url: str, form: re.Pattern[str]) -> None:
+        if url and not self.output.has_addresses:
+            raise ConfigurationError(
+                f"a plan for {self.output} has no place for {option}",
+                hint="It is for --output flux and --output argocd.",
+            )
+        if url and not form.fullmatch(url):
+            ways = "https://" if form is _WEB else "https:// or ssh://"
+            raise ConfigurationError(
+                f"a plan for {self.output} cannot have the address that {option} gives",
+                hint=f"Give one that begins with {ways}, such as https://git.example.org/plexodus,"
+                " without a password, because nothing in the folder is secret.",
+            )
 
 
 def parse_media(text: str) -> MediaVolume:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -15,7 +15,10 @@ from shared.wire.protocol import MediaFolder
 if TYPE_CHECKING:
     from agent.plan.library import PlannedLibrary
 
-RECORD = "plan.json"
+RECORD = "plan.lock"
+"""Its content is JSON. Argo CD would apply a file that is called so."""
+FileName = Annotated[str, msgspec.Meta(pattern=r"^([a-z]+/)?[A-Za-z]+\.[a-z]+\Z")]
+"""The name of a file in the folder of a plan, or in a folder there."""
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,11 +32,11 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file ``plan.json``."""
+    """The file ``plan.lock``."""
 
     options: PlanOptions
     facts: Facts
-    files: dict[str, str]
+    files: dict[FileName, str]
     """SHA-256 of each file as it was written, hexadecimal."""
 
 

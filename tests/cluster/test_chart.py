@@ -13,7 +13,9 @@ import pytest
 import yaml
 from rig.cluster.api_schemas import LOCATION, write_schemas
 from rig.cluster.cluster import TOOLS
+from rig.plans import without_gaps
 
+from agent.plan.options import Output
 from initpuller.commands.pull import pull
 from initpuller.commands.watch import watch
 from shared import __version__
@@ -57,6 +59,15 @@ def tool(name: str, *arguments: object, stdin: str | None = None) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def write_plan(folder: Path, output: Output) -> dict[str, str]:
+    """Write a plan without gaps, and return the text of each file."""
+    plan = without_gaps(output)
+    for name, text in plan.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return plan
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +222,59 @@ def test_flux_example_conforms(conform: Callable[[str], dict[str, Any]]) -> None
     rendered = tool("kubectl", "kustomize", VALUES / "gitops" / "base" / "plex")
     found = conform(rendered)
     assert found == {"valid": 4, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("output", "count"), [(Output.KUSTOMIZE, 7 + 2), (Output.FLUX, 4 + 3 + 1), (Output.ARGOCD, 4)]
+)
+def test_objects_of_a_plan_conform(
+    conform: Callable[[str], dict[str, Any]], tmp_path: Path, output: Output, count: int
+) -> None:
+    """So are those that the agent plans, for the move and for the days before and after it."""
+    plan = write_plan(tmp_path, output)
+    folders = [path.parent for path in tmp_path.rglob("kustomization.yaml")]
+    rendered = [tool("kubectl", "kustomize", folder) for folder in folders]
+    alone = [name for name in plan if name.endswith(".yaml") and tmp_path / name not in
+             {path for folder in folders for path in folder.iterdir()}]  # fmt: skip
+    found = conform("\n---\n".join([*rendered, *(plan[name] for name in alone)]))
+    assert found == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("output", [Output.HELM, Output.FLUX, Output.ARGOCD])
+def test_charts_make_the_names_of_a_plan(tmp_path: Path, output: Output) -> None:
+    """What Plex's pod mounts and runs as is what our chart makes, and the Job has its claim."""
+    plan = write_plan(tmp_path, output)
+    before = "preseed.yaml" if output is Output.HELM else "preseed/plexodus.yaml"
+    rendered = {}
+    for name, chart in ((before, CHART), ("plex.yaml", STANDIN)):
+        release = "living-room" if chart is STANDIN else "plexodus-living-room"
+        values = yaml.safe_load(plan[name])
+        if output is Output.FLUX:
+            release, values = values["spec"]["releaseName"], values["spec"]["values"]
+        elif output is Output.ARGOCD:
+            helm = values["spec"]["source"]["helm"]
+            release, values = helm["releaseName"], helm["valuesObject"]
+        file = tmp_path / "values.yaml"
+        file.write_text(json.dumps(values))
+        objects = yaml.safe_load_all(tool("helm", "template", release, chart, "-f", file))
+        for each in filter(None, objects):
+            rendered[each["kind"], each["metadata"]["name"]] = each
+    [plex] = [each for kind, each in rendered.items() if kind[0] == "StatefulSet"]
+    pod = plex["spec"]["template"]["spec"]
+    assert ("ServiceAccount", pod["serviceAccountName"]) in rendered
+    [settings] = pod["initContainers"][0]["envFrom"]
+    assert ("ConfigMap", settings["configMapRef"]["name"]) in rendered
+    [role] = [each for kind, each in rendered.items() if kind[0] == "Role"]
+    name = f"{plex['metadata']['name']}-0"
+    assert role["rules"][0]["resourceNames"] == [name]
+    [template] = plex["spec"]["volumeClaimTemplates"]
+    claim = rendered["PersistentVolumeClaim", f"{template['metadata']['name']}-{name}"]
+    assert claim["spec"] == template["spec"]
+    status = role["rules"][2]["resourceNames"][0]
+    for told in (f"pod/{name} -n home", f"statefulset {name[:-2]} -n home", f"configmap {status} "):
+        assert told in plan["README.md"]
 
 
 @pytest.mark.cluster

@@ -10,7 +10,9 @@ import yaml
 from rig.cluster.cluster import Cluster, running_cluster
 from rig.cluster.kubelet import NAMESPACE
 from rig.cluster.story import APP_TEMPLATE, CHART, OTHER_CLAIM, OTHER_POD, STANDIN, VALUES
+from rig.plans import without_gaps
 
+from agent.plan.options import Output
 from shared import __version__
 
 if TYPE_CHECKING:
@@ -181,6 +183,29 @@ def test_plain_manifests_of_plexodus_are_those_of_its_chart(cluster: Cluster) ->
 
     assert bare(folder) == bare(chart)
     assert len(bare(folder)) == 5
+
+
+@pytest.mark.cluster
+def test_plain_job_of_a_plan_is_that_of_the_chart(cluster: Cluster, tmp_path: Path) -> None:
+    """It differs in the claim's name and the chart's labels, and the API server takes it."""
+    plan = without_gaps(Output.KUSTOMIZE)
+    claim, job = yaml.safe_load_all(plan["preseed/job.yaml"])
+    values = tmp_path / "preseed.yaml"
+    values.write_text(without_gaps(Output.HELM)["preseed.yaml"])
+    named = f"migrations[0].job.claim.name={claim['metadata']['name']}"
+    given = ("-n", NAMESPACE, "-f", values, "--set", named)
+    out = cluster.helm("template", "plexodus-living-room", CHART, *given)
+    chart = [each for each in yaml.safe_load_all(out) if each]
+    assert claim["spec"] == _one("PersistentVolumeClaim", chart)["spec"]
+    expected = _one("Job", chart)["spec"]
+    # A Job of the chart cannot have the name of one with other settings.
+    del expected["template"]["metadata"]["annotations"]["plexodus.io/settings"]
+    assert job["spec"] == expected
+    for name, text in plan.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace("home", NAMESPACE))
+    for command in (("-k", tmp_path / "preseed"), ("-k", tmp_path)):
+        cluster.kubectl("apply", "--dry-run=server", *command)
 
 
 @pytest.mark.cluster

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -64,7 +66,7 @@ def test_second_plan_replaces_the_first(plex_library: Path, tmp_path: Path) -> N
     folder = tmp_path / "plan"
     plan(plex_library, folder, "--output", "kustomize")
     plan(plex_library, folder, "--output", "helm")
-    names = {"README.md", "after.yaml", "plan.json", "plex.yaml", "plexodus.yaml"}
+    names = {"README.md", "after.yaml", "plan.lock", "plex.yaml", "plexodus.yaml"}
     assert {path.name for path in folder.iterdir()} == names
     (folder / "plex.yaml").write_text("edited")
     done = program(
@@ -73,6 +75,71 @@ def test_second_plan_replaces_the_first(plex_library: Path, tmp_path: Path) -> N
     assert done.returncode == 2
     assert str(folder / "plex.yaml") in done.stderr
     assert (folder / "plex.yaml").read_text() == "edited"
+
+
+def test_folders_of_a_plan(plex_library: Path, tmp_path: Path) -> None:
+    """A file in a folder of the plan is treated as those beside it, and nothing else is touched."""
+    folder = tmp_path / "plan"
+    after = folder / "after" / "plex.yaml"
+    plan(plex_library, folder, "--output", "flux")
+    written = after.read_text()
+    after.write_text("edited")
+    argocd = ("--output", "argocd", "--plex-charts", "https://charts.example.org")
+    wanted = ("plexodus-agent", "plan", "--library", plex_library, "--directory", folder, *argocd)
+    done = program(*wanted, check=False)
+    assert done.returncode == 2
+    assert str(after) in done.stderr
+    assert after.read_text() == "edited"
+    assert (folder / "source.yaml").exists()
+
+    after.write_text(written)
+    plan(plex_library, folder, *argocd)
+    assert "argoproj.io" in after.read_text()
+    assert not (folder / "source.yaml").exists()
+    (folder / "after" / "notes").write_text("mine")
+    plan(plex_library, folder)
+    assert [path.name for path in after.parent.iterdir()] == ["notes"]
+    (folder / "after" / "notes").unlink()
+    plan(plex_library, folder, "--output", "flux")
+    plan(plex_library, folder)
+    assert not after.parent.exists()
+
+    (tmp_path / "elsewhere").mkdir()
+    after.parent.symlink_to(tmp_path / "elsewhere")
+    done = program(*wanted, check=False)
+    assert done.returncode == 2
+    assert str(after.parent) in done.stderr
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_record_that_names_other_files(plex_library: Path, tmp_path: Path) -> None:
+    """A record from elsewhere cannot have a file outside of the folder removed."""
+    folder, other = tmp_path / "plan", tmp_path / "other.yaml"
+    plan(plex_library, folder)
+    other.write_text("")
+    record = json.loads((folder / "plan.lock").read_text())
+    record["files"]["../other.yaml"] = hashlib.sha256(b"").hexdigest()
+    (folder / "plan.lock").write_text(json.dumps(record))
+    done = program(
+        "plexodus-agent", "plan", "--library", plex_library, "--directory", folder, check=False
+    )
+    assert done.returncode == 2
+    assert other.exists()
+
+
+def test_plan_checks_the_databases_as_far_as_asked(plex_library: Path, tmp_path: Path) -> None:
+    """A damaged database is refused, and with ``--database-check skip`` nobody reads it."""
+    database = plex_library / SERVER / "Plug-in Support/Databases/com.plexapp.plugins.library.db"
+    with database.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 8192)
+    folder = tmp_path / "plan"
+    done = program(
+        "plexodus-agent", "plan", "--library", plex_library, "--directory", folder, check=False
+    )
+    assert done.returncode == 12
+    plan(plex_library, folder, "--database-check", "skip")
+    assert (folder / "README.md").exists()
 
 
 def test_no_plan_for_what_preflight_refuses(plex_library: Path, tmp_path: Path) -> None:
@@ -93,7 +160,7 @@ def test_check_of_a_folder_without_a_plan(
 ) -> None:
     """A folder that is not a plan's is named."""
     if content is not None:
-        (tmp_path / "plan.json").write_text(content)
+        (tmp_path / "plan.lock").write_text(content)
     done = program(
         "plexodus-agent", "plan", "--library", plex_library, "--directory", tmp_path, "--check",
         check=False,

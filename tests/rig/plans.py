@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from agent.plan.folder import render, write
 from agent.plan.library import PlannedLibrary
 from agent.plan.options import MediaVolume, Output, PlanOptions
@@ -30,6 +32,12 @@ LIBRARY = PlannedLibrary(
 
 def options(output: Output) -> PlanOptions:
     """Return options with something for each of them."""
+    addresses = {}
+    if output.has_addresses:
+        addresses = {
+            "plex_charts": "https://charts.example.org/plex",
+            "plexodus_source": "https://git.example.org/plexodus/plexodus",
+        }
     return PlanOptions(
         output,
         image="registry.example.org/plexodus-puller",
@@ -37,12 +45,22 @@ def options(output: Output) -> PlanOptions:
         release="living-room",
         storage_class="local-path",
         media=[MediaVolume("/mnt/nas", "nas", "/media")],
+        **addresses,
     )
 
 
 def files(library: PlannedLibrary, given: PlanOptions) -> dict[str, str]:
     """Return the files of a new plan."""
     return render(library, given, facts_of(library, None))
+
+
+def without_gaps(output: Output) -> dict[str, str]:
+    """Return the files of the same library's plan, with a volume for all of its media."""
+    media = [
+        MediaVolume("/mnt/nas", "nas", "/media"),
+        MediaVolume("/mnt", "other", "/mnt"),
+    ]
+    return files(LIBRARY, msgspec.structs.replace(options(output), media=media))
 
 
 def main() -> None:

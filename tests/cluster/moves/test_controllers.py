@@ -5,7 +5,6 @@ The tests only assign pods to the node and provision volumes.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from rig.cluster.kubelet import NAMESPACE, POD
 from rig.cluster.story import (
     APP_TEMPLATE,
     JOBS,
+    MEDIA_CLAIM,
     OLDER,
     OTHER_CLAIM,
     OTHER_POD,
@@ -139,7 +139,7 @@ def test_move_by_the_plan_of_the_agent(
     media.mkdir()
     make_volume(cluster, media, NAMESPACE, "media")
     story = Story(cluster)
-    story.kubectl("create", "-f", folder_claim(tmp_path))
+    cluster.kubectl("create", "-n", NAMESPACE, "-f", "-", stdin=MEDIA_CLAIM)
     story.pair(agent.pairing)
     story.plexodus(str(folder / "plexodus"))
     story.plex(str(folder / "plex"))
@@ -153,23 +153,6 @@ def test_move_by_the_plan_of_the_agent(
     story.kubectl("rollout", "status", "statefulset", "plex-plex-media-server", "--timeout=120s")
     assert story.container("plexodus") == {}
     cluster.kubectl("delete", "pv", "media", "--wait=false")
-
-
-def folder_claim(place: Path) -> Path:
-    """Return a manifest of the claim for the media, as whoever has the volume writes it."""
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "media"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-            "storageClassName": "",
-        },
-    }
-    path = place / "claim.json"
-    path.write_text(json.dumps(claim))
-    return path
 
 
 def test_pod_starts_after_the_move_without_agent_and_pairing(

@@ -34,6 +34,19 @@ OTHER_POD, OTHER_CLAIM = "plex-0", "config-plex-0"
 PAIRING = "plexodus-plex-pairing"
 VERSION, OLDER = "1.40.1.8227-c0dd5a73e", "1.30.0.6486-629d58034"
 ROOTLESS = "registry.example.org/plex-rootless:1.40.1.8227"
+MEDIA_CLAIM = json.dumps(
+    {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "media"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "",
+        },
+    }
+)
+"""A claim for the media, as whoever has the volume writes it."""
 JOBS = ("jobs", "-l", "plexodus.io/migration=plex")
 
 
