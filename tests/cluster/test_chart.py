@@ -244,7 +244,7 @@ def test_objects_of_a_plan_conform(
 @pytest.mark.cluster
 @pytest.mark.parametrize("output", [Output.HELM, Output.FLUX, Output.ARGOCD])
 def test_charts_make_the_names_of_a_plan(tmp_path: Path, output: Output) -> None:
-    """What Plex's pod mounts and runs as is what our chart makes, and the Job has its claim."""
+    """Plex's pod uses the objects that our chart makes, and the Job uses the pod's claim."""
     plan = write_plan(tmp_path, output)
     before = "preseed.yaml" if output is Output.HELM else "preseed/plexodus.yaml"
     rendered = {}
@@ -273,8 +273,12 @@ def test_charts_make_the_names_of_a_plan(tmp_path: Path, output: Output) -> None
     claim = rendered["PersistentVolumeClaim", f"{template['metadata']['name']}-{name}"]
     assert claim["spec"] == template["spec"]
     status = role["rules"][2]["resourceNames"][0]
-    for told in (f"pod/{name} -n home", f"statefulset {name[:-2]} -n home", f"configmap {status} "):
-        assert told in plan["README.md"]
+    for command in (
+        f"pod/{name} -n home",
+        f"statefulset {name[:-2]} -n home",
+        f"configmap {status} ",
+    ):
+        assert command in plan["README.md"]
 
 
 @pytest.mark.cluster
