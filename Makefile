@@ -107,7 +107,9 @@ images: setup  ## the container images, without an engine (as root; ARCHITECTURE
 test-images: images tools  ## pulls inside containers of them, hardened as in a cluster (as root)
 	$(PYTEST) -m "images and not foreign" --timeout 300 -o faulthandler_timeout=0
 
-test-cluster: images tools  ## the charts in a real API server, Plex's Pod on a real node (as root, with Go)
+test-cluster: images tools deb  ## the charts in a real API server, Plex's Pod on a real node (as root, with Go)
+	tests/install-vm-tools all
+	tests/make-vm build/vm/base bookworm
 	tests/install-cluster-tools
 	$(PYTEST) -m cluster --timeout 300 -o faulthandler_timeout=0
 

@@ -61,14 +61,19 @@ class Node:
         return self._containerd("tasks", "ls", "-q").split()
 
     def clear(self) -> None:
-        """End all containers that are left."""
-        for each in self.containers():
-            self._containerd("tasks", "rm", "-f", each)
+        """End all containers that are left. One may end by itself meanwhile."""
+        wait_until(self._is_clear, _SECONDS, what="the end of all containers", every=0.5)
 
-    def _containerd(self, *arguments: object) -> str:
+    def _is_clear(self) -> bool:
+        left = self.containers()
+        for each in left:
+            self._containerd("tasks", "rm", "-f", each, check=False)
+        return not left
+
+    def _containerd(self, *arguments: object, check: bool = True) -> str:
         command = (f"{TOOLS}/bin/ctr", "-a", f"{self.folder}/containerd.sock", "-n", "k8s.io")
         done = subprocess.run(
-            [*command, *map(str, arguments)], check=True, capture_output=True, text=True
+            [*command, *map(str, arguments)], check=check, capture_output=True, text=True
         )
         return done.stdout
 
