@@ -88,6 +88,7 @@ class PageEndpoints:
         lift = asyncio.to_thread(self._control.lift, "asked for on the page", committed=True)
         try:
             await asyncio.shield(lift)
+            self._observer.forget()
         except CutoverRefused as error:
             return await self._move(request, f"{error.what}. {error.hint}", 409)
         return _see_page()

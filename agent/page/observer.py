@@ -102,6 +102,10 @@ class Observer:
                 self._seen = now, await asyncio.to_thread(self._read, now)
             return self._seen[1]
 
+    def forget(self) -> None:
+        """Have the next look read everything, because something was done just now."""
+        self._seen, self._plex = None, (0.0, "")
+
     def _read(self, now: float) -> Observation:
         sources = self._sources
         self._read_log()

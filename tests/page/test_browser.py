@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -234,8 +233,9 @@ def test_silent_puller(driver: Chrome, agent: Agent) -> None:
 
 @contextmanager
 def plain_browser(profile: Path) -> Iterator[Chrome]:
-    """Start a browser that runs no scripts."""
+    """Start a browser that runs no scripts, and waits for an element that is not there yet."""
     with browser(profile, "--blink-settings=scriptEnabled=false") as driver:
+        driver.implicitly_wait(20)
         yield driver
 
 
@@ -253,6 +253,5 @@ def test_page_without_javascript(
         driver.find_element(By.ID, "confirmation").send_keys("undo")
         click(driver, ".danger button")
         plex.wait_until(running=True)
-        time.sleep(1)
         driver.get(agent.url)
         assert "Undoing the cutover" in driver.find_element(By.ID, "log").text
