@@ -125,7 +125,7 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     scans, frames = Scans(store, activity), FrameCache(workers, ahead=cores)
     metrics = Metrics(outflow, frames, activity, wrong)
     tokens = TokenFile(state)
-    door = Doorkeeper(tokens, wrong, Sessions(tokens))
+    door = Doorkeeper(tokens, wrong, Sessions(state, tokens))
     app = web.Application(
         middlewares=[
             log_request,
@@ -170,14 +170,14 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     rates = Rates(outflow)
     app.cleanup_ctx.append(rates.running)
     observer = Observer(Sources(settings, library, cutover, activity, rates, reports))
-    app.add_routes(event_routes(observer))
+    app.add_routes(event_routes(observer, log))
     app.add_routes(PageEndpoints(door, observer, cutover).routes())
     return Parts(app, outflow, activity, metrics, cutover, library)
 
 
 def _keep(reports: CheckReports, report: protocol.LibraryReport) -> protocol.LibraryReport:
     """Keep the results of the checks of a preflight for the page."""
-    reports.write("source", report.checks)
+    reports.write("source", report.checks, are_all=True)
     return report
 
 
@@ -187,7 +187,7 @@ def _record(
     """Keep the results of a pull's checks, and log them; databases have a request of their own."""
     is_skipped = depth is DatabaseCheck.SKIP
     checks = [each for each in report.checks if not (is_skipped and each.id in DATABASE_CHECKS)]
-    reports.write("source", checks)
+    reports.write("source", checks, are_all=False)
     log.write("version", f"Detected Plex version: {report.plex_version or 'unknown'}")
     for check in checks:
         if check.id in DATABASE_CHECKS:

@@ -4,7 +4,7 @@
 
     STATE/checks.json   results for the VM and for the volume
 
-A preflight makes more checks than a pull. So a result stays until the same check has another one.
+A preflight makes all checks, a pull some. So a pull replaces only the results of its own checks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("agent")
 _FILE = "checks.json"
+_MOST = 100
+"""Results of one side that are kept."""
 
 Side = Literal["source", "target"]
 
@@ -44,22 +46,27 @@ class CheckReports:
         self._path = os.path.join(state, _FILE)
         self._lock = threading.Lock()
 
-    def write(self, side: Side, checks: Sequence[Check]) -> None:
-        """Add results of one side. If that fails, log a warning and return."""
+    def write(self, side: Side, checks: Sequence[Check], *, are_all: bool) -> None:
+        """Add results of one side, or replace all of them if these are those of a preflight.
+
+        If that fails, log a warning and return.
+        """
         now, names = timestamp(), {check.name for check in checks}
         with self._lock:
+            known = self.read()
+            kept = [each for each in known.get(side, []) if each.check.name not in names]
+            known[side] = [DatedCheck(now, check) for check in checks]
+            if not are_all:
+                known[side] = [*known[side], *kept][:_MOST]
             try:
-                known = self.read()
-                kept = [each for each in known.get(side, []) if each.check.name not in names]
-                known[side] = [*(DatedCheck(now, check) for check in checks), *kept]
                 write_durably(self._path, msgspec.json.encode(known))
             except OSError as error:
                 _log.warning("cannot keep results", path=self._path, reason=str(error))
 
     def read(self) -> dict[Side, list[DatedCheck]]:
-        """Return what is known, by side. What another release wrote in another form is unknown."""
+        """Return what is known, by side. What cannot be read, or has another form, is unknown."""
         try:
             with open(self._path, "rb") as file:
                 return msgspec.json.decode(file.read(), type=dict[Side, list[DatedCheck]])
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (OSError, UnicodeError, msgspec.MsgspecError, RecursionError):
             return {}

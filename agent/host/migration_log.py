@@ -64,6 +64,17 @@ class MigrationLog:
         except OSError as error:
             _log.warning("cannot write migration log", path=self._text, reason=str(error))
 
+    def size(self) -> int:
+        """Return the bytes of the JSON lines.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        try:
+            return os.stat(self._lines).st_size
+        except FileNotFoundError:
+            return 0
+
     def read(self, offset: int, *, as_json: bool) -> tuple[bytes, int]:
         """Return complete lines from byte ``offset``, up to 64 KiB, and the offset of the next.
 

@@ -1,11 +1,11 @@
-"""Notes when a puller has last asked for something, so that its silence can be shown."""
+"""Notes the requests of pullers, so that their silence can be shown."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from shared.wire import protocol
 
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from agent.source.activity import Activity
 
 _ROUTES = (protocol.SNAPSHOTS, protocol.CUTOVER, protocol.LIBRARY, protocol.TARGET_CHECKS)
-"""What only pullers use, and whoever does by hand what a puller does."""
+"""What only pullers use, and whoever does by hand what a puller does; sidecars use the log."""
 
 
 def note_pullers(activity: Activity) -> Middleware:
-    """Return the middleware that notes in ``activity`` when a puller was last heard of."""
+    """Return the middleware that notes in ``activity`` what a puller asks, and when it ended."""
 
     @web.middleware
     async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
-        adds_line = request.path == protocol.LOG and request.method == hdrs.METH_POST
-        if adds_line or request.path.startswith(_ROUTES):
+        if not request.path.startswith(_ROUTES):
+            return await handler(request)
+        activity.asking += 1
+        try:
+            return await handler(request)
+        finally:
+            activity.asking -= 1
             activity.heard = time.monotonic()
-        return await handler(request)
 
     return note

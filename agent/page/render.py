@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import jinja2
+from markupsafe import escape
 
 from agent.page.timeline import Stage
 from shared.checks import Outcome, duration, size
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.host.check_reports import Side
+    from agent.host.migration_log import MigrationEvent
     from agent.page.observer import Observation
     from agent.page.state import MoveState
     from agent.page.timeline import Step
 
-_LINES = 300
-"""Lines of the log on the page. /v1/log has all of it."""
+_LOG_BYTES, _LONGEST_LINE = 18_000, 400
+"""The last lines of the log are on the page, and each is cut. /v1/log has all of it."""
+_LINE_MARKUP = 100
+"""Bytes of markup and time of each line."""
 _HEIGHT = 40
 _SIDES: dict[Side, str] = {"source": "On the VM", "target": "On the volume"}
 _STILL_TO_DO = {
@@ -43,7 +47,12 @@ class Viewer:
 
 def sign_in_page(error: str = "") -> str:
     """Return the form that asks for the token."""
-    return _template().render(move=None, error=error)
+    return _template().render(move=None, error=error, has_form=True)
+
+
+def trouble_page(error: str) -> str:
+    """Return a page that only says what is wrong."""
+    return _template().render(move=None, error=error, has_form=False)
 
 
 def move_page(seen: Observation, viewer: Viewer) -> str:
@@ -60,9 +69,22 @@ def move_page(seen: Observation, viewer: Viewer) -> str:
         plot=plot(move.rates),
         sides=[(title, move.checks.get(side, [])) for side, title in _SIDES.items()],
         outcomes=_STILL_TO_DO,
-        log=list(reversed(seen.log[-_LINES:])),
-        left_out=max(0, len(seen.log) - _LINES),
+        log=last_lines(seen.log),
     )
+
+
+def last_lines(log: Sequence[MigrationEvent]) -> list[tuple[str, str]]:
+    """Return time and text of the last lines, the latest first, as far as the page has room."""
+    found, room = [], _LOG_BYTES
+    for event in reversed(log):
+        text = (
+            event.about if len(event.about) <= _LONGEST_LINE else event.about[:_LONGEST_LINE] + "…"
+        )
+        room -= len(escape(text).encode()) + _LINE_MARKUP
+        if room < 0:
+            break
+        found.append((event.at, text))
+    return found
 
 
 def _heading(move: MoveState, now: Step | None) -> str:

@@ -28,9 +28,11 @@ class Downtime(msgspec.Struct, frozen=True):
     """For how long Plex is stopped."""
 
     seconds: float | None
-    """Since the order to stop, until Plex runs on either side; None if it was not stopped."""
+    """Since the order to stop, until Plex runs, or is published; None if it was not stopped."""
     predicted: float | None
-    """As long as the latest live pass; None before one."""
+    """As long as the latest live pass; None while one is under way, and before the first."""
+    about: str
+    """The seconds in words."""
 
 
 class MoveState(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ class MoveState(msgspec.Struct, frozen=True):
     """What the agent does."""
     steps: list[Step]
     next: str
-    """What is under way, or has to happen next, in words; empty at the end."""
+    """What is under way, or has to happen next, in words."""
     trouble: str
     """What somebody has to look at; empty if all is well."""
     transfer: Transfer | None

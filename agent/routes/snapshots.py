@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -63,7 +64,9 @@ class SnapshotEndpoints:
     async def create(self, request: web.Request) -> web.Response:
         """Scan, or join the scan that is under way."""
         wanted = await read_body(request, protocol.SnapshotRequest)
+        began = time.monotonic()
         about = await patiently(request, self._scans.scan(wanted))
+        self._activity.scanned(about, began)
         location = protocol.snapshot_path(about.id)
         return json_response(about, status=201, headers={"Location": location})
 

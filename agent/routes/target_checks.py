@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def target_check_routes(reports: CheckReports) -> list[web.RouteDef]:
-    """Return the route, by which a puller replaces the results of an earlier run."""
+    """Return the route, by which a puller replaces results of an earlier run."""
 
     async def replace(request: web.Request) -> web.Response:
         body = await read_body(request, protocol.TargetChecks)
-        await asyncio.to_thread(reports.write, "target", body.checks)
+        await asyncio.to_thread(reports.write, "target", body.checks, are_all=body.are_all)
         return web.Response(status=204)
 
     return [web.put(protocol.TARGET_CHECKS, replace)]

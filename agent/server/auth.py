@@ -2,7 +2,7 @@
 
 RFC 6750 section 2.1, RFC 7617. The file with the token's hash is read again when it was replaced,
 so a new token works at once and the old one stops working. A session opens only routes that change
-nothing, so no other site can misuse it.
+nothing, and the page, whose forms have a token. What a browser sends for another site is refused.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ OPEN_ROUTES = frozenset(
 """Routes that are answered without a token. Those of the page check the session themselves."""
 SESSION_ROUTES = frozenset({protocol.EVENTS, protocol.LOG})
 """Routes that a session may read."""
+_SITE, _OWN_SITES = "Sec-Fetch-Site", frozenset({"none", "same-origin"})
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
-_CHALLENGE = 'Bearer realm="plexodus", Basic realm="plexodus"'
+_BEARER = 'Bearer realm="plexodus"'
+"""Browsers ask their user for Basic, but not for this."""
+_CHALLENGE = f'{_BEARER}, Basic realm="plexodus"'
 _FREE = 3
 """Number of wrong tokens that are answered at once: a puller may still have the old pairing."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
@@ -136,6 +139,7 @@ def authentication(door: Doorkeeper) -> Middleware:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        _refuse_other_sites(request)
         if request.path in OPEN_ROUTES:
             return await handler(request)
         token = _token(request.headers.get(hdrs.AUTHORIZATION, ""))
@@ -145,11 +149,22 @@ def authentication(door: Doorkeeper) -> Middleware:
         if token is None and is_read and door.has_session(request):
             return await handler(request)
         raise web.HTTPUnauthorized(
-            headers={hdrs.WWW_AUTHENTICATE: _CHALLENGE},
+            headers={hdrs.WWW_AUTHENTICATE: _BEARER if _SITE in request.headers else _CHALLENGE},
             reason="the token is missing or not valid (any more)",
         )
 
     return authenticate
+
+
+def _refuse_other_sites(request: web.Request) -> None:
+    """Refuse what another site has a browser send (Fetch Metadata), except a link to the page.
+
+    Raises:
+        HTTPForbidden: Another site, or another port of this host, has caused the request.
+    """
+    is_link = request.path == protocol.PAGE and request.method in _READS
+    if request.headers.get(_SITE, "none") not in _OWN_SITES and not is_link:
+        raise web.HTTPForbidden(reason="another site has sent this request")
 
 
 def _token(header: str) -> bytes | None:

@@ -24,6 +24,8 @@ _log = structlog.get_logger("agent")
 
 SENT = web.ResponseKey("sent", bool)
 """Set on a streamed response when all of it is written: a client that has it may be gone then."""
+UNEVENTFUL = web.ResponseKey("uneventful", bool)
+"""Set on a response of which there are many, and which says nothing: it is not logged."""
 _HUNG_UP = 499
 """The status that nginx logs when the client has disconnected."""
 _LOGGED = 1000
@@ -71,7 +73,7 @@ async def log_request(request: web.Request, handler: Handler) -> web.StreamRespo
 
 async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
-    status = _HUNG_UP
+    status, is_uneventful = _HUNG_UP, False
     if (connection := connection_of(request)) is not None:
         connection.begin()
     try:
@@ -79,11 +81,12 @@ async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
         is_open = request.transport is not None and not request.transport.is_closing()
         if is_open or response.get(SENT):
             status = response.status
+        is_uneventful = response.get(UNEVENTFUL, False)
     finally:
         if connection is not None:
             connection.end()
         left_out = 0 if connection is None else connection.lines_left_out()
-        if left_out is not None:
+        if left_out is not None and not is_uneventful:
             more = {"left_out": left_out} if left_out else {}
             _log.info(
                 "request",

@@ -33,6 +33,11 @@ class Progress:
     requested: int
     """Number of frames that it has requested. It does not request those that it has."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether each frame was requested."""
+        return self.requested >= self.snapshot.frames
+
 
 class Activity:
     """The work under way, and the number and duration of finished jobs."""
@@ -49,9 +54,11 @@ class Activity:
         self._asked = bytearray()
         self._began = self._last = 0.0
         self.live_seconds: float | None = None
-        """Seconds from the first request for a frame to the last one, in the live pass before."""
+        """Seconds of the latest live pass, from its scan to its last request for a frame."""
+        self.asking = 0
+        """Number of requests of pullers that are being answered."""
         self.heard: float | None = None
-        """Time of the last request of a puller, in seconds of the monotonic clock."""
+        """End of the last one, in seconds of the monotonic clock."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -67,17 +74,36 @@ class Activity:
             self.latest[phase] = time.monotonic() - started
             self.seconds[phase] += self.latest[phase]
 
-    def frame(self, snapshot: Snapshot, number: int) -> None:
-        """Record that frame ``number`` was requested by a puller. May be called from any thread."""
+    def scanned(self, snapshot: Snapshot, began: float) -> None:
+        """Record that a puller got a snapshot, whose scan began at a time of that clock."""
         with self._lock:
             if self._snapshot is None or self._snapshot.id != snapshot.id:
-                if self._snapshot is not None and self._snapshot.kind != "cold":
-                    self.live_seconds = self._last - self._began
-                self._asked = bytearray(snapshot.frames)
-                self._snapshot, self._began = snapshot, time.monotonic()
+                self._asked, self._snapshot = bytearray(snapshot.frames), snapshot
+            self._began, self._last = began, time.monotonic()
+            self._note_live()
+
+    def frame(self, snapshot: Snapshot, number: int) -> None:
+        """Record that frame ``number`` was requested by a puller. May be called from any thread.
+
+        Requests for an older snapshot, and for a frame that does not exist, are only counted.
+        """
+        with self._lock:
+            self.frames += 1
+            known = self._snapshot
+            if number >= snapshot.frames:
+                return
+            if known is None or (known.id != snapshot.id and known.created < snapshot.created):
+                self._asked, self._snapshot = bytearray(snapshot.frames), snapshot
+                self._began = time.monotonic()
+            elif known.id != snapshot.id:
+                return
             self._asked[number] = 1
             self._last = time.monotonic()
-            self.frames += 1
+            self._note_live()
+
+    def _note_live(self) -> None:
+        if self._snapshot is not None and self._snapshot.kind != "cold":
+            self.live_seconds = self._last - self._began
 
     def progress(self) -> Progress | None:
         """Return how far the latest puller has come; None before its first frame."""

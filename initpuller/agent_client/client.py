@@ -187,13 +187,13 @@ class AgentClient:
         told = protocol.PullerEvent(event, errors.printable(about)[: protocol.MAX_ABOUT])
         await self._report("POST", protocol.LOG, told)
 
-    async def report_checks(self, checks: list[Check]) -> None:
+    async def report_checks(self, checks: list[Check], *, are_all: bool = False) -> None:
         """Show the results of the checks of the volume to those who look at the agent's page.
 
         Give up after a few seconds, and ignore failures: an earlier agent has no such
         route.
         """
-        await self._report("PUT", protocol.TARGET_CHECKS, protocol.TargetChecks(checks))
+        await self._report("PUT", protocol.TARGET_CHECKS, protocol.TargetChecks(checks, are_all))
 
     async def _report(self, method: str, route: str, what: msgspec.Struct) -> None:
         with suppress(errors.PlexodusError, TimeoutError):

@@ -103,5 +103,5 @@ async def _check_both_sides(
         check_root_name(os.fsencode(report.library.name))
         facts = TargetFacts(replace(target, gate=await completed(target.gate)), report, rate)
         here = await asyncio.to_thread(run_checks, facts, When.PREFLIGHT)
-        await client.report_checks(here)
+        await client.report_checks(here, are_all=True)
     return report.checks, here

@@ -327,9 +327,11 @@ def _report(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
 async def _tell_done(context: PullContext, receipt: Receipt, down: float | None) -> None:
     """Add the end of the pull to the migration log on the VM."""
     took = f"; Plex was down for {down:.1f} s" if down is not None else ""
-    what = "Rehearsal published:" if receipt.rehearsal else "Published"
     library = context.layout.library(receipt.library.name)
-    await context.client.tell("done", f"{what} {library}, snapshot {receipt.snapshot}{took}")
+    event, what = (
+        ("rehearsed", "Rehearsal published:") if receipt.rehearsal else ("done", "Published")
+    )
+    await context.client.tell(event, f"{what} {library}, snapshot {receipt.snapshot}{took}")
 
 
 def _sweep(layout: Layout, receipt: Receipt) -> None:

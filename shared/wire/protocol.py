@@ -165,6 +165,8 @@ class TargetChecks(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `PUT /v1/checks`: results of the checks of the volume."""
 
     checks: Annotated[list[Check], msgspec.Meta(max_length=100)]
+    are_all: bool = False
+    """Whether these are all checks of a preflight, so that earlier results are void."""
 
 
 class StopFailure(msgspec.Struct, frozen=True):

@@ -192,7 +192,7 @@ def test_whole_move_and_undo(
     driver.find_element(By.ID, "confirmation").send_keys("undo")
     click(driver, ".danger button")
     plex.wait_until(running=True)
-    wait_for(driver, "would", "there is nothing to undo")
+    wait_for(driver, "would", "There is nothing to undo.")
     wait_until(lambda: not words(driver, "undo"), 30, what="no form", every=0.1)
     wait_for(driver, "plex", "runs")
     assert faults(driver) == []

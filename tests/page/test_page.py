@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,12 +149,14 @@ def test_session_outlives_the_agent_and_not_the_pairing(agent: Agent, visitor: V
 
 
 def test_old_and_forged_sessions_open_nothing(agent: Agent, visitor: Visitor) -> None:
-    """A cookie that has expired, or was made or changed by others, is no session."""
+    """A cookie that has expired, is another client's, or was changed by others, is no session."""
     valid = visitor.cookies[COOKIE]
-    key = Sessions(TokenFile(str(agent.state)))._key()
-    old = Fernet(key).encrypt_at_time(b"x", int(time.time()) - DAY).decode()
-    forged = Fernet(Fernet.generate_key()).encrypt(b"x").decode()
-    for cookie in (old, forged, valid[:-6] + "AAAA==", "", "é"):
+    state = str(agent.state)
+    key = Sessions(state, TokenFile(state))._key()
+    old = Fernet(key).encrypt_at_time(b"127.0.0.1", int(time.time()) - DAY).decode()
+    elsewhere = Fernet(key).encrypt(b"192.0.2.1").decode()
+    forged = Fernet(Fernet.generate_key()).encrypt(b"127.0.0.1").decode()
+    for cookie in (old, elsewhere, forged, valid[:-6] + "AAAA==", "", "é"):
         visitor.cookies[COOKIE] = cookie.encode("latin-1", "replace").decode("latin-1")
         assert visitor.open().status == 401, cookie
     visitor.cookies[COOKIE] = valid
@@ -210,8 +213,8 @@ def test_move_on_the_page(moved: Visitor, plex_agent: Agent) -> None:
     assert {each["check"]["name"] for each in state["checks"]["source"]} >= {"library database"}
     for words in (
         "Committed done",
-        "An undo would do this: lift the fence",
-        "up: nothing can start Plex on the VM",
+        "An undo would lift the fence",
+        "none for a Plex without a unit: the agent stops it whenever it is started",
         "Committed snapshot",
     ):
         assert words in seen.text
@@ -219,18 +222,22 @@ def test_move_on_the_page(moved: Visitor, plex_agent: Agent) -> None:
 
 def test_undo_on_the_page(moved: Visitor, plex_agent: Agent, plex: PlexCommands) -> None:
     """Only the typed word undoes a move that is committed; Plex runs then."""
-    csrf = moved.csrf()
-    refused = moved.open("/undo", "POST", csrf=csrf, confirmation="yes")
+    csrf, cutover = moved.csrf(), moved.hidden("cutover")
+    refused = moved.open("/undo", "POST", csrf=csrf, cutover=cutover, confirmation="yes")
     assert refused.status == 400
     assert "Nothing was undone" in refused.text
+    other = moved.open("/undo", "POST", csrf=csrf, cutover="0" * 32, confirmation="undo")
+    assert other.status == 409
+    assert "another cutover is under way" in other.text
     assert not plex.is_running()
-    assert moved.open("/undo", "POST", csrf=csrf, confirmation=" Undo ").status == 303
+    done = moved.open("/undo", "POST", csrf=csrf, cutover=cutover, confirmation=" Undo ")
+    assert done.status == 303
     plex.wait_until(running=True)
     deadline = time.monotonic() + 20
     while last_move(plex_agent)["cutover"]["phase"] != "idle":
         assert time.monotonic() < deadline
     seen = moved.open()
-    assert "there is nothing to undo" in seen.text
+    assert "There is nothing to undo." in seen.text
     assert 'class="danger" hidden' in seen.html
     assert "Undoing the cutover: asked for on the page" in seen.text
 
@@ -238,7 +245,8 @@ def test_undo_on_the_page(moved: Visitor, plex_agent: Agent, plex: PlexCommands)
 def test_undo_that_fails_says_why(moved: Visitor, plex: PlexCommands) -> None:
     """If Plex does not start, the page has the reason."""
     (plex.here / "broken").touch()
-    seen = moved.open("/undo", "POST", csrf=moved.csrf(), confirmation="undo")
+    form = {"csrf": moved.csrf(), "cutover": moved.hidden("cutover"), "confirmation": "undo"}
+    seen = moved.open("/undo", "POST", **form)
     assert seen.status == 409
     assert "it is broken" in seen.text
     (plex.here / "broken").unlink()
@@ -275,11 +283,13 @@ def test_preflight_of_both_sides_is_shown(agent: Agent, visitor: Visitor, target
 
 def test_page_is_small(agent: Agent, visitor: Visitor) -> None:
     """Page, style sheet and script are less than 60 KB, and ask no other host for anything."""
-    event = json.dumps({"event": "pass", "about": "Live pass: 1 GiB in 100 s"}).encode()
-    for _ in range(400):
+    event = json.dumps({"event": "failed", "about": "&" * protocol.MAX_ABOUT}).encode()
+    for _ in range(100):
         agent.ask("POST", protocol.LOG, event)
+    checks = [{"name": f"check {n}", "outcome": "failure", "found": "f" * 200} for n in range(40)]
+    agent.ask("PUT", protocol.TARGET_CHECKS, json.dumps({"checks": checks}).encode())
     seen = visitor.open()
-    assert seen.html.count("Live pass: 1 GiB") <= 302
+    assert "check 39" in seen.text
     assets = [(TEMPLATES / name).read_text() for name in ("page.css", "page.js")]
     assert len(seen.html.encode()) + sum(len(each.encode()) for each in assets) < MOST_BYTES
     assert not re.search(r"https?://|//\w", seen.html + assets[0])
@@ -305,10 +315,114 @@ def test_events_for_curl(agent: Agent, puller: Puller) -> None:
     first = events(agent, 2)
     assert first[-1][1] == "move" or first[0][1] == "log"
     lines = [(number, data["about"]) for number, name, data in first if name == "log"]
-    assert [int(number) for number, _ in lines] == list(range(1, len(lines) + 1))
+    text = (agent.state / "migration.jsonl").read_bytes()
+    assert [int(number) for number, _ in lines][-1] == len(text)
+    assert len(lines) == text.count(b"\n")
     assert any("Live pass" in about or "entries" in about for _, about in lines)
     again = events(agent, 2, f"Last-Event-ID: {lines[-2][0]}")
     assert [number for number, name, _ in again if name == "log"] == [lines[-1][0]]
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "-1", "x", "99999999"])
+def test_event_id_that_is_none_of_ours(agent: Agent, puller: Puller, last: str) -> None:
+    """A client with an id of another log gets all lines."""
+    assert puller.pull().code == 0
+    lines = [name for _, name, _ in events(agent, 2, f"Last-Event-ID: {last}") if name == "log"]
+    assert len(lines) == (agent.state / "migration.jsonl").read_bytes().count(b"\n")
+
+
+def test_streams_are_limited(agent: Agent) -> None:
+    """Clients that follow the move leave connections for a puller at the same address."""
+    with ExitStack() as stack:
+        statuses = []
+        for _ in range(18):
+            http = stack.enter_context(closing(agent.connect()))
+            headers = {"Authorization": f"Bearer {agent.token}"}
+            http.request("GET", protocol.EVENTS, headers=headers)
+            statuses.append(http.getresponse().status)
+    assert statuses == [200] * 16 + [503] * 2
+
+
+def test_log_that_was_cut_or_damaged(agent: Agent, visitor: Visitor, puller: Puller) -> None:
+    """A log that is shorter than before, and lines of others in it, break neither page nor move."""
+    assert puller.pull().code == 0
+    assert "Published" in visitor.open().text
+    path = agent.state / "migration.jsonl"
+    path.write_bytes(b'{"at":"yesterday","event":"pull","about":"a"}\nnonsense\n')
+    (agent.state / "checks.json").write_bytes(b"\xff")
+    body = json.dumps({"event": "pass", "about": "what comes then"}).encode()
+    agent.ask("POST", protocol.LOG, body)
+    time.sleep(1)
+    seen = visitor.open()
+    assert seen.status == 200
+    assert "what comes then" in seen.text
+    checks = {"checks": [{"name": "a check", "outcome": "pass", "found": "f"}]}
+    agent.ask("PUT", protocol.TARGET_CHECKS, json.dumps(checks).encode())
+    time.sleep(1)
+    assert "a check" in visitor.open().text
+
+
+def test_record_that_cannot_be_read(agent: Agent, visitor: Visitor) -> None:
+    """The page says so in words, and a stream does not pretend to know."""
+    (agent.state / "cutover.json").write_text("{")
+    seen = visitor.open()
+    assert seen.status == 507
+    assert "cannot be read" in seen.text
+
+
+def test_preflight_replaces_what_was_corrected(agent: Agent) -> None:
+    """A check that only a bad volume has is gone after a preflight of a good one."""
+
+    def put(name: str, *, are_all: bool) -> None:
+        checks = [{"name": name, "outcome": "failure", "found": "f"}]
+        body = json.dumps({"checks": checks, "are_all": are_all}).encode()
+        agent.ask("PUT", protocol.TARGET_CHECKS, body)
+
+    def shown() -> set[str]:
+        return {each["check"]["name"] for each in last_move(agent)["checks"]["target"]}
+
+    put("volume: locks", are_all=True)
+    put("filesystem", are_all=False)
+    assert shown() == {"volume: locks", "filesystem"}
+    put("volume", are_all=True)
+    assert shown() == {"volume"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_request_of_another_site_is_refused(agent: Agent, visitor: Visitor, site: str) -> None:
+    """What another site or port has a browser send does nothing, even with the token or session."""
+    token = base64.b64encode(f"x:{agent.token}".encode()).decode()
+    csrf = visitor.csrf()
+    for path in (protocol.LOG, protocol.CUTOVER, protocol.PAGE_UNDO, protocol.SIGN_IN):
+        with closing(agent.connect()) as http:
+            headers = {"Sec-Fetch-Site": site, "Authorization": f"Basic {token}"}
+            headers["Cookie"] = f"{COOKIE}={visitor.cookies[COOKIE]}"
+            http.request("POST", path, f"csrf={csrf}&confirmation=undo", headers)
+            assert http.getresponse().status == 403, path
+    with closing(agent.connect()) as http:
+        http.request("GET", "/", headers={"Sec-Fetch-Site": site})
+        assert http.getresponse().status == 401  # a link to the page is none of their business
+        http.close()
+        http.request("GET", protocol.LOG, headers={"Sec-Fetch-Site": "same-origin"})
+        assert "Basic" not in http.getresponse().headers["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize("path", ["/undo", "/sign-in", "/sign-out"])
+def test_answer_to_a_form_that_is_loaded_again(visitor: Visitor, path: str) -> None:
+    """A browser is led back to the page."""
+    seen = visitor.open(path)
+    assert (seen.status, seen.headers["Location"]) == (303, "/")
+
+
+def test_frame_that_does_not_exist(agent: Agent, visitor: Visitor) -> None:
+    """A request for one changes nothing that the page shows."""
+    snapshot = agent.scan()
+    path = protocol.frame_path(snapshot.id, snapshot.frames, "tar")
+    with closing(agent.connect()) as http:
+        http.request("GET", path, headers={"Authorization": f"Bearer {agent.token}"})
+        assert http.getresponse().status == 404
+    assert last_move(agent)["transfer"]["requested"] == 0
+    assert visitor.open().status == 200
 
 
 def test_head_of_events_has_no_body(agent: Agent) -> None:

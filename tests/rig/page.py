@@ -62,6 +62,10 @@ class Visitor:
 
     def csrf(self) -> str:
         """Return the token in the forms of the page."""
-        found = re.search(r'name="csrf" value="(\w+)"', self.open().html)
+        return self.hidden("csrf")
+
+    def hidden(self, name: str) -> str:
+        """Return a hidden field of the page."""
+        found = re.search(rf'name="{name}" value="(\w*)"', self.open().html)
         assert found is not None
         return found[1]
