@@ -390,7 +390,7 @@ def test_preflight_replaces_what_was_corrected(agent: Agent) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_request_of_another_site_is_refused(agent: Agent, visitor: Visitor, site: str) -> None:
-    """What another site or port has a browser send does nothing, even with the token or session."""
+    """A request that another site or port causes does nothing, even with the token or session."""
     token = base64.b64encode(f"x:{agent.token}".encode()).decode()
     csrf = visitor.csrf()
     for path in (protocol.LOG, protocol.CUTOVER, protocol.PAGE_UNDO, protocol.SIGN_IN):
@@ -401,7 +401,7 @@ def test_request_of_another_site_is_refused(agent: Agent, visitor: Visitor, site
             assert http.getresponse().status == 403, path
     with closing(agent.connect()) as http:
         http.request("GET", "/", headers={"Sec-Fetch-Site": site})
-        assert http.getresponse().status == 401  # a link to the page is none of their business
+        assert http.getresponse().status == 401  # a link to the page is allowed
         http.close()
         http.request("GET", protocol.LOG, headers={"Sec-Fetch-Site": "same-origin"})
         assert "Basic" not in http.getresponse().headers["WWW-Authenticate"]

@@ -153,7 +153,7 @@ def test_downtime_ends() -> None:
 
 
 def test_lines_that_are_no_events() -> None:
-    """Whatever else is in the log's file hides no line."""
+    """Damaged lines in the log's file hide no other line."""
     good = b'{"at":"2026-01-01T00:00:00+00:00","event":"pull","about":"a"}'
     bad = (
         b"",

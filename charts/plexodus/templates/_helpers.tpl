@@ -34,11 +34,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "plexodus.migrationLabels" -}}
 {{ include "plexodus.labels" (index . 0) }}
 plexodus.io/migration: {{ (index . 1).name }}
+{{- with include "plexodus.fleetLabels" (index . 0) }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "plexodus.secret" -}}
 {{- $pairing := (index . 1).pairing | default dict -}}
 {{- $pairing.existingSecret | default (printf "%s-pairing" (include "plexodus.migration" .)) -}}
+{{- end -}}
+
+{{/* Gives each migration what it does not set itself of the defaults. Every template that reads migrations begins with it. */}}
+{{- define "plexodus.mergeDefaults" -}}
+{{- if .Values.defaults -}}
+{{- $merged := list -}}
+{{- range .Values.migrations -}}
+{{- $defaults := $.Values.defaults | toJson | replace "{name}" .name | fromJson -}}
+{{- $merged = append $merged (mergeOverwrite $defaults .) -}}
+{{- end -}}
+{{- $_ := set .Values "migrations" $merged -}}
+{{- $_ := unset .Values "defaults" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels by which a fleet is selected. */}}
+{{- define "plexodus.fleetLabels" -}}
+{{- with .Values.fleet.name -}}
+plexodus.io/fleet: {{ . }}
+{{- end -}}
 {{- end -}}
 
 {{/* Fails if two migrations would have the same objects. */}}

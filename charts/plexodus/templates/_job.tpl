@@ -29,6 +29,9 @@ template:
   metadata:
     labels:
       {{- include "plexodus.selectorLabels" . | nindent 6 }}
+      {{- with include "plexodus.fleetLabels" $root }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- with $root.Values.podLabels }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -52,9 +55,18 @@ template:
     nodeSelector:
       {{- toYaml . | nindent 6 }}
     {{- end }}
-    {{- with $root.Values.affinity }}
+    {{- $affinity := deepCopy $root.Values.affinity }}
+    {{- if $root.Values.fleet.onePerNode }}
+    {{- $same := dict "labelSelector" (dict "matchLabels" (include "plexodus.fleetLabels" $root | fromYaml)) "topologyKey" "kubernetes.io/hostname" }}
+    {{- $others := dig "podAntiAffinity" "requiredDuringSchedulingIgnoredDuringExecution" list $affinity }}
+    {{- $affinity = mergeOverwrite $affinity (dict "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (append $others $same))) }}
+    {{- end }}
+    {{- with $affinity }}
     affinity:
       {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.fleet.priorityClassName }}
+    priorityClassName: {{ . }}
     {{- end }}
     {{- with $root.Values.tolerations }}
     tolerations:
