@@ -28,7 +28,7 @@ from agent.cutover.start_block import lift_start_blocks
 from agent.host.addresses import own_address
 from agent.host.migration_log import MigrationLog
 from agent.host.state_owner import become_owner, write_as_owner
-from agent.host.systemd import state_path_left
+from agent.host.systemd import is_shutting_down, state_path_left
 from agent.plan_command import plan
 from agent.plex.services import find_library, plex_service, recorded_service
 from agent.secret_formats import OUTPUTS
@@ -238,7 +238,8 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
 def _lifted(control: CutoverControl, why: str, *, committed: bool) -> CutoverStanding:
     """Undo, and return how things stand once Plex runs, or after a while.
 
-    If the agent ends, nobody is there to try again. So a start that fails is repeated then.
+    If the agent ends, nobody is there to try again. So a start that fails is repeated then, unless
+    the machine shuts down: systemd would start nothing, and the agent starts Plex after the boot.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     is_by_hand = committed
@@ -247,11 +248,12 @@ def _lifted(control: CutoverControl, why: str, *, committed: bool) -> CutoverSta
         try:
             standing = control.lift(why, committed=committed)
         except CutoverRefused:
-            if is_by_hand or time.monotonic() > deadline:
+            if is_by_hand or time.monotonic() > deadline or is_shutting_down():
                 raise
             pause = _BETWEEN_STARTS
         else:
-            if standing.phase != "undoing" or time.monotonic() > deadline:
+            is_over = standing.phase != "undoing" or time.monotonic() > deadline
+            if is_over or (not is_by_hand and is_shutting_down()):
                 return standing
             committed = False
         time.sleep(pause)

@@ -164,4 +164,6 @@ class FrameIndex:
 
     @staticmethod
     def _write(fd: int, record: int, length: int, digest: bytes) -> None:
-        os.pwrite(fd, _RECORD.pack(length, digest), record * _RECORD.size)
+        block, done = _RECORD.pack(length, digest), 0
+        while done < len(block):  # a filesystem may accept a part
+            done += os.pwrite(fd, block[done:], record * _RECORD.size + done)

@@ -82,6 +82,17 @@ def service_status() -> str:
     return ""
 
 
+def is_shutting_down() -> bool:
+    """Return whether systemd is stopping everything, and so starts no service any more."""
+    command = ["systemctl", "is-system-running"]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(  # noqa: S603 - constants
+            command, check=False, capture_output=True, timeout=_SECONDS, text=True
+        )
+        return done.stdout.strip() == "stopping"
+    return False
+
+
 def leave_state_path(state: str) -> None:
     """Record the path of the state folder. Do nothing if the agent is not run by systemd."""
     if folder := os.environ.get(_RUNTIME):

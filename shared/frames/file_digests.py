@@ -62,7 +62,7 @@ class FileDigests:
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             for first, block in runs:
-                os.pwrite(fd, block, first * SIZE)
+                _write(fd, block, first * SIZE)
         finally:
             os.close(fd)
 
@@ -79,7 +79,7 @@ class FileDigests:
                 for done in range(0, count, _BATCH):
                     length = min(_BATCH, count - done) * SIZE
                     block = os.pread(old.fileno(), length, (first + done) * SIZE)
-                    os.pwrite(new.fileno(), block, (number + done) * SIZE)
+                    _write(new.fileno(), block, (number + done) * SIZE)
 
     def block(self, numbers: range) -> bytes:
         """Return 32 bytes for each of the entries with these numbers, which follow one another."""
@@ -91,6 +91,14 @@ class FileDigests:
         with open(self._path, "rb") as file:
             while block := file.read(_BATCH * SIZE):
                 yield from split(block)
+
+
+def _write(fd: int, block: Buffer, offset: int) -> None:
+    """Write all of ``block``: a filesystem may accept a part of it, and not say why."""
+    left = memoryview(block)
+    while left:
+        done = os.pwrite(fd, left, offset)
+        left, offset = left[done:], offset + done
 
 
 def _runs(numbered: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytearray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from shared.frames import file_digests
@@ -33,6 +34,20 @@ def test_runs_are_copied_to_their_new_numbers(
     expected[2:13] = [_digest(number + 1) for number in range(4, 15)]
     assert list(new) == expected
     assert (tmp_path / "new").stat().st_size == 20 * 32
+
+
+def test_filesystem_accepts_part_of_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All digests are written although each call writes half of its bytes."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, at: pwrite(fd, data[: (len(data) + 1) // 2], at)
+    )
+    old, new = (FileDigests(str(tmp_path / name), 9) for name in ("old", "new"))
+    old.put((number, _digest(number + 1)) for number in range(9))
+    new.copy(old, [(0, 0, 9)])
+    assert list(old) == list(new) == [_digest(number + 1) for number in range(9)]
 
 
 def test_unknown_digests_stay_unknown(tmp_path: Path) -> None:

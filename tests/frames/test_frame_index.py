@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -67,6 +68,18 @@ def test_frame_with_another_digest_is_refused(reopened: Callable[[], FrameIndex]
     index = reopened()
     assert not index.put(3, len(ENCODED[3]), sha256(b"other"))
     assert not index.put(3, len(ENCODED[3]) + 1, sha256(ENCODED[3]))
+    put(reopened(), 3)
+
+
+def test_filesystem_accepts_part_of_a_write(
+    reopened: Callable[[], FrameIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame is known with its whole digest although each call writes half of its bytes."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, at: pwrite(fd, data[: (len(data) + 1) // 2], at)
+    )
+    put(reopened(), 3)
     put(reopened(), 3)
 
 

@@ -59,7 +59,9 @@ def test_log_tells_the_story(agent: Agent, target: Path) -> None:
     assert places == sorted(places), told
     lines = [json.loads(line) for line in (agent.state / LINES).read_text().splitlines()]
     assert [line["about"] for line in lines] == told
-    assert {"pull", "version", "database", "pass", "unchanged", "done"} == {line["event"] for line in lines}
+    assert {"pull", "version", "database", "pass", "unchanged", "done"} == {
+        line["event"] for line in lines
+    }
 
 
 def test_failure_is_told(agent: Agent, target: Path) -> None:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from rig.programs import Agent
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
-SERVERS = [f"server-{number}" for number in range(9)]
-STRANGER = "server-4"
+SERVERS = [f"server-{number}" for number in range(4)]
+STRANGER = "server-1"
 """Its pairing is not valid: a permanent failure."""
-MOST = 3
+MOST = 1
+"""More would need a network for each pod: here all have that of the host, and so its ports."""
 CLASS = "moves"
 SELECTED = ("-l", "plexodus.io/fleet=home")
 
@@ -81,7 +82,7 @@ def ended(story: Story, how: str) -> int:
 
 
 def test_fleet_moves_a_few_at_once(new_agent: Callable[[Path], Agent], tmp_path: Path) -> None:
-    """Eight servers arrive right to the byte, one fails with its reason, never more than three."""
+    """Three servers arrive right to the byte, one fails with its reason, and never two run."""
     (tmp_path / "cluster").mkdir()
     source = tmp_path / "Library"
     make_library(source, LibraryShape(300, 8_000_000, 2_000_000))
