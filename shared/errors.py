@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)
+
+
 class PlexodusError(Exception):
     """A failure, with the path it concerns and advice for the user.
 
@@ -251,4 +254,18 @@ def storage_errors(path: str | bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        raise storage_error(error, path) from error
+
+
+@contextmanager
+def disk_errors(path: str | bytes) -> Iterator[None]:
+    """Raise an OSError of the block as a :class:`StorageError` if only a disk can cause it.
+
+    Any other is a bug, and stays an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
         raise storage_error(error, path) from error

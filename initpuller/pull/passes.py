@@ -293,7 +293,8 @@ class Passes:
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
         self._fit.require(work.policy)
         try:
-            return await self._checks.beside(run())
+            with errors.disk_errors(self._context.layout.folder):
+                return await self._checks.beside(run())
         except errors.NoSpace:
             await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
             raise

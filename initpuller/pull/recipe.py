@@ -60,6 +60,7 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
     """
     record = PullRecord(open_layout(options.target))
     async with AsyncExitStack() as stack:
+        stack.enter_context(errors.disk_errors(record.layout.folder))
         await stack.enter_async_context(_locked(record.layout))
         workers = stack.enter_context(start_workers(options.jobs))
         await asyncio.to_thread(make_room, record)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.fernet import Fernet
-from rig.page import Visitor
+from rig.page import Visitor, last_move
 from rig.plex.commands import SERVER, PlexCommands, agent_with_plex, plex_commands
 from rig.programs import Puller, program
 
@@ -64,31 +63,6 @@ def moved(plex_agent: Agent, plex: PlexCommands, target: Path, tmp_path: Path) -
     visitor = Visitor(plex_agent)
     visitor.sign_in(plex_agent.token)
     return visitor
-
-
-def events(agent: Agent, seconds: float, *headers: str) -> list[tuple[str, str, Any]]:
-    """Return id, name and data of each event that curl gets in so many seconds."""
-    token = f"Authorization: Bearer {agent.token}"
-    options = [word for each in (token, *headers) for word in ("--header", each)]
-    url = f"{agent.url}{protocol.EVENTS}"
-    done = subprocess.run(
-        ["curl", "-ksN", "--max-time", str(seconds), *options, url],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    found = []
-    for block in done.stdout.replace("\r\n", "\n").split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if "event" in fields:
-            data = json.loads(fields["data"])
-            found.append((fields.get("id", ""), fields["event"], data))
-    return found
-
-
-def last_move(agent: Agent) -> Any:  # noqa: ANN401 - JSON
-    """Return the state of the move in the last event of the next two seconds."""
-    return [data for _, name, data in events(agent, 2) if name == "move"][-1]
 
 
 def test_stranger_sees_only_the_form(agent: Agent) -> None:
@@ -309,40 +283,6 @@ def test_assets_are_sent_once(agent: Agent, path: str) -> None:
         assert (again.status, again.read()) == (304, b"")
 
 
-def test_events_for_curl(agent: Agent, puller: Puller) -> None:
-    """A program gets the state and each line of the log, and after a break only what it missed."""
-    assert puller.pull().code == 0
-    first = events(agent, 2)
-    assert first[-1][1] == "move" or first[0][1] == "log"
-    lines = [(number, data["about"]) for number, name, data in first if name == "log"]
-    text = (agent.state / "migration.jsonl").read_bytes()
-    assert [int(number) for number, _ in lines][-1] == len(text)
-    assert len(lines) == text.count(b"\n")
-    assert any("Live pass" in about or "entries" in about for _, about in lines)
-    again = events(agent, 2, f"Last-Event-ID: {lines[-2][0]}")
-    assert [number for number, name, _ in again if name == "log"] == [lines[-1][0]]
-
-
-@pytest.mark.parametrize("last", ["9" * 5000, "-1", "x", "99999999"])
-def test_event_id_that_is_none_of_ours(agent: Agent, puller: Puller, last: str) -> None:
-    """A client with an id of another log gets all lines."""
-    assert puller.pull().code == 0
-    lines = [name for _, name, _ in events(agent, 2, f"Last-Event-ID: {last}") if name == "log"]
-    assert len(lines) == (agent.state / "migration.jsonl").read_bytes().count(b"\n")
-
-
-def test_streams_are_limited(agent: Agent) -> None:
-    """Clients that follow the move leave connections for a puller at the same address."""
-    with ExitStack() as stack:
-        statuses = []
-        for _ in range(18):
-            http = stack.enter_context(closing(agent.connect()))
-            headers = {"Authorization": f"Bearer {agent.token}"}
-            http.request("GET", protocol.EVENTS, headers=headers)
-            statuses.append(http.getresponse().status)
-    assert statuses == [200] * 16 + [503] * 2
-
-
 def test_log_that_was_cut_or_damaged(agent: Agent, visitor: Visitor, puller: Puller) -> None:
     """A log that is shorter than before, and lines of others in it, break neither page nor move."""
     assert puller.pull().code == 0
@@ -423,28 +363,3 @@ def test_frame_that_does_not_exist(agent: Agent, visitor: Visitor) -> None:
         assert http.getresponse().status == 404
     assert last_move(agent)["transfer"]["requested"] == 0
     assert visitor.open().status == 200
-
-
-def test_head_of_events_has_no_body(agent: Agent) -> None:
-    """A program that only asks for the headers is not kept waiting."""
-    with closing(agent.connect()) as http:
-        http.request("HEAD", protocol.EVENTS, headers={"Authorization": f"Bearer {agent.token}"})
-        response = http.getresponse()
-        assert (response.status, response.read()) == (200, b"")
-        assert response.headers["Content-Type"] == "text/event-stream"
-        assert "no-cache" in response.headers["Cache-Control"]
-
-
-def test_watcher_does_not_delay_the_end_of_the_agent(agent: Agent) -> None:
-    """An open stream of events ends when the agent is asked to end."""
-    url = f"{agent.url}{protocol.EVENTS}"
-    with subprocess.Popen(
-        ["curl", "-ksN", "-u", f"x:{agent.token}", url], stdout=subprocess.PIPE
-    ) as curl:
-        assert curl.stdout is not None
-        curl.stdout.readline()
-        started = time.monotonic()
-        assert agent.stop() == 0
-        assert time.monotonic() - started < 4
-        curl.communicate(timeout=5)
-        assert curl.returncode == 0

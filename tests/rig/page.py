@@ -1,14 +1,18 @@
-"""The agent's page, as a browser without JavaScript sees it: forms, cookies, redirects."""
+"""The agent's page as a browser without JavaScript sees it, and its events as curl gets them."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from contextlib import closing
 from dataclasses import dataclass
 from html import unescape
 from http.cookies import SimpleCookie
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from shared.wire import protocol
 
 if TYPE_CHECKING:
     from http.client import HTTPMessage
@@ -69,3 +73,28 @@ class Visitor:
         found = re.search(rf'name="{name}" value="(\w*)"', self.open().html)
         assert found is not None
         return found[1]
+
+
+def events(agent: Agent, seconds: float, *headers: str) -> list[tuple[str, str, Any]]:
+    """Return id, name and data of each event that curl gets in so many seconds."""
+    token = f"Authorization: Bearer {agent.token}"
+    options = [word for each in (token, *headers) for word in ("--header", each)]
+    url = f"{agent.url}{protocol.EVENTS}"
+    done = subprocess.run(
+        ["curl", "-ksN", "--max-time", str(seconds), *options, url],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    found = []
+    for block in done.stdout.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "event" in fields:
+            data = json.loads(fields["data"])
+            found.append((fields.get("id", ""), fields["event"], data))
+    return found
+
+
+def last_move(agent: Agent) -> Any:  # noqa: ANN401 - JSON
+    """Return the state of the move in the last event of the next two seconds."""
+    return [data for _, name, data in events(agent, 2) if name == "move"][-1]

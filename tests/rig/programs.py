@@ -27,7 +27,7 @@ from shared.wire.pairing import parse_pairing
 from shared.wire.protocol import METRICS, SNAPSHOTS, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _BIN = Path(sys.executable).parent
 _FRAME = re.compile(r"/frames/(\d+)\.")
@@ -101,6 +101,8 @@ class Agent:
     """The file that it reads them from, if there is one."""
     tells_library: bool = True
     """Whether the command line names the library, or the settings do."""
+    before: Sequence[str | Path] = ()
+    """Words in front of its command: a program that starts it, such as in another namespace."""
     _process: subprocess.Popen[bytes] | None = None
 
     def pair(self, port: int | None = None) -> str:
@@ -115,6 +117,7 @@ class Agent:
         """Start serving with these ``options``, and wait until it listens."""
         with self.log.open("ab") as log:
             command = [
+                *self.before,
                 _BIN / "plexodus-agent",
                 "serve",
                 "--state",

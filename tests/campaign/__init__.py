@@ -1,0 +1,1 @@
+"""Random faults against whole moves: ``python -m campaign`` (docs/reliability.md)."""

@@ -1,0 +1,38 @@
+"""Each way to break something, by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from campaign.site import Site
+    from campaign.story import When
+
+    Evidence: TypeAlias = Callable[[], bool]
+    Strike: TypeAlias = Callable[[Site, random.Random], bool | Evidence]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to break something.
+
+    Args:
+        name: what happens, for tables.
+        strike: does it; returns whether it took place. If only the end of the story shows that, it
+            returns a function for then.
+        needs_shim: whether it fails calls of the C library.
+        after_move: whether it can also happen when the move is complete.
+        when: the only event that its moment is counted from; None for any.
+        limit: a promise that is known not to hold then, and where that is documented.
+    """
+
+    name: str
+    strike: Strike
+    needs_shim: bool = False
+    after_move: bool = False
+    when: When | None = None
+    limit: str = ""

@@ -1,0 +1,68 @@
+"""Connections that are cut, held, reset or refused, and bytes that are changed on their way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rig.hostile.fault_proxy import Cut, Flip
+
+from campaign.faults import Fault
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from campaign.faults import Evidence
+    from campaign.site import Site
+
+_BYTES = 2 * 1024 * 1024
+"""Positions in the data of a connection, most of which are reached."""
+_HEAD = 4000
+"""Bytes that every connection has: handshake and first response."""
+
+
+def _cut(site: Site, _: random.Random) -> bool:
+    site.network.cut_all()
+    return True
+
+
+def _stall(site: Site, chance: random.Random) -> bool:
+    site.network.hold()
+    site.later(chance.uniform(0.2, 5), "data flows", site.network.recover)
+    return True
+
+
+def _vanish(site: Site, chance: random.Random) -> bool:
+    site.network.vanish()
+    site.later(chance.uniform(0.2, 5), "network is back", site.network.recover)
+    return True
+
+
+def _reset(site: Site, chance: random.Random) -> Evidence:
+    """Reset the next connections at a byte of their handshake, their head, or a frame."""
+    heads = [Cut(chance.randrange(_HEAD)) for _ in range(chance.randint(0, 2))]
+    return _plan(site, heads, [Cut(chance.randrange(_BYTES)) for _ in range(2)])
+
+
+def _flip(site: Site, chance: random.Random) -> Evidence:
+    """Change a byte of the next connections."""
+    heads = [Flip(chance.randrange(_HEAD)) for _ in range(chance.randint(0, 2))]
+    return _plan(site, heads, [Flip(chance.randrange(_BYTES)) for _ in range(2)])
+
+
+def _plan(site: Site, heads: Sequence[Cut | Flip], bodies: Sequence[Cut | Flip]) -> Evidence:
+    """Plan faults for the next connections, and cut those that are open."""
+    network = site.network
+    network.plan(*heads)
+    network.plan_for_frames(*bodies)
+    network.cut_all()
+    return lambda: any(fault in network.happened for fault in (*heads, *bodies))
+
+
+FAULTS = (
+    Fault("connections cut", _cut),
+    Fault("network stalled", _stall),
+    Fault("network gone", _vanish),
+    Fault("connections reset", _reset),
+    Fault("bytes flipped in transit", _flip),
+)

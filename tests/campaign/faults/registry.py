@@ -1,0 +1,13 @@
+"""All faults. Their order and number decide what a seed means."""
+
+from __future__ import annotations
+
+from campaign.faults import Fault, connections, people, processes, storage
+
+FAULTS: tuple[Fault, ...] = (
+    *processes.FAULTS,
+    *connections.FAULTS,
+    *storage.FAULTS,
+    *people.FAULTS,
+)
+BY_NAME = {fault.name: fault for fault in FAULTS}

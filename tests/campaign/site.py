@@ -1,0 +1,145 @@
+"""Everything of one story: VM, network, volume, puller, and what is still to be repaired."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Self
+
+from rig.programs import Finished, Puller
+
+from campaign.network import Network
+from campaign.shim import Shim
+from campaign.story import Mode, Story
+from campaign.vm import Vm
+from campaign.volume import Volume
+from campaign.watch import Watch
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+
+class Site:
+    """One VM and one volume, with a network between them.
+
+    Args:
+        story: the story.
+        folder: an empty folder on a disk.
+        made: the library.
+        shim: the compiled shim if the story needs it.
+    """
+
+    def __init__(self, story: Story, folder: Path, made: Path, shim: Path | None) -> None:
+        self.story = story
+        self.began = time.monotonic()
+        self.timeline: list[str] = []
+        self.violations: list[str] = []
+        shims = {
+            name: Shim(shim, folder / f"{name}.shim") if shim else None
+            for name in ("agent", "puller")
+        }
+        self.puller_shim = shims["puller"]
+        self.vm = Vm(folder / "vm", made, shims["agent"], has_unit=story.has_unit)
+        self.volume = Volume(folder / "volume")
+        self._made, self._folder = made, folder
+        self.network = Network(self.vm.agent.port, story.rate)
+        self.watch = Watch(self.vm, self.volume, made, self.violate)
+        self.reasons: list[str] = []
+        """Why each pull failed, in order."""
+        self.process: subprocess.Popen[bytes] | None = None
+        self._puller: Puller | None = None
+        self._due: list[tuple[float, str, Callable[[], None]]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start all of it: Plex runs and writes, the agent serves."""
+        with ExitStack() as stack:
+            self.volume.mount()
+            stack.callback(self.volume.unmount)
+            if self.story.mode is Mode.SET_ASIDE:
+                self.volume.put_foreign(self._folder / "foreign")
+            stack.enter_context(self.network)
+            stack.callback(self.vm.end)
+            self.vm.plex.start()
+            pairing = self.vm.agent.pair(self.network.port)
+            self.vm.start_agent()
+            stack.callback(self._kill_puller)
+            stack.enter_context(self.watch)
+            log = self._folder / "puller.log"
+            self._puller = Puller(self.volume.target, log, pairing, cutover=True)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all of it."""
+        self._stack.close()
+
+    def note(self, what: str) -> None:
+        """Add a line to the timeline."""
+        self.timeline.append(f"{time.monotonic() - self.began:6.2f} {what}")
+
+    def violate(self, what: str) -> None:
+        """Record that the promise is broken."""
+        self.note(f"VIOLATION: {what}")
+        self.violations.append(what)
+
+    def begin_pull(self, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        """Start a pull."""
+        assert self._puller is not None
+        self.note(f"pull {' '.join(options)}")
+        environment = None
+        if self.puller_shim is not None:
+            environment = self._puller.environment() | self.puller_shim.environment
+        self.process = self._puller.begin(*options, environment=environment)
+        return self.process
+
+    def finished(self) -> Finished:
+        """Return the result of the pull, which has ended."""
+        assert self._puller is not None
+        assert self.process is not None
+        ended = self._puller.finished(self.process)
+        self.process = None
+        self.reasons.append(ended.reason())
+        self.note(f"pull ended with {ended.code}. {ended.reason()[:300]}")
+        if ended.code == 1:
+            self.violate(f"exit code 1 is a bug: {ended.text[-1500:]}")
+        return ended
+
+    def signal_puller(self, number: signal.Signals) -> bool:
+        """Send a signal to the puller; return False if it does not run."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        return True
+
+    def later(self, seconds: float, what: str, repair: Callable[[], None]) -> None:
+        """Have ``repair`` called after so many seconds, or at the end of the faults."""
+        self._due.append((time.monotonic() + seconds, what, repair))
+
+    def repair_due(self, *, everything: bool = False) -> None:
+        """Do the repairs whose time has come, or ``everything`` in its order."""
+        now = time.monotonic()
+        due = sorted(each for each in self._due if everything or each[0] <= now)
+        self._due = [each for each in self._due if each not in due]
+        for _, what, repair in due:
+            self.note(what)
+            repair()
+
+    @property
+    def is_repaired(self) -> bool:
+        """Whether no repair is waiting."""
+        return not self._due
+
+    def _kill_puller(self) -> None:
+        if self.signal_puller(signal.SIGKILL) and self.process is not None:
+            self.process.wait()

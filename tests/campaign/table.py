@@ -1,0 +1,96 @@
+"""The summary of a campaign as Markdown: faults by mode, what each costs, and the violations."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from campaign.faults.registry import BY_NAME
+from campaign.story import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from campaign.machine import Outcome
+
+_MODES = [mode.value for mode in Mode]
+
+
+def known_limit(outcome: Outcome) -> str:
+    """Return the documented limit that explains all violations of a story; empty without one."""
+    limits = [limit for name in outcome.happened if (limit := BY_NAME[name].limit)]
+    is_damage = all("sha256sum" in each or "rsync" in each for each in outcome.violations)
+    return limits[0] if limits and outcome.violations and is_damage else ""
+
+
+class Table:
+    """Adds up the results of stories.
+
+    Args:
+        calm: results of stories without faults, one for each mode.
+    """
+
+    def __init__(self, calm: Iterable[Outcome]) -> None:
+        self._calm = {each.mode: each for each in calm}
+        self._tried: Counter[tuple[str, str]] = Counter()
+        self._kept: Counter[tuple[str, str]] = Counter()
+        self._frames: defaultdict[str, list[float]] = defaultdict(list)
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._codes: Counter[int] = Counter()
+        self.stories = self.missed = self.undecided = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a story. Its faults share what it took more than one without faults."""
+        calm, count = self._calm.get(outcome.mode), len(outcome.happened)
+        self.stories += 1
+        self.missed += len(outcome.missed)
+        self.undecided += outcome.undecided
+        self._codes.update(outcome.codes)
+        limit = known_limit(outcome)
+        for fault in outcome.happened:
+            is_kept = BY_NAME[fault].limit != limit if limit else not outcome.violations
+            self._tried[fault, outcome.mode] += 1
+            self._kept[fault, outcome.mode] += is_kept
+            if calm is not None:
+                self._frames[fault].append((outcome.frames - calm.frames) / count)
+                self._seconds[fault].append((outcome.seconds - calm.seconds) / count)
+
+    @property
+    def faults(self) -> int:
+        """Number of faults that took place."""
+        return self._tried.total()
+
+    @property
+    def kept(self) -> int:
+        """Number of those in stories that ended as promised."""
+        return self._kept.total()
+
+    def lines(self, names: Sequence[str]) -> list[str]:
+        """Return the table with a row for each of ``names``."""
+        head = ["fault", *_MODES, "tried", "as promised", "frames", "seconds"]
+        rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+        for name in names:
+            tried = [self._tried[name, mode] for mode in _MODES]
+            kept = sum(self._kept[name, mode] for mode in _MODES)
+            costs = (self._frames[name], self._seconds[name])
+            shown = [f"{mean(cost):+.1f}" if cost else "" for cost in costs]
+            rows.append([name, *map(str, tried), str(sum(tried)), str(kept), *shown])
+        sums = [sum(self._tried[name, mode] for name in names) for mode in _MODES]
+        rows.append(["all", *map(str, sums), str(self.faults), str(self.kept), "", ""])
+        return [f"| {' | '.join(row)} |" for row in rows]
+
+    def notes(self) -> list[str]:
+        """Return what belongs below the table."""
+        calm = ", ".join(
+            f"{mode} {each.frames} frames in {each.seconds:.1f} s"
+            for mode, each in self._calm.items()
+        )
+        codes = ", ".join(f"{code}: {count}" for code, count in sorted(self._codes.items()))
+        missed = "were drawn whose moment did not come, or that found nothing to break"
+        return [
+            f"{self.stories} stories, {self.faults} faults. {self.missed} more {missed}.",
+            f"{self.undecided} pulls failed after the commit; a later one published.",
+            f"Without faults: {calm}.",
+            f"Pulls by exit code (minus the signal if killed): {codes}.",
+        ]

@@ -1,0 +1,160 @@
+"""The VM of one story: its library, its Plex, its agent, and what people do on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rig.programs import Agent, clean_environment, read_log
+
+from campaign.plex import make_plex
+
+if TYPE_CHECKING:
+    from campaign.shim import Shim
+
+LEASE = 4.0
+"""Seconds that Plex stays stopped without a request from the puller."""
+_STOP_SECONDS = 20.0
+_END_SECONDS = 60.0
+_BIN = Path(sys.executable).parent
+_BOOT = Path(__file__).with_name("boot.py")
+_REWRITTEN = 5
+"""Old files that Plex writes over, round and round."""
+
+
+class Vm:
+    """One VM.
+
+    Args:
+        folder: everything of the VM, on a disk; it is created.
+        made: the library, of which it gets a copy.
+        shim: the library that fails the agent's calls, if the story needs it.
+        has_unit: whether the end of the agent is followed by the command of its unit.
+    """
+
+    def __init__(self, folder: Path, made: Path, shim: Shim | None, *, has_unit: bool) -> None:
+        folder.mkdir()
+        self.library = folder / "Library"
+        subprocess.run(["cp", "-a", "--reflink=auto", made, self.library], check=True)
+        state = folder / "state"
+        fences = [state / "fence", folder / "state-witness" / "fence"]
+        self.fences = fences
+        self.plex = make_plex(folder / "plex", self.library, fences, _REWRITTEN)
+        self.agent = Agent(state, self.library, folder / "agent.log")
+        self.agent.log.touch()
+        limits = {"lease_seconds": LEASE, "stop_seconds": _STOP_SECONDS}
+        self.agent.settings = self.plex.settings(folder, **limits)
+        self.shim = shim
+        self._has_unit = has_unit
+        self.is_up = False
+        """Whether the agent was started, and not ended by a fault."""
+        self.undos: list[subprocess.Popen[bytes]] = []
+        """Each ``plexodus-agent undo`` of a person."""
+        self._after_end: list[subprocess.Popen[bytes]] = []
+        self._log = folder / "commands.log"
+
+    def start_agent(self) -> None:
+        """Start the agent, after the command of its unit has ended."""
+        for each in self._after_end:
+            each.wait(timeout=_END_SECONDS)
+        self._after_end.clear()
+        self.agent.start(environment=self.shim.environment if self.shim else None)
+        self.is_up = True
+
+    def kill_agent(self) -> None:
+        """Kill the agent. With a unit, its command starts a Plex that is not stopped for good."""
+        self.is_up = False
+        self.agent.kill()
+        if self._has_unit:
+            self._after_end.append(self._undo("--unless-committed"))
+
+    def end_agent(self) -> int:
+        """Send SIGTERM to the agent, and return its exit code."""
+        self.is_up = False
+        os.kill(self.agent.pid, signal.SIGCONT)
+        return self.agent.stop()
+
+    def signal_agent(self, number: signal.Signals) -> None:
+        """Send a signal to the agent if it runs."""
+        with suppress(ProcessLookupError):
+            if self.is_up:
+                os.kill(self.agent.pid, number)
+
+    def cut_power(self) -> None:
+        """Kill agent and Plex, and every command that was under way."""
+        self.is_up = False
+        self.agent.kill()
+        for each in [*self.undos, *self._after_end]:
+            if each.poll() is None:
+                each.kill()
+                each.wait()
+        self._after_end.clear()
+        for pid in self.plex.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.plex.wait_until(running=False)
+        (self.plex.here / "pid").unlink(missing_ok=True)
+
+    def boot(self, uptime: float, *, plex_first: bool) -> None:
+        """Start both, as at boot ``uptime`` seconds ago. The fence may prevent a start of Plex."""
+        self.agent.before = [sys.executable, "-S", _BOOT, str(uptime)]
+        if plex_first:
+            self.plex.start()
+        self.start_agent()
+        if not plex_first:
+            self.plex.start()
+
+    def undo(self) -> None:
+        """Undo the move as an administrator, without waiting for the end of the command."""
+        self.undos.append(self._undo())
+
+    def drop_snapshots(self) -> None:
+        """Remove the agent's snapshots while it does not run."""
+        shutil.rmtree(self.agent.state / "snapshots", ignore_errors=True)
+
+    def record(self) -> dict[str, Any]:
+        """Return the record of the cutover, from its file; the later one of the two copies."""
+        found: list[dict[str, Any]] = [{"phase": "idle", "serial": 0}]
+        for folder in (self.agent.state, self.agent.state.with_name("state-witness")):
+            with suppress(OSError, ValueError):
+                found.append(json.loads((folder / "cutover.json").read_bytes()))
+        return max(found, key=lambda each: int(each["serial"]))
+
+    def is_committed(self) -> bool:
+        """Return whether Plex is stopped for good."""
+        return bool(self.record()["phase"] == "committed")
+
+    def has_fence(self) -> bool:
+        """Return whether one of the fences is up."""
+        return any(each.exists() for each in self.fences)
+
+    def frames(self) -> int:
+        """Return how many frames were requested of the agent in all."""
+        paths = [str(line.get("path")) for line in read_log(self.agent.log)]
+        return sum("/frames/" in each for each in paths)
+
+    def end(self) -> None:
+        """Kill everything of the VM."""
+        with suppress(ProcessLookupError):
+            self.signal_agent(signal.SIGCONT)
+        self.cut_power()
+
+    def wait_for_undos(self) -> None:
+        """Wait until each command of a person has ended."""
+        deadline = time.monotonic() + _END_SECONDS
+        for each in self.undos:
+            each.wait(timeout=max(0.1, deadline - time.monotonic()))
+
+    def _undo(self, *options: str) -> subprocess.Popen[bytes]:
+        command: list[str | Path] = [*self.agent.before, _BIN / "plexodus-agent", "undo", *options]
+        command += ["--state", self.agent.state, "--config", self.agent.settings or ""]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment())

@@ -1,0 +1,157 @@
+"""The campaign of random faults: short stories end as promised, and its judges see damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from campaign.faults.registry import FAULTS
+from campaign.namespaces import PlexTurn, Worker, prepare
+from campaign.oracle import library_damage, rehearsal_damage, server_faults
+from campaign.plex import make_plex, processes_on
+from campaign.story import draw_story, parse_name
+from campaign.vm import Vm
+from campaign.volume import Volume
+from campaign.watch import Watch
+from rig.mounts import NEEDS_ROOT
+from rig.plex.commands import only_plex
+from rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """Start a worker of the campaign."""
+    folder = tmp_path_factory.mktemp("campaign")
+    prepare(folder)
+    with Worker(folder, 0, PlexTurn()) as worker:
+        yield worker
+
+
+@pytest.fixture
+def published(moved: Path, tmp_path: Path) -> Path:
+    """Return a copy of a volume with a moved library."""
+    target = tmp_path / "config"
+    subprocess.run(["cp", "-a", moved, target], check=True)
+    return target
+
+
+def flip(path: Path) -> None:
+    """Flip one bit of a file without changing its times."""
+    info, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def some_file(target: Path) -> Path:
+    """Return a file of the library on a volume."""
+    return next((target / "Library").rglob("Preferences.xml"))
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("seed", [28, 3809])
+def test_short_story_ends_as_promised(worker: Worker, seed: int) -> None:
+    """A move whose agent is ended, or puller killed, while Plex is stopped ends as promised."""
+    outcome = worker.run(str(seed))
+    assert outcome.violations == [], "\n".join(outcome.timeline)
+    assert outcome.codes[-1] == 0
+
+
+@NEEDS_ROOT
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the shim is in C")
+def test_volume_accepts_half_of_each_write(worker: Worker) -> None:
+    """The first pull succeeds. It ended with 13, because half of the digests were lost."""
+    outcome = worker.run("954:1")
+    assert outcome.violations == [], "\n".join(outcome.timeline)
+    assert outcome.happened == ["short writes"]
+    assert outcome.codes == [0]
+
+
+def test_seed_draws_the_same_story_each_time() -> None:
+    """A replay has the faults and moments of the first run, or the subset that its name says."""
+    stories = [draw_story(seed, FAULTS) for seed in range(200)]
+    assert stories == [draw_story(seed, FAULTS) for seed in range(200)]
+    assert {act.fault for story in stories for act in story.acts} == {each.name for each in FAULTS}
+    long = next(story for story in stories if len(story.acts) > 2)
+    assert parse_name(long.name, FAULTS) == long
+    assert parse_name(f"{long.seed}:1", FAULTS).acts == long.acts[1:2]
+
+
+def test_library_as_it_was_moved(published: Path, made: Path) -> None:
+    """No judge objects to a whole library."""
+    assert library_damage(published, [made]) == []
+
+
+def test_flipped_byte_in_a_published_library(published: Path, made: Path) -> None:
+    """Both judges report a flipped bit whose file has the right size and time."""
+    flip(some_file(published))
+    digests, differences = library_damage(published, [made])
+    assert "sha256sum" in digests
+    assert "Preferences.xml" in differences
+    assert any("sha256sum" in each for each in rehearsal_damage(published, made))
+
+
+def test_missing_entry_in_a_published_library(published: Path, made: Path) -> None:
+    """A missing file is reported, and so is an empty folder, which has no digest."""
+    folder = next(each for each in (published / "Library").rglob("Sessions") if each.is_dir())
+    folder.rmdir()
+    (found,) = library_damage(published, [made])
+    assert "Sessions" in found
+    some_file(published).unlink()
+    assert len(library_damage(published, [made])) == 2
+    assert any("Preferences.xml" in each for each in rehearsal_damage(published, made))
+
+
+def test_library_of_another_moment(published: Path, made: Path, tmp_path: Path) -> None:
+    """A library that equals an earlier state of the source is not the library at the stop."""
+    later = tmp_path / "later"
+    subprocess.run(["cp", "-a", made, later], check=True)
+    assert library_damage(published, [later]) == []
+    next(later.rglob("Preferences.xml")).write_text("changed")
+    assert library_damage(published, [later]) != []
+    assert library_damage(published, [later, made]) == []
+
+
+def test_two_servers_and_none(plex_library: Path, tmp_path: Path) -> None:
+    """Plex beside a published library is reported, and so is neither of the two."""
+    fence = tmp_path / "fence"
+    plex = make_plex(tmp_path / "plex", plex_library, [fence], 0)
+    with only_plex(), ExitStack() as stack:
+        plex.start()
+        stack.callback(plex.stop)
+        running = len(processes_on(plex.server))
+        assert server_faults(running, on_volume=False, at_rest=True) == []
+        (two,) = server_faults(running, on_volume=True, at_rest=False)
+        assert "two servers" in two
+        plex.stop()
+        fence.touch()
+        plex.start()
+        running = len(processes_on(plex.server))
+        (none,) = server_faults(running, on_volume=False, at_rest=True)
+        assert "no server" in none
+        assert server_faults(running, on_volume=True, at_rest=True) == []
+    assert server_faults(2, on_volume=False, at_rest=True) == ["2 processes of Plex run on the VM"]
+
+
+def test_part_of_a_library_at_any_moment(published: Path, made: Path, tmp_path: Path) -> None:
+    """The watch reports a part of a library that has the final name for a moment."""
+    reports: list[str] = []
+    vm = Vm(tmp_path / "vm", made, None, has_unit=False)
+    volume = Volume(tmp_path)
+    some_file(published).unlink()
+    library, away = published / "Library", published / "away"
+    library.rename(away)
+    with Watch(vm, volume, made, reports.append):
+        away.rename(library)
+        wait_until(lambda: reports, 20)
+        library.rename(away)
+    assert len(reports) == 1
+    assert "published in part" in reports[0]
