@@ -68,7 +68,7 @@ def test_killed_puller_comes_back_within_its_lease(
     moved(agent, puller, plex, library)
     assert plex.story == ["start", "stop", "start", "stop"]
     told = [event for event in events(agent) if event != "undone"]  # it takes a while
-    assert told[-6:] == ["pass", "stop", "stopped", "pass", "committed", "done"]
+    assert told[-7:] == ["pass", "stop", "stopped", "unchanged", "pass", "committed", "done"]
 
 
 def test_agent_killed_while_plex_is_stopped(

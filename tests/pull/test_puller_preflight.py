@@ -77,7 +77,7 @@ def test_preflight_checks_both_sides(puller: Puller, agent: Agent, library: Path
     assert "0 failure" in target
     assert fingerprint(library) == before
     assert os.listdir(puller.target) == volume
-    assert agent.requests() == ["GET /v1/library", "GET /v1/probe"]
+    assert agent.requests() == ["GET /v1/library", "GET /v1/probe", "PUT /v1/checks"]
 
 
 def test_unsound_source_fails_the_preflight(puller: Puller, library: Path) -> None:
