@@ -94,10 +94,17 @@ class Connections:
             _log.warning("handshake failed", peer=peer, reason=error.reason or str(error))
 
     async def sweep(self) -> None:
-        """Close connections that are silent for too long; never return."""
+        """Close connections that are silent for too long; never return.
+
+        Time in which this process did not run, such as that of a paused VM, is not the client's.
+        """
+        before = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(_SWEEP)
             now = asyncio.get_running_loop().time()
+            paused, before = now - before - _SWEEP, now
+            for connection in self.open:
+                connection.allow(paused)
             for connection in [each for each in self.open if each.is_late(now)]:
                 self.sent_away["slow"] += 1
                 connection.abort()
@@ -207,6 +214,10 @@ class Connection(asyncio.Protocol):
         self._requests -= 1
         self._is_idle = True
         self._since = asyncio.get_running_loop().time()
+
+    def allow(self, seconds: float) -> None:
+        """Give the client this much more time."""
+        self._since += seconds
 
     def is_late(self, now: float) -> bool:
         """Return whether the client is silent for too long; a response may take its time."""

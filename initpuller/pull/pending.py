@@ -2,6 +2,8 @@
 
 The record on the volume is old. Since then the administrator may have undone the move, and Plex may
 have run on the VM. So the agent is asked first (docs/states.md, rows *uncommitted* to *renamed*).
+The volume may have lost or changed what it held, so every file is read again. The agent is asked
+after that, too, because it takes a while.
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.pull.options import Mode, PullContext
+from initpuller.volume.publish.recheck import damage
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import presumed_committed
 from shared.errors import AgentUnreachable, CutoverEnded, SnapshotGone, SourceChanged
 
 if TYPE_CHECKING:
     from initpuller.pull.cutover import Cutover
+    from initpuller.volume.records.pull_record import PullRecord
 
 _log = structlog.get_logger("puller")
+
+_LISTED = 1000
+"""Files named in one message."""
 
 
 async def is_due(context: PullContext, cutover: Cutover) -> bool:
@@ -32,24 +39,46 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
         CutoverEnded: the user vouched for a Plex that the agent has started again.
         CutoverRefused: it was committed, and this run must not end the move.
     """
-    state, mode = context.record.state, context.options.mode
+    state = context.record.state
     if state is None or state.receipt is None or state.receipt.rehearsal:
         return False
-    if mode is Mode.REHEARSE or mode.is_preseed:
-        if state.cutover:
-            await cutover.withdraw(state.cutover)
-        due = False
-    elif state.phase == "committing":
-        due = await _is_committed_now(context, cutover)
-    elif state.cutover:
-        due = await _is_committed_still(context, cutover)
-    else:
-        due = mode is Mode.MOVE_STOPPED and await _is_unchanged(context, state.snapshot.id)
+    due = (
+        await _is_wanted(context, cutover)
+        and await is_sound(context.record)
+        and await _is_wanted(context, cutover)
+    )
     if not due:
         path = context.layout.staging
         _log.warning("what was verified is out of date, resuming", path=path)
         await asyncio.to_thread(unpublish, context.record)
     return due
+
+
+async def is_sound(record: PullRecord) -> bool:
+    """Read the library again that an earlier run verified; return whether it is still that.
+
+    Raises:
+        StorageError: the volume cannot be read.
+    """
+    _log.info("reading what an earlier run verified again", path=record.layout.target)
+    damaged = await asyncio.to_thread(damage, record)
+    if damaged:
+        _log.warning("files have changed on the volume since", files=damaged[:_LISTED])
+    return not damaged
+
+
+async def _is_wanted(context: PullContext, cutover: Cutover) -> bool:
+    """Return whether the agent and the user still want the publication."""
+    state, mode = context.record.current, context.options.mode
+    if mode is Mode.REHEARSE or mode.is_preseed:
+        if state.cutover:
+            await cutover.withdraw(state.cutover)
+        return False
+    if state.phase == "committing":
+        return await _is_committed_now(context, cutover)
+    if state.cutover:
+        return await _is_committed_still(context, cutover)
+    return mode is Mode.MOVE_STOPPED and await _is_unchanged(context, state.snapshot.id)
 
 
 async def _is_unchanged(context: PullContext, snapshot: str) -> bool:

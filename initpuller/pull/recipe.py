@@ -16,7 +16,7 @@ from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.pull.cutover import Cutover
 from initpuller.pull.options import Mode, PullContext, PullOptions
 from initpuller.pull.passes import NothingToDo, Passes, Scan
-from initpuller.pull.pending import is_due
+from initpuller.pull.pending import is_due, is_sound
 from initpuller.pull.stop_terms import StopTerms, circumstances
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
@@ -82,7 +82,9 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
                     break
                 match options.mode:
                     case Mode.MOVE:
-                        await cutover.end_earlier()
+                        if await cutover.end_earlier():
+                            await _replace_lost(context, passes, cutover)
+                            break
                         terms = await cutover.check_repeated(terms)
                         done = await passes.live(Scan("live", is_delta))
                         async with cutover.stopped(terms):
@@ -166,6 +168,9 @@ async def _is_decided(
     is_verified = action in (Action.PUBLISH, Action.WRITE_RECEIPT)
     if not is_verified or receipt is None or not receipt.rehearsal:
         return False
+    if not await is_sound(record):
+        await asyncio.to_thread(unpublish, record)
+        return False
     _report(record.layout, await asyncio.to_thread(_publish, record, options), progress)
     return True
 
@@ -234,6 +239,14 @@ async def _clear_the_way(context: PullContext, cutover: Cutover) -> None:
     state = record.state
     name = state.snapshot.library.name if state is not None else USUAL_NAME
     raise name_taken(record.layout.library(name))
+
+
+async def _replace_lost(context: PullContext, passes: Passes, cutover: Cutover) -> None:
+    """Transfer what a volume has lost for which the agent has committed: Plex stays stopped."""
+    _log.warning("Plex stays stopped: transferring what the volume has lost")
+    whole = Scan("cold", is_delta=False, is_stopped=True)
+    await _transfer_and_verify(context, passes, whole)
+    await _commit(context, cutover)
 
 
 async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan) -> None:

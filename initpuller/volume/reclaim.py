@@ -129,12 +129,12 @@ def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[Dis
     drop_files(layout.sums(name), layout.digests(name))
     yield Discarded.DIGESTS
     shutil.rmtree(layout.moving, ignore_errors=True)
-    try:
-        manifest = read_listing(layout, state.snapshot).manifest
-    except FileNotFoundError:
+    listing = read_listing(layout, state.snapshot)
+    if listing is None:
         shutil.rmtree(layout.staging)
         yield Discarded.ALL
         return
+    manifest = listing.manifest
     with closing(Journal(layout.journal(name), len(manifest.plan))) as journal:
         missing = list(journal.missing())
         unknown = [number for number in missing if journal.tag(number) is None]

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from campaign.faults.registry import BY_NAME
 from campaign.story import Mode
 
 if TYPE_CHECKING:
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from campaign.machine import Outcome
 
 _MODES = [mode.value for mode in Mode]
-
-
-def known_limit(outcome: Outcome) -> str:
-    """Return the documented limit that explains all violations of a story; empty without one."""
-    limits = [limit for name in outcome.happened if (limit := BY_NAME[name].limit)]
-    is_damage = all("sha256sum" in each or "rsync" in each for each in outcome.violations)
-    return limits[0] if limits and outcome.violations and is_damage else ""
 
 
 class Table:
@@ -47,11 +39,9 @@ class Table:
         self.missed += len(outcome.missed)
         self.undecided += outcome.undecided
         self._codes.update(outcome.codes)
-        limit = known_limit(outcome)
         for fault in outcome.happened:
-            is_kept = BY_NAME[fault].limit != limit if limit else not outcome.violations
             self._tried[fault, outcome.mode] += 1
-            self._kept[fault, outcome.mode] += is_kept
+            self._kept[fault, outcome.mode] += not outcome.violations
             if calm is not None:
                 self._frames[fault].append((outcome.frames - calm.frames) / count)
                 self._seconds[fault].append((outcome.seconds - calm.seconds) / count)

@@ -174,8 +174,12 @@ class Agent:
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Return the body of a successful response."""
         with closing(self.connect()) as http:
-            http.request(method, path, body, {"Authorization": f"Bearer {self.token}"})
-            response = http.getresponse()
+            try:
+                http.request(method, path, body, {"Authorization": f"Bearer {self.token}"})
+                response = http.getresponse()
+            except OSError as error:
+                error.add_note(self.log.read_text())
+                raise
             content = response.read()
             assert response.status in {200, 201, 204}, content
             return content

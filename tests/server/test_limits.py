@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import time
@@ -90,6 +92,18 @@ def test_endless_head_is_cut_off(limited: Agent) -> None:
                 slow.sendall(bytes([letter]))
                 time.sleep(0.1)
         assert time.monotonic() - started < SOON
+
+
+def test_pause_of_the_vm_is_not_the_clients(limited: Agent) -> None:
+    """A request that was under way while the agent's machine was paused is answered after it."""
+    with secured(limited) as early:
+        early.sendall(b"GET /healthz HTTP/1.1\r\n")
+        os.kill(limited.pid, signal.SIGSTOP)
+        time.sleep(SOON)
+        os.kill(limited.pid, signal.SIGCONT)
+        time.sleep(0.6)  # one search for late connections
+        early.sendall(b"Host: x\r\n\r\n")
+        assert early.recv(12) == b"HTTP/1.1 200"
 
 
 def test_endless_second_head_is_cut_off(limited: Agent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pkgutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +48,69 @@ def test_volume_fails_where_nobody_expects_it(
     done = pull(target, agent)
     assert done.code == ExitCode.OK, done.text
     assert rsync_differences(agent.library, target / "Library") == []
+
+
+STEPS = {
+    "the rename": "initpuller.volume.publish.publish.fsync_folder",
+    "its folder in staging": "initpuller.volume.publish.publish.fsync_folder",
+    "the receipt": "initpuller.volume.publish.publish.save_record",
+    "the receipt's folder": "shared.durable.fsync_folder",
+}
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["empty volume", "set aside"])
+@pytest.mark.parametrize("step", STEPS)
+def test_volume_fails_when_the_library_has_its_name(
+    target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, step: str, *, existing: bool
+) -> None:
+    """After an EIO at the publication, the volume has what it had before, and no receipt."""
+    if existing:
+        (target / "Library").mkdir()
+        (target / "Library" / "mark").write_text("not ours")
+    place, calls = STEPS[step], list[int]()
+    real = pkgutil.resolve_name(place)
+
+    def fail(*arguments: object, **named: object) -> object:
+        """Fail once, at a step that follows the rename."""
+        is_published = (target / "Library" / "large").exists()
+        calls.extend([1] if is_published else [])
+        if is_published and len(calls) == (2 if step == "its folder in staging" else 1):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments, **named)
+
+    aside = ("--on-existing", "set-aside")
+    with monkeypatch.context() as patched:
+        patched.setattr(place, fail)
+        failed = pull(target, agent, *aside)
+
+    assert failed.code == ExitCode.STORAGE, failed.text
+    left = {str(path.relative_to(target)) for path in target.glob("Library*/*")}
+    assert left == ({"Library/mark"} if existing else set())
+    assert not (target / ".plexodus" / "receipt.json").exists()
+    done = pull(target, agent, *aside)
+    assert done.code == ExitCode.OK, done.text
+    assert rsync_differences(agent.library, target / "Library") == []
+    assert len(list(target.glob("Library.set-aside-*/mark"))) == existing
+
+
+def test_volume_fails_after_the_receipt(
+    target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library is there, so the pull ends with 0; the next run removes what is left."""
+
+    def fail(*_: object) -> None:
+        """Fail as a disk does."""
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("initpuller.volume.cleanup.drop_work", fail)
+        done = pull(target, agent)
+
+    assert done.code == ExitCode.OK, done.text
+    assert rsync_differences(agent.library, target / "Library") == []
+    assert (target / ".plexodus" / "state.json").exists()
+    assert pull(target, agent).code == ExitCode.OK
+    assert not (target / ".plexodus" / "state.json").exists()
 
 
 def test_error_that_no_disk_causes(

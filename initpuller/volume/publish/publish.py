@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ from initpuller.volume.filesystem import hash_file, set_aside_path
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.ownership import OWNER_ACCESS
 from initpuller.volume.records.receipt import Receipt
-from initpuller.volume.records.record_file import save_record
+from initpuller.volume.records.record_file import drop_files, save_record
 from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
-from shared.errors import TargetConflict, storage_error, storage_errors
+from shared.errors import PlexodusError, TargetConflict, storage_error, storage_errors
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
@@ -121,24 +122,34 @@ def publish(record: PullRecord) -> Receipt:
         TargetConflict: something took the library's name meanwhile.
         StorageError: what was there before is there again.
     """
-    receipt = record.planned
-    if os.path.isdir(record.layout.staged(receipt.library.name)):
-        _rename(record.layout, receipt)
-    seal(record, receipt)
+    layout, receipt = record.layout, record.planned
+    undo = ExitStack()
+    try:
+        if os.path.isdir(layout.staged(receipt.library.name)):
+            _rename(layout, receipt, undo)
+        seal(record, receipt, undo)
+    except PlexodusError:
+        undo.close()
+        raise
+    try:
+        remove_leftovers(record, receipt)
+    except OSError as error:  # all is there, and the next run removes them
+        _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))
     return receipt
 
 
-def _rename(layout: Layout, receipt: Receipt) -> None:
-    final = layout.library(receipt.library.name)
+def _rename(layout: Layout, receipt: Receipt, undo: ExitStack) -> None:
+    """Take steps 2 and 3; ``undo`` gets what takes them back."""
+    final, staged = layout.library(receipt.library.name), layout.staged(receipt.library.name)
     aside = layout.library(receipt.set_aside) if receipt.set_aside else None
-    moved_aside = False
     try:
         _place_records(layout, receipt.snapshot)
-        open_top(layout.staged(receipt.library.name))
+        open_top(staged)
         if aside is not None and os.path.lexists(final) and not os.path.lexists(aside):
             os.rename(final, aside)
-            moved_aside = True
-        rename_noreplace(layout.staged(receipt.library.name), final)
+            undo.callback(_rename_back, aside, final)
+        rename_noreplace(staged, final)
+        undo.callback(_rename_back, final, staged)
         fsync_folder(layout.target)
         fsync_folder(layout.staging)
     except FileExistsError as error:
@@ -149,20 +160,36 @@ def _rename(layout: Layout, receipt: Receipt) -> None:
             " library waits in staging.",
         ) from error
     except OSError as error:
-        if moved_aside and aside is not None and not os.path.lexists(final):
-            os.rename(aside, final)
         raise storage_error(error, final) from error
 
 
-def seal(record: PullRecord, receipt: Receipt) -> None:
-    """Take steps 4 and 5."""
+def seal(record: PullRecord, receipt: Receipt, undo: ExitStack) -> None:
+    """Take step 4; ``undo`` gets what takes it back."""
     layout, top_mode = record.layout, record.current.top_mode
     with storage_errors(layout.folder):
         final = layout.library(receipt.library.name)
         if os.stat(final).st_mode & _MODE != top_mode:
             os.chmod(final, top_mode)
+        undo.callback(_drop, layout.receipt)
         save_record(layout.receipt, receipt)
-        remove_leftovers(record, receipt)
+
+
+def _rename_back(now: str, before: str) -> None:
+    """Give back a name after a step that failed, as far as the volume lets us."""
+    try:
+        rename_noreplace(now, before)
+        fsync_folder(os.path.dirname(before))
+        fsync_folder(os.path.dirname(now))
+    except OSError as error:
+        _log.warning("a rename cannot be undone", path=now, wanted=before, reason=str(error))
+
+
+def _drop(receipt: str) -> None:
+    """Remove a receipt that is not known to be durable."""
+    try:
+        drop_files(receipt)
+    except OSError as error:
+        _log.warning("a receipt cannot be removed", path=receipt, reason=str(error))
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:

@@ -105,9 +105,8 @@ def _planned(record: PullRecord) -> Receipt | None:
 
 
 def _forget_changed(layout: Layout, state: State) -> None:
-    try:
-        listing = read_listing(layout, state.snapshot)
-    except FileNotFoundError:
+    listing = read_listing(layout, state.snapshot)
+    if listing is None:
         return  # then nothing is reused
     kept, plan = (state.fidelity or EXACT).kept, listing.manifest.plan
     with (

@@ -6,13 +6,18 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+import structlog
+
 from initpuller.volume.records.journal import Journal
+from shared.errors import IntegrityError
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import ManifestFile, read_manifest
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
     from shared.wire.protocol import Snapshot
+
+_log = structlog.get_logger("puller")
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,16 @@ class Recorded(Listing):
         self.journal.close()
 
 
-def read_listing(layout: Layout, snapshot: Snapshot) -> Listing:
-    """Return a snapshot with its manifest on the volume, which must be there."""
+def read_listing(layout: Layout, snapshot: Snapshot) -> Listing | None:
+    """Return a snapshot with its manifest on the volume; None if that is not there, or damaged."""
     root, path = os.fsencode(snapshot.library.name), layout.manifest(snapshot.id)
-    return Listing(snapshot, read_manifest(path, snapshot.id, root, snapshot.kind))
+    try:
+        return Listing(snapshot, read_manifest(path, snapshot.id, root, snapshot.kind))
+    except FileNotFoundError:
+        return None
+    except IntegrityError as error:
+        _log.warning("a manifest on the volume is damaged", path=path, reason=error.what)
+        return None
 
 
 def open_records(layout: Layout, listing: Listing) -> Recorded:

@@ -199,6 +199,8 @@ def _write_records(
     if not os.path.exists(layout.manifest(earlier.id)):
         return None
     before = Listing(earlier, done) if done else read_listing(layout, earlier)
+    if before is None:
+        return None
     with open_records(layout, before) as old, open_records(layout, wanted) as new:
         reuse = compare(old, wanted)
         new.digests.copy(old.digests, reuse.same)

@@ -27,7 +27,6 @@ class Fault:
         needs_shim: whether it fails calls of the C library.
         after_move: whether it can also happen when the move is complete.
         when: the only event that its moment is counted from; None for any.
-        limit: a promise that is known not to hold then, and where that is documented.
     """
 
     name: str
@@ -35,4 +34,3 @@ class Fault:
     needs_shim: bool = False
     after_move: bool = False
     when: When | None = None
-    limit: str = ""
