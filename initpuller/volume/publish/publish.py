@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ from shared.errors import PlexodusError, TargetConflict, storage_error, storage_
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.state import Phase
@@ -149,7 +151,7 @@ def _rename(layout: Layout, receipt: Receipt, undo: ExitStack) -> None:
             os.rename(final, aside)
             undo.callback(_rename_back, aside, final)
         rename_noreplace(staged, final)
-        undo.callback(_rename_back, final, staged)
+        undo.callback(_stage_again, final, staged)
         fsync_folder(layout.target)
         fsync_folder(layout.staging)
     except FileExistsError as error:
@@ -170,26 +172,36 @@ def seal(record: PullRecord, receipt: Receipt, undo: ExitStack) -> None:
         final = layout.library(receipt.library.name)
         if os.stat(final).st_mode & _MODE != top_mode:
             os.chmod(final, top_mode)
-        undo.callback(_drop, layout.receipt)
+        undo.callback(_drop_receipt, layout.receipt)
         save_record(layout.receipt, receipt)
 
 
+def _stage_again(final: str, staged: str) -> None:
+    """Return the library to staging; without privileges, only a writable folder can be renamed."""
+    with _as_far_as_possible(final):
+        open_top(final)
+    _rename_back(final, staged)
+
+
 def _rename_back(now: str, before: str) -> None:
-    """Give back a name after a step that failed, as far as the volume lets us."""
-    try:
+    with _as_far_as_possible(now):
         rename_noreplace(now, before)
         fsync_folder(os.path.dirname(before))
         fsync_folder(os.path.dirname(now))
-    except OSError as error:
-        _log.warning("a rename cannot be undone", path=now, wanted=before, reason=str(error))
 
 
-def _drop(receipt: str) -> None:
-    """Remove a receipt that is not known to be durable."""
+def _drop_receipt(path: str) -> None:
+    with _as_far_as_possible(path):
+        drop_files(path)
+
+
+@contextmanager
+def _as_far_as_possible(path: str) -> Iterator[None]:
+    """Log an error of the volume: the one that led here is reported."""
     try:
-        drop_files(receipt)
+        yield
     except OSError as error:
-        _log.warning("a receipt cannot be removed", path=receipt, reason=str(error))
+        _log.warning("a step of the publication cannot be undone", path=path, reason=str(error))
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:
