@@ -86,6 +86,11 @@ class Story:
         return "; ".join([head, *map(str, self.acts)])
 
     @property
+    def filesystem(self) -> str:
+        """Return the kind of filesystem on a disk whose power is cut."""
+        return "xfs" if self.seed % 3 == 0 else "ext4"
+
+    @property
     def name(self) -> str:
         """Return the form that ``--replay`` accepts."""
         return f"{self.seed}:{','.join(map(str, self.kept))}"
