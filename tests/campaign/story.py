@@ -88,7 +88,7 @@ class Story:
     @property
     def filesystem(self) -> str:
         """Return the kind of filesystem on a disk whose power is cut."""
-        return "xfs" if self.seed % 3 == 0 else "ext4"
+        return ("ext4", "xfs", "ext4", "btrfs")[self.seed % 4]
 
     @property
     def name(self) -> str:

@@ -29,6 +29,8 @@ class Promises:
     """Whether that has the receipt of a move."""
     is_committed: bool
     """Whether the agent has told a puller that Plex is stopped for good, and nobody undid that."""
+    is_undone: bool
+    """Whether a person has undone the move, and no puller runs that could commit another one."""
 
 
 def promises(site: Site) -> Promises:
@@ -36,7 +38,9 @@ def promises(site: Site) -> Promises:
     runs = site.process is not None and site.process.poll() is None
     kind = None if runs else site.volume.kind()
     has_receipt = not runs and site.volume.is_moved()
-    return Promises(kind, has_receipt, _has_told_commit(site))
+    has_ended = bool(site.vm.undos) and all(each.poll() == 0 for each in site.vm.undos)
+    is_undone = has_ended and not runs and not site.vm.is_committed()
+    return Promises(kind, has_receipt, _has_told_commit(site), is_undone)
 
 
 def lost_on_volume(site: Site, before: Promises) -> list[str]:
@@ -77,6 +81,8 @@ def lost_on_vm(site: Site, before: Promises) -> list[str]:
             found.append(f"the move was committed, and the record is {vm.record()}")
         if not vm.has_fence():
             found.append("the move was committed, and no fence is up")
+    if before.is_undone and vm.is_committed():
+        found.append("the move was undone, and the record is committed")
     return found
 
 

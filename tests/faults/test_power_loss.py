@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rig.programs import Agent
 
 pytestmark = NEEDS_ROOT
-XFS = pytest.param("xfs", marks=pytest.mark.long)
+KINDS = ["ext4", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("xfs", "btrfs"))]
 SUBSETS = 2
 """Random sets of unflushed writes that are tried between two flushes."""
 
@@ -41,7 +41,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ForgetfulDi
         disk.remove()
 
 
-@pytest.mark.parametrize("disk", ["ext4", XFS], indirect=True)
+@pytest.mark.parametrize("disk", KINDS, indirect=True)
 def test_disk_forgets_what_was_not_flushed(disk: ForgetfulDisk) -> None:
     """A file is there after a cut if it was synced; its rename is not if its folder was not."""
     synced, other = disk.place / "synced", disk.place / "other"
@@ -65,7 +65,7 @@ def test_disk_forgets_what_was_not_flushed(disk: ForgetfulDisk) -> None:
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("disk", ["ext4", XFS], indirect=True)
+@pytest.mark.parametrize("disk", KINDS, indirect=True)
 def test_power_cut_between_two_flushes_of_a_move(
     disk: ForgetfulDisk,
     every: int,

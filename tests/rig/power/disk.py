@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "ext4": ("-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "xfs": ("-q", "-m", "rmapbt=0,reflink=0"),
+    "btrfs": ("-q",),
 }
 """How filesystems are made: nothing is written later in the background."""
-MOUNT_OPTIONS = {"ext4": "defaults", "xfs": "nouuid"}
+MOUNT_OPTIONS = {"ext4": "defaults", "xfs": "nouuid", "btrfs": "defaults"}
 """Of XFS: also while a file is open on what the power cut has left mounted."""
 SIZE = 320 * 1024 * 1024
 """Bytes of the disk: no smaller XFS can be made."""
@@ -35,7 +36,7 @@ class ForgetfulDisk:
         folder: is created, for what belongs to the disk. It is a tmpfs, because nothing has to
             survive the machine.
         place: the mount point of the filesystem, which exists.
-        kind: of the filesystem, ``ext4`` or ``xfs``.
+        kind: of the filesystem, ``ext4``, ``xfs`` or ``btrfs``.
     """
 
     def __init__(self, folder: Path, place: Path, kind: str) -> None:
