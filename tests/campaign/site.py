@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+_WRITEBACK = 0.1
+"""Seconds in which about half of a library is written back."""
+
+
 class Site:
     """One VM and one volume, with a network between them.
 
@@ -152,7 +156,7 @@ class Site:
             end: ends the processes of its machine, none of which can do anything any more.
         """
         with self.watch.interrupted():
-            disk.cut()
+            disk.cut(chance.choice([0.0, chance.uniform(0, _WRITEBACK)]))
             end()
             self.note(disk.forget(chance))
             disk.switch_on()
