@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-_WRITEBACK = 0.1
-"""Seconds in which about half of a library is written back."""
-
-
 class Site:
     """One VM and one volume, with a network between them.
 
@@ -150,15 +146,21 @@ class Site:
     ) -> None:
         """Cut the power of a disk and of its machine, and mount what is left of it.
 
+        The cut is at a random moment while processes end. In every second cut, the kernel writes
+        back meanwhile what is only in memory.
+
         Args:
             disk: the disk.
             chance: decides what is left.
-            end: ends the processes of its machine, none of which can do anything any more.
+            end: waits for the end of the machine's processes, which have been killed.
         """
         with self.watch.interrupted():
-            disk.cut(chance.choice([0.0, chance.uniform(0, _WRITEBACK)]))
+            earliest = disk.log.stat().st_size
             end()
-            self.note(disk.forget(chance))
+            if chance.random() < 0.5:
+                disk.write_back()
+            disk.cut()
+            self.note(disk.forget(chance, earliest))
             disk.switch_on()
 
     def later(self, seconds: float, what: str, repair: Callable[[], None]) -> None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rig
 from rig.power.write_log import apply, read_log, survivors
-from shared.durable import syncfs
 
 if TYPE_CHECKING:
     import random
@@ -87,38 +83,29 @@ class ForgetfulDisk:
         finally:
             _run("losetup", "--detach", loop)  # as soon as nothing is mounted from it
 
-    def cut(self, writeback: float = 0) -> None:
-        """Cut the power: nothing reaches the disk after this, and nothing is mounted.
+    def write_back(self) -> None:
+        """Have the kernel write what is only in memory, as it does now and then."""
+        _run("sync", "--file-system", self.place)
 
-        Args:
-            writeback: for so many seconds before, the kernel writes what is only in memory, as it
-                does now and then.
-        """
+    def cut(self) -> None:
+        """Cut the power: nothing reaches the disk after this, and nothing is mounted."""
         if self._server is None:
             return
-        writing = threading.Thread(target=self._write_back)
-        if writeback:
-            writing.start()
-            time.sleep(writeback)
         self._server.kill()
         self._server.communicate()
         self._server = None
-        if writeback:
-            writing.join()
         for each in (self.place, self._file):
             subprocess.run(["umount", "--lazy", each], check=False, capture_output=True)
 
-    def _write_back(self) -> None:
-        fd = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with suppress(OSError):  # the power is cut meanwhile
-                syncfs(fd)
-        finally:
-            os.close(fd)
+    def forget(self, chance: random.Random, earliest: int) -> str:
+        """Decide when the cut was, and what it has left on the disk; return that in words.
 
-    def forget(self, chance: random.Random) -> str:
-        """Decide what the cut has left on the disk; return that in words."""
-        *flushed, unflushed = read_log(self.log)
+        Args:
+            chance: decides it.
+            earliest: length of the log at the earliest moment.
+        """
+        moment = chance.randint(earliest, self.log.stat().st_size)
+        *flushed, unflushed = read_log(self.log, moment)
         left = list(survivors(chance, unflushed))
         apply(self.log, [*(write for each in flushed for write in each), *left], self.base)
         return f"{len(left)} of {len(unflushed)} writes since the last flush are left"

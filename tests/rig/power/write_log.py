@@ -45,19 +45,21 @@ def append_flush(log: int) -> None:
     os.write(log, _HEAD.pack(_FLUSH, 0))
 
 
-def read_log(path: Path) -> list[list[Write]]:
+def read_log(path: Path, size: int | None = None) -> list[list[Write]]:
     """Return the writes in order, in one list for each flush that ended them.
 
     The last list has the writes after the last flush. A torn record at the end is left out: nobody
     has an answer to it.
+
+    Args:
+        path: the log.
+        size: bytes of the log that are read; all by default.
     """
-    size, place = path.stat().st_size, 0
+    size, place = path.stat().st_size if size is None else size, 0
     found: list[list[Write]] = [[]]
     with path.open("rb") as log:
-        while head := log.read(_HEAD.size):
-            if len(head) < _HEAD.size:
-                break
-            offset, length = _HEAD.unpack(head)
+        while place + _HEAD.size <= size:
+            offset, length = _HEAD.unpack(log.read(_HEAD.size))
             place += _HEAD.size
             if offset == _FLUSH:
                 found.append([])
@@ -79,7 +81,7 @@ def survivors(chance: random.Random, unflushed: Iterable[Write]) -> Iterator[Wri
     for each in unflushed:
         if chance.random() >= share:
             continue
-        if chance.random() < 0.9:
+        if chance.random() < 0.7:
             yield each
         else:
             count = -(-each.length // SECTOR)
