@@ -87,8 +87,11 @@ class Story:
 
     @property
     def filesystem(self) -> str:
-        """Return the kind of filesystem on a disk whose power is cut."""
-        return ("ext4", "xfs", "ext4", "btrfs")[self.seed % 4]
+        """Return the kind of filesystem on a disk whose power is cut.
+
+        It is not Btrfs, whose remains cannot be mounted while a file is open on what was cut off.
+        """
+        return "xfs" if self.seed % 2 else "ext4"
 
     @property
     def name(self) -> str:

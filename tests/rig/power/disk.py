@@ -22,6 +22,8 @@ _OPTIONS = {
 """How filesystems are made: nothing is written later in the background."""
 MOUNT_OPTIONS = {"ext4": "defaults", "xfs": "nouuid", "btrfs": "defaults"}
 """Of XFS: also while a file is open on what the power cut has left mounted."""
+_SECTORS = {"ext4": 512, "xfs": 512, "btrfs": 4096}
+"""The sector that a filesystem needs: Btrfs has a superblock of 4096 bytes with a checksum."""
 SIZE = 320 * 1024 * 1024
 """Bytes of the disk: no smaller XFS can be made."""
 
@@ -45,7 +47,8 @@ class ForgetfulDisk:
         """Each write and flush since the power was switched on."""
         self.base = folder / "base"
         """The content of the disk at that time."""
-        self._folder, self.kind = folder, kind
+        self.kind, self.sector = kind, _SECTORS[kind]
+        self._folder = folder
         self._now, self._file = folder / "now", folder / "disk"
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -106,7 +109,7 @@ class ForgetfulDisk:
         """
         moment = chance.randint(earliest, self.log.stat().st_size)
         *flushed, unflushed = read_log(self.log, moment)
-        left = list(survivors(chance, unflushed))
+        left = list(survivors(chance, unflushed, self.sector))
         apply(self.log, [*(write for each in flushed for write in each), *left], self.base)
         return f"{len(left)} of {len(unflushed)} writes since the last flush are left"
 

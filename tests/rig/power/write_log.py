@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<qq")
 """Offset on the disk, or -1 for a flush; number of bytes that follow."""
 _FLUSH = -1
-SECTOR = 512
-"""A disk writes a sector as a whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,8 @@ class Write:
     """Where its bytes are in the log."""
     length: int
 
-    def sectors(self, first: int, stop: int) -> Write:
-        """Return the part from sector number ``first`` of this write to before ``stop``."""
-        start, end = min(first * SECTOR, self.length), min(stop * SECTOR, self.length)
+    def part(self, start: int, end: int) -> Write:
+        """Return the part from its byte number ``start`` to before ``end``."""
         return Write(self.offset + start, self.place + start, end - start)
 
 
@@ -71,11 +68,16 @@ def read_log(path: Path, size: int | None = None) -> list[list[Write]]:
     return found
 
 
-def survivors(chance: random.Random, unflushed: Iterable[Write]) -> Iterator[Write]:
+def survivors(chance: random.Random, unflushed: Iterable[Write], sector: int) -> Iterator[Write]:
     """Yield what a power cut leaves of the writes since the last flush.
 
-    A disk writes them in any order. So each one is whole, absent, or torn at a sector, whatever
-    became of those before it. Sometimes nothing is left, or nearly everything.
+    A disk writes them in any order. So each one is whole, absent, or torn, whatever became of those
+    before it. Sometimes nothing is left, or nearly everything.
+
+    Args:
+        chance: decides it.
+        unflushed: the writes.
+        sector: number of bytes that a disk writes as a whole or not at all.
     """
     share = chance.choice([0.0, 0.1, 0.5, 0.9])
     for each in unflushed:
@@ -84,9 +86,8 @@ def survivors(chance: random.Random, unflushed: Iterable[Write]) -> Iterator[Wri
         if chance.random() < 0.7:
             yield each
         else:
-            count = -(-each.length // SECTOR)
-            torn = chance.randrange(count + 1)
-            yield each.sectors(*chance.choice([(0, torn), (torn, count)]))
+            torn = chance.randrange(0, each.length + 1, sector)
+            yield each.part(*chance.choice([(0, torn), (torn, each.length)]))
 
 
 def apply(log: Path, writes: Iterable[Write], image: Path) -> None:
