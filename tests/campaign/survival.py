@@ -24,7 +24,7 @@ class Promises:
     """The state that a power cut has to leave as it is."""
 
     kind: Kind | None
-    """What has the library's name; None while a puller runs, which may be about to change it."""
+    """What has the library's name; None if a puller runs, or has just been killed: it may not be durable."""
     has_receipt: bool
     """Whether that has the receipt of a move."""
     is_committed: bool
@@ -35,7 +35,7 @@ class Promises:
 
 def promises(site: Site) -> Promises:
     """Return what holds just before a power cut."""
-    runs = site.process is not None and site.process.poll() is None
+    runs = site.process is not None
     kind = None if runs else site.volume.kind()
     has_receipt = not runs and site.volume.is_moved()
     has_ended = bool(site.vm.undos) and all(each.poll() == 0 for each in site.vm.undos)
