@@ -24,7 +24,8 @@ class Promises:
     """The state that a power cut has to leave as it is."""
 
     kind: Kind | None
-    """What has the library's name; None if a puller runs, or has just been killed: it may not be durable."""
+    """What has the library's name; None unless the last puller has ended by itself: others may not
+    have made it durable."""
     has_receipt: bool
     """Whether that has the receipt of a move."""
     is_committed: bool
