@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from campaign.faults.registry import FAULTS
 from campaign.namespaces import PlexTurn, Worker, prepare
 from campaign.shrink import shortest
-from campaign.story import Mode, parse_name
+from campaign.story import Mode, draw_story, parse_name
 from campaign.table import Table
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, default=7200, help="begin no story later (%(default)s)")
     add("--seed", type=int, help="seed of the first story; the others follow (random)")
     add("--workers", type=int, default=2, help="stories at the same time (%(default)s)")
+    add(
+        "--only",
+        metavar="FAULT",
+        default="",
+        help="leave out all faults whose name does not have FAULT in it",
+    )
     add("--replay", metavar="SEED", help="run this story alone, SEED or SEED:FAULT,FAULT")
     return parser.parse_args(arguments)
 
@@ -112,7 +118,15 @@ class _Campaign:
     def _work(self, worker: Worker) -> None:
         try:
             while (seed := self._next_seed()) is not None:
-                story = parse_name(str(seed), FAULTS)
+                story = draw_story(seed, FAULTS)
+                wanted = [
+                    number
+                    for number, act in zip(story.kept, story.acts, strict=True)
+                    if self._options.only in act.fault
+                ]
+                if not wanted:
+                    continue
+                story = story.only(wanted)
                 self._add(story, worker.run(story.name), worker)
         except Exception as error:  # noqa: BLE001 - it is raised by the main thread
             self._errors.put(error)

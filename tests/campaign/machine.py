@@ -77,10 +77,12 @@ def run_story(story: Story, folder: Path, made: Path, shim: Path | None) -> Outc
         made: the library, which is copied.
         shim: the compiled shim, if there is one.
     """
-    needs_shim = any(BY_NAME[act.fault].needs_shim for act in story.acts)
+    faults = [BY_NAME[act.fault] for act in story.acts]
+    needs_shim = any(fault.needs_shim for fault in faults)
+    sides = {fault.loses_power for fault in faults if fault.loses_power is not None}
     outcome = Outcome(story.seed, story.name, story.mode.value)
     began = time.monotonic()
-    site = Site(story, folder, made, shim if needs_shim else None)
+    site = Site(story, folder, made, shim if needs_shim else None, sides)
     try:
         with site:
             _Machine(site, story, outcome).run()
@@ -207,7 +209,7 @@ class _Machine:
         site = self._site
         site.repair_due(everything=True)
         site.network.recover()
-        site.volume.grow()
+        site.volume.empty()
         for shim in (site.vm.shim, site.puller_shim):
             if shim is not None:
                 shim.succeed()

@@ -7,8 +7,10 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
+from rig.power.disk import ForgetfulDisk
 from rig.programs import Finished, Puller
 
+from campaign.faults import Side
 from campaign.network import Network
 from campaign.shim import Shim
 from campaign.story import Mode, Story
@@ -17,8 +19,9 @@ from campaign.volume import Volume
 from campaign.watch import Watch
 
 if TYPE_CHECKING:
+    import random
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
     from types import TracebackType
 
@@ -31,9 +34,12 @@ class Site:
         folder: an empty folder on a disk.
         made: the library.
         shim: the compiled shim if the story needs it.
+        sides: those of which the power will be cut.
     """
 
-    def __init__(self, story: Story, folder: Path, made: Path, shim: Path | None) -> None:
+    def __init__(
+        self, story: Story, folder: Path, made: Path, shim: Path | None, sides: Collection[Side]
+    ) -> None:
         self.story = story
         self.began = time.monotonic()
         self.timeline: list[str] = []
@@ -43,8 +49,19 @@ class Site:
             for name in ("agent", "puller")
         }
         self.puller_shim = shims["puller"]
-        self.vm = Vm(folder / "vm", made, shims["agent"], has_unit=story.has_unit)
-        self.volume = Volume(folder / "volume")
+        places = {Side.NODE: folder / "volume", Side.VM: folder / "vm" / "states"}
+        disks = {
+            side: ForgetfulDisk(folder / f"{side.value}-disk", places[side], story.filesystem)
+            for side in sides
+        }
+        self.vm = Vm(
+            folder / "vm",
+            made,
+            shims["agent"],
+            has_unit=story.has_unit,
+            disk=disks.get(Side.VM),
+        )
+        self.volume = Volume(places[Side.NODE], disks.get(Side.NODE))
         self._made, self._folder = made, folder
         self.network = Network(self.vm.agent.port, story.rate)
         self.watch = Watch(self.vm, self.volume, made, self.violate)
@@ -58,8 +75,10 @@ class Site:
     def __enter__(self) -> Self:
         """Start all of it: Plex runs and writes, the agent serves."""
         with ExitStack() as stack:
-            self.volume.mount()
             stack.callback(self.volume.unmount)
+            self.volume.mount()
+            stack.callback(self.vm.unmount)
+            self.vm.mount()
             if self.story.mode is Mode.SET_ASIDE:
                 self.volume.put_foreign(self._folder / "foreign")
             stack.enter_context(self.network)
@@ -122,6 +141,28 @@ class Site:
             self.process.send_signal(number)
         return True
 
+    def cut_power(
+        self, disk: ForgetfulDisk, chance: random.Random, end: Callable[[], None]
+    ) -> None:
+        """Cut the power of a disk and of its machine, and mount what is left of it.
+
+        The cut is at a random moment while processes end. In every second cut, the kernel writes
+        back meanwhile what is only in memory.
+
+        Args:
+            disk: the disk.
+            chance: decides what is left.
+            end: waits for the end of the machine's processes, which have been killed.
+        """
+        with self.watch.interrupted():
+            earliest = disk.log.stat().st_size
+            end()
+            if chance.random() < 0.5:
+                disk.write_back()
+            disk.cut()
+            self.note(disk.forget(chance, earliest))
+            disk.switch_on()
+
     def later(self, seconds: float, what: str, repair: Callable[[], None]) -> None:
         """Have ``repair`` called after so many seconds, or at the end of the faults."""
         self._due.append((time.monotonic() + seconds, what, repair))
@@ -140,6 +181,11 @@ class Site:
         """Whether no repair is waiting."""
         return not self._due
 
-    def _kill_puller(self) -> None:
-        if self.signal_puller(signal.SIGKILL) and self.process is not None:
+    def wait_for_puller(self) -> None:
+        """Wait until the puller has ended, if it runs."""
+        if self.process is not None:
             self.process.wait()
+
+    def _kill_puller(self) -> None:
+        self.signal_puller(signal.SIGKILL)
+        self.wait_for_puller()

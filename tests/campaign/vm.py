@@ -18,6 +18,8 @@ from rig.programs import Agent, clean_environment, read_log
 from campaign.plex import make_plex
 
 if TYPE_CHECKING:
+    from rig.power.disk import ForgetfulDisk
+
     from campaign.shim import Shim
 
 LEASE = 4.0
@@ -38,14 +40,25 @@ class Vm:
         made: the library, of which it gets a copy.
         shim: the library that fails the agent's calls, if the story needs it.
         has_unit: whether the end of the agent is followed by the command of its unit.
+        disk: the disk of the agent's state folders if its power will be cut.
     """
 
-    def __init__(self, folder: Path, made: Path, shim: Shim | None, *, has_unit: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        made: Path,
+        shim: Shim | None,
+        *,
+        has_unit: bool,
+        disk: ForgetfulDisk | None = None,
+    ) -> None:
         folder.mkdir()
         self.library = folder / "Library"
         subprocess.run(["cp", "-a", "--reflink=auto", made, self.library], check=True)
-        state = folder / "state"
-        fences = [state / "fence", folder / "state-witness" / "fence"]
+        states, self.disk = folder / "states", disk
+        states.mkdir()
+        state = states / "state"
+        fences = [state / "fence", states / "state-witness" / "fence"]
         self.fences = fences
         self.plex = make_plex(folder / "plex", self.library, fences, _REWRITTEN)
         self.agent = Agent(state, self.library, folder / "agent.log")
@@ -60,6 +73,16 @@ class Vm:
         """Each ``plexodus-agent undo`` of a person."""
         self._after_end: list[subprocess.Popen[bytes]] = []
         self._log = folder / "commands.log"
+
+    def mount(self) -> None:
+        """Mount the disk of the state folders."""
+        if self.disk is not None:
+            self.disk.make()
+
+    def unmount(self) -> None:
+        """Unmount it, also while a file is open."""
+        if self.disk is not None:
+            self.disk.remove()
 
     def start_agent(self) -> None:
         """Start the agent, after the command of its unit has ended."""

@@ -1,10 +1,11 @@
-"""The volume: a tmpfs of its own that can run full, and what is published on it."""
+"""The volume: a filesystem of its own that can run full, and what is published on it."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
+    from rig.power.disk import ForgetfulDisk
+
 _LARGE = 4 * 1024 * 1024
 """Bytes above which a file has frames of its own."""
-SIZE = 160 * 1024 * 1024
+_SIZE = 160 * 1024 * 1024
 
 
 class Kind(Enum):
@@ -31,26 +34,37 @@ class Volume:
 
     Args:
         place: the mount point, which is created.
+        disk: the disk of the filesystem if its power will be cut; otherwise it is a tmpfs.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, disk: ForgetfulDisk | None = None) -> None:
+        self.place, self.disk = place, disk
         self.target = place / "config"
         self.library = self.target / "Library"
         self._ours = self.target / ".plexodus"
         self.foreign: Path | None = None
         """A copy of the library that was there before; None if there was none."""
         self._foreign_inode = 0
+        self.flipped: set[Path] = set()
+        """The files with flipped bits, relative to the library."""
+        self._filler = place / "filler"
 
     def mount(self) -> None:
         """Mount the filesystem."""
         self.place.mkdir()
-        what = ["-t", "tmpfs", "-o", f"size={SIZE}", "plexodus-campaign"]
-        subprocess.run(["mount", *what, self.place], check=True)
+        if self.disk is not None:
+            self.disk.make()
+        else:
+            what = ["-t", "tmpfs", "-o", f"size={_SIZE}", "plexodus-campaign"]
+            subprocess.run(["mount", *what, self.place], check=True)
         self.target.mkdir()
+        self._sync()
 
     def unmount(self) -> None:
         """Unmount it, also while a file is open."""
+        if self.disk is not None:
+            self.disk.remove()
+            return
         subprocess.run(["umount", "--lazy", self.place], check=False, capture_output=True)
 
     def put_foreign(self, copy: Path) -> None:
@@ -61,20 +75,21 @@ class Volume:
             (self.library / "Application Support" / f"file{number}").write_bytes(content)
         subprocess.run(["cp", "-a", self.library, copy], check=True)
         self.foreign, self._foreign_inode = copy, self.library.stat().st_ino
+        self._sync()
 
     def fill(self, left: int) -> None:
-        """Shrink it so that about ``left`` bytes are free."""
-        used = os.statvfs(self.place)
-        size = (used.f_blocks - used.f_bfree) * used.f_frsize + left
-        self._resize(size)
+        """Have another file take all but about ``left`` bytes."""
+        free = os.statvfs(self.place)
+        size = free.f_bavail * free.f_frsize - left
+        with suppress(OSError), self._filler.open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, max(1, size))
 
-    def grow(self) -> None:
-        """Give it its first size again."""
-        self._resize(SIZE)
+    def empty(self) -> None:
+        """Remove that file."""
+        self._filler.unlink(missing_ok=True)
 
-    def _resize(self, size: int) -> None:
-        options = f"remount,size={size}"
-        subprocess.run(["mount", "-o", options, self.place], check=False, capture_output=True)
+    def _sync(self) -> None:
+        subprocess.run(["sync", "--file-system", self.place], check=True)
 
     def kind(self) -> Kind:
         """Return what has the library's name."""
@@ -134,6 +149,7 @@ class Volume:
         large = [each for each in paths if each.stat().st_size > _LARGE]
         path = chance.choice(large if large and chance.random() < 0.5 else paths)
         info = path.stat()
+        self.flipped.add(path.relative_to(staged))
         with path.open("r+b") as file:
             place = chance.randrange(info.st_size)
             file.seek(place)

@@ -57,9 +57,9 @@ def some_file(target: Path) -> Path:
 
 
 @NEEDS_ROOT
-@pytest.mark.parametrize("seed", [28, 3809])
+@pytest.mark.parametrize("seed", [28, 3809, 592, 803])
 def test_short_story_ends_as_promised(worker: Worker, seed: int) -> None:
-    """A move whose agent is ended, or puller killed, while Plex is stopped ends as promised."""
+    """A move ends as promised whose agent is ended, puller killed, or power lost on either side."""
     outcome = worker.run(str(seed))
     assert outcome.violations == [], "\n".join(outcome.timeline)
     assert outcome.codes[-1] == 0

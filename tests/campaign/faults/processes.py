@@ -11,6 +11,7 @@ from campaign.vm import LEASE
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from campaign.site import Site
 
@@ -72,14 +73,19 @@ def _freeze_agent(site: Site, chance: random.Random) -> bool:
 
 
 def _reboot(site: Site, chance: random.Random) -> bool:
-    """Cut the power of the VM; Plex and the agent start at boot, in either order."""
+    """Kill all processes of the VM at once; what they have written stays."""
+    return reboot(site, chance, site.vm.cut_power)
+
+
+def reboot(site: Site, chance: random.Random, end: Callable[[], None]) -> bool:
+    """End everything on the VM; Plex and the agent start at boot, in either order."""
     vm = site.vm
     if not vm.is_up:
         return False
     uptime, plex_first = chance.uniform(1, 90), chance.random() < 0.5
     if site.story.mode is Mode.STOPPED:
         site.watch.is_excused = True
-    vm.cut_power()
+    end()
     seconds = chance.uniform(0.1, 1.5)
     site.later(seconds, "VM boots", lambda: vm.boot(uptime, plex_first=plex_first))
     return True

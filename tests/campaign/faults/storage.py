@@ -44,10 +44,10 @@ def _flip(site: Site, chance: random.Random) -> bool:
 
 
 def _fill(site: Site, chance: random.Random) -> Evidence:
-    """Leave a few blocks, so that a later write fails; the volume is enlarged after a while."""
+    """Leave a few blocks, so that a later write fails; there is room again after a while."""
     left = chance.choice([0, 4096, chance.randrange(100_000), chance.randrange(4_000_000)])
     site.volume.fill(left)
-    site.later(chance.uniform(0.5, 3), "volume enlarged", site.volume.grow)
+    site.later(chance.uniform(0.5, 3), "volume has room", site.volume.empty)
     before = len(site.reasons)
     return lambda: any("bytes" in reason or "space" in reason for reason in site.reasons[before:])
 
