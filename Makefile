@@ -23,7 +23,7 @@ WHEEL := $(CURDIR)/build/native/wheel
 ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
 export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
 
-.PHONY: help setup tools lint test test-python coverage test-long campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-python coverage test-long test-all campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -93,6 +93,9 @@ coverage: setup tools  ## branch coverage of both programs by `make test`; volum
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
+
+test-all:  ## every suite in order, each with its output in build/test-all/, one line for each (as root; hours; SUITES=)
+	@tests/run-all $(SUITES)
 
 campaign: setup tools  ## random faults against whole moves of the real programs, and a table (as root, gcc; CAMPAIGN=--help)
 	PYTHONPATH=tests $(BIN)/python -m campaign $(CAMPAIGN)
