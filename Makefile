@@ -23,7 +23,7 @@ WHEEL := $(CURDIR)/build/native/wheel
 ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
 export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
 
-.PHONY: help setup tools lint test test-python coverage test-long campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime footprint lock clean
+.PHONY: help setup tools lint test test-python coverage test-long test-all campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime bench-scale footprint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -93,6 +93,9 @@ coverage: setup tools  ## branch coverage of both programs by `make test`; volum
 
 test-long: setup tools  ## what takes minutes
 	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
+
+test-all:  ## every suite in order, each with its output in build/test-all/, one line for each (as root; hours; SUITES=)
+	@tests/run-all $(SUITES)
 
 campaign: setup tools  ## random faults against whole moves of the real programs, and a table (as root, gcc; CAMPAIGN=--help)
 	PYTHONPATH=tests $(BIN)/python -m campaign $(CAMPAIGN)
@@ -165,6 +168,9 @@ bench: setup tools  ## times beside tar over HTTP, zstd, rsync, SSH and cp, down
 
 bench-downtime: setup tools  ## how long Plex is down, and what the delta costs (DOWNTIME=--help)
 	PYTHONPATH=tests $(BIN)/python -m bench.downtime $(DOWNTIME)
+
+bench-scale: setup tools  ## how each part grows with the library, and what 10 TB in 50 million entries would take (as root; SCALE=--help)
+	PYTHONPATH=tests $(BIN)/python -m bench.scale --touch-memory $(SCALE)
 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint

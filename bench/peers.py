@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,8 @@ class Measurement:
     """Bytes that left the source; 0 without a shaped link."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     """Peak resident size of each side's processes together."""
+    agent_cpu_seconds: float = 0.0
+    """Processor time of our agent, which is part of :attr:`cpu_seconds`."""
 
 
 class Clock:
@@ -97,14 +99,15 @@ def plexodus(job: Job) -> Measurement:
     environment = os.environ | {"PLEXODUS_PAIRING": pairing}
     log = job.folder / "puller.log"
     with _running(agent, job, port) as server, log.open("wb") as output:
-        clock = Clock(job.link)
+        clock, before = Clock(job.link), processor_seconds(server.pid)
         puller = subprocess.Popen(pull, stdout=output, stderr=output, env=environment)
         with MemoryWatch({"agent": server.pid, "puller": puller.pid}) as memory:
             code = puller.wait()
         made = clock.stop(memory.peaks_mib)
+        of_agent = processor_seconds(server.pid) - before
     if code != 0:
         sys.exit(log.read_text())
-    return made
+    return replace(made, agent_cpu_seconds=of_agent)
 
 
 def tar_http(job: Job) -> Measurement:

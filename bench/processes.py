@@ -37,10 +37,13 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def processor_seconds() -> float:
-    """Processor time of all descendants of this process: of those that live, and have ended."""
+def processor_seconds(top: int | None = None) -> float:
+    """Processor time of all descendants of this process: of those that live, and have ended.
+
+    If ``top`` is given: of that process and its descendants.
+    """
     ticks = 0
-    for pid in family(os.getpid()):
+    for pid in family(os.getpid() if top is None else top):
         try:
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_UTIME:]
         except OSError:

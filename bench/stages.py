@@ -27,6 +27,7 @@ from agent.source.library import CurrentLibrary
 from bench.plexlibrary import SERVER, SHAPES, make_library
 from bench.volume import fresh_volume
 from initpuller.volume.publish.verify import wrong_sums
+from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.frames.codec import Encoding, decode
 from shared.frames.manifest_file import read_lines
@@ -75,7 +76,7 @@ def main() -> None:
             fresh_volume(Path(folder), size) as volume,
         ):
             make_library(volume / "Library", shape)
-            found = {variant: _in_a_process(volume, variant) for variant in _VARIANTS}
+            found = {variant: in_a_process(volume, variant) for variant in _VARIANTS}
         print(_table(name, found), flush=True)
 
 
@@ -94,7 +95,8 @@ def move(library: Path, place: Path) -> dict[str, float]:
         listing = sides.read(store.open(about.id))
     staging = sides.begin(listing)
     into = Destination(staging.fd, staging.policy, staging.digests)
-    snapshot, manifest, unpacked = store.open(about.id), listing.manifest, []
+    snapshot, manifest, digests = store.open(about.id), listing.manifest, []
+    left = Unfinished(manifest)
     for number, frame in enumerate(manifest.plan):
         with stages.timed("frames are built and hashed"):
             built = build_frame(snapshot, number)
@@ -106,13 +108,15 @@ def move(library: Path, place: Path) -> dict[str, float]:
             place_of = manifest.location(frame.first, frame.count)
             lines = place_of.of(read_lines(manifest.path, place_of.offsets))
             fetched = FetchedFrame(frame, lines, tar, built.tag.hex())
-            unpacked.append(unpack_frame(into, fetched))
+            unpacked = unpack_frame(into, fetched)
+            left.add(number, unpacked)
+        digests.append((number, unpacked.digest))
     with stages.timed("journal and sync"):
-        staging.commit([(number, each.digest) for number, each in enumerate(unpacked)])
+        staging.commit(digests)
     with stages.timed("large files are hashed, agent"):
         complete_digests(snapshot)
     with stages.timed("links, folders and large files, puller"):
-        differing = staging.finish(unpacked)
+        differing = staging.finish(left)
     with stages.timed("SHA256SUMS are made and compared"):
         Path(staging.layout.sums(about.id)).write_bytes(b"".join(sums(snapshot)))
         wrong = list(wrong_sums(manifest, staging.digests, staging.layout.sums(about.id)))
@@ -128,8 +132,11 @@ def _processor_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def _in_a_process(volume: Path, variant: str) -> dict[str, float]:
-    """Run :func:`move` in a process of its own: the accelerator is chosen when it starts."""
+def in_a_process(volume: Path, variant: str) -> dict[str, float]:
+    """Run :func:`move` of the library in ``volume`` in a process of its own.
+
+    The accelerator is chosen when it starts.
+    """
     place = volume / variant
     place.mkdir()
     command = [sys.executable, "-m", "bench.stages", "--moved", str(volume / "Library")]

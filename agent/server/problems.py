@@ -34,6 +34,7 @@ _LOGGED = 1000
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.SourceChanged, 409, protocol.SOURCE_CHANGED),
     (errors.SourceUnreadable, 409, protocol.SOURCE_UNREADABLE),
+    (errors.ManifestTooLarge, 409, protocol.ABOUT_BLANK),  # a puller retries after 500
     (errors.SnapshotGone, 404, protocol.NO_SUCH_SNAPSHOT),
     (errors.CutoverEnded, 409, protocol.CUTOVER_ENDED),
     (errors.CutoverRefused, 409, protocol.CUTOVER_REFUSED),

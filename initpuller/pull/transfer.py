@@ -10,6 +10,7 @@ import structlog
 
 from initpuller.agent_client.schedule import fetch_frames
 from initpuller.volume.publish.verify import wrong_sums
+from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.workers.frame_worker import Assignment, Order
 from initpuller.workers.threads import to_its_end
 from shared.errors import SnapshotGone, TreeDiffers, printable
@@ -53,8 +54,7 @@ class Assembly:
         self._context = context
         self._encoding = encoding
         self._progress = context.progress
-        self._unpacked: dict[int, Unpacked] = {}
-        """Results of those frames of this run that leave something to do."""
+        self._unfinished = Unfinished(work.manifest)
         self.moved_bytes = 0
         """Tar bytes of the frames that were fetched."""
         self._pending: list[tuple[int, str]] = []
@@ -99,7 +99,7 @@ class Assembly:
         """
         await self._fetch()
         self._progress.phase("finishing")
-        finishing = asyncio.to_thread(self._work.finish, self._in_order())
+        finishing = asyncio.to_thread(self._work.finish, self._unfinished)
         differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
         wrong = await asyncio.to_thread(lambda: list(self._wrong()))
         await self._refuse_damaged(wrong)
@@ -170,7 +170,7 @@ class Assembly:
         self._progress.phase("verifying")
 
         async def finish() -> tuple[list[str], Wrong]:
-            differences = await asyncio.to_thread(self._work.finish, self._in_order())
+            differences = await asyncio.to_thread(self._work.finish, self._unfinished)
             await asked
             return differences, await asyncio.to_thread(self._drop_wrong)
 
@@ -184,14 +184,11 @@ class Assembly:
             Attributes that are wrong, and the files with a wrong digest, which are removed.
         """
         self._progress.phase("verifying")
-        finishing = asyncio.to_thread(self._work.finish, self._in_order())
+        finishing = asyncio.to_thread(self._work.finish, self._unfinished)
         differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
         dropping = asyncio.to_thread(self._drop_wrong)
         wrong, _ = await _side_by_side(dropping, self._queries.check())
         return differences, wrong
-
-    def _in_order(self) -> list[Unpacked]:
-        return [self._unpacked[number] for number in sorted(self._unpacked)]
 
     def _drop_wrong(self) -> Wrong:
         """Remove the files that are not what the agent read."""
@@ -209,11 +206,9 @@ class Assembly:
 
         Half a batch is made durable while the other half arrives; a slow disk is waited for.
         """
-        self._unpacked.pop(number, None)
         if not unpacked.is_held:
             self.moved_bytes += self._work.manifest.plan[number].size
-        if unpacked.late or unpacked.differences:
-            self._unpacked[number] = unpacked
+        self._unfinished.add(number, unpacked)
         self._pending.append((number, unpacked.digest))
         self._left -= 1
         if self._committing is not None:

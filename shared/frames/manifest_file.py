@@ -20,7 +20,16 @@ from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLar
 from shared.frames.plan import FramePlan
 from shared.native import native
 from shared.tree.line_file import LineFormat, LineWriter, read_pieces, unpack
-from shared.tree.manifest import START, Entry, Kind, Place, checked, format_line, parse_line
+from shared.tree.manifest import (
+    MAX_ENTRIES,
+    START,
+    Entry,
+    Kind,
+    Place,
+    checked,
+    format_line,
+    parse_line,
+)
 from shared.tree.member_path import sort_key
 
 if TYPE_CHECKING:
@@ -182,13 +191,15 @@ def write_manifest(
 
     Any of them may be given as lines.
 
-    Raise ManifestTooLarge if there are more frames than a puller accepts.
+    Raise ManifestTooLarge if there are more entries or frames than a puller accepts.
     """
     manifest = ManifestFile(path, root, kind)
 
     def add(offset: int, text: bytes) -> None:
         manifest.add_piece(offset, text)
         manifest.plan.add_lines(text)
+        if manifest.plan.entries > MAX_ENTRIES:
+            raise ManifestTooLarge(f"the manifest has more than {MAX_ENTRIES} entries")
 
     with LineWriter(path, add) as writer:
         for entry in entries:

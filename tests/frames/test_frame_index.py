@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -190,3 +192,34 @@ def test_every_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.
     assert b"".join(pieces)[found.skip :] == WHOLE[start:stop]
     assert 0 <= found.skip < len(ENCODED[found.first])
     assert 0 < found.stop <= len(ENCODED[found.last])
+
+
+_LARGE = """
+import os, sys
+from rig.frame_plan import plan
+from rig.hostile.agent import entry, folder
+from agent.frames.index import FrameIndex
+from bench.processes import peak_kib
+from shared.frames.codec import Encoding
+from shared.frames.plan import FRAME
+
+large = plan([folder(b"Library"), entry(b"Library/a", size=int(sys.argv[2]) * FRAME)])
+before = peak_kib(os.getpid())
+index = FrameIndex(sys.argv[1], large, Encoding.ZSTD)
+index.put(len(large) - 1, 7, bytes(32))
+again = FrameIndex(sys.argv[1], large, Encoding.ZSTD)
+assert sum(1 for _ in again.missing()) == len(large) - 1
+print(peak_kib(os.getpid()) - before)
+"""
+
+
+def test_index_of_terabytes_fits_into_memory(tmp_path: Path) -> None:
+    """The agent of a library of 4 TB is not killed for its memory when it serves the first frame.
+
+    An index takes 8 bytes a frame. Its file, of 64 bytes a frame, was read as a whole.
+    """
+    frames = 1_000_000
+    command: list[str | Path] = [sys.executable, "-c", _LARGE, tmp_path / "index", str(frames)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert int(done.stdout) * 1024 < 32 * frames

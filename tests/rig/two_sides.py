@@ -20,13 +20,13 @@ from initpuller.volume.records.layout import Layout
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.reuse.recorded import Listing, Recorded
 from initpuller.volume.staging.staging import begin
+from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.volume.staging.unpack import Destination, FetchedFrame, unpack_frame
 from shared.frames.manifest_file import read_lines, read_manifest
 from shared.wire.protocol import SnapshotRequest
 
 if TYPE_CHECKING:
     from agent.source.snapshot_files import SnapshotFiles
-    from initpuller.volume.staging.blocks import Unpacked
     from initpuller.volume.staging.staging import Staging
     from shared.wire.protocol import Kind
 
@@ -84,13 +84,16 @@ class TwoSides:
         before.close()
         return begin(before.record, listing, self.policy, before.manifest)
 
-    def fill(self, staging: Staging, listing: Listing) -> list[Unpacked]:
-        """Unpack and journal all missing frames; return their results."""
+    def fill(self, staging: Staging, listing: Listing) -> Unfinished:
+        """Unpack and journal all missing frames; return what they have left."""
         into = Destination(staging.fd, staging.policy, staging.digests)
         missing = list(staging.journal.missing())
         unpacked = [unpack_frame(into, self.fetch(listing, number)) for number in missing]
         staging.commit([(n, each.digest) for n, each in zip(missing, unpacked, strict=True)])
-        return unpacked
+        left = Unfinished(listing.manifest)
+        for number, each in zip(missing, unpacked, strict=True):
+            left.add(number, each)
+        return left
 
     def bring(self, listing: Listing, before: Staging | None = None) -> Staging:
         """Assemble a snapshot completely; nothing may differ."""

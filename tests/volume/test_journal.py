@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -200,3 +203,44 @@ def test_held_is_known_and_not_safe(tmp_path: Path) -> None:
         assert [number for number in range(FRAMES) if number in each] == [1, 2, 4]
     journal.close()
     assert _replayed(path, path.read_bytes()) == [1, 2, 4]
+
+
+_FULL = """
+import os, sys
+from bench.processes import peak_kib
+from initpuller.volume.records.journal import Journal, count_done
+
+path, frames = sys.argv[1], int(sys.argv[2])
+before = peak_kib(os.getpid())
+journal = Journal(path, frames)
+journal.done([(0, journal.tag(1))])
+assert len(journal) == count_done(path, frames) == frames
+print(peak_kib(os.getpid()) - before)
+"""
+
+
+def test_journal_of_a_terabyte_fits_into_memory(tmp_path: Path) -> None:
+    """A pod that has got a terabyte is not killed for its memory, which each restart needs again.
+
+    With a string for each frame, 10 TB took 560 MB: half of the limit in the chart's values.
+    """
+    path, frames = tmp_path / "journal", 250_000
+    path.write_bytes(b"".join(b"done %d %064x\n" % (number, number) for number in range(frames)))
+    command: list[str | Path] = [sys.executable, "-c", _FULL, path, str(frames)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert int(done.stdout) * 1024 < 60 * frames
+
+
+def test_tags_are_those_that_were_recorded(tmp_path: Path) -> None:
+    """A block is not compared with the digest of another one, nor with one that is outdated."""
+    path, last = tmp_path / "journal", FRAMES - 1
+    journal = Journal(str(path), FRAMES)
+    journal.carried([(0, DIGEST)], [(last, DIGEST), (2, ""), (3, DIGEST)])
+    journal.done([(1, DIGEST[::-1])])
+    journal.redo([0, 3])
+    for each in (journal, Journal(str(path), FRAMES)):
+        expected = [None, DIGEST[::-1], "", None, None, None, None, DIGEST]
+        assert list(map(each.tag, range(FRAMES))) == expected
+        assert list(each.held()) == [2, last]
+        each.close()

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from initpuller.volume.records.state import load_state
 from initpuller.volume.staging import finishing
 from initpuller.volume.staging.blocks import Block, Patch, keep_block, patch_block, read_block
 from initpuller.volume.staging.finishing import Extent
+from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.volume.staging.unpack import Destination, unpack_frame
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, StorageError
@@ -247,7 +249,7 @@ def test_resumed_run_finds_what_is_wrong(sides: TwoSides) -> None:
     (sides.staged / "large").unlink()
     (sides.staged / "folder" / "below" / "readonly").unlink()
     (sides.staged / "folder" / "below" / "readonly").mkdir()
-    found = sides.begin(listing, staging).finish([])
+    found = sides.begin(listing, staging).finish(Unfinished(listing.manifest))
     wrong = {line.partition(":")[0] for line in found}
     assert wrong == {"Library/stranger", "Library/large", "Library/folder/below/readonly"}
 
@@ -325,3 +327,40 @@ def test_held_frame_of_an_earlier_release(sides: TwoSides, staging: Staging) -> 
     assert list(again.held()) == [0]
     assert 0 in list(again.missing())
     again.close()
+
+
+_LATE = """
+import os, sys
+from bench.processes import peak_kib
+from initpuller.volume.staging.blocks import Unpacked
+from initpuller.volume.staging.unfinished import Unfinished
+from rig.hostile.agent import entry, folder
+from shared.frames.manifest_file import write_manifest
+from shared.tree.manifest import Kind
+
+def entries():
+    yield folder(b"Library")
+    for number in range(40_000):
+        for path in (b"", b"/Contents", b"/Contents/_stored"):
+            yield folder(b"Library/%05d.bundle%s" % (number, path))
+
+manifest = write_manifest(sys.argv[1], b"Library", entries())
+before, left = peak_kib(os.getpid()), Unfinished(manifest)
+for frame in range(40_000):
+    first = 1 + 3 * frame
+    late = list(enumerate(manifest.entries(first, 3), first))
+    left.add(frame, Unpacked("", late, []))
+print(peak_kib(os.getpid()) - before)
+numbers = [number for number, _ in left.entries()]
+assert numbers == list(range(1, 120_001))
+backwards = [entry.path for entry in left.backwards()]
+assert backwards == [entry.path for entry in reversed(manifest)][:-1]
+"""
+
+
+def test_open_folders_of_many_frames_take_no_memory(tmp_path: Path) -> None:
+    """A pull of terabytes is not killed for the folders that each frame leaves to the next one."""
+    command: list[str | Path] = [sys.executable, "-c", _LATE, tmp_path / "manifest"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert int(done.stdout) < 8 * 1024

@@ -20,11 +20,13 @@ from shared.errors import ManifestSumsWrong, storage_errors
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from initpuller.volume.fidelity import AttributePolicy
     from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
     from initpuller.volume.records.state import State
-    from initpuller.volume.staging.blocks import Unpacked
+    from initpuller.volume.staging.unfinished import Unfinished
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Snapshot
@@ -86,19 +88,21 @@ class Staging:
             syncfs(self.fd)
             self.journal.done(frames)
 
-    def finish(self, frames: list[Unpacked]) -> list[str]:
+    def finish(self, left: Unfinished) -> list[str]:
         """Make links, and set the attributes of folders and large files; safe to repeat.
 
-        Take the results of this run's frames, in order; return a line for each entry that differs.
+        Take what this run's frames have left; return a line for each entry that differs.
         """
-        extent, late = Extent.ALL, [each for frame in frames for each in frame.late]
+        numbered: Iterable[tuple[int, Entry]]
+        backwards: Iterator[Entry]
         if self._changes is not None:
-            extent, late = Extent.CHANGES, self._changes.changed
+            extent, numbered = Extent.CHANGES, self._changes.changed
+            backwards = (entry for _, entry in reversed(self._changes.changed))
         elif self._is_new:
-            extent = Extent.NEW
-        are_all = extent is Extent.ALL
-        numbered = enumerate(self.manifest) if are_all else late
-        backwards = reversed(self.manifest) if are_all else (entry for _, entry in reversed(late))
+            extent, numbered, backwards = Extent.NEW, left.entries(), left.backwards()
+        else:
+            extent, numbered = Extent.ALL, enumerate(self.manifest)
+            backwards = reversed(self.manifest)
         kept, ownership = self.policy.fidelity.kept, self.policy.ownership
         self._finisher.files_and_links(
             ((number, kept(entry)) for number, entry in numbered), all_files=self.state.reown
@@ -106,7 +110,7 @@ class Staging:
         found = finishing.finish_attributes(self.fd, map(kept, backwards), ownership, extent)
         with storage_errors(self.layout.staging):
             syncfs(self.fd)
-        return found + [line for frame in frames for line in frame.differences]
+        return found + left.differences()
 
     def close_folders(self) -> None:
         """Give folders their final modes, except for the library's own folder."""
