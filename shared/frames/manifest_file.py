@@ -131,6 +131,8 @@ class ManifestFile:
         start = bisect_right(self._first, first) - 1
         end = bisect_right(self._first, first + count - 1)
         skip = first - self._first[start]
+        if end - start == 1:  # as nearly always: the piece is not copied
+            return self._piece(start)[skip : skip + count]
         lines = [line for piece in range(start, end) for line in self._piece(piece)]
         return lines[skip : skip + count]
 

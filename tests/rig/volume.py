@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
+from structlog.contextvars import clear_contextvars
 
 from initpuller.__main__ import main
 from rig.programs import Agent, clean_environment
@@ -72,6 +73,7 @@ def run_main(program: Callable[[], None], *arguments: str | Path, **variables: s
     ):
         program()
     _forget_sockets()
+    clear_contextvars()  # a program's own end with its process
     text = err.getvalue()
     log = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     return Ended(int(ended.value.code or 0), log, out.getvalue(), text)
