@@ -119,7 +119,7 @@ def test_options_that_cannot_be_used_are_a_failure_for_the_cluster(
 ) -> None:
     """A pull that refuses its options leaves its reason in the status, as any other failure."""
     variable = {"PLEXODUS_STATUS_CONFIGMAP": STATUS[1]}
-    command = ("pull", "--target", target, *options)
+    command: list[str | Path] = ["pull", "--target", target, *options]
     done = run_puller(*command, pairing=agent.pairing, **variable)
 
     assert done.code == ExitCode.CONFIGURATION

@@ -1,4 +1,4 @@
-"""A real node: kubelet, containerd and runc as processes, and pods on the host's network."""
+"""A real node: kubelet, containerd and runc as processes. By default, pods are on its network."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ state = "{folder}/state"
   sandbox_image = "{pause}"
   # CAP_SYS_RESOURCE may be missing here.
   restrict_oom_score_adj = true
+{network}
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -39,11 +40,13 @@ state = "{folder}/state"
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
-    """The node, with its files in ``folder``."""
+    """A node, with its files in ``folder``."""
 
     folder: Path
+    name: str = NAME
+    kubelet: subprocess.Popen[bytes] | None = None
 
     def load(self, source: str, name: str) -> None:
         """Import image ``source`` under the ``name`` that a Pod's spec has."""
@@ -59,6 +62,18 @@ class Node:
     def containers(self) -> list[str]:
         """Return the names of all running containers."""
         return self._containerd("tasks", "ls", "-q").split()
+
+    def processes(self) -> list[int]:
+        """Return the process id of each running container's first process."""
+        rows = [line.split() for line in self._containerd("tasks", "ls").splitlines()[1:]]
+        return [int(pid) for _, pid, state in rows if state == "RUNNING"]
+
+    def lose(self) -> None:
+        """Kill the kubelet and all containers, as if the machine had lost its power."""
+        assert self.kubelet is not None
+        self.kubelet.kill()
+        self.kubelet.wait(30)
+        self.clear()
 
     def clear(self) -> None:
         """End all containers that are left. One may end by itself meanwhile."""
@@ -79,12 +94,21 @@ class Node:
 
 
 @contextmanager
-def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
-    """Start a node and wait until it is registered. At the end, stop it and unmount its mounts."""
+def running_node(
+    cluster: Cluster, folder: Path, name: str = NAME, network: str = ""
+) -> Iterator[Node]:
+    """Start a node and wait until it is registered. At the end, stop it and unmount its mounts.
+
+    Args:
+        cluster: which it joins.
+        folder: for its files.
+        name: its name.
+        network: containerd's settings of a network for each pod; empty: the host's for all.
+    """
     folder.mkdir()
-    node = Node(folder)
+    node = Node(folder, name)
     config = folder / "containerd.toml"
-    config.write_text(_CONTAINERD.format(folder=folder, pause=_PAUSE))
+    config.write_text(_CONTAINERD.format(folder=folder, pause=_PAUSE, network=network))
     settings = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -112,16 +136,19 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         _make_pause()
         node.load(_PAUSE, _PAUSE)
         stack.callback(node.clear)
-        start(
+        node.kubelet = start(
             stack, folder / "kubelet.log",
             [
                 TOOLS / "bin" / "kubelet", "--config", folder / "kubelet.json",
                 "--kubeconfig", cluster.environment()["KUBECONFIG"],
-                "--root-dir", folder / "kubelet", f"--hostname-override={NAME}",
+                "--root-dir", folder / "kubelet", f"--hostname-override={name}",
             ],
         )  # fmt: skip
-        wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), what="the node")
-        # The node reports an unconfigured network. Pods on the host's network do not need one.
+        wait_until(
+            lambda: f"node/{name}\n" in cluster.kubectl("get", "nodes", "-o", "name"),
+            what="the node",
+        )
+        # Without a network for pods, the node reports so. Pods on the host's do not need one.
         yield node
 
 
