@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
+
 
 class Peaks:
     """The peak of each process that was seen, by the name under which it was."""
@@ -20,7 +22,7 @@ class Peaks:
         try:
             name = name or (process / "exe").readlink().name
             status = (process / "status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+        except _UNREADABLE:
             return
         for line in status.splitlines():
             if line.startswith("VmHWM:"):
@@ -31,7 +33,7 @@ class Peaks:
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 program = (process / "exe").readlink()
-            except (FileNotFoundError, ProcessLookupError):
+            except _UNREADABLE:
                 continue
             if program.parent == folder:
                 self.see(int(process.name))

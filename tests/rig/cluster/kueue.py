@@ -9,6 +9,7 @@ from rig.cluster.cluster import TOOLS
 from rig.cluster.containers import BASE
 from rig.cluster.node import build
 from rig.hostile.authority import Authority
+from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,7 @@ def aggregation_options(folder: Path) -> tuple[str, ...]:
     certificate, key = authority.issue("proxy")
     return (
         "--enable-aggregator-routing=true",
+        f"--client-ca-file={authority.certificate}",
         f"--requestheader-client-ca-file={authority.certificate}",
         "--requestheader-allowed-names=proxy",
         "--requestheader-username-headers=X-Remote-User",
@@ -49,5 +51,7 @@ def install_kueue(cluster: Cluster, node: Node) -> None:
     manifests = (TOOLS / "kueue.yaml").read_text().replace("Policy: Always", "Policy: Never")
     manifests = re.sub(r"(?m)^( *)image: .*", rf"\1image: {_IMAGE}", manifests)
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=manifests)
-    ready = ("deployment/kueue-controller-manager", "--for=condition=Available", "--timeout=110s")
-    cluster.kubectl("wait", *ready, "-n", NAMESPACE)
+    ready = ("deployment/kueue-controller-manager", "--for=condition=Available", "--timeout=60s")
+    command = ("kubectl", "wait", *ready, "-n", NAMESPACE)
+    # It makes its certificates first, and a kubelet updates a mounted Secret once a minute.
+    wait_until(lambda: cluster.tried(*command).returncode == 0, 300, what="Kueue")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAME = "node"
 _PAUSE = "localhost/pause:1"
 _SECONDS = 60.0
+_OVERLAID = ("ext2/ext3", "xfs")
+"""Filesystems on which overlayfs certainly works; on another overlayfs, it does not."""
 _CONTAINERD = """\
 version = 2
 root = "{folder}/root"
@@ -34,7 +36,7 @@ state = "{folder}/state"
   restrict_oom_score_adj = true
 {network}
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 """
@@ -108,7 +110,11 @@ def running_node(
     folder.mkdir()
     node = Node(folder, name)
     config = folder / "containerd.toml"
-    config.write_text(_CONTAINERD.format(folder=folder, pause=_PAUSE, network=network))
+    config.write_text(
+        _CONTAINERD.format(
+            folder=folder, pause=_PAUSE, network=network, snapshotter=_snapshotter(folder)
+        )
+    )
     settings = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -127,6 +133,8 @@ def running_node(
         "oomScoreAdj": 0,
         "failSwapOn": False,
         "evictionHard": {"memory.available": "1Mi"},
+        # No image is removed on a full disk: none can be pulled.
+        "imageGCHighThresholdPercent": 100,
     }
     (folder / "kubelet.json").write_text(json.dumps(settings))
     with ExitStack() as stack:
@@ -150,6 +158,13 @@ def running_node(
         )
         # Without a network for pods, the node reports so. Pods on the host's do not need one.
         yield node
+
+
+def _snapshotter(folder: Path) -> str:
+    """Return what gives containers their root: a copy of the image takes many seconds for each."""
+    command = ["stat", "--file-system", "--format=%T", str(folder)]
+    kind = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return "overlayfs" if kind in _OVERLAID else "native"
 
 
 def build(name: str, source: str, *configured: str, files: dict[Path, str] | None = None) -> None:

@@ -20,6 +20,9 @@ _NETWORK = ipaddress.ip_network("198.18.0.0/16")
 """For tests between networks (RFC 2544), so that no real host has such an address."""
 _GATEWAY, _SERVICE, _SERVERS, _PODS = "198.18.0.1", "198.18.255.1", 256, 4096
 _PODS_A_NODE = 1024
+_HARDWARE = "02:00:5e:00:53:01"
+"""Without one of its own, a bridge takes another one when a pod ends, and loses packets until all
+pods have noticed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class PodNetwork:
 @contextmanager
 def pod_network() -> Iterator[PodNetwork]:
     """Create the bridge, and remove it at the end. Only one can exist at a time."""
-    _ip("link", "add", _BRIDGE, "type", "bridge")
+    _ip("link", "add", _BRIDGE, "address", _HARDWARE, "type", "bridge")
     try:
         _ip("addr", "add", f"{_GATEWAY}/{_NETWORK.prefixlen}", "dev", _BRIDGE)
         _ip("addr", "add", f"{_SERVICE}/32", "dev", _BRIDGE)

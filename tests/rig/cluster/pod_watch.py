@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rig.cluster.cluster import Cluster
 
+_CHANGES = ("ADDED", "MODIFIED", "DELETED")
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -44,16 +45,21 @@ class PodWatch:
     def _events(self) -> Iterator[dict[str, Any]]:
         for line in self._log.read_bytes().split(b"\n"):
             try:
-                yield json.loads(line)
+                event = json.loads(line)
             except json.JSONDecodeError:  # the last line may still be on its way
                 return
+            assert event["type"] in _CHANGES, event
+            yield event
 
 
 @contextmanager
 def watched_pods(cluster: Cluster, namespace: str) -> Iterator[PodWatch]:
-    """Watch the pods of a namespace, which has none yet."""
+    """Watch the pods of a namespace, which has none yet.
+
+    Without a version to start at, the API server may refuse a watch that its cache lags behind.
+    """
     log = cluster.folder / "pods.jsonl"
-    path = f"/api/v1/namespaces/{namespace}/pods?watch=1&timeoutSeconds=3600"
+    path = f"/api/v1/namespaces/{namespace}/pods?watch=1&resourceVersion=0&timeoutSeconds=3600"
     config = cluster.environment()["KUBECONFIG"]
     with ExitStack() as stack:
         command = [TOOLS / "bin" / "kubectl", "--kubeconfig", config, "get", "--raw", path]
