@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,9 +30,34 @@ if TYPE_CHECKING:
     from initpuller.report.progress import PullProgress
 
 _MAX_JOBS = 16
+_STATUS_VARIABLE = "PLEXODUS_STATUS_CONFIGMAP"
+"""Read when the options cannot be: those of ``--status-configmap``."""
 
 
-@click.command()
+class _ReportedCommand(click.Command):
+    """A command whose refusal of its options is a failed pull for the cluster, too."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - as click has it
+    ) -> click.Context:
+        """Parse the options; report those that cannot be used."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            from initpuller.cluster.events import ClusterReport
+            from initpuller.report.progress import PullProgress
+
+            progress = PullProgress()
+            with ClusterReport(progress, os.environ.get(_STATUS_VARIABLE, "")):
+                progress.failed(error.format_message())
+            raise
+
+
+@click.command(cls=_ReportedCommand)
 @paired
 @TARGET
 @option(
@@ -192,12 +217,12 @@ def pull(
     from shared.plex.library import NEVER, REGENERABLE
     from shared.wire.pairing import parse_address
 
-    if rehearse and until == "ready":
-        raise click.UsageError("--rehearse and --until ready exclude each other: remove one.")
-    if max_downtime < downtime:
-        raise click.UsageError("--max-downtime is less than --downtime: raise it.")
     progress = PullProgress()
     with ClusterReport(progress, status_configmap), ExitStack() as stack:
+        if rehearse and until == "ready":
+            raise click.UsageError("--rehearse and --until ready exclude each other: remove one.")
+        if max_downtime < downtime:
+            raise click.UsageError("--max-downtime is less than --downtime: raise it.")
         if is_over(target, rehearse=rehearse):
             return
         check_mappings(mappings, applies=applies)

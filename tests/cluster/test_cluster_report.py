@@ -105,6 +105,29 @@ def test_last_word_about_a_mistake_in_the_options(
     assert "\n" not in last_word.read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--jobs", "99"), "--jobs"),
+        (("--downtime", "60", "--max-downtime", "5"), "--max-downtime"),
+        (("--map", "nonsense"), "not a mapping"),
+    ],
+    ids=["no such number", "options that contradict", "no mapping"],
+)
+def test_options_that_cannot_be_used_are_a_failure_for_the_cluster(
+    agent: Agent, target: Path, server: ApiServer, options: tuple[str, ...], named: str
+) -> None:
+    """A pull that refuses its options leaves its reason in the status, as any other failure."""
+    variable = {"PLEXODUS_STATUS_CONFIGMAP": STATUS[1]}
+    command: list[str | Path] = ["pull", "--target", target, *options]
+    done = run_puller(*command, pairing=agent.pairing, **variable)
+
+    assert done.code == ExitCode.CONFIGURATION
+    assert server.status_data["phase"] == "failed"
+    assert named in server.status_data["error"]
+    assert [event["reason"] for event in server.events] == ["Failed"]
+
+
 def test_no_rights_at_all(agent: Agent, target: Path, server: ApiServer) -> None:
     """Without rights one line is logged, and the pull continues."""
     server.refuses = "/"

@@ -95,6 +95,7 @@ class Agent:
     library: Path
     log: Path
     port: int = field(default_factory=reserve_port)
+    address: str = "127.0.0.1"
     pairing: str = ""
     """The string that :meth:`pair` printed last."""
     settings: Path | None = None
@@ -110,7 +111,7 @@ class Agent:
 
         It calls what ``plexodus-agent pair`` calls, because a process takes half a second of CPU.
         """
-        self.pairing = str(make_pairing(str(self.state), "127.0.0.1", port or self.port))
+        self.pairing = str(make_pairing(str(self.state), self.address, port or self.port))
         return self.pairing
 
     def start(self, *options: str | Path, environment: dict[str, str] | None = None) -> None:
@@ -123,7 +124,7 @@ class Agent:
                 "--state",
                 self.state,
                 "--listen",
-                f"127.0.0.1:{self.port}",
+                f"{self.address}:{self.port}",
                 *(("--library", self.library) if self.tells_library else ()),
                 *(("--config", self.settings) if self.settings else ()),
                 *options,
@@ -133,7 +134,7 @@ class Agent:
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.log.read_text()
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.address, self.port)) == 0:
                     return
             time.sleep(0.02)
         raise TimeoutError(self.log.read_text())
@@ -155,7 +156,7 @@ class Agent:
     @property
     def url(self) -> str:
         """Return its address without a path."""
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     @property
     def token(self) -> str:
@@ -189,7 +190,7 @@ class Agent:
         trust = ssl.create_default_context(cafile=self.state / "agent.crt")
         trust.check_hostname = False
         return HTTPSConnection(
-            "127.0.0.1", self.port, context=trust, timeout=60, source_address=(source, 0)
+            self.address, self.port, context=trust, timeout=60, source_address=(source, 0)
         )
 
     def frames_asked(self) -> list[int]:

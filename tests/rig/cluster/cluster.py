@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / "build" / "tools"
 SERVICE = "127.96.0.1"
-"""Address of the API for pods: a loopback address of this machine."""
+"""Address of the API for pods on the host's network: a loopback address of this machine."""
 _START_SECONDS = 90
 _ADMIN = "the-admins-token"
 
@@ -31,6 +31,8 @@ class Cluster:
 
     folder: Path
     port: int
+    service: str = SERVICE
+    """Address of the API for pods."""
 
     @property
     def authority(self) -> Path:
@@ -101,11 +103,19 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start a cluster, wait until it answers, and stop it at the end."""
+def running_cluster(
+    folder: Path, service: str = SERVICE, options: Sequence[str] = ()
+) -> Iterator[Cluster]:
+    """Start a cluster, wait until it answers, and stop it at the end.
+
+    Args:
+        folder: its files.
+        service: address of the API for pods.
+        options: more options of the API server.
+    """
     with ExitStack() as stack:
-        cluster = Cluster(folder, reserve_port())
-        certificate, key = Authority(folder / "ca").issue("localhost", f"IP:{SERVICE}")
+        cluster = Cluster(folder, reserve_port(), service)
+        certificate, key = Authority(folder / "ca").issue("localhost", f"IP:{service}")
         (folder / "tokens.csv").write_text(f"{_ADMIN},admin,1,system:masters\n")
         clients, peers = reserve_port(), reserve_port()
         etcd = TOOLS / "bin" / "etcd"
@@ -131,7 +141,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                 "--authorization-mode=RBAC", f"--token-auth-file={folder / 'tokens.csv'}",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-                f"--service-cluster-ip-range={SERVICE}/24",
+                f"--service-cluster-ip-range={service}/24", *options,
             ],
         )  # fmt: skip
         _wait_for(cluster, server)

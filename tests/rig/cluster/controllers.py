@@ -1,4 +1,4 @@
-"""Real controllers of a cluster, and stand-ins for its scheduler and its network."""
+"""Real controllers of a cluster, its real scheduler or a stand-in, and a proxy for its network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from rig.cluster.cluster import SERVICE, TOOLS, start
+from rig.cluster.cluster import TOOLS, start
 from rig.cluster.node import NAME
 from rig.ports import reserve_port
 from rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rig.cluster.cluster import Cluster
@@ -57,11 +57,37 @@ _EVERYWHERE = {
 
 @contextmanager
 def running_controllers(cluster: Cluster) -> Iterator[None]:
-    """Run the controllers of StatefulSets, Jobs, claims and so on. Pods go to the one node."""
+    """Run the controllers of StatefulSets, Jobs, claims and so on. Pods go to the one node.
+
+    Nothing judges the node: it has no network for pods, and so is never ready.
+    """
+    with _controllers(cluster, "--controllers=*,-node-lifecycle-controller"):
+        for each in (_PLACED, _EVERYWHERE):
+            cluster.kubectl("create", "-f", "-", stdin=json.dumps(each))
+        yield
+
+
+@contextmanager
+def running_scheduler(cluster: Cluster) -> Iterator[None]:
+    """Run all controllers and the scheduler, for nodes with a network for each pod."""
+    with _controllers(cluster), ExitStack() as stack:
+        start(
+            stack, cluster.folder / "scheduler.log",
+            [
+                TOOLS / "bin" / "kube-scheduler", "--leader-elect=false",
+                "--kubeconfig", cluster.environment()["KUBECONFIG"],
+                "--bind-address=127.0.0.1", f"--secure-port={reserve_port()}",
+            ],
+        )  # fmt: skip
+        yield
+
+
+@contextmanager
+def _controllers(cluster: Cluster, *options: str) -> Iterator[None]:
     with ExitStack() as stack:
         start(
             stack, cluster.folder / "proxy.log",
-            ["socat", f"TCP-LISTEN:443,bind={SERVICE},fork,reuseaddr",
+            ["socat", f"TCP-LISTEN:443,bind={cluster.service},fork,reuseaddr",
              f"TCP:localhost:{cluster.port}"],
         )  # fmt: skip
         start(
@@ -71,18 +97,22 @@ def running_controllers(cluster: Cluster) -> Iterator[None]:
                 "--kubeconfig", cluster.environment()["KUBECONFIG"],
                 "--bind-address=127.0.0.1", f"--secure-port={reserve_port()}",
                 f"--service-account-private-key-file={cluster.key}",
-                f"--root-ca-file={cluster.authority}",
-                "--controllers=*,-node-lifecycle-controller",
+                f"--root-ca-file={cluster.authority}", *options,
             ],
         )  # fmt: skip
-        for each in (_PLACED, _EVERYWHERE):
-            cluster.kubectl("create", "-f", "-", stdin=json.dumps(each))
         yield
 
 
-def make_volume(cluster: Cluster, folder: Path, namespace: str, claim: str) -> None:
-    """Provision a volume for one claim in a folder of the node, where the kubelet heeds fsGroup."""
-    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NAME]}
+def make_volume(
+    cluster: Cluster,
+    folder: Path,
+    namespace: str,
+    claim: str,
+    *,
+    nodes: Sequence[str] = (NAME,),
+) -> None:
+    """Provision a volume for one claim in a folder of all ``nodes``: the kubelet heeds fsGroup."""
+    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(nodes)}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

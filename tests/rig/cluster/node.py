@@ -1,4 +1,4 @@
-"""A real node: kubelet, containerd and runc as processes, and pods on the host's network."""
+"""A real node: kubelet, containerd and runc as processes. By default, pods are on its network."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAME = "node"
 _PAUSE = "localhost/pause:1"
 _SECONDS = 60.0
+_OVERLAID = ("ext2/ext3", "xfs")
+"""Filesystems on which overlayfs certainly works; on another overlayfs, it does not."""
 _CONTAINERD = """\
 version = 2
 root = "{folder}/root"
@@ -32,18 +34,21 @@ state = "{folder}/state"
   sandbox_image = "{pause}"
   # CAP_SYS_RESOURCE may be missing here.
   restrict_oom_score_adj = true
+{network}
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
-    """The node, with its files in ``folder``."""
+    """A node, with its files in ``folder``."""
 
     folder: Path
+    name: str = NAME
+    kubelet: subprocess.Popen[bytes] | None = None
 
     def load(self, source: str, name: str) -> None:
         """Import image ``source`` under the ``name`` that a Pod's spec has."""
@@ -59,6 +64,18 @@ class Node:
     def containers(self) -> list[str]:
         """Return the names of all running containers."""
         return self._containerd("tasks", "ls", "-q").split()
+
+    def processes(self) -> list[int]:
+        """Return the process id of each running container's first process."""
+        rows = [line.split() for line in self._containerd("tasks", "ls").splitlines()[1:]]
+        return [int(pid) for _, pid, state in rows if state == "RUNNING"]
+
+    def lose(self) -> None:
+        """Kill the kubelet and all containers, as if the machine had lost its power."""
+        assert self.kubelet is not None
+        self.kubelet.kill()
+        self.kubelet.wait(30)
+        self.clear()
 
     def clear(self) -> None:
         """End all containers that are left. One may end by itself meanwhile."""
@@ -79,12 +96,25 @@ class Node:
 
 
 @contextmanager
-def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
-    """Start a node and wait until it is registered. At the end, stop it and unmount its mounts."""
+def running_node(
+    cluster: Cluster, folder: Path, name: str = NAME, network: str = ""
+) -> Iterator[Node]:
+    """Start a node and wait until it is registered. At the end, stop it and unmount its mounts.
+
+    Args:
+        cluster: which it joins.
+        folder: for its files.
+        name: its name.
+        network: containerd's settings of a network for each pod; empty: the host's for all.
+    """
     folder.mkdir()
-    node = Node(folder)
+    node = Node(folder, name)
     config = folder / "containerd.toml"
-    config.write_text(_CONTAINERD.format(folder=folder, pause=_PAUSE))
+    config.write_text(
+        _CONTAINERD.format(
+            folder=folder, pause=_PAUSE, network=network, snapshotter=_snapshotter(folder)
+        )
+    )
     settings = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -103,6 +133,8 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         "oomScoreAdj": 0,
         "failSwapOn": False,
         "evictionHard": {"memory.available": "1Mi"},
+        # No image is removed on a full disk: none can be pulled.
+        "imageGCHighThresholdPercent": 100,
     }
     (folder / "kubelet.json").write_text(json.dumps(settings))
     with ExitStack() as stack:
@@ -112,17 +144,27 @@ def running_node(cluster: Cluster, folder: Path) -> Iterator[Node]:
         _make_pause()
         node.load(_PAUSE, _PAUSE)
         stack.callback(node.clear)
-        start(
+        node.kubelet = start(
             stack, folder / "kubelet.log",
             [
                 TOOLS / "bin" / "kubelet", "--config", folder / "kubelet.json",
                 "--kubeconfig", cluster.environment()["KUBECONFIG"],
-                "--root-dir", folder / "kubelet", f"--hostname-override={NAME}",
+                "--root-dir", folder / "kubelet", f"--hostname-override={name}",
             ],
         )  # fmt: skip
-        wait_until(lambda: NAME in cluster.kubectl("get", "nodes", "-o", "name"), what="the node")
-        # The node reports an unconfigured network. Pods on the host's network do not need one.
+        wait_until(
+            lambda: f"node/{name}\n" in cluster.kubectl("get", "nodes", "-o", "name"),
+            what="the node",
+        )
+        # Without a network for pods, the node reports so. Pods on the host's do not need one.
         yield node
+
+
+def _snapshotter(folder: Path) -> str:
+    """Return what gives containers their root: a copy of the image takes many seconds for each."""
+    command = ["stat", "--file-system", "--format=%T", str(folder)]
+    kind = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return "overlayfs" if kind in _OVERLAID else "native"
 
 
 def build(name: str, source: str, *configured: str, files: dict[Path, str] | None = None) -> None:
