@@ -104,7 +104,7 @@ class Connections:
             now = asyncio.get_running_loop().time()
             paused, before = now - before - _SWEEP, now
             for connection in self.open:
-                connection.allow(paused)
+                connection.allow(paused, now)
             for connection in [each for each in self.open if each.is_late(now)]:
                 self.sent_away["slow"] += 1
                 connection.abort()
@@ -215,9 +215,9 @@ class Connection(asyncio.Protocol):
         self._is_idle = True
         self._since = asyncio.get_running_loop().time()
 
-    def allow(self, seconds: float) -> None:
-        """Give the client this much more time."""
-        self._since += seconds
+    def allow(self, seconds: float, now: float) -> None:
+        """Give the client this much more time, but not more than a new one has."""
+        self._since = min(now, self._since + max(0.0, seconds))
 
     def is_late(self, now: float) -> bool:
         """Return whether the client is silent for too long; a response may take its time."""

@@ -76,14 +76,10 @@ class Cutover:
         """Return the seconds since the agent said that Plex had stopped; None if it never did."""
         return None if self._since is None else time.monotonic() - self._since
 
-    async def end_earlier(self) -> bool:
+    async def end_earlier(self) -> None:
         """Have Plex started again if it is still stopped for a run that was killed.
 
-        The content that the earlier run transferred is read back next, while Plex runs. If the
-        agent has committed, Plex stays stopped.
-
-        Returns:
-            Whether the cutover in the record is committed: the volume has lost what was verified.
+        The content that the earlier run transferred is read back next, while Plex runs.
 
         Raises:
             CutoverRefused: this library has moved already, or Plex does not start.
@@ -91,8 +87,6 @@ class Cutover:
         state = self._record.state
         standing = await self._ask_phase()
         if standing.phase == "committed":
-            if state is not None and state.cutover == standing.id:
-                return True
             raise CutoverRefused(
                 f"on the VM: this library has moved already, {standing.since}, to"
                 f" {standing.puller}",
@@ -100,7 +94,14 @@ class Cutover:
             )
         if state is not None and state.cutover == standing.id:
             await self._undo_unless_over(standing)
-        return False
+
+    async def is_kept(self) -> bool:
+        """Return whether the cutover in the record is committed, and not undone."""
+        state = self._record.state
+        if state is None or not state.cutover:
+            return False
+        standing = await self._ask_phase()
+        return (standing.id, standing.phase) == (state.cutover, "committed")
 
     async def check_repeated(self, terms: StopTerms) -> StopTerms:
         """Make sure that Plex is not stopped for a failure that is known already.

@@ -1,23 +1,31 @@
 """A publication that an earlier run did not finish: finished only if nothing has changed since.
 
 The record on the volume is old. Since then the administrator may have undone the move, and Plex may
-have run on the VM. So the agent is asked first (docs/states.md, rows *uncommitted* to *renamed*).
-The volume may have lost or changed what it held, so every file is read again. The agent is asked
-after that, too, because it takes a while.
+have run on the VM. So the agent is asked (docs/states.md, rows *uncommitted* to *renamed*). The
+volume may have lost or changed what it held, so all of it is compared again. The agent is asked
+after that, because it takes a while. A move that may not be committed yet is not committed before.
 """
 
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.plex.preferences import preferences_name
 from initpuller.pull.options import Mode, PullContext
-from initpuller.volume.publish.recheck import damage
+from initpuller.volume.publish.recheck import damage, withdraw_damaged
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import presumed_committed
-from shared.errors import AgentUnreachable, CutoverEnded, SnapshotGone, SourceChanged
+from shared.errors import (
+    AgentUnreachable,
+    CutoverEnded,
+    IntegrityError,
+    SnapshotGone,
+    SourceChanged,
+)
 
 if TYPE_CHECKING:
     from initpuller.pull.cutover import Cutover
@@ -29,56 +37,90 @@ _LISTED = 1000
 """Files named in one message."""
 
 
+class _Wish(Enum):
+    """The answer to whether the publication is still wanted."""
+
+    NO = auto()
+    YES = auto()
+    """By the agent."""
+    VOUCHED = auto()
+    """By the user alone: the agent cannot be reached."""
+
+
 async def is_due(context: PullContext, cutover: Cutover) -> bool:
     """Return whether the volume holds a verified library that is to be published now.
 
-    If it holds one that is out of date, that counts as transferred only from now on.
+    If it holds one that is out of date or damaged, that counts as transferred only from now on.
 
     Raises:
         AgentUnreachable: nobody knows; nothing is published.
         CutoverEnded: the user vouched for a Plex that the agent has started again.
         CutoverRefused: it was committed, and this run must not end the move.
+        StorageError: the library cannot be read; the next run tries again.
+        TargetConflict: it has its final name, and is not what was verified.
+        IntegrityError: it is damaged, and the agent cannot be reached.
     """
-    state = context.record.state
-    if state is None or state.receipt is None or state.receipt.rehearsal:
+    state, mode = context.record.state, context.options.mode
+    if state is None:
         return False
-    due = (
-        await _is_wanted(context, cutover)
-        and await is_sound(context.record)
-        and await _is_wanted(context, cutover)
-    )
-    if not due:
-        path = context.layout.staging
-        _log.warning("what was verified is out of date, resuming", path=path)
-        await asyncio.to_thread(unpublish, context.record)
-    return due
+    is_other = mode is Mode.REHEARSE or mode.is_preseed
+    if is_other and state.cutover:
+        await cutover.withdraw(state.cutover)
+    if state.receipt is None or state.receipt.rehearsal:
+        return False
+    # To ask is to commit then, unless the user says that Plex is down in any case.
+    is_asked_later = is_other or (state.phase == "committing" and mode is Mode.MOVE)
+    wish = _Wish.YES if is_asked_later else await _ask(context, cutover)
+    if is_other or wish is _Wish.NO:
+        await _withdraw(context)
+        return False
+    if damaged := await find_damage(context.record):
+        if wish is _Wish.VOUCHED:
+            raise IntegrityError(
+                "the verified library is damaged, and the agent, which has the files, is away",
+                path=context.layout.target,
+                hint="Start the agent and run again, or repair these and run again:"
+                + "".join(f"\n  {line}" for line in damaged[:_LISTED]),
+            )
+        await asyncio.to_thread(withdraw_damaged, context.record, context.options.on_existing)
+        return False
+    if await _ask(context, cutover) is _Wish.NO:
+        await _withdraw(context)
+        return False
+    return True
 
 
-async def is_sound(record: PullRecord) -> bool:
-    """Read the library again that an earlier run verified; return whether it is still that.
+async def find_damage(record: PullRecord) -> list[str]:
+    """Compare the library that an earlier run verified again; return a line a difference.
 
     Raises:
         StorageError: the volume cannot be read.
     """
-    _log.info("reading what an earlier run verified again", path=record.layout.target)
-    damaged = await asyncio.to_thread(damage, record)
+    receipt = record.planned
+    amended = preferences_name(receipt.library.name) if receipt.preferences else ""
+    _log.info("comparing what an earlier run verified again", path=record.layout.target)
+    damaged = await asyncio.to_thread(damage, record, amended)
     if damaged:
-        _log.warning("files have changed on the volume since", files=damaged[:_LISTED])
-    return not damaged
+        _log.warning("the library has changed on the volume since", differences=damaged[:_LISTED])
+    return damaged
 
 
-async def _is_wanted(context: PullContext, cutover: Cutover) -> bool:
+async def _withdraw(context: PullContext) -> None:
+    path = context.layout.staging
+    _log.warning("what was verified is out of date, resuming", path=path)
+    await asyncio.to_thread(unpublish, context.record)
+
+
+async def _ask(context: PullContext, cutover: Cutover) -> _Wish:
     """Return whether the agent and the user still want the publication."""
     state, mode = context.record.current, context.options.mode
-    if mode is Mode.REHEARSE or mode.is_preseed:
-        if state.cutover:
-            await cutover.withdraw(state.cutover)
-        return False
     if state.phase == "committing":
-        return await _is_committed_now(context, cutover)
+        return await _commit_now(context, cutover)
     if state.cutover:
         return await _is_committed_still(context, cutover)
-    return mode is Mode.MOVE_STOPPED and await _is_unchanged(context, state.snapshot.id)
+    if mode is not Mode.MOVE_STOPPED:
+        return _Wish.NO
+    return _Wish.YES if await _is_unchanged(context, state.snapshot.id) else _Wish.NO
 
 
 async def _is_unchanged(context: PullContext, snapshot: str) -> bool:
@@ -93,21 +135,22 @@ async def _is_unchanged(context: PullContext, snapshot: str) -> bool:
     return True
 
 
-async def _is_committed_now(context: PullContext, cutover: Cutover) -> bool:
+async def _commit_now(context: PullContext, cutover: Cutover) -> _Wish:
     try:
         await cutover.commit()
     except AgentUnreachable as error:
         _take_the_users_word(context, error)
         context.record.apply(presumed_committed)
-    return True
+        return _Wish.VOUCHED
+    return _Wish.YES
 
 
-async def _is_committed_still(context: PullContext, cutover: Cutover) -> bool:
+async def _is_committed_still(context: PullContext, cutover: Cutover) -> _Wish:
     try:
         is_committed = await cutover.is_committed()
     except AgentUnreachable as error:
         _take_the_users_word(context, error)
-        return True
+        return _Wish.VOUCHED
     if not is_committed and context.options.mode is Mode.MOVE_STOPPED:
         await asyncio.to_thread(unpublish, context.record)
         raise CutoverEnded(
@@ -115,7 +158,7 @@ async def _is_committed_still(context: PullContext, cutover: Cutover) -> bool:
             " is out of date",
             hint="Run pull without --no-cutover. Or stop Plex on the VM, and run this again.",
         )
-    return is_committed
+    return _Wish.YES if is_committed else _Wish.NO
 
 
 def _take_the_users_word(context: PullContext, error: AgentUnreachable) -> None:

@@ -16,19 +16,21 @@ from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.pull.cutover import Cutover
 from initpuller.pull.options import Mode, PullContext, PullOptions
 from initpuller.pull.passes import NothingToDo, Passes, Scan
-from initpuller.pull.pending import is_due, is_sound
+from initpuller.pull.pending import find_damage, is_due
 from initpuller.pull.stop_terms import StopTerms, circumstances
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
 from initpuller.volume.inspect import finished, is_out_of_the_way, look, name_taken
 from initpuller.volume.publish import publish
 from initpuller.volume.publish.edit_file import amend
+from initpuller.volume.publish.recheck import withdraw_damaged
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.reclaim import Discarded, make_room, require_room
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.lock import locked
 from initpuller.volume.records.pull_record import PullRecord
 from initpuller.volume.records.target import open_layout
+from initpuller.volume.records.transitions import unpublished
 from initpuller.workers.threads import start_workers
 from shared import errors
 from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
@@ -78,13 +80,11 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         is_delta = True
         for attempts_left in reversed(range(_ROUNDS)):
             try:
-                if await is_due(context, cutover):
+                if await is_due(context, cutover) or await _replace_lost(context, passes, cutover):
                     break
                 match options.mode:
                     case Mode.MOVE:
-                        if await cutover.end_earlier():
-                            await _replace_lost(context, passes, cutover)
-                            break
+                        await cutover.end_earlier()
                         terms = await cutover.check_repeated(terms)
                         done = await passes.live(Scan("live", is_delta))
                         async with cutover.stopped(terms):
@@ -168,8 +168,8 @@ async def _is_decided(
     is_verified = action in (Action.PUBLISH, Action.WRITE_RECEIPT)
     if not is_verified or receipt is None or not receipt.rehearsal:
         return False
-    if not await is_sound(record):
-        await asyncio.to_thread(unpublish, record)
+    if await find_damage(record):
+        await asyncio.to_thread(withdraw_damaged, record, options.on_existing)
         return False
     _report(record.layout, await asyncio.to_thread(_publish, record, options), progress)
     return True
@@ -231,22 +231,39 @@ async def _clear_the_way(context: PullContext, cutover: Cutover) -> None:
         return
     await cutover.release()
     if action is Action.BEGIN_ANEW:
-        try:
-            await asyncio.to_thread(cleanup.drop_work, record)
-        except OSError as error:
-            raise errors.storage_error(error, record.layout.folder) from error
+        await asyncio.to_thread(_forget_staging, record)
         return
     state = record.state
     name = state.snapshot.library.name if state is not None else USUAL_NAME
     raise name_taken(record.layout.library(name))
 
 
-async def _replace_lost(context: PullContext, passes: Passes, cutover: Cutover) -> None:
-    """Transfer what a volume has lost for which the agent has committed: Plex stays stopped."""
+def _forget_staging(record: PullRecord) -> None:
+    """Drop the records of a staging that is gone, except for the name of a cutover.
+
+    The agent may have committed it: then Plex stays stopped until this pull is done.
+    """
+    with errors.storage_errors(record.layout.folder):
+        if not record.current.cutover:
+            cleanup.drop_work(record)
+            return
+        if record.current.phase != "transferring":
+            record.apply(unpublished)
+        cleanup.drop_records(record.layout)
+
+
+async def _replace_lost(context: PullContext, passes: Passes, cutover: Cutover) -> bool:
+    """Transfer what a volume has lost for which the agent has committed: Plex stays stopped.
+
+    Return whether that was done: if not, Plex is not stopped for this pull yet.
+    """
+    if not await cutover.is_kept():
+        return False
     _log.warning("Plex stays stopped: transferring what the volume has lost")
     whole = Scan("cold", is_delta=False, is_stopped=True)
     await _transfer_and_verify(context, passes, whole)
     await _commit(context, cutover)
+    return True
 
 
 async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan) -> None:

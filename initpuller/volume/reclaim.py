@@ -130,7 +130,8 @@ def _discarded(layout: Layout, state: State | None, wanted: int) -> Iterator[Dis
     yield Discarded.DIGESTS
     shutil.rmtree(layout.moving, ignore_errors=True)
     listing = read_listing(layout, state.snapshot)
-    if listing is None:
+    if listing is None:  # nothing says what is complete
+        yield Discarded.INCOMPLETE
         shutil.rmtree(layout.staging)
         yield Discarded.ALL
         return

@@ -14,6 +14,7 @@ from rig.volume import pull
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rig.programs import Agent
@@ -91,6 +92,75 @@ def test_volume_fails_when_the_library_has_its_name(
     assert done.code == ExitCode.OK, done.text
     assert rsync_differences(agent.library, target / "Library") == []
     assert len(list(target.glob("Library.set-aside-*/mark"))) == existing
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["empty volume", "set aside"])
+def test_receipt_that_cannot_be_removed(
+    target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, *, existing: bool
+) -> None:
+    """A receipt is never left beside no library, or beside one that is not ours."""
+    if existing:
+        (target / "Library").mkdir()
+        (target / "Library" / "mark").write_text("not ours")
+    aside = ("--on-existing", "set-aside")
+    real = pkgutil.resolve_name("shared.durable.fsync_folder")
+
+    def fail(*arguments: object) -> object:
+        """Fail from the rename of the receipt on."""
+        if (target / ".plexodus" / "receipt.json").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shared.durable.fsync_folder", fail)
+        patched.setattr("initpuller.volume.publish.publish._drop_receipt", fail)
+        failed = pull(target, agent, *aside)
+
+    assert failed.code == ExitCode.STORAGE, failed.text
+    assert rsync_differences(agent.library, target / "Library") == []
+    assert pull(target, agent, *aside).code == ExitCode.OK
+    assert rsync_differences(agent.library, target / "Library") == []
+    assert len(list(target.glob("Library.set-aside-*/mark"))) == existing
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["empty volume", "set aside"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_rename_whose_answer_is_lost(
+    target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, call: int, *, existing: bool
+) -> None:
+    """A rename that was done and failed all the same, as on NFS, is undone."""
+    if existing:
+        (target / "Library").mkdir()
+        (target / "Library" / "mark").write_text("not ours")
+    aside, calls = ("--on-existing", "set-aside"), list[int]()
+
+    def lose(name: str) -> Callable[..., None]:
+        """Return the rename ``name``, which reports a failure at the wanted call."""
+        real = pkgutil.resolve_name(name)
+
+        def rename(now: str, then: str) -> None:
+            """Rename."""
+            real(now, then)
+            if {now, then} & {str(target / "Library")}:
+                calls.append(1)
+                if len(calls) == call:
+                    raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+        return rename
+
+    with monkeypatch.context() as patched:
+        for name in ("os.rename", "rename_noreplace"):
+            place = f"initpuller.volume.publish.publish.{name}"
+            patched.setattr(place, lose(place))
+        failed = pull(target, agent, *aside)
+
+    if call == 1 or existing:
+        assert failed.code == ExitCode.STORAGE, failed.text
+        left = {str(path.relative_to(target)) for path in target.glob("Library*/*")}
+        assert left == ({"Library/mark"} if existing else set())
+    done = pull(target, agent, *aside)
+    assert done.code == ExitCode.OK, done.text
+    assert rsync_differences(agent.library, target / "Library") == []
 
 
 def test_volume_fails_after_the_receipt(

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,7 +24,7 @@ from initpuller.volume.filesystem import hash_file, set_aside_path
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.ownership import OWNER_ACCESS
 from initpuller.volume.records.receipt import Receipt
-from initpuller.volume.records.record_file import drop_files, save_record
+from initpuller.volume.records.record_file import save_record
 from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
@@ -31,7 +32,7 @@ from shared.errors import PlexodusError, TargetConflict, storage_error, storage_
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from initpuller.volume.records.layout import Layout
     from initpuller.volume.records.pull_record import PullRecord
@@ -125,13 +126,13 @@ def publish(record: PullRecord) -> Receipt:
         StorageError: what was there before is there again.
     """
     layout, receipt = record.layout, record.planned
-    undo = ExitStack()
+    undo = _Undo()
     try:
         if os.path.isdir(layout.staged(receipt.library.name)):
             _rename(layout, receipt, undo)
         seal(record, receipt, undo)
     except PlexodusError:
-        undo.close()
+        undo.run()
         raise
     try:
         remove_leftovers(record, receipt)
@@ -140,7 +141,7 @@ def publish(record: PullRecord) -> Receipt:
     return receipt
 
 
-def _rename(layout: Layout, receipt: Receipt, undo: ExitStack) -> None:
+def _rename(layout: Layout, receipt: Receipt, undo: _Undo) -> None:
     """Take steps 2 and 3; ``undo`` gets what takes them back."""
     final, staged = layout.library(receipt.library.name), layout.staged(receipt.library.name)
     aside = layout.library(receipt.set_aside) if receipt.set_aside else None
@@ -148,10 +149,10 @@ def _rename(layout: Layout, receipt: Receipt, undo: ExitStack) -> None:
         _place_records(layout, receipt.snapshot)
         open_top(staged)
         if aside is not None and os.path.lexists(final) and not os.path.lexists(aside):
+            undo.add(_rename_back, aside, final)
             os.rename(final, aside)
-            undo.callback(_rename_back, aside, final)
+        undo.add(_stage_again, final, staged)
         rename_noreplace(staged, final)
-        undo.callback(_stage_again, final, staged)
         fsync_folder(layout.target)
         fsync_folder(layout.staging)
     except FileExistsError as error:
@@ -165,43 +166,57 @@ def _rename(layout: Layout, receipt: Receipt, undo: ExitStack) -> None:
         raise storage_error(error, final) from error
 
 
-def seal(record: PullRecord, receipt: Receipt, undo: ExitStack) -> None:
+def seal(record: PullRecord, receipt: Receipt, undo: _Undo) -> None:
     """Take step 4; ``undo`` gets what takes it back."""
     layout, top_mode = record.layout, record.current.top_mode
     with storage_errors(layout.folder):
         final = layout.library(receipt.library.name)
         if os.stat(final).st_mode & _MODE != top_mode:
             os.chmod(final, top_mode)
-        undo.callback(_drop_receipt, layout.receipt)
+        undo.add(_drop_receipt, layout.receipt)
         save_record(layout.receipt, receipt)
+
+
+class _Undo:
+    """Takes back the steps of a publication, each of which is registered before it is taken.
+
+    A step may have been taken although it failed: a network filesystem can lose an answer.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def add(self, step: Callable[..., None], *paths: str) -> None:
+        """Register ``step``, which gets ``paths``."""
+        self._steps.append(partial(step, *paths))
+
+    def run(self) -> None:
+        """Take back the last step first. One that fails is the end: never a receipt alone."""
+        try:
+            for step in reversed(self._steps):
+                step()
+        except OSError as error:  # the one that led here is reported
+            _log.warning("the publication cannot be undone", reason=str(error))
+
+
+def _drop_receipt(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    fsync_folder(os.path.dirname(path))
 
 
 def _stage_again(final: str, staged: str) -> None:
     """Return the library to staging; without privileges, only a writable folder can be renamed."""
-    with _as_far_as_possible(final):
+    if not os.path.lexists(staged):
         open_top(final)
-    _rename_back(final, staged)
+        _rename_back(final, staged)
 
 
 def _rename_back(now: str, before: str) -> None:
-    with _as_far_as_possible(now):
+    if os.path.lexists(now) and not os.path.lexists(before):
         rename_noreplace(now, before)
         fsync_folder(os.path.dirname(before))
         fsync_folder(os.path.dirname(now))
-
-
-def _drop_receipt(path: str) -> None:
-    with _as_far_as_possible(path):
-        drop_files(path)
-
-
-@contextmanager
-def _as_far_as_possible(path: str) -> Iterator[None]:
-    """Log an error of the volume: the one that led here is reported."""
-    try:
-        yield
-    except OSError as error:
-        _log.warning("a step of the publication cannot be undone", path=path, reason=str(error))
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:

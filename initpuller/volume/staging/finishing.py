@@ -123,6 +123,11 @@ class Extent(Enum):
     """Those that differ from what this process finished a moment before."""
     ALL = auto()
     """Every entry, because an earlier run made some of them. Nothing else may be in staging."""
+    PLACED = auto()
+    """Every entry of a library with its final name. Others may be beside it; none is changed."""
+
+
+_WHOLE = (Extent.ALL, Extent.PLACED)
 
 
 def finish_attributes(
@@ -152,7 +157,7 @@ class _FinalCheck:
         """The first name of each file with several names, by device and inode."""
 
     def differences(self, entries: Iterable[Entry]) -> Iterator[str]:
-        are_all = self._extent is Extent.ALL
+        are_all = self._extent in _WHOLE
         for entry in entries:
             above, _, name = entry.path.rpartition(b"/")
             if are_all:
@@ -164,7 +169,7 @@ class _FinalCheck:
                 yield f"{printable(entry.path)}: is missing"
             except OSError as error:
                 raise storage_error(error, entry.path) from error
-        if are_all:
+        if self._extent is Extent.ALL:
             yield from self._strangers(self._folders.folder(b""), b"")
 
     def _folder(self, entry: Entry) -> Iterator[str]:
@@ -172,11 +177,20 @@ class _FinalCheck:
             fd = self._folders.folder(entry.path)
         except OSError:  # gone, closed or replaced since it was made
             fd = self._mended.folder(entry.path)
-        if self._extent is Extent.ALL:
+        if self._extent in _WHOLE:
             yield from self._strangers(fd, entry.path)
+        if self._extent is Extent.PLACED:
+            yield from self._placed_folder(entry, os.fstat(fd))
+            return
         if self._extent is not Extent.NEW:
             drop_other_xattrs(fd, entry)
         yield from apply_attributes(fd, entry, self._ownership, self._ownership.mode_of(entry))
+
+    def _placed_folder(self, entry: Entry, info: os.stat_result) -> Iterator[str]:
+        """Compare a folder without changing it; the library's own has its mode with the receipt."""
+        is_top = b"/" not in entry.path
+        mode = stat.S_IMODE(info.st_mode) if is_top else entry.mode
+        yield from differences(entry, info, self._ownership, mode)
 
     def _other(self, entry: Entry) -> Iterator[str]:
         try:
