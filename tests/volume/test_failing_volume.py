@@ -128,7 +128,7 @@ def test_receipt_that_cannot_be_removed(
 def test_rename_whose_answer_is_lost(
     target: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, call: int, *, existing: bool
 ) -> None:
-    """A rename that was done and failed all the same, as on NFS, is undone."""
+    """A rename that was done and failed anyway, as on NFS, is undone."""
     if existing:
         (target / "Library").mkdir()
         (target / "Library" / "mark").write_text("not ours")

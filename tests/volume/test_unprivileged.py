@@ -122,6 +122,29 @@ def test_stopped_half_way_and_gone_on_with(place: Path, number: signal.Signals) 
     assert _is_all_ours(puller.target / "Library")
 
 
+def test_closed_files_are_compared_again_before_publication(place: Path) -> None:
+    """A verified tree with files that nobody may read is published by the next run, as it is."""
+    library = place / "vm" / "Library"
+    _plain_tree(library)
+    with running(_agent(place, library)) as agent:
+        puller = _puller(place, agent)
+        started = puller.begin("--jobs", "1")
+        staged = puller.target / ".plexodus" / "staging" / "Library"
+        wait_until((staged / "vast").exists, meanwhile=started)
+        puller.target.chmod(0o555)
+        assert started.wait(timeout=60) == ExitCode.STORAGE
+        assert '"publishing"' in (puller.target / ".plexodus" / "state.json").read_text()
+        puller.target.chmod(0o2775)
+        asked = len(agent.frames_asked())
+
+        done = puller.pull()
+
+        assert done.code == ExitCode.OK, done.text
+        assert len(agent.frames_asked()) == asked
+    assert rsync_differences(library, puller.target / "Library", owner=False) == []
+    assert _is_all_ours(puller.target / "Library")
+
+
 @pytest.mark.parametrize("library_mode", [0o755, 0o555])
 def test_finished_tree_is_taken_over_by_the_next_run(place: Path, library_mode: int) -> None:
     """Closed files and folders of a fully assembled tree are reopened if the source changed.

@@ -29,11 +29,13 @@ from shared.frames.file_digests import hash_descriptor
 from shared.frames.manifest_file import read_manifest
 from shared.frames.sha256sums import read_sums
 from shared.tree.dir_stack import DirStack
+from shared.tree.manifest import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from initpuller.volume.records.pull_record import PullRecord
+    from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
 
 _log = structlog.get_logger("puller")
@@ -68,23 +70,27 @@ def damage(record: PullRecord, amended: str) -> list[str]:
         for path, digest in wanted.items():
             if not os.path.isfile(path) or hash_file(path).hex() != digest:
                 return [f"{path}: not the list that was verified"]
-        is_staged = os.path.isdir(layout.staged(receipt.library.name))
-        with opened(layout.staging if is_staged else layout.target, FOLDER) as base:
-            if changed := list(_changed_files(base, sums)):
-                return changed
-            try:
-                manifest = read_manifest(
-                    manifest_path, snapshot, root, record.current.snapshot.kind
-                )
-            except IntegrityError as error:
-                return [f"{manifest_path}: {error.what}"]
-            ownership = choose_ownership(record.current.owner)
-            kept = (record.current.fidelity or EXACT).kept
+        try:
+            manifest = read_manifest(manifest_path, snapshot, root, record.current.snapshot.kind)
+        except IntegrityError as error:
+            return [f"{manifest_path}: {error.what}"]
+        ownership = choose_ownership(record.current.owner)
+        kept = (record.current.fidelity or EXACT).kept
+
+        def compare(base: int, extent: Extent) -> list[str]:
             entries = (_as_amended(base, kept(each), amended) for each in reversed(manifest))
-            extent = Extent.ALL if is_staged else Extent.PLACED
-            found = finish_attributes(base, entries, ownership, extent)
-            if not ownership.privileged:
-                close_folders(base, manifest)
+            changed = list(_changed_files(base, sums))
+            return changed or finish_attributes(base, entries, ownership, extent)
+
+        if not os.path.isdir(layout.staged(receipt.library.name)):
+            with opened(layout.target, FOLDER) as base:
+                return compare(base, Extent.PLACED)
+        with opened(layout.staging, FOLDER) as base:
+            if ownership.privileged:
+                return compare(base, Extent.ALL)
+            _open_folders(base, manifest)
+            found = compare(base, Extent.ALL)
+            close_folders(base, manifest)
             return found
 
 
@@ -123,14 +129,10 @@ def _found(under_way: str, placed: str) -> str:
 
 def _changed_files(base: int, sums: str) -> Iterator[str]:
     """Read all files below ``base``; yield a line for each whose digest is not that in ``sums``."""
-    with open(sums, "rb") as file, DirStack(base) as folders, DirStack(base, create=True) as closed:
+    with open(sums, "rb") as file, DirStack(base) as folders:
         for digest, path in read_sums(file):
             try:
-                try:
-                    place = folders.parent(path)
-                except PermissionError:
-                    place = closed.parent(path)
-                with _readable(*place) as fd:
+                with _readable(*folders.parent(path)) as fd:
                     is_same = hash_descriptor(fd) == digest
             except OSError as error:
                 if error.errno not in _NO_FILE:
@@ -139,6 +141,14 @@ def _changed_files(base: int, sums: str) -> Iterator[str]:
             else:
                 if not is_same:
                     yield f"{printable(path)}: wrong digest"
+
+
+def _open_folders(staging: int, manifest: ManifestFile) -> None:
+    """Open the folders of a finished tree for their owner, who has no other access to them."""
+    with DirStack(staging, create=True) as folders:
+        for entry in manifest:
+            if entry.kind is Kind.DIRECTORY:
+                folders.folder(entry.path)
 
 
 @contextmanager
