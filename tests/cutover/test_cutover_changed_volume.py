@@ -89,7 +89,12 @@ def attributes(target: Path) -> None:
     (top / "stranger").write_text("not from the VM")
 
 
-DAMAGE = (a_file, lost_file, list_of_digests, manifest, attributes)
+_LONG = pytest.mark.long
+DAMAGE = (
+    a_file,
+    attributes,
+    *(pytest.param(each, marks=_LONG) for each in (lost_file, list_of_digests, manifest)),
+)
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def stops(agent: Agent) -> Callable[[], int]:
     return lambda: events(agent).count("stop")
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_volume_changed_after_the_commit(
     agent: Agent,
     puller: Puller,
@@ -119,7 +124,7 @@ def test_volume_changed_after_the_commit(
     assert stops() == 1
 
 
-@pytest.mark.parametrize("option", [(), ("--no-cutover",)], ids=["move", "vouched"])
+@pytest.mark.parametrize("option", [(), pytest.param(("--no-cutover",), marks=_LONG)])
 def test_whole_staging_is_lost_after_the_commit(
     agent: Agent,
     puller: Puller,
@@ -139,6 +144,7 @@ def test_whole_staging_is_lost_after_the_commit(
     assert stops() == 1
 
 
+@_LONG
 def test_volume_changed_before_the_commit(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path
 ) -> None:
@@ -171,7 +177,7 @@ def test_volume_that_cannot_be_read_before_the_commit(
     assert not plex.is_running()
 
 
-@pytest.mark.parametrize("option", ["--rehearse", "--until=ready"])
+@pytest.mark.parametrize("option", ["--rehearse", pytest.param("--until=ready", marks=_LONG)])
 def test_committed_move_is_not_rehearsed_while_it_is_repaired(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, option: str
 ) -> None:
@@ -211,6 +217,7 @@ def test_volume_changed_and_the_agent_is_away(
     moved(agent, puller, plex, library)
 
 
+@_LONG
 @pytest.mark.parametrize("option", ["--no-cutover", "--rehearse"])
 def test_volume_changed_without_a_cutover(
     agent: Agent, puller: Puller, plex: PlexCommands, library: Path, option: str
@@ -229,7 +236,7 @@ def test_volume_changed_without_a_cutover(
         assert rsync_differences(library, puller.target / "Library") == []
 
 
-@pytest.mark.parametrize("damage", [a_file, attributes], ids=["content", "attributes"])
+@pytest.mark.parametrize("damage", [attributes, pytest.param(a_file, marks=_LONG)])
 def test_library_with_its_final_name_is_not_what_was_verified(
     agent: Agent,
     puller: Puller,
@@ -252,6 +259,7 @@ def test_library_with_its_final_name_is_not_what_was_verified(
     assert len(list(puller.target.glob("Library.set-aside-*"))) == 1
 
 
+@_LONG
 def test_amended_preferences_are_no_damage(
     agent: Agent, puller: Puller, plex: PlexCommands, stops: Callable[[], int]
 ) -> None:
