@@ -79,6 +79,7 @@ def cells(table: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 
+@pytest.mark.long
 def test_growth_is_measured_and_extrapolated(tmp_path: Path) -> None:
     """Each table has each part at each point, and the line through the points is NumPy's.
 
