@@ -52,6 +52,7 @@ def test_volume_fails_where_nobody_expects_it(
 
 
 STEPS = {
+    "every sync": "shared.durable._fsync",
     "the rename": "initpuller.volume.publish.publish.fsync_folder",
     "its folder in staging": "initpuller.volume.publish.publish.fsync_folder",
     "the receipt": "initpuller.volume.publish.publish.save_record",
@@ -72,10 +73,11 @@ def test_volume_fails_when_the_library_has_its_name(
     real = pkgutil.resolve_name(place)
 
     def fail(*arguments: object, **named: object) -> object:
-        """Fail once, at a step that follows the rename."""
+        """Fail at a step that follows the rename, and mostly once."""
         is_published = (target / "Library" / "large").exists()
         calls.extend([1] if is_published else [])
-        if is_published and len(calls) == (2 if step == "its folder in staging" else 1):
+        is_first = is_published and len(calls) == (2 if step == "its folder in staging" else 1)
+        if is_first or (calls and step == "every sync"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(*arguments, **named)
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -200,9 +199,9 @@ class _Undo:
 
 
 def _drop_receipt(path: str) -> None:
-    with suppress(FileNotFoundError):
+    if os.path.lexists(path):
         os.unlink(path)
-    fsync_folder(os.path.dirname(path))
+        fsync_folder(os.path.dirname(path))
 
 
 def _stage_again(final: str, staged: str) -> None:
@@ -215,8 +214,11 @@ def _stage_again(final: str, staged: str) -> None:
 def _rename_back(now: str, before: str) -> None:
     if os.path.lexists(now) and not os.path.lexists(before):
         rename_noreplace(now, before)
-        fsync_folder(os.path.dirname(before))
-        fsync_folder(os.path.dirname(now))
+        for folder in (os.path.dirname(before), os.path.dirname(now)):
+            try:
+                fsync_folder(folder)
+            except OSError as error:  # the names are right, if perhaps not after a power loss
+                _log.warning("a rename is not durable", path=folder, reason=str(error))
 
 
 def _place_records(layout: Layout, snapshot: str) -> None:
