@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.cutover.deltas import racy_seconds
 from rig.plex.commands import only_plex
 from rig.programs import Agent, running
 from rig.state_results import away, is_published, is_untouched
@@ -48,6 +50,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     place = tmp_path_factory.mktemp("states")
     agent = Agent(place / "state", grow_tiny_plex(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
+    time.sleep(racy_seconds(2))  # so that no row meets files that a scan does not trust yet
     agent.settings = place / "agent.toml"
     agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
     with running(agent):
