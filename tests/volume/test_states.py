@@ -50,7 +50,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     place = tmp_path_factory.mktemp("states")
     agent = Agent(place / "state", grow_tiny_plex(place / "vm" / "Library"), place / "agent.log")
     agent.pair()
-    time.sleep(racy_seconds(2))  # so that no row meets files that a scan does not trust yet
+    time.sleep(racy_seconds(2))  # a scan trusts no file that changed in this second
     agent.settings = place / "agent.toml"
     agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
     with running(agent):
