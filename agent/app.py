@@ -43,6 +43,7 @@ from agent.server.request_handler import AgentRequestHandler
 from agent.server.sessions import Sessions
 from agent.server.stopping import STOPPING, close_when_stopping, refuse_when_stopping
 from agent.snapshots.client_snapshots import Handouts
+from agent.snapshots.cold_source import ColdSource
 from agent.snapshots.scan_queue import Scans
 from agent.snapshots.store import SnapshotStore
 from agent.source.activity import Activity
@@ -122,7 +123,10 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     cores = os.cpu_count() or 1
     workers = ThreadPoolExecutor(cores, thread_name_prefix="frame")
     outflow, activity, wrong = Outflow(settings.bytes_per_second), Activity(), WrongTokens()
-    scans, frames = Scans(store, activity), FrameCache(workers, ahead=cores)
+    frames, log = FrameCache(workers, ahead=cores), MigrationLog(state)
+    cutover = make_cutover(settings, lambda: library.last.about.path, store)
+    cold = ColdSource(store, cutover, log.write)
+    scans = Scans(store, cold, activity)
     metrics = Metrics(outflow, frames, activity, wrong)
     tokens = TokenFile(state)
     door = Doorkeeper(tokens, wrong, Sessions(state, tokens))
@@ -148,7 +152,7 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(health_routes(state, library))
     app.add_routes(openapi_routes())
     app.add_routes(metrics.routes())
-    log, reports = MigrationLog(state), CheckReports(state)
+    reports = CheckReports(state)
     app.add_routes(
         library_routes(
             lambda depth: _keep(reports, check_for_preflight(library.locate(), settings, depth)),
@@ -161,9 +165,8 @@ def make_app(settings: Settings, library: CurrentLibrary) -> Parts:
     app.add_routes(target_check_routes(reports))
     app.add_routes(probe_routes(outflow))
     app.add_routes(migration_log_routes(log, outflow))
-    cutover = make_cutover(settings, lambda: library.last.about.path, store)
     app.add_routes(CutoverEndpoints(cutover, store.check_library).routes())
-    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity, log).routes())
+    app.add_routes(SnapshotEndpoints(store, scans, outflow, activity, cold).routes())
     app.add_routes(FrameEndpoints(store, workers, outflow, activity).routes())
     app.add_routes(ArchiveEndpoints(store, frames, outflow).routes())
     app.add_routes(latest_archive_routes(scans, Handouts(state, store)))

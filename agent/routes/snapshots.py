@@ -20,8 +20,8 @@ from shared.wire import protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.host.migration_log import MigrationLog
     from agent.server.rate_limit import Outflow
+    from agent.snapshots.cold_source import ColdSource
     from agent.snapshots.scan_queue import Scans
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
     from agent.source.activity import Activity
@@ -39,13 +39,13 @@ class SnapshotEndpoints:
         scans: Scans,
         outflow: Outflow,
         activity: Activity,
-        log: MigrationLog,
+        cold: ColdSource,
     ) -> None:
         self._store = store
         self._scans = scans
         self._outflow = outflow
         self._activity = activity
-        self._log = log
+        self._cold = cold
         self._one_at_a_time = asyncio.Lock()
         """Held while the whole tree is read or checked: other requests need threads, too."""
 
@@ -128,14 +128,8 @@ class SnapshotEndpoints:
     async def check(self, request: web.Request) -> web.Response:
         """Answer 204 if the library is as it was scanned, 409 if it is not."""
         snapshot = await self._open(request)
-        await patiently(request, self._alone(Phase.CHECKING, self._check, snapshot))
+        await patiently(request, self._alone(Phase.CHECKING, self._cold.check, snapshot))
         return web.Response(status=204)
-
-    def _check(self, snapshot: OpenSnapshot) -> None:
-        self._store.check_source(snapshot)
-        whole_tree.check_unchanged(snapshot)
-        about = f"The library is as it was scanned: {snapshot.about.entries} entries"
-        self._log.write("unchanged", about)
 
     async def _alone(
         self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot

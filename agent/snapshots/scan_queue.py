@@ -10,16 +10,18 @@ import msgspec
 from agent.source.activity import Phase
 
 if TYPE_CHECKING:
+    from agent.snapshots.cold_source import ColdSource
     from agent.snapshots.store import SnapshotStore
     from agent.source.activity import Activity
     from shared.wire.protocol import Snapshot, SnapshotRequest
 
 
 class Scans:
-    """Makes snapshots in ``store`` for all clients of one event loop."""
+    """Makes snapshots in ``store`` for all clients of one event loop; ``cold`` guards some."""
 
-    def __init__(self, store: SnapshotStore, activity: Activity) -> None:
+    def __init__(self, store: SnapshotStore, cold: ColdSource, activity: Activity) -> None:
         self._store = store
+        self._cold = cold
         self._activity = activity
         self._under_way: dict[bytes, asyncio.Task[Snapshot]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -28,6 +30,7 @@ class Scans:
         """Return a snapshot of the library as it is now. The scan outlives a cancelled caller.
 
         Raises:
+            SourceChanged: If it is cold and Plex runs, see :class:`ColdSource`.
             SnapshotGone, SourceUnreadable, OSError: See :meth:`SnapshotStore.scan`.
         """
         key = msgspec.json.encode(request)
@@ -40,4 +43,6 @@ class Scans:
     async def _scan(self, request: SnapshotRequest) -> Snapshot:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.SCANNING):
+                if request.kind == "cold":
+                    await asyncio.to_thread(self._cold.refuse_running)
                 return await asyncio.to_thread(self._store.scan, request)

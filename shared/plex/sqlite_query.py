@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 from contextlib import closing, suppress
+from enum import Enum, auto
 from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -51,6 +52,17 @@ _MOST = 100_000_000
 _REPORTED = 20
 """Most findings to report, of those that no stand-in explains."""
 _MODULE = "shared.plex.sqlite_query"
+_our_pids: set[int] = set()
+"""The processes that answer queries of this one."""
+
+
+class Use(Enum):
+    """The processes that have a database open."""
+
+    NONE = auto()
+    OURS = auto()
+    """A query of this process. Whether there are others, is known when it has ended."""
+    OTHERS = auto()
 
 
 class DatabaseError(Exception):
@@ -149,25 +161,28 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
 
 def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
     """Run a request in another process and return its output; see :func:`main`."""
-    try:
-        done = subprocess.run(  # noqa: S603 - ourselves
-            [sys.executable, "-P", "-m", _MODULE, module],
-            check=False,
-            capture_output=True,
-            input=json.dumps(asked).encode(),
-            timeout=_SECONDS,
-            pass_fds=pass_fds,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
-    if done.returncode == _FAILED:
-        raise DatabaseError(done.stdout.decode())
-    if done.returncode == _UNANSWERED:
-        raise Unanswered(done.stdout.decode())
-    if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unanswered(f"SQLite's process failed: {last or done.returncode}")
-    return done.stdout
+    command = [sys.executable, "-P", "-m", _MODULE, module]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(  # noqa: S603 - ourselves
+        command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=pass_fds
+    ) as process:
+        _our_pids.add(process.pid)
+        try:
+            output, said = process.communicate(json.dumps(asked).encode(), _SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
+        finally:
+            process.kill()
+            process.wait()
+            _our_pids.discard(process.pid)
+    if process.returncode == _FAILED:
+        raise DatabaseError(output.decode())
+    if process.returncode == _UNANSWERED:
+        raise Unanswered(output.decode())
+    if process.returncode != 0:
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unanswered(f"SQLite's process failed: {last or process.returncode}")
+    return output
 
 
 def address(path: str) -> tuple[str, bool]:
@@ -185,7 +200,7 @@ def address(path: str) -> tuple[str, bool]:
     name = _read_only(path)
     if not os.path.exists(f"{path}-wal"):
         return f"{name}&immutable=1", False
-    if is_in_use(path):
+    if find_use(path) is not Use.NONE:
         return name, False
     return f"{name}&vfs=unix-none", True
 
@@ -194,8 +209,8 @@ def _read_only(path: str) -> str:
     return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro"
 
 
-def is_in_use(path: str) -> bool:
-    """Return whether a process has the database at ``path`` open in WAL mode.
+def find_use(path: str) -> Use:
+    """Return who has the database at ``path`` open in WAL mode.
 
     Raises:
         OSError: If the ``-shm`` of the database cannot be opened.
@@ -203,13 +218,15 @@ def is_in_use(path: str) -> bool:
     try:
         fd = open_regular(f"{path}-shm", follow_symlinks=True)
     except FileNotFoundError:
-        return False
+        return Use.NONE
     try:
         wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHM_LOCK, 1, 0)
-        found = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
-        return bool(found[0] != fcntl.F_UNLCK)
+        kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
     finally:
         os.close(fd)
+    if kind == fcntl.F_UNLCK:
+        return Use.NONE
+    return Use.OURS if pid in _our_pids else Use.OTHERS
 
 
 def main() -> None:

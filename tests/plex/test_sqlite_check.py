@@ -21,7 +21,7 @@ from rig.unprivileged import open_place
 
 from bench.plexdatabase import BLOBS, LIBRARY, DatabaseShape, make_databases
 from shared.plex.sqlite_check import DatabaseCheck, Soundness, check_database
-from shared.plex.sqlite_query import is_in_use, query
+from shared.plex.sqlite_query import Use, find_use, query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,9 +253,9 @@ def writing(database: Path) -> Iterator[None]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
-        assert is_in_use(str(database))
+        assert find_use(str(database)) is Use.OTHERS
         yield
-    assert not is_in_use(str(database))
+    assert find_use(str(database)) is Use.NONE
 
 
 @BOTH
