@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.cutover.control import CutoverContext, CutoverControl
+from agent.cutover.context import CutoverContext
+from agent.cutover.control import CutoverControl
 from agent.frames.cache import FrameCache
 from agent.host.check_reports import CheckReports
 from agent.host.migration_log import MigrationLog

@@ -17,7 +17,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -36,14 +35,15 @@ from agent.cutover.state import (
 )
 from agent.cutover.stop_history import StopHistory, check_repeated
 from agent.plex.service import CommandFailed, Sight
-from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone
+from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone, StorageError
 from shared.program.exit_codes import ExitCode
-from shared.timestamps import boottime, timestamp
+from shared.timestamps import timestamp
 from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from agent.cutover.context import CutoverContext
     from agent.plex.service import PlexService
     from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding
 
@@ -54,27 +54,6 @@ _GLANCE = 0.02
 
 class _SomethingLeft(CutoverRefused):
     """Plex got the order to stop, and had not stopped when it was last checked."""
-
-
-@dataclass(frozen=True)
-class CutoverContext:
-    """Time limits, and functions of other rooms."""
-
-    lease_seconds: float
-    """Time that Plex stays stopped while its puller is silent."""
-    stop_seconds: float
-    """Time that Plex may take to stop."""
-    tell: Callable[[str, str], None]
-    """Adds an event to the migration log."""
-    logs_of_databases: Callable[[], list[str]] = list
-    """Returns the paths of the ``-wal`` files that exist; a clean stop of Plex removes them."""
-    has_cold: Callable[[str], bool] = lambda _: False
-    """Returns whether there is a cold snapshot of this name."""
-    has_been_used: Callable[[str], bool] = lambda _: False
-    """Returns whether a Plex has run on the library since the scan of the snapshot."""
-    clock: Callable[[], float] = boottime
-    agent: str = ""
-    """The agent's version and a digest of its settings, as pullers see them."""
 
 
 class CutoverControl:
@@ -101,6 +80,13 @@ class CutoverControl:
     def standing(self) -> CutoverStanding:
         """Return the state of the cutover, without waiting."""
         return self._about(self._record.load())
+
+    def is_plex_stopped(self) -> bool:
+        """Return whether the agent has stopped Plex for a cutover, and nothing of it is left."""
+        try:
+            return self._record.load().is_held(self._clock()) and not self._plex.left()
+        except (StorageError, CutoverRefused):
+            return False
 
     def begin(self, request: CutoverRequest) -> CutoverStanding:
         """Stop Plex, prove it, and grant the lease. Do nothing if that was done.

@@ -7,22 +7,27 @@ after the scan, but the ``-wal`` and ``-shm`` beside them are not those of a sto
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
 from agent.snapshots import whole_tree
 from shared.errors import SourceChanged, SourceUnreadable
-from shared.plex.library import DATABASE_FOLDER, DATABASES, server_folder
+from shared.plex.library import DATABASE_FOLDER
 from shared.plex.sqlite_query import Use, find_use
+from shared.tree.manifest import parse_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from agent.cutover.control import CutoverControl
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
-    from agent.source.library import LibrarySource
 
+_FOLDER = f"{DATABASE_FOLDER}/".encode()
+_DATABASE = re.compile(rb"(?:.*/)?" + re.escape(_FOLDER) + rb"[^/]+\.db", re.DOTALL)
+_ENDS = ("-wal", "-shm")
 _GLANCE = 0.2
 """Seconds between two looks at a database that the agent itself is checking."""
 
@@ -31,7 +36,7 @@ class ColdSource:
     """Checks of the library in ``store``. Its methods block: call them from a worker thread.
 
     Args:
-        store: the snapshots, and where their library is.
+        store: the snapshots.
         cutover: says whether the agent itself has stopped Plex.
         log: writes an event and a sentence into the migration log.
     """
@@ -43,17 +48,18 @@ class ColdSource:
         self._cutover = cutover
         self._log = log
 
-    def refuse_running(self) -> None:
-        """Make sure that no process has a database of the library open.
+    def refuse_running(self, snapshot: OpenSnapshot) -> None:
+        """Make sure that no process has a database of Plex open, or that it is not Plex.
+
+        Call it after the walk: the walk finds a Plex that was started later.
 
         Raises:
             SourceChanged: If one has, and the agent has not stopped Plex itself.
-            SourceUnreadable: If the library is missing, or the files cannot be examined.
+            SourceUnreadable: If that cannot be found out.
         """
-        if self._cutover.standing().phase in ("stopped", "committed"):
-            return  # another program than Plex may read: the commit has better proofs
-        if (path := _find_open(self._store.locate())) is not None:
-            raise SourceChanged("Plex, or another program, has this database open", path=path)
+        for path in _databases(snapshot):
+            if _is_open(path) and not self._cutover.is_plex_stopped():
+                raise SourceChanged("Plex, or another program, has this database open", path=path)
 
     def check(self, snapshot: OpenSnapshot) -> None:
         """Make sure that the library is as it was scanned, and that Plex has not been started.
@@ -65,24 +71,33 @@ class ColdSource:
         """
         self._store.check_source(snapshot)
         whole_tree.check_unchanged(snapshot)
-        self.refuse_running()  # now: a Plex that was started after the walk began is found, too
+        self.refuse_running(snapshot)
         about = f"The library is as it was scanned: {snapshot.about.entries} entries"
         self._log("unchanged", about)
 
 
-def _find_open(source: LibrarySource) -> str | None:
-    """Return the path of a database of Plex that a process has open, other than our checks."""
-    server = server_folder(source.about.name)
-    if server is None:
-        return None
-    below = os.path.relpath(server, source.about.name)
-    for name in DATABASES:
-        path = os.path.normpath(os.path.join(source.place.path, below, DATABASE_FOLDER, name))
-        try:
-            while (use := find_use(path)) is Use.OURS:
-                time.sleep(_GLANCE)
-            if use is Use.OTHERS:
-                return path
-        except OSError as error:
-            raise SourceUnreadable([path]) from error
-    return None
+def _databases(snapshot: OpenSnapshot) -> Iterator[str]:
+    """Yield the path of each database in a folder that is called as Plex's, wherever it is."""
+    source, seen = snapshot.source, set[bytes]()
+    for _, text in snapshot.manifest.pieces():
+        for line in text.splitlines() if _FOLDER in text else ():
+            path = parse_line(line).path if _FOLDER in line else b""
+            for end in _ENDS:
+                path = path.removesuffix(end.encode())
+            if path not in seen and _DATABASE.fullmatch(path):
+                seen.add(path)
+                below = os.fsdecode(path[len(source.top) :]).lstrip("/")
+                # SQLite, too, puts the files of a symlink beside what it leads to.
+                yield os.path.realpath(os.path.join(source.place.path, below))
+
+
+def _is_open(path: str) -> bool:
+    """Return whether a process has the database open. The agent's own checks are waited for."""
+    try:
+        while (use := find_use(path)) is Use.OURS:
+            time.sleep(_GLANCE)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no regular file: no SQLite uses it, and the checks say so
+            return False
+        raise SourceUnreadable([f"{path}-shm"]) from error
+    return use is Use.OTHERS

@@ -43,6 +43,10 @@ class Scans:
     async def _scan(self, request: SnapshotRequest) -> Snapshot:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.SCANNING):
-                if request.kind == "cold":
-                    await asyncio.to_thread(self._cold.refuse_running)
-                return await asyncio.to_thread(self._store.scan, request)
+                about = await asyncio.to_thread(self._store.scan, request)
+        if request.kind == "cold":
+            await asyncio.to_thread(self._refuse_running, about.id)
+        return about
+
+    def _refuse_running(self, name: str) -> None:
+        self._cold.refuse_running(self._store.open(name))

@@ -114,7 +114,7 @@ class SnapshotStore:
     def _scan(self, request: SnapshotRequest, *, is_usual: bool) -> Snapshot:
         """Do it. With ``is_usual``, the accelerator makes a delta, or UnusualDelta is raised."""
         kind, base, exclude = request.kind, request.base, tuple(request.exclude)
-        found = self.locate()
+        found = self._locate()
         source = found.placed() if request.placed else found
         # Before the sync: changes after this time have times that are not trusted.
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -165,7 +165,7 @@ class SnapshotStore:
             SnapshotGone: If it is elsewhere.
             SourceUnreadable: If it is missing or cannot be read.
         """
-        before, now = self._scanned, self.locate().place
+        before, now = self._scanned, self._locate().place
         if before is not None and before != now:
             raise _moved(now)
 
@@ -246,7 +246,7 @@ class SnapshotStore:
         except (FileNotFoundError, msgspec.MsgspecError):
             return Origin(self._library.last.place)
 
-    def locate(self) -> LibrarySource:
+    def _locate(self) -> LibrarySource:
         """Find the library, or raise :class:`SourceUnreadable`, also if its disk is not mounted."""
         found = self._library.locate()
         if self._scanned is not None:

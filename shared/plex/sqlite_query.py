@@ -98,10 +98,8 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
         DatabaseError: If the file is damaged or not a database.
         OSError: If a file of the database cannot be examined.
     """
-    uri, is_left = address(path)
-    rows: list[list[Row]] = json.loads(
-        _ask({"uri": uri, "is_left": is_left, "statements": statements}, module)
-    )
+    _require_regular(path)
+    rows: list[list[Row]] = json.loads(_ask({"path": path, "statements": statements}, module))
     return rows
 
 
@@ -117,8 +115,8 @@ def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
     Raises:
         Unanswered, DatabaseError, OSError: Under the conditions of :func:`query`.
     """
-    uri, is_left = address(path)
-    asked = {"uri": uri, "is_left": is_left, "statements": [], "pragma": pragma}
+    _require_regular(path)
+    asked = {"path": path, "statements": [], "pragma": pragma}
     return msgspec.json.decode(_ask(asked, module), type=Inspection)
 
 
@@ -141,13 +139,9 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
     held = open_regular(name, dir_fd=folder)
     try:
         path = f"/proc/self/fd/{folder}/{os.fsdecode(name)}"
-        uri, is_left = address(path)
-        header = os.pread(held, _HEADER, 0)
-        if not os.path.exists(f"{path}-wal") and header[_READ_VERSION:] != _WAL:
-            uri = _read_only(path)  # no -wal: locks separate writers from us
+        _require_regular(path)
         asked = {
-            "uri": uri,
-            "is_left": is_left,
+            "path": path,
             "statements": [],
             "copy": copy,
             "folder": folder,
@@ -195,14 +189,18 @@ def address(path: str) -> tuple[str, bool]:
     Raises:
         OSError: If a file of the database is not a regular file, such as a FIFO, which would block.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        require_regular(f"{path}{suffix}")
+    _require_regular(path)
     name = _read_only(path)
     if not os.path.exists(f"{path}-wal"):
         return f"{name}&immutable=1", False
     if find_use(path) is not Use.NONE:
         return name, False
     return f"{name}&vfs=unix-none", True
+
+
+def _require_regular(path: str) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        require_regular(f"{path}{suffix}")
 
 
 def _read_only(path: str) -> str:
@@ -239,17 +237,31 @@ def main() -> None:
     asked = json.load(sys.stdin)
     status = 0
     try:
-        connection = sqlite.connect(asked["uri"], uri=True, isolation_level=None)
+        # Now: a Plex that ends meanwhile takes the -wal along, and SQLite would make a new one.
+        uri, is_left = _address_for(asked)
+        connection = sqlite.connect(uri, uri=True, isolation_level=None)
         connection.text_factory = lambda text: text.decode(errors="replace")
-        if asked["is_left"]:
+        if is_left:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         answer = json.dumps(_answer(connection, sqlite, asked))
     except sqlite.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         answer, status = str(error), _UNANSWERED if code in _NO_VERDICT else _FAILED
+    except OSError as error:  # a file was replaced since the caller examined it
+        answer, status = str(error), _UNANSWERED
     sys.stdout.write(answer)
     sys.stdout.flush()
     os._exit(status)
+
+
+def _address_for(asked: dict[str, Any]) -> tuple[str, bool]:
+    path = asked["path"]
+    uri, is_left = address(path)
+    if "copy" in asked and not os.path.exists(f"{path}-wal"):
+        header = os.pread(asked["held"], _HEADER, 0)
+        if header[_READ_VERSION:] != _WAL:
+            uri = _read_only(path)  # locks separate writers from us
+    return uri, is_left
 
 
 def _back_up(connection: Any, sqlite: Any, asked: dict[str, Any]) -> None:  # noqa: ANN401

@@ -102,6 +102,8 @@ def _of_cluster(server: Server, second: int) -> Iterator[tuple[str, float]]:
         for condition in ("true", "false", "unknown") if end is not None and second >= end else ():
             value = float(condition == "true")
             yield f"kube_job_{name}{_labels(**job, condition=condition)}", value
+    if server.done is not None and second >= server.done:
+        yield f"kube_job_status_completion_time{_labels(**job)}", float(START + server.done)
     pod = {"namespace": NAMESPACE, "pod": f"{server.job}-x2b4d"}
     if server.is_active(second):
         for phase, holds in (("Pending", server.is_pending), ("Running", not server.is_pending)):

@@ -17,7 +17,8 @@ from rig.programs import Agent, Puller, program
 from rig.waiting import wait_until
 
 from agent.cutover import record
-from agent.cutover.control import CutoverContext, CutoverControl
+from agent.cutover.context import CutoverContext
+from agent.cutover.control import CutoverControl
 from agent.plex.commands import Commands
 from agent.plex.service import PlexService, Sight
 from shared.wire.protocol import CutoverRequest

@@ -13,7 +13,8 @@ import pytest
 from rig.plex.fake_systemd import FakeSystemd
 from rig.programs import Agent, Puller, program
 
-from agent.cutover.control import CutoverContext, CutoverControl
+from agent.cutover.context import CutoverContext
+from agent.cutover.control import CutoverControl
 from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.start_block import keep_stopped, lift_start_blocks
 from agent.cutover.state import Cutover

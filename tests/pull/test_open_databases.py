@@ -9,16 +9,17 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
 from rig.plex.commands import SERVER
+from rig.plex.reader import opened
+from rig.programs import Puller
 from rig.waiting import wait_until
 
 from shared.plex.library import DATABASE_FOLDER, DATABASES
@@ -26,36 +27,17 @@ from shared.plex.sqlite_query import Use, find_use, query
 from shared.wire import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from rig.programs import Agent, Puller
+    from rig.programs import Agent
 
 BELOW_SERVER = Path(DATABASE_FOLDER)
 _LOCK = 128
 """The byte of ``-shm`` that each connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
-_OPEN = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("PRAGMA journal_mode = WAL")
-connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-print("open", flush=True)
-sys.stdin.read()
-connection.close()
-"""
 _SLOW = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 8000000)
 SELECT count(*) FROM n, (SELECT count(*) FROM sqlite_master)
 """
-
-
-@contextmanager
-def opened(database: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a process open the database as Plex does, and do nothing with it; then close it."""
-    command = [sys.executable, "-c", _OPEN, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"open\n"
-        yield process
 
 
 def check(agent: Agent, snapshot: str) -> tuple[int, bytes]:
@@ -123,18 +105,120 @@ def test_killed_plex_is_stopped(puller: Puller, library: Path) -> None:
     assert rsync_differences(library, puller.target / "Library") == []
 
 
-def test_server_folder_alone(
-    new_agent: Callable[[Path], Agent], library: Path, puller: Puller
-) -> None:
-    """A library that is Plex's own folder, reached by a symlink, is guarded, too."""
+def _same(library: Path) -> Path:
+    return library
+
+
+def _server(library: Path) -> Path:
+    return library / SERVER
+
+
+def _link_to_library(library: Path) -> Path:
+    link = library.with_name("plexlib")
+    link.symlink_to(library)
+    return link
+
+
+def _link_to_server(library: Path) -> Path:
     link = library.with_name("Plex Media Server")
     link.symlink_to(library / SERVER)
-    agent = new_agent(link)
-    puller.pairing = agent.pair()
+    return link
+
+
+def _folder_around(library: Path) -> Path:
+    return library.parent
+
+
+def _server_below_library(library: Path) -> Path:
+    """As on QNAP: without ``Application Support``."""
+    (library / SERVER).rename(library / "Plex Media Server")
+    (library / SERVER).parent.rmdir()
+    return library
+
+
+def _database_elsewhere(library: Path) -> Path:
+    """The database is a symlink. Without its parent folder, the preflight refuses the library."""
+    database = library / SERVER / BELOW_SERVER / DATABASES[0]
+    database.rename(library / "moved.db")
+    database.symlink_to(library / "moved.db")
+    return library.parent
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        _same,
+        _server,
+        _link_to_library,
+        _link_to_server,
+        _folder_around,
+        _server_below_library,
+        _database_elsewhere,
+    ],
+)
+def test_any_layout(
+    new_agent: Callable[[Path], Agent],
+    library: Path,
+    target: Path,
+    tmp_path: Path,
+    arrange: Callable[[Path], Path],
+) -> None:
+    """However the library is called and reached, its open databases are found."""
+    agent = new_agent(arrange(library))
+    puller = Puller(target, tmp_path / "puller.log", agent.pair())
     agent.start()
-    with opened(library / SERVER / BELOW_SERVER / DATABASES[0]):
-        assert puller.pull().code == 16
+    (database,) = (each for each in library.rglob(DATABASES[0]))
+    with opened(database):
+        refused = puller.pull()
+        assert refused.code == 16, refused.text
+        assert str(database.resolve()) in refused.reason()
     assert puller.pull().code == 0
+
+
+@pytest.mark.parametrize("name", ["com.plexapp.dlna.db", "com.plexapp.plugins.library.blobs.db"])
+def test_any_database_of_plex(agent: Agent, puller: Puller, library: Path, name: str) -> None:
+    """Helpers of Plex have databases of their own beside the library's."""
+    database = library / SERVER / BELOW_SERVER / name
+    with closing(sqlite3.connect(database)) as made:
+        made.execute("CREATE TABLE IF NOT EXISTS ours (id INTEGER)")
+    with opened(database):
+        assert puller.pull().code == 16
+        assert agent.frames_asked() == []
+
+
+def test_excluded_side_files(puller: Puller, library: Path) -> None:
+    """Patterns hide files from the move, and not a running Plex from the agent."""
+    with opened(library / SERVER / BELOW_SERVER / DATABASES[0]):
+        assert puller.pull("--exclude", "*.db-wal", "--exclude", "*.db-shm").code == 16
+
+
+def test_no_record_of_a_cutover_is_needed(agent: Agent, puller: Puller) -> None:
+    """A damaged record ends a cutover, and no pull that does without one."""
+    (agent.state / "cutover.json").write_bytes(b"damaged")
+    assert puller.pull().code == 0
+
+
+def test_side_file_that_is_a_fifo_is_left_to_the_preflight(puller: Puller, library: Path) -> None:
+    """Nothing waits for it, and the message is the one that says what to do."""
+    os.mkfifo(library / SERVER / BELOW_SERVER / f"{DATABASES[0]}-shm")
+    refused = puller.pull()
+    assert refused.code == 12, refused.text
+    assert "not a regular file" in refused.reason()
+
+
+def test_own_check_that_outlives_plex_is_waited_for(
+    agent: Agent, puller: Puller, library: Path
+) -> None:
+    """The agent's check has the database open as Plex had. It is not taken for Plex."""
+    database = library / SERVER / BELOW_SERVER / DATABASES[0]
+    with opened(database):
+        assert puller.pull().code == 16
+        with ThreadPoolExecutor(1) as workers:
+            checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
+            wait_until(lambda: _holders(f"{database}-shm") == 2)
+    done = puller.pull()
+    assert done.code == 0, done.text
+    assert checked.done()
 
 
 def test_open_databases_of_others_are_theirs(

@@ -1,9 +1,8 @@
 """A VM and volumes in one process, with a simulated Plex, clock and network.
 
-These parts are the product's: the pull (:func:`initpuller.pull.recipe.pull`) with everything below
-it, the agent's snapshots, frames and cutover, their records, locks and renames, and the files on
-both sides. These are simulated: Plex (a flag, and writes to a small library), the clock, and the
-transmission of requests.
+The pull (:func:`initpuller.pull.recipe.pull`) with all below it, the agent's snapshots, frames and
+cutover, records, locks, renames and files are the product's. Plex (a flag, and writes to a small
+library), the clock, and the transmission of requests are simulated.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from agent.cutover import record, start_block
-from agent.cutover.control import CutoverContext, CutoverControl
+from agent.cutover.context import CutoverContext
+from agent.cutover.control import CutoverControl
 from agent.cutover.record import witness_folder
 from agent.settings import Settings
 from agent.snapshots.store import SnapshotStore

@@ -1,0 +1,32 @@
+"""The settings of a cutover, and what the rest of the agent answers for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.timestamps import boottime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class CutoverContext:
+    """Time limits, and functions of other rooms."""
+
+    lease_seconds: float
+    """Time that Plex stays stopped while its puller is silent."""
+    stop_seconds: float
+    """Time that Plex may take to stop."""
+    tell: Callable[[str, str], None]
+    """Adds an event to the migration log."""
+    logs_of_databases: Callable[[], list[str]] = list
+    """Returns the paths of the ``-wal`` files that exist; a clean stop of Plex removes them."""
+    has_cold: Callable[[str], bool] = lambda _: False
+    """Returns whether there is a cold snapshot of this name."""
+    has_been_used: Callable[[str], bool] = lambda _: False
+    """Returns whether a Plex has run on the library since the scan of the snapshot."""
+    clock: Callable[[], float] = boottime
+    agent: str = ""
+    """The agent's version and a digest of its settings, as pullers see them."""
