@@ -92,7 +92,7 @@ coverage: setup tools  ## branch coverage of both programs by `make test`; volum
 		&& exit $$status
 
 test-long: setup tools  ## what takes minutes
-	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=0
+	$(PYTEST) -m long -n 2 --dist worksteal --timeout 1800 -o faulthandler_timeout=0
 
 test-all:  ## every suite in order, each with its output in build/test-all/, one line for each (as root; hours; SUITES=)
 	@tests/run-all $(SUITES)
