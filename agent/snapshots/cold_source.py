@@ -49,7 +49,7 @@ class ColdSource:
         self._log = log
 
     def refuse_running(self, snapshot: OpenSnapshot) -> None:
-        """Make sure that no process has a database of Plex open, or that it is not Plex.
+        """Make sure that Plex has no database open.
 
         Call it after the walk: the walk finds a Plex that was started later.
 
@@ -57,8 +57,10 @@ class ColdSource:
             SourceChanged: If one has, and the agent has not stopped Plex itself.
             SourceUnreadable: If that cannot be found out.
         """
+        if self._cutover.is_plex_stopped():
+            return  # other programs may read: the agent knows better, and each second counts
         for path in _databases(snapshot):
-            if _is_open(path) and not self._cutover.is_plex_stopped():
+            if _is_open(path):
                 raise SourceChanged("Plex, or another program, has this database open", path=path)
 
     def check(self, snapshot: OpenSnapshot) -> None:
