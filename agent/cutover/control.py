@@ -85,7 +85,7 @@ class CutoverControl:
         """Return whether the agent has stopped Plex for a cutover, and nothing of it is left."""
         try:
             return self._record.load().is_held(self._clock()) and not self._plex.left()
-        except (StorageError, CutoverRefused):
+        except (StorageError, CutoverRefused, OSError):
             return False
 
     def begin(self, request: CutoverRequest) -> CutoverStanding:

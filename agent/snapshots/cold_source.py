@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 _FOLDER = f"{DATABASE_FOLDER}/".encode()
 _DATABASE = re.compile(rb"(?:.*/)?" + re.escape(_FOLDER) + rb"[^/]+\.db", re.DOTALL)
+_ENCODED = b'"path_b64"'
+"""Member of the line of a path that is not UTF-8."""
 _ENDS = ("-wal", "-shm")
+_UNUSED = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+"""Errors of a ``-shm`` that no SQLite can use. If it is no regular file, the checks say so."""
 _GLANCE = 0.2
 """Seconds between two looks at a database that the agent itself is checking."""
 
@@ -82,8 +86,8 @@ def _databases(snapshot: OpenSnapshot) -> Iterator[str]:
     """Yield the path of each database in a folder that is called as Plex's, wherever it is."""
     source, seen = snapshot.source, set[bytes]()
     for _, text in snapshot.manifest.pieces():
-        for line in text.splitlines() if _FOLDER in text else ():
-            path = parse_line(line).path if _FOLDER in line else b""
+        for line in text.splitlines() if _FOLDER in text or _ENCODED in text else ():
+            path = parse_line(line).path if _FOLDER in line or _ENCODED in line else b""
             for end in _ENDS:
                 path = path.removesuffix(end.encode())
             if path not in seen and _DATABASE.fullmatch(path):
@@ -99,7 +103,7 @@ def _is_open(path: str) -> bool:
         while (use := find_use(path)) is Use.OURS:
             time.sleep(_GLANCE)
     except OSError as error:
-        if error.errno == errno.EINVAL:  # no regular file: no SQLite uses it, and the checks say so
+        if error.errno in _UNUSED:
             return False
         raise SourceUnreadable([f"{path}-shm"]) from error
     return use is Use.OTHERS

@@ -38,15 +38,15 @@ class Scans:
         if scan is None:
             scan = self._under_way[key] = asyncio.create_task(self._scan(request))
             scan.add_done_callback(lambda _: self._under_way.pop(key))
-        return await asyncio.shield(scan)
+        about = await asyncio.shield(scan)
+        if request.kind == "cold":  # apart, because it may wait: nobody joins a walk of long ago
+            await asyncio.to_thread(self._refuse_running, about.id)
+        return about
 
     async def _scan(self, request: SnapshotRequest) -> Snapshot:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.SCANNING):
-                about = await asyncio.to_thread(self._store.scan, request)
-        if request.kind == "cold":
-            await asyncio.to_thread(self._refuse_running, about.id)
-        return about
+                return await asyncio.to_thread(self._store.scan, request)
 
     def _refuse_running(self, name: str) -> None:
         self._cold.refuse_running(self._store.open(name))

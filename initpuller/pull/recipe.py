@@ -328,8 +328,8 @@ async def _prepare_retry(
         _log.warning("scanning again, the whole library", reason=str(error))
         about = f"Scanning the whole library again: {error.what}"
     else:
-        _log.warning("retrying: Plex was started on the VM during the cutover", reason=str(error))
-        about = f"Retrying, because Plex was started: {error.what}"
+        _log.warning("retrying: the library was used during the cutover", reason=str(error))
+        about = f"Retrying, because the library was used: {error.what}"
     await context.client.tell("again", about)
     return not is_gone
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shared.plex.sqlite_query import DatabaseError, Inspection, Unanswered, address, inspect
+from shared.plex.sqlite_query import DatabaseError, Inspection, Unanswered, address, inspect, run
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -29,7 +28,6 @@ _HEADER = 100
 """Bytes of a database's header (https://sqlite.org/fileformat.html, 1.3)."""
 _REPORTED = 20
 """Most findings to report."""
-_SECONDS = 3600.0
 _INVERTED = re.compile(r"(?:malformed|unable to validate the) inverted index for FTS\d table .+")
 
 
@@ -128,19 +126,10 @@ def _ask_plex(path: str, pragma: str, program: str) -> list[str] | None:
     if is_left or not os.access(program, os.X_OK):
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - Plex's own, with a quoted URI
-            [program, uri, f"PRAGMA {pragma}({_REPORTED})"],
-            check=False,
-            capture_output=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            timeout=_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unanswered(f"Plex SQLite did not finish within {_SECONDS:g} s") from error
+        done = run([program, uri, f"PRAGMA {pragma}({_REPORTED})"])
     except OSError:
         return None
-    lines = done.stdout.splitlines()
+    lines = done.stdout.decode(errors="backslashreplace").splitlines()
     if done.returncode != 0 or not lines:
         return None  # our SQLite has result codes that distinguish damage from a lock
     return [line for line in lines if line != "ok"]

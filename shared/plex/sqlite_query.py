@@ -156,27 +156,40 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
 def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
     """Run a request in another process and return its output; see :func:`main`."""
     command = [sys.executable, "-P", "-m", _MODULE, module]
+    done = run(command, json.dumps(asked).encode(), pass_fds)
+    if done.returncode == _FAILED:
+        raise DatabaseError(done.stdout.decode())
+    if done.returncode == _UNANSWERED:
+        raise Unanswered(done.stdout.decode())
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unanswered(f"SQLite's process failed: {last or done.returncode}")
+    return done.stdout
+
+
+def run(
+    command: list[str], request: bytes = b"", pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that opens a database; :func:`find_use` knows it as ours.
+
+    Raises:
+        Unanswered: If it takes an hour. It is killed.
+        OSError: If it cannot be started.
+    """
     pipe = subprocess.PIPE
-    with subprocess.Popen(  # noqa: S603 - ourselves
+    with subprocess.Popen(  # noqa: S603 - ourselves, or Plex's own with a quoted URI
         command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=pass_fds
     ) as process:
         _our_pids.add(process.pid)
         try:
-            output, said = process.communicate(json.dumps(asked).encode(), _SECONDS)
+            output, said = process.communicate(request, _SECONDS)
         except subprocess.TimeoutExpired as error:
             raise Unanswered(f"SQLite did not finish within {_SECONDS:g} s") from error
         finally:
             process.kill()
             process.wait()
             _our_pids.discard(process.pid)
-    if process.returncode == _FAILED:
-        raise DatabaseError(output.decode())
-    if process.returncode == _UNANSWERED:
-        raise Unanswered(output.decode())
-    if process.returncode != 0:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unanswered(f"SQLite's process failed: {last or process.returncode}")
-    return output
+    return subprocess.CompletedProcess(command, process.returncode, output, said)
 
 
 def address(path: str) -> tuple[str, bool]:

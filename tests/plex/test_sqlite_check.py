@@ -308,7 +308,7 @@ def test_slow_plex_sqlite_is_no_damage(
     database: Path, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A check that does not end in its time is reported as not made."""
-    monkeypatch.setattr("shared.plex.sqlite_check._SECONDS", 0.2)
+    monkeypatch.setattr("shared.plex.sqlite_query._SECONDS", 0.2)
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     found = check_database(str(database), plex_sqlite=str(program))
     assert found.damage == []

@@ -9,7 +9,10 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +26,7 @@ from rig.programs import Puller
 from rig.waiting import wait_until
 
 from shared.plex.library import DATABASE_FOLDER, DATABASES
+from shared.plex.sqlite_check import check_database
 from shared.plex.sqlite_query import Use, find_use, query
 from shared.wire import protocol
 
@@ -144,6 +148,14 @@ def _database_elsewhere(library: Path) -> Path:
     return library.parent
 
 
+def _not_utf_8(library: Path) -> Path:
+    """The folder around it has a name in Latin-1, as an old system left it."""
+    folder = library.with_name(os.fsdecode(b"caf\xe9"))
+    folder.mkdir()
+    library.rename(folder / "Library")
+    return library.parent
+
+
 @pytest.mark.parametrize(
     "arrange",
     [
@@ -154,6 +166,7 @@ def _database_elsewhere(library: Path) -> Path:
         _folder_around,
         _server_below_library,
         _database_elsewhere,
+        _not_utf_8,
     ],
 )
 def test_any_layout(
@@ -167,11 +180,11 @@ def test_any_layout(
     agent = new_agent(arrange(library))
     puller = Puller(target, tmp_path / "puller.log", agent.pair())
     agent.start()
-    (database,) = (each for each in library.rglob(DATABASES[0]))
+    (database,) = (each for each in agent.library.parent.rglob(DATABASES[0]))
     with opened(database):
         refused = puller.pull()
         assert refused.code == 16, refused.text
-        assert str(database.resolve()) in refused.reason()
+        assert database.resolve().name in refused.reason()
     assert puller.pull().code == 0
 
 
@@ -211,12 +224,18 @@ def test_own_check_that_outlives_plex_is_waited_for(
 ) -> None:
     """The agent's check has the database open as Plex had. It is not taken for Plex."""
     database = library / SERVER / BELOW_SERVER / DATABASES[0]
-    with opened(database):
-        assert puller.pull().code == 16
-        with ThreadPoolExecutor(1) as workers:
+    with ThreadPoolExecutor(2) as workers:
+        with opened(database) as plex:
             checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
-            wait_until(lambda: _holders(f"{database}-shm") == 2)
-    done = puller.pull()
+            wait_until(lambda: len(_holders(database)) == 2)
+            (check,) = _holders(database) - {plex.pid}
+            os.kill(check, signal.SIGSTOP)
+        pulled = workers.submit(puller.pull)
+        wait_until(lambda: "scanning" in puller.log.read_text() if puller.log.exists() else False)
+        time.sleep(1)
+        assert not pulled.done()
+        os.kill(check, signal.SIGCONT)
+        done = pulled.result()
     assert done.code == 0, done.text
     assert checked.done()
 
@@ -237,21 +256,43 @@ def test_open_databases_of_others_are_theirs(
         assert rsync_differences(folder, puller.target / "Books") == []
 
 
-def test_own_checks_are_not_taken_for_plex(library: Path) -> None:
-    """A query that began while Plex ran outlives it, and is known as our own."""
-    database = str(library / SERVER / BELOW_SERVER / DATABASES[0])
+_ASK = """
+import os, sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], uri=True)
+connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+while not os.path.exists(os.path.join(os.path.dirname(sys.argv[0]), "end")):
+    time.sleep(0.01)
+print("ok", flush=True)
+os._exit(0)
+"""
+
+
+CHECKS: dict[str, Callable[[str, str], object]] = {
+    "ours": lambda database, _: query(database, [_SLOW]),
+    "Plex SQLite": lambda database, program: check_database(database, plex_sqlite=program),
+}
+
+
+@pytest.mark.parametrize("program", CHECKS)
+def test_own_checks_are_not_taken_for_plex(library: Path, tmp_path: Path, program: str) -> None:
+    """A check that began while Plex ran outlives it, and is known as our own."""
+    database = library / SERVER / BELOW_SERVER / DATABASES[0]
+    slow = tmp_path / "Plex SQLite"
+    slow.write_text(f"#!{sys.executable}\n{_ASK}")
+    slow.chmod(0o755)
     with ThreadPoolExecutor(1) as workers:
-        with opened(Path(database)):
-            answer = workers.submit(query, database, [_SLOW])
-            wait_until(lambda: _holders(f"{database}-shm") == 2)
-            assert find_use(database) is Use.OTHERS
-        assert find_use(database) is Use.OURS
-        assert answer.result() == [[[8_000_000]]]
-    assert find_use(database) is Use.NONE
+        with opened(database):
+            ended = workers.submit(CHECKS[program], str(database), str(slow))
+            wait_until(lambda: len(_holders(database)) == 2)
+            assert find_use(str(database)) is Use.OTHERS
+        assert find_use(str(database)) is Use.OURS
+        (tmp_path / "end").touch()
+        ended.result()
+    assert find_use(str(database)) is Use.NONE
 
 
-def _holders(path: str) -> int:
-    """Return the number of processes that hold :data:`_LOCK`, from /proc/locks (proc(5))."""
-    inode, place = os.stat(path).st_ino, f"{_LOCK} {_LOCK}"
+def _holders(database: Path) -> set[int]:
+    """Return the processes that hold :data:`_LOCK`, from /proc/locks (proc(5))."""
+    inode, place = os.stat(f"{database}-shm").st_ino, f"{_LOCK} {_LOCK}"
     lines = Path("/proc/locks").read_text().splitlines()
-    return sum(f":{inode} " in line and line.endswith(place) for line in lines)
+    return {int(line.split()[4]) for line in lines if f":{inode} " in line and line.endswith(place)}
