@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from rig.power.disk import ForgetfulDisk
-from rig.programs import Finished, Puller
+from rig.programs import AgentEnded, Finished, Puller
 
 from campaign.faults import Side
 from campaign.network import Network
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
     from types import TracebackType
+
+_RESTART_SECONDS = 2.0
+"""``RestartSec`` of the agent's unit."""
 
 
 class Site:
@@ -167,6 +170,13 @@ class Site:
         """Have ``repair`` called after so many seconds, or at the end of the faults."""
         self._due.append((time.monotonic() + seconds, what, repair))
 
+    def start_agent(self) -> None:
+        """Start the agent. If it ends at once, start it again, as its unit does (Restart=)."""
+        try:
+            self.vm.start_agent()
+        except AgentEnded:
+            self.later(_RESTART_SECONDS, "agent starts again", self.start_agent)
+
     def repair_due(self, *, everything: bool = False) -> None:
         """Do the repairs whose time has come, or ``everything`` in its order."""
         now = time.monotonic()
@@ -175,6 +185,8 @@ class Site:
         for _, what, repair in due:
             self.note(what)
             repair()
+        if everything:  # an agent that could not start again is started when the disk is repaired
+            self._due.clear()
 
     @property
     def is_repaired(self) -> bool:

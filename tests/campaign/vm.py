@@ -85,7 +85,7 @@ class Vm:
             self.disk.remove()
 
     def start_agent(self) -> None:
-        """Start the agent, after the command of its unit has ended."""
+        """Start the agent, after the command of its unit has ended; or raise AgentEnded."""
         for each in self._after_end:
             each.wait(timeout=_END_SECONDS)
         self._after_end.clear()
@@ -126,14 +126,9 @@ class Vm:
         self.plex.wait_until(running=False)
         (self.plex.here / "pid").unlink(missing_ok=True)
 
-    def boot(self, uptime: float, *, plex_first: bool) -> None:
-        """Start both, as at boot ``uptime`` seconds ago. The fence may prevent a start of Plex."""
+    def boot(self, uptime: float) -> None:
+        """Let the agent's clock count from ``uptime`` seconds ago, as after a boot."""
         self.agent.before = [sys.executable, "-S", _BOOT, str(uptime)]
-        if plex_first:
-            self.plex.start()
-        self.start_agent()
-        if not plex_first:
-            self.plex.start()
 
     def undo(self) -> None:
         """Undo the move as an administrator, without waiting for the end of the command."""

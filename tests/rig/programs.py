@@ -87,6 +87,10 @@ def _start(
     return forked.start(command, log, usual)
 
 
+class AgentEnded(Exception):
+    """An agent ended before it listened."""
+
+
 @dataclass
 class Agent:
     """One agent with its state folder, which can be killed and started again."""
@@ -132,7 +136,8 @@ class Agent:
             self._process = _start(command, log, clean_environment(), environment)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            assert self._process.poll() is None, self.log.read_text()
+            if self._process.poll() is not None:
+                raise AgentEnded(self.log.read_text())
             with socket.socket() as probe:
                 if probe.connect_ex((self.address, self.port)) == 0:
                     return

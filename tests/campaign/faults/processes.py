@@ -44,7 +44,7 @@ def _kill_agent(site: Site, chance: random.Random) -> bool:
     if not site.vm.is_up:
         return False
     site.vm.kill_agent()
-    site.later(seconds, "agent starts", site.vm.start_agent)
+    site.later(seconds, "agent starts", site.start_agent)
     return True
 
 
@@ -59,7 +59,7 @@ def _end_agent(site: Site, chance: random.Random) -> bool:
     is_idle = vm.record()["phase"] == "idle"
     if is_idle and site.story.mode is not Mode.STOPPED and not vm.plex.processes():
         site.violate("the agent has ended, nothing is committed, and Plex does not run")
-    site.later(seconds, "agent starts", vm.start_agent)
+    site.later(seconds, "agent starts", site.start_agent)
     return True
 
 
@@ -87,7 +87,13 @@ def reboot(site: Site, chance: random.Random, end: Callable[[], None]) -> bool:
         site.watch.is_excused = True
     end()
     seconds = chance.uniform(0.1, 1.5)
-    site.later(seconds, "VM boots", lambda: vm.boot(uptime, plex_first=plex_first))
+
+    def boot() -> None:
+        vm.boot(uptime)
+        for start in (vm.plex.start, site.start_agent)[:: 1 if plex_first else -1]:
+            start()
+
+    site.later(seconds, "VM boots", boot)
     return True
 
 
