@@ -13,8 +13,8 @@ import signal
 import sqlite3
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -219,6 +219,22 @@ def test_side_file_that_is_a_fifo_is_left_to_the_preflight(puller: Puller, libra
     assert "not a regular file" in refused.reason()
 
 
+def _frozen_check(
+    agent: Agent, workers: ThreadPoolExecutor, database: Path, plex: int
+) -> tuple[Future[bytes], int]:
+    """Have the agent check the database, and freeze the process that has it open."""
+    for _ in range(50):  # a check of a small database is over soon
+        checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
+        while not checked.done():
+            for pid in _holders(database) - {plex}:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    if pid in _holders(database):
+                        return checked, pid
+                    os.kill(pid, signal.SIGCONT)
+    raise AssertionError("no check was seen")
+
+
 def test_own_check_that_outlives_plex_is_waited_for(
     agent: Agent, puller: Puller, library: Path
 ) -> None:
@@ -226,10 +242,7 @@ def test_own_check_that_outlives_plex_is_waited_for(
     database = library / SERVER / BELOW_SERVER / DATABASES[0]
     with ThreadPoolExecutor(2) as workers:
         with opened(database) as plex:
-            checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
-            wait_until(lambda: len(_holders(database)) == 2)
-            (check,) = _holders(database) - {plex.pid}
-            os.kill(check, signal.SIGSTOP)
+            checked, check = _frozen_check(agent, workers, database, plex.pid)
         pulled = workers.submit(puller.pull)
         wait_until(lambda: "scanning" in puller.log.read_text() if puller.log.exists() else False)
         time.sleep(1)
