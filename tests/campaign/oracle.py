@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -35,7 +36,10 @@ def library_damage(target: Path, references: Sequence[Path]) -> list[str]:
         return [*found, "there is no Library"]
     best: list[str] | None = None
     for reference in references:
-        differences = rsync_differences(reference, library)
+        try:
+            differences = rsync_differences(reference, library)
+        except subprocess.CalledProcessError as error:  # a source that a started Plex changes
+            differences = [f"rsync ended with {error.returncode}"]
         if not differences:
             return found
         if best is None or len(differences) < len(best):
