@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from agent.snapshots.store import OpenSnapshot, SnapshotStore
 
 _FOLDER = f"{DATABASE_FOLDER}/".encode()
-_DATABASE = re.compile(rb"(?:.*/)?" + re.escape(_FOLDER) + rb"[^/]+\.db", re.DOTALL)
+_DATABASE = re.compile(rb"((?:.*/)?" + re.escape(_FOLDER) + rb"[^/]+\.db)(?:-wal|-shm)?", re.DOTALL)
+"""A database, or a file that SQLite has beside it."""
 _ENCODED = b'"path_b64"'
 """Member of the line of a path that is not UTF-8."""
-_ENDS = ("-wal", "-shm")
 _UNUSED = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
 """Errors of a ``-shm`` that no SQLite can use. If it is no regular file, the checks say so."""
 _GLANCE = 0.2
@@ -87,10 +87,10 @@ def _databases(snapshot: OpenSnapshot) -> Iterator[str]:
     source, seen = snapshot.source, set[bytes]()
     for _, text in snapshot.manifest.pieces():
         for line in text.splitlines() if _FOLDER in text or _ENCODED in text else ():
-            path = parse_line(line).path if _FOLDER in line or _ENCODED in line else b""
-            for end in _ENDS:
-                path = path.removesuffix(end.encode())
-            if path not in seen and _DATABASE.fullmatch(path):
+            if _FOLDER not in line and _ENCODED not in line:
+                continue
+            found = _DATABASE.fullmatch(parse_line(line).path)
+            if found is not None and (path := found[1]) not in seen:
                 seen.add(path)
                 below = os.fsdecode(path[len(source.top) :]).lstrip("/")
                 # SQLite, too, puts the files of a symlink beside what it leads to.

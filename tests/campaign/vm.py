@@ -126,7 +126,7 @@ class Vm:
         self.plex.wait_until(running=False)
         (self.plex.here / "pid").unlink(missing_ok=True)
 
-    def boot(self, uptime: float) -> None:
+    def restart_clock(self, uptime: float) -> None:
         """Let the agent's clock count from ``uptime`` seconds ago, as after a boot."""
         self.agent.before = [sys.executable, "-S", _BOOT, str(uptime)]
 

@@ -242,12 +242,14 @@ def test_own_check_that_outlives_plex_is_waited_for(
     database = library / SERVER / BELOW_SERVER / DATABASES[0]
     with ThreadPoolExecutor(2) as workers:
         with opened(database) as plex:
-            checked, check = _frozen_check(agent, workers, database, plex.pid)
-        pulled = workers.submit(puller.pull)
-        wait_until(lambda: "scanning" in puller.log.read_text() if puller.log.exists() else False)
-        time.sleep(1)
-        assert not pulled.done()
-        os.kill(check, signal.SIGCONT)
+            checked, frozen = _frozen_check(agent, workers, database, plex.pid)
+        try:
+            pulled = workers.submit(puller.pull)
+            wait_until(lambda: puller.log.exists() and "scanning" in puller.log.read_text())
+            time.sleep(1)
+            assert not pulled.done()
+        finally:
+            os.kill(frozen, signal.SIGCONT)
         done = pulled.result()
     assert done.code == 0, done.text
     assert checked.done()

@@ -89,9 +89,12 @@ def reboot(site: Site, chance: random.Random, end: Callable[[], None]) -> bool:
     seconds = chance.uniform(0.1, 1.5)
 
     def boot() -> None:
-        vm.boot(uptime)
-        for start in (vm.plex.start, site.start_agent)[:: 1 if plex_first else -1]:
-            start()
+        vm.restart_clock(uptime)
+        if plex_first:
+            vm.plex.start()
+        site.start_agent()
+        if not plex_first:
+            vm.plex.start()
 
     site.later(seconds, "VM boots", boot)
     return True
