@@ -76,7 +76,7 @@ def _replay(folder: Path, name: str) -> int:
         _say("\n".join(outcome.timeline))
         if outcome.violations:
             _show_violation(story, outcome, worker)
-    return 1 if outcome.violations else 0
+    return 1 if outcome.violations or outcome.failure else 0
 
 
 class _Campaign:
@@ -89,7 +89,9 @@ class _Campaign:
         self._last = self._first
         self._deadline = time.monotonic() + options.seconds
         self._lock = threading.Lock()
-        self._table = Table([])
+        self._table = Table()
+        self._calm: dict[tuple[Mode, float | None], Outcome] = {}
+        """The result of a story without faults, by its mode and the speed of the network."""
         self._failed = 0
         self._errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
 
@@ -101,7 +103,6 @@ class _Campaign:
                 stack.enter_context(Worker(self._folder, number, turn))
                 for number in range(self._options.workers)
             ]
-            self._table = Table([workers[0].run(mode.name) for mode in Mode])
             threads = [threading.Thread(target=self._work, args=(each,)) for each in workers]
             for thread in threads:
                 thread.start()
@@ -113,7 +114,7 @@ class _Campaign:
         _say("\n" + "\n".join(self._table.lines(names)) + "\n")
         _say("\n".join(self._table.notes()))
         _say(f"Seeds {self._first} to {self._last}. Violations: {self._failed}.")
-        return 1 if self._failed else 0
+        return 1 if self._failed or self._table.unjudged else 0
 
     def _work(self, worker: Worker) -> None:
         try:
@@ -127,7 +128,8 @@ class _Campaign:
                 if not wanted:
                     continue
                 story = story.only(wanted)
-                self._add(story, worker.run(story.name), worker)
+                calm = self._calm_outcome(story, worker)
+                self._add(story, worker.run(story.name), calm, worker)
         except Exception as error:  # noqa: BLE001 - it is raised by the main thread
             self._errors.put(error)
 
@@ -139,17 +141,36 @@ class _Campaign:
             self._last = next(self._seeds)
             return self._last
 
-    def _add(self, story: Story, outcome: Outcome, worker: Worker) -> None:
+    def _calm_outcome(self, story: Story, worker: Worker) -> Outcome:
+        """Return what a story of this mode and speed is without faults."""
+        key = story.mode, story.rate
         with self._lock:
-            self._table.add(outcome)
+            found = self._calm.get(key)
+        if found is not None:
+            return found
+        found = worker.run(story.calm.name)
+        if found.failure or found.violations or found.codes[-1:] != [0]:
+            raise RuntimeError(f"a story without faults failed: {chr(10).join(found.timeline)}")
+        with self._lock:
+            if self._calm.setdefault(key, found) is found:
+                self._table.add_calm(found)
+        return found
+
+    def _add(self, story: Story, outcome: Outcome, calm: Outcome, worker: Worker) -> None:
+        with self._lock:
+            self._table.add(outcome, calm)
             verdict = "VIOLATION" if outcome.violations else "as promised"
+            if outcome.failure:
+                verdict = "NOT JUDGED"
             _say(
                 f"{self._table.faults:5} faults, seed {story.seed}: {verdict},"
                 f" {outcome.seconds:.1f} s, {story.mode.value}, codes {outcome.codes}:"
                 f" {', '.join(outcome.happened) or 'nothing happened'}"
             )
-            self._failed += verdict == "VIOLATION"
-        if verdict == "VIOLATION":
+            self._failed += bool(outcome.violations)
+        if outcome.failure:
+            _say("  " + "\n  ".join(outcome.timeline))
+        elif outcome.violations:
             _show_violation(story, outcome, worker)
 
 

@@ -61,6 +61,8 @@ class Outcome:
     frames: int = 0
     seconds: float = 0.0
     violations: list[str] = field(default_factory=list)
+    failure: str = ""
+    """What the campaign itself failed with; empty if the story was judged."""
     timeline: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def run_story(story: Story, folder: Path, made: Path, shim: Path | None) -> Outc
         shim: the compiled shim, if there is one.
     """
     faults = [BY_NAME[act.fault] for act in story.acts]
-    needs_shim = any(fault.needs_shim for fault in faults)
+    is_later = story.mode is Mode.RESUMED and story.pause.days > 0
+    needs_shim = is_later or any(fault.needs_shim for fault in faults)
     sides = {fault.loses_power for fault in faults if fault.loses_power is not None}
     outcome = Outcome(story.seed, story.name, story.mode.value)
     began = time.monotonic()
@@ -87,10 +90,11 @@ def run_story(story: Story, folder: Path, made: Path, shim: Path | None) -> Outc
         with site:
             _Machine(site, story, outcome).run()
     except Exception:  # noqa: BLE001 - the next story can still run
-        site.violate(f"the campaign itself failed: {traceback.format_exc()}")
+        site.fail(f"the campaign itself failed: {traceback.format_exc()}")
     outcome.frames = site.vm.frames()
     outcome.seconds = time.monotonic() - began
     outcome.violations, outcome.timeline = site.violations, site.timeline
+    outcome.failure = site.failure
     return outcome
 
 
@@ -134,7 +138,11 @@ class _Machine:
         self._outcome.codes.append(site.finished().code)
         site.vm.kill_agent()
         time.sleep(0.7)
-        if self._story.seed % 2:
+        for shim in (site.vm.shim, site.puller_shim):
+            if shim is not None:
+                site.note(f"{self._story.pause.days} days later")
+                shim.shift_clock(self._story.pause.days * 86_400)
+        if self._story.pause.loses_snapshots:
             site.note("the agent's snapshots are gone")
             site.vm.drop_snapshots()
         site.vm.start_agent()
@@ -253,14 +261,14 @@ class _Machine:
     def _may_change(self, before: Kind, after: Kind, code: int) -> bool:
         """Return whether a run that failed may leave something else at the library's name.
 
-        A run that was killed may have published. A commit is final: the run after it publishes. A
-        rehearsal returns to staging when a move begins.
+        A run that was killed may have published. A commit is final: the run after it publishes.
+        When a move begins, a rehearsal returns to staging, and a library whose move was undone.
         """
         site, was_killed = self._site, code < 0
         if after is Kind.MOVED:
-            return was_killed or site.watch.has_seen_fence
+            return was_killed or site.vm.is_committed() or site.watch.is_undone()
         if before is Kind.MOVED:
-            return site.watch.has_undone
+            return site.watch.is_undone()
         if before is Kind.FOREIGN:
             return was_killed
         return before is Kind.REHEARSAL and after is Kind.ABSENT
@@ -272,18 +280,17 @@ class _Machine:
         on_vm, on_volume = len(vm.plex.processes()), site.volume.is_moved()
         if on_volume and self._story.mode is not Mode.STOPPED:
             if vm.is_committed():
-                for damage in library_damage(site.volume.target, [vm.library]):
+                for damage in library_damage(site.volume.target, vm.library):
                     site.violate(f"at the end: {damage}")
-            elif not site.watch.has_undone:
+            elif not site.watch.is_undone():
                 site.violate("at the end: the library is published, and the move not committed")
             elif not on_vm:
                 site.violate("at the end: the move was undone, and Plex does not run")
         for damage in site.watch.damage():
             site.violate(f"at the end: {damage}")
-        is_excused = site.watch.is_excused or (site.watch.has_undone and not vm.is_committed())
-        if not is_excused:
-            for fault in server_faults(on_vm, on_volume=on_volume, at_rest=True):
-                site.violate(f"at the end: {fault}")
+        may_be_two = site.watch.is_excused or site.watch.is_undone()
+        for fault in server_faults(on_vm, on_volume=on_volume, at_rest=True, may_be_two=may_be_two):
+            site.violate(f"at the end: {fault}")
 
 
 def _steps(mode: Mode) -> list[Step]:

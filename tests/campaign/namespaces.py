@@ -114,7 +114,7 @@ class Worker:
         self._process.communicate()
 
     def run(self, story: str) -> Outcome:
-        """Run the story of this name (``parse_request`` of the worker)."""
+        """Run the story of this name (:func:`campaign.story.parse_name`)."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._turn:

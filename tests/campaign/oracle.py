@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import tempfile
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from rig.oracle import rsync_differences, sums_hold
@@ -15,7 +16,7 @@ from rig.plex.commands import SERVER
 from rig.plex.standin import DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _SHOWN = 5
@@ -23,62 +24,72 @@ _WRITTEN = "Metadata/written"
 """The folder in which the stand-in makes and removes files."""
 
 
-def library_damage(target: Path, references: Sequence[Path]) -> list[str]:
-    """Return what is wrong with a moved library: nothing if it equals one of ``references``.
+def library_damage(target: Path, reference: Path) -> list[str]:
+    """Return what is wrong with a moved library: nothing if it equals ``reference``.
 
     Args:
         target: the folder with ``Library`` and ``.plexodus``.
-        references: copies of the source while Plex was stopped, or the source itself.
+        reference: the source, or its copy, while Plex was stopped.
     """
     found = [] if sums_hold(target) else ["sha256sum -c does not accept SHA256SUMS"]
     library = target / "Library"
     if not library.is_dir():
         return [*found, "there is no Library"]
-    best: list[str] | None = None
-    for reference in references:
-        try:
-            differences = rsync_differences(reference, library)
-        except subprocess.CalledProcessError as error:  # a source that a started Plex changes
-            differences = [f"rsync ended with {error.returncode}"]
-        if not differences:
-            return found
-        if best is None or len(differences) < len(best):
-            best = differences
-    shown = ", ".join((best or ["there is nothing to compare with"])[:_SHOWN])
-    return [*found, f"rsync finds differences to each state of the source: {shown}"]
+    differences = _differences(reference, library)
+    if differences:
+        found.append(f"rsync finds differences to the source: {', '.join(differences[:_SHOWN])}")
+    return found
 
 
-def rehearsal_damage(target: Path, made: Path) -> list[str]:
+def rehearsal_damage(target: Path, made: Path, source: Path) -> list[str]:
     """Return what is wrong with a rehearsal of a library that was ``made`` and changes since.
 
-    Each file is as its digest says, no entry is missing that Plex does not remove, and the
-    stand-in's table has no gap.
+    Each file is as its digest says, no entry is missing that Plex does not remove, the stand-in's
+    table has no gap, and what Plex has not changed in ``source`` is as it was made: files by rsync,
+    tables by SQLite, because a database is not copied byte for byte while Plex writes into it.
     """
     found = [] if sums_hold(target) else ["sha256sum -c does not accept SHA256SUMS"]
     library = target / "Library"
     missing = [name for name in _names(made) if not os.path.lexists(library / name)]
     if missing:
         found.append(f"missing in the rehearsal: {', '.join(missing[:_SHOWN])}")
+    untouched = [
+        each
+        for each in _names(made)
+        if not each.endswith(".db") and _is_same(made / each, source / each)
+    ]
+    differences = _differences(made, library, untouched)
+    if differences:
+        shown = ", ".join(differences[:_SHOWN])
+        found.append(f"rsync finds differences in what Plex has not changed: {shown}")
     try:
+        found += [
+            f"{each.name} of the rehearsal has other rows than were made"
+            for each in sorted((made / SERVER / DATABASE).parent.glob("*.db"))
+            if _tables(each) != _tables(library / each.relative_to(made))
+        ]
         if not _has_no_gap(library / SERVER / DATABASE):
             found.append("the database of the rehearsal lacks rows")
     except (OSError, sqlite3.Error) as error:
-        found.append(f"the database of the rehearsal cannot be read: {error}")
+        found.append(f"a database of the rehearsal cannot be read: {error}")
     return found
 
 
-def server_faults(on_vm: int, *, on_volume: bool, at_rest: bool) -> list[str]:
+def server_faults(
+    on_vm: int, *, on_volume: bool, at_rest: bool, may_be_two: bool = False
+) -> list[str]:
     """Return what is wrong with the number of servers.
 
     Args:
         on_vm: number of Plex processes on the VM.
         on_volume: whether a moved library is published, so that Plex may start on it.
         at_rest: whether nothing is under way, so that one of the two must run.
+        may_be_two: whether a person has started Plex, or undone the move of this library.
     """
     found = []
     if on_vm > 1:
         found.append(f"{on_vm} processes of Plex run on the VM")
-    if on_vm and on_volume:
+    if on_vm and on_volume and not may_be_two:
         found.append("two servers: the library is published, and Plex runs on the VM")
     if at_rest and not on_vm and not on_volume:
         found.append("no server: nothing is published, and Plex does not run on the VM")
@@ -87,7 +98,14 @@ def server_faults(on_vm: int, *, on_volume: bool, at_rest: bool) -> list[str]:
 
 def same_tree(one: Path, other: Path) -> bool:
     """Return whether rsync finds no difference."""
-    return other.is_dir() and rsync_differences(one, other) == []
+    return other.is_dir() and _differences(one, other) == []
+
+
+def _differences(one: Path, other: Path, only: Sequence[str] | None = None) -> list[str]:
+    try:
+        return rsync_differences(one, other, only=only)
+    except subprocess.CalledProcessError as error:  # a library that is being moved away
+        return [f"rsync ended with {error.returncode}"]
 
 
 def _names(top: Path) -> list[str]:
@@ -100,11 +118,45 @@ def _names(top: Path) -> list[str]:
     )
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two entries have the same kind, size and time of change."""
+    try:
+        first, second = one.lstat(), other.lstat()
+    except FileNotFoundError:
+        return False
+    marks = [(each.st_mode, each.st_size, each.st_mtime_ns) for each in (first, second)]
+    return marks[0] == marks[1]
+
+
 def _has_no_gap(database: Path) -> bool:
     """Return whether the rows of the stand-in's table are numbered without a gap."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copy(database, folder)
-        with closing(sqlite3.connect(copy)) as opened:
-            query = "SELECT count(*), coalesce(max(id), 0) FROM standin"
-            rows, last = opened.execute(query).fetchone()
+    with _opened(database) as copy:
+        query = "SELECT count(*), coalesce(max(id), 0) FROM standin"
+        rows, last = copy.execute(query).fetchone()
     return bool(rows == last)
+
+
+def _tables(database: Path) -> str:
+    """Return the digest of all rows of the database's tables, but the stand-in's.
+
+    A virtual table has its rows in others, and needs the tokenizer of Plex's own SQLite.
+    """
+    digest = hashlib.sha256()
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'"
+    with _opened(database) as copy:
+        for (name,) in sorted(copy.execute(query)):
+            if name != "standin":
+                digest.update(name.encode())
+                for row in copy.execute(f'SELECT * FROM "{name}"'):  # noqa: S608 - no user's name
+                    digest.update(repr(row).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open a copy of the database, so that nothing is written beside it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(sqlite3.connect(shutil.copy(database, folder))) as copy,
+    ):
+        yield copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,10 @@ if pid=$(cat "{here}/pid" 2>/dev/null); then
     done
     rm -f "{here}/pid"
 fi
+"{here}/keep"
+"""
+_KEEP = """\
+#!/bin/sh
 number=$(ls "{here}/stops" | wc -l)
 cp -a --reflink=auto "{library}" "{here}/stops/part"
 mv "{here}/stops/part" "{here}/stops/$number"
@@ -63,10 +68,17 @@ class FencedPlex(PlexCommands):
     """One stand-in, which does not start while its fence is up."""
 
     @property
-    def stops(self) -> list[Path]:
-        """Return the copies of the library that were made at each stop, the last one first."""
-        found = [each for each in (self.here / "stops").iterdir() if each.name.isdigit()]
-        return sorted(found, key=lambda each: int(each.name), reverse=True)
+    def stops(self) -> int:
+        """Return how many copies of the library there are, one for each end of Plex."""
+        return sum(each.name.isdigit() for each in (self.here / "stops").iterdir())
+
+    def stop_copy(self, number: int) -> Path:
+        """Return the copy that was made as the ``number``-th, counted from 1."""
+        return self.here / "stops" / str(number - 1)
+
+    def keep(self) -> None:
+        """Copy the library of a Plex that was killed, as at each stop."""
+        subprocess.run(["flock", self.here / "lock", self.here / "keep"], check=True)
 
     def processes(self) -> list[int]:
         """Return the process ids of every stand-in on this library."""
@@ -109,7 +121,7 @@ def make_plex(folder: Path, library: Path, fences: Sequence[Path], files: int) -
         "files": files,
         "fences": " ".join(f'"{each}"' for each in fences),
     }
-    for name, text in (("start", _START), ("run", _RUN), ("stop", _STOP)):
+    for name, text in (("start", _START), ("run", _RUN), ("stop", _STOP), ("keep", _KEEP)):
         (folder / name).write_text(text.format(**words))
         (folder / name).chmod(0o755)
     return plex

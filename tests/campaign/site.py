@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from rig.power.disk import Remains
+
 _RESTART_SECONDS = 2.0
 """``RestartSec`` of the agent's unit."""
 
@@ -47,6 +49,8 @@ class Site:
         self.began = time.monotonic()
         self.timeline: list[str] = []
         self.violations: list[str] = []
+        self.failure = ""
+        """What the campaign itself failed with, so that the story is not judged."""
         shims = {
             name: Shim(shim, folder / f"{name}.shim") if shim else None
             for name in ("agent", "puller")
@@ -67,9 +71,16 @@ class Site:
         self.volume = Volume(places[Side.NODE], disks.get(Side.NODE))
         self._made, self._folder = made, folder
         self.network = Network(self.vm.agent.port, story.rate)
-        self.watch = Watch(self.vm, self.volume, made, self.violate)
-        self.reasons: list[str] = []
-        """Why each pull failed, in order."""
+        self.watch = Watch(
+            self.vm,
+            self.volume,
+            made,
+            report=self.violate,
+            fail=self.fail,
+            has_cutover=story.mode is not Mode.STOPPED,
+        )
+        self.failures: list[str] = []
+        """The class of the error with which each pull failed, in order."""
         self.process: subprocess.Popen[bytes] | None = None
         self._puller: Puller | None = None
         self._due: list[tuple[float, str, Callable[[], None]]] = []
@@ -114,6 +125,11 @@ class Site:
         self.note(f"VIOLATION: {what}")
         self.violations.append(what)
 
+    def fail(self, how: str) -> None:
+        """Record that the campaign itself failed, and with what."""
+        self.note(f"NOT JUDGED: {how}")
+        self.failure = self.failure or how
+
     def begin_pull(self, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """Start a pull."""
         assert self._puller is not None
@@ -130,7 +146,7 @@ class Site:
         assert self.process is not None
         ended = self._puller.finished(self.process)
         self.process = None
-        self.reasons.append(ended.reason())
+        self.failures += ended.kinds()
         self.note(f"pull ended with {ended.code}. {ended.reason()[:300]}")
         if ended.code == 1:
             self.violate(f"exit code 1 is a bug: {ended.text[-1500:]}")
@@ -146,7 +162,7 @@ class Site:
 
     def cut_power(
         self, disk: ForgetfulDisk, chance: random.Random, end: Callable[[], None]
-    ) -> None:
+    ) -> Remains:
         """Cut the power of a disk and of its machine, and mount what is left of it.
 
         The cut is at a random moment while processes end. In every second cut, the kernel writes
@@ -163,8 +179,10 @@ class Site:
             if chance.random() < 0.5:
                 disk.write_back()
             disk.cut()
-            self.note(disk.forget(chance, earliest))
+            remains = disk.forget(chance, earliest)
+            self.note(str(remains))
             disk.switch_on()
+        return remains
 
     def later(self, seconds: float, what: str, repair: Callable[[], None]) -> None:
         """Have ``repair`` called after so many seconds, or at the end of the faults."""

@@ -65,6 +65,15 @@ class Act:
 
 
 @dataclass(frozen=True)
+class Break:
+    """The time between the first transfer and its resumption, if the mode has one."""
+
+    days: int
+    """Days by which both wall clocks are set ahead."""
+    loses_snapshots: bool
+
+
+@dataclass(frozen=True)
 class Story:
     """A whole move, with its faults in order."""
 
@@ -75,6 +84,12 @@ class Story:
     jobs: int
     has_unit: bool
     """Whether an agent that is killed has an ``ExecStopPost``, as in its unit."""
+    filesystem: str
+    """The kind of filesystem on a disk whose power is cut.
+
+    It is not Btrfs, whose remains cannot be mounted while a file is open on what was cut off.
+    """
+    pause: Break
     acts: tuple[Act, ...]
     kept: tuple[int, ...]
     """Which of the seed's acts these are."""
@@ -86,17 +101,14 @@ class Story:
         return "; ".join([head, *map(str, self.acts)])
 
     @property
-    def filesystem(self) -> str:
-        """Return the kind of filesystem on a disk whose power is cut.
-
-        It is not Btrfs, whose remains cannot be mounted while a file is open on what was cut off.
-        """
-        return "xfs" if self.seed % 2 else "ext4"
-
-    @property
     def name(self) -> str:
         """Return the form that ``--replay`` accepts."""
         return f"{self.seed}:{','.join(map(str, self.kept))}"
+
+    @property
+    def calm(self) -> Story:
+        """Return the story without its faults, with which its cost is compared."""
+        return self.only(())
 
     def only(self, kept: Sequence[int]) -> Story:
         """Return the story with these of the seed's acts, which it must have."""
@@ -112,12 +124,9 @@ def draw_story(seed: int, faults: Sequence[Fault]) -> Story:
     jobs, has_unit = chance.randint(1, 3), chance.random() < 0.5
     count = chance.choices([1, 2, 3, 4], weights=[3, 4, 3, 2])[0]
     acts = tuple(_draw_act(chance, chance.choice(faults), mode) for _ in range(count))
-    return Story(seed, mode, rate, jobs, has_unit, acts, tuple(range(count)))
-
-
-def calm_story(mode: Mode) -> Story:
-    """Return the story without any fault, which costs are compared with."""
-    return Story(0, mode, None, 2, has_unit=False, acts=(), kept=())
+    filesystem = chance.choice(["ext4", "xfs"])
+    pause = Break(chance.choice([0, chance.randint(1, 30)]), chance.random() < 0.5)
+    return Story(seed, mode, rate, jobs, has_unit, filesystem, pause, acts, tuple(range(count)))
 
 
 def parse_name(name: str, faults: Sequence[Fault]) -> Story:
@@ -140,8 +149,7 @@ def _draw_act(chance: random.Random, fault: Fault, mode: Mode) -> Act:
         moments.append((2, Moment(When.FENCED, 0, chance.randint(0, 40))))
     if fault.after_move:
         moments.append((2, Moment(When.PUBLISHED, 0, chance.randint(0, 300))))
-    if fault.when is not None:
-        moments = [each for each in moments if each[1].when is fault.when] or moments
+    moments = [each for each in moments if each[1].when in fault.when] or moments
     weights, which = zip(*moments, strict=True)
     moment = chance.choices(which, weights=weights)[0]
     return Act(fault.name, moment, chance.getrandbits(32))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from campaign.story import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from campaign.machine import Outcome
 
@@ -17,34 +17,36 @@ _MODES = [mode.value for mode in Mode]
 
 
 class Table:
-    """Adds up the results of stories.
+    """Adds up the results of stories."""
 
-    Args:
-        calm: results of stories without faults, one for each mode.
-    """
-
-    def __init__(self, calm: Iterable[Outcome]) -> None:
-        self._calm = {each.mode: each for each in calm}
+    def __init__(self) -> None:
+        self._calm: defaultdict[str, list[Outcome]] = defaultdict(list)
         self._tried: Counter[tuple[str, str]] = Counter()
         self._kept: Counter[tuple[str, str]] = Counter()
         self._frames: defaultdict[str, list[float]] = defaultdict(list)
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._codes: Counter[int] = Counter()
-        self.stories = self.missed = self.undecided = 0
+        self.stories = self.missed = self.undecided = self.unjudged = 0
 
-    def add(self, outcome: Outcome) -> None:
-        """Add a story. Its faults share what it took more than one without faults."""
-        calm, count = self._calm.get(outcome.mode), len(outcome.happened)
+    def add_calm(self, outcome: Outcome) -> None:
+        """Add a story without faults."""
+        self._calm[outcome.mode].append(outcome)
+
+    def add(self, outcome: Outcome, calm: Outcome) -> None:
+        """Add a story. Its faults share what it took more than ``calm``, one without faults."""
+        count = len(outcome.happened)
         self.stories += 1
+        if outcome.failure:
+            self.unjudged += 1
+            return
         self.missed += len(outcome.missed)
         self.undecided += outcome.undecided
         self._codes.update(outcome.codes)
         for fault in outcome.happened:
             self._tried[fault, outcome.mode] += 1
             self._kept[fault, outcome.mode] += not outcome.violations
-            if calm is not None:
-                self._frames[fault].append((outcome.frames - calm.frames) / count)
-                self._seconds[fault].append((outcome.seconds - calm.seconds) / count)
+            self._frames[fault].append((outcome.frames - calm.frames) / count)
+            self._seconds[fault].append((outcome.seconds - calm.seconds) / count)
 
     @property
     def faults(self) -> int:
@@ -73,14 +75,16 @@ class Table:
     def notes(self) -> list[str]:
         """Return what belongs below the table."""
         calm = ", ".join(
-            f"{mode} {each.frames} frames in {each.seconds:.1f} s"
-            for mode, each in self._calm.items()
+            f"{mode} {mean(each.frames for each in stories):.0f} frames in"
+            f" {mean(each.seconds for each in stories):.1f} s"
+            for mode, stories in self._calm.items()
         )
         codes = ", ".join(f"{code}: {count}" for code, count in sorted(self._codes.items()))
         missed = "were drawn whose moment did not come, or that found nothing to break"
         return [
             f"{self.stories} stories, {self.faults} faults. {self.missed} more {missed}.",
+            f"{self.unjudged} stories were not judged, because the campaign itself failed.",
             f"{self.undecided} pulls failed after the commit; a later one published.",
-            f"Without faults: {calm}.",
+            f"Without faults, on average of the speeds: {calm}.",
             f"Pulls by exit code (minus the signal if killed): {codes}.",
         ]

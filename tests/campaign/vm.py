@@ -120,11 +120,14 @@ class Vm:
                 each.kill()
                 each.wait()
         self._after_end.clear()
-        for pid in self.plex.processes():
+        running = self.plex.processes()
+        for pid in running:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.plex.wait_until(running=False)
         (self.plex.here / "pid").unlink(missing_ok=True)
+        if running:
+            self.plex.keep()
 
     def restart_clock(self, uptime: float) -> None:
         """Let the agent's clock count from ``uptime`` seconds ago, as after a boot."""

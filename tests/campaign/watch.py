@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+import traceback
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from campaign.oracle import library_damage, rehearsal_damage, same_tree, server_faults
@@ -23,6 +25,15 @@ _EVERY = 0.005
 _Found = TypeVar("_Found")
 
 
+@dataclass(frozen=True)
+class _Publication:
+    """A library that was published."""
+
+    mark: tuple[int, int]
+    stop: int
+    """Number of the copy of the source that it has to equal."""
+
+
 class Watch:
     """The checks that hold at any moment of a story.
 
@@ -31,17 +42,37 @@ class Watch:
         volume: the volume.
         made: the library as it was made.
         report: takes each violation.
+        fail: takes what a check itself failed with.
+        has_cutover: whether the agent stops Plex, and a library is published after the commit only.
     """
 
-    def __init__(self, vm: Vm, volume: Volume, made: Path, report: Callable[[str], None]) -> None:
-        self._vm, self._volume, self._made, self._report = vm, volume, made, report
+    def __init__(
+        self,
+        vm: Vm,
+        volume: Volume,
+        made: Path,
+        *,
+        report: Callable[[str], None],
+        fail: Callable[[str], None],
+        has_cutover: bool = True,
+    ) -> None:
+        self._vm, self._volume, self._made = vm, volume, made
+        self._report, self._fail, self._has_cutover = report, fail, has_cutover
         self._ending = threading.Event()
         self._threads = [
-            threading.Thread(target=each, daemon=True) for each in (self._servers, self._library)
+            threading.Thread(target=self._loop, args=(each,), daemon=True)
+            for each in (self._servers, self._library)
         ]
         self.is_excused = False
         """Whether Plex was started without a cutover that could prevent it."""
-        self.has_seen_fence = False
+        self._lock = threading.Lock()
+        self._publication: _Publication | None = None
+        self._ended_undos = 0
+        self._undone = 0
+        """Number of copies of the source when an undo last ran: it has undone no later stop."""
+        self._is_committed = False
+        self._committed = 0
+        """Number of copies of the source when the agent last accepted a commit."""
         self._interruptions = 0
         """Odd while a disk is away."""
 
@@ -62,10 +93,10 @@ class Watch:
         for each in self._threads:
             each.join()
 
-    @property
-    def has_undone(self) -> bool:
-        """Whether a person may have undone a move that was committed."""
-        return bool(self._vm.undos) and self.has_seen_fence
+    def is_undone(self) -> bool:
+        """Whether a person may have undone the move of the library that is published."""
+        self._follow()
+        return self._publication is not None and self._undone >= self._publication.stop
 
     def damage(self) -> list[str]:
         """Return what is wrong with the library that is published now."""
@@ -78,9 +109,13 @@ class Watch:
                 is_same = foreign is not None and same_tree(foreign, volume.library)
                 return [] if is_same else ["the library that was there before was changed"]
             case Kind.REHEARSAL:
-                return rehearsal_damage(volume.target, self._made)
+                return rehearsal_damage(volume.target, self._made, self._vm.library)
             case Kind.MOVED:
-                return library_damage(volume.target, [self._vm.library, *self._vm.plex.stops])
+                self._follow()
+                if self._publication is None:  # it was moved back meanwhile
+                    return []
+                copy = self._vm.plex.stop_copy(self._publication.stop)
+                return library_damage(volume.target, copy)
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
@@ -91,20 +126,52 @@ class Watch:
         finally:
             self._interruptions += 1
 
+    def _loop(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except Exception:  # noqa: BLE001 - without it, nothing would be checked any more
+            self._fail(f"the watch has ended: {traceback.format_exc()}")
+
     def _servers(self) -> None:
         has_reported = False
         while not self._ending.is_set():
+            self._seen(self._follow)
             found = self._seen(self._check_servers)
-            is_excused = self.is_excused or self.has_undone
-            if found and not has_reported and not is_excused:
+            if found and not has_reported:
                 has_reported = True
                 self._report(f"while it ran: {'; '.join(found)}")
             time.sleep(_EVERY)
 
     def _check_servers(self) -> list[str]:
-        self.has_seen_fence = self.has_seen_fence or self._vm.has_fence()
         on_volume = self._volume.is_moved()
-        return server_faults(len(self._vm.plex.processes()), on_volume=on_volume, at_rest=False)
+        on_vm = len(self._vm.plex.processes())
+        return server_faults(
+            on_vm,
+            on_volume=on_volume,
+            at_rest=False,
+            may_be_two=self.is_excused or self.is_undone(),
+        )
+
+    def _follow(self) -> None:
+        """Find out what was committed and undone, and from which stop a library was published."""
+        with self._lock:
+            undos = list(self._vm.undos)
+            ended = sum(each.poll() is not None for each in undos)
+            if ended < len(undos) or ended > self._ended_undos:
+                self._undone = self._vm.plex.stops
+            self._ended_undos = ended
+            was_committed, self._is_committed = self._is_committed, self._vm.is_committed()
+            if self._is_committed and not was_committed:
+                self._committed = self._vm.plex.stops
+            mark = self._mark()
+            is_new = self._publication is None or self._publication.mark != mark
+            if mark is None or not is_new or self._volume.kind() is not Kind.MOVED:
+                return
+            stop = self._committed if self._has_cutover else self._vm.plex.stops
+            self._publication = _Publication(mark, stop)
+            is_final = self._is_committed or 0 < stop <= self._undone
+            if self._has_cutover and not is_final:
+                self._report("the library was published before the commit")
 
     def _library(self) -> None:
         seen: object = None

@@ -2,7 +2,7 @@
 
 ::
 
-    worker.py FOLDER   reads names of stories, or of modes; writes one JSON object for each
+    worker.py FOLDER   reads names of stories; writes one JSON object for each
 
 It runs in namespaces of its own (campaign/namespaces.py), so that no other Plex, port or mount is
 in its way, and nothing of it is left.
@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 
 from campaign.faults.registry import FAULTS
 from campaign.machine import run_story
-from campaign.story import Mode, calm_story, parse_name
+from campaign.story import parse_name
 
 if TYPE_CHECKING:
     from campaign.machine import Outcome
-    from campaign.story import Story
 
 MADE = "made/Library"
 """The library, relative to the folder of the campaign."""
@@ -35,20 +34,13 @@ def main(campaign: Path) -> None:
     """Run a story for each line of the input."""
     shim = campaign / SHIM
     for line in sys.stdin:
-        story = parse_request(line.strip())
+        story = parse_name(line.strip(), FAULTS)
         folder = Path(tempfile.mkdtemp(prefix="story-"))
         try:
             done = run_story(story, folder, campaign / MADE, shim if shim.exists() else None)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         _answer(done)
-
-
-def parse_request(name: str) -> Story:
-    """Return the story of this name; a mode stands for its story without faults."""
-    if name in {mode.name for mode in Mode}:
-        return calm_story(Mode[name])
-    return parse_name(name, FAULTS)
 
 
 def _answer(outcome: Outcome) -> None:

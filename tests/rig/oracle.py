@@ -9,18 +9,27 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def rsync_differences(source: Path, target: Path, *, owner: bool = True) -> list[str]:
+def rsync_differences(
+    source: Path, target: Path, *, owner: bool = True, only: Sequence[str] | None = None
+) -> list[str]:
     """Return what rsync would change in ``target`` to match ``source``: contents, attributes.
 
-    Modes, times (ns), hard links, xattrs, symlinks, if ``owner`` owners; also what is too many.
+    Modes, times (ns), hard links, xattrs, symlinks, if ``owner`` owners; also what is too many. If
+    ``only`` is given: of these relative paths, and without what is too many.
     """
-    options = ["-aHX" if owner else "-rlptHX", "--checksum", "-n", "--itemize-changes", "--delete"]
+    options = ["-aHX" if owner else "-rlptHX", "--checksum", "-n", "--itemize-changes"]
+    if only is None:
+        options.append("--delete")
+    else:
+        options += ["--files-from=-", "--from0", "--no-implied-dirs"]
     done = subprocess.run(
         ["rsync", *options, f"{source}/", f"{target}/"],
         check=True,
+        input="".join(f"{each}\0" for each in only or ()),
         capture_output=True,
         text=True,
         errors="surrogateescape",

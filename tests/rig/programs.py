@@ -244,6 +244,10 @@ class Finished:
         said = [str(line["reason"]) for line in self.log if line.get("event") == "failed"]
         return said[-1] if said else ""
 
+    def kinds(self) -> list[str]:
+        """Return the class of the error in each ``failed`` line."""
+        return [str(line["kind"]) for line in self.log if line.get("event") == "failed"]
+
 
 @dataclass
 class Puller:

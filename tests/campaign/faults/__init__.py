@@ -37,7 +37,7 @@ class Fault:
         needs_shim: whether it fails calls of the C library.
         loses_power: the machine whose disk forgets what was not flushed.
         after_move: whether it can also happen when the move is complete.
-        when: the only event that its moment is counted from; None for any.
+        when: the events that its moment is counted from if the mode has them; otherwise any.
     """
 
     name: str
@@ -45,4 +45,4 @@ class Fault:
     needs_shim: bool = False
     loses_power: Side | None = None
     after_move: bool = False
-    when: When | None = None
+    when: frozenset[When] = frozenset()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rig.hostile.fault_proxy import Cut, Flip
 
 from campaign.faults import Fault
+from campaign.vm import LEASE
 
 if TYPE_CHECKING:
     import random
@@ -22,20 +23,26 @@ _HEAD = 4000
 
 
 def _cut(site: Site, _: random.Random) -> bool:
-    site.network.cut_all()
-    return True
+    return site.network.cut_all()
 
 
-def _stall(site: Site, chance: random.Random) -> bool:
-    site.network.hold()
-    site.later(chance.uniform(0.2, 5), "data flows", site.network.recover)
-    return True
+def _stall(site: Site, chance: random.Random) -> Evidence:
+    """Hold all data for less or for more than a lease."""
+    network, before = site.network, site.network.held
+    network.hold()
+    site.later(_absence(chance), "data flows", network.recover)
+    return lambda: network.held > before
 
 
 def _vanish(site: Site, chance: random.Random) -> bool:
-    site.network.vanish()
-    site.later(chance.uniform(0.2, 5), "network is back", site.network.recover)
-    return True
+    had_connections = site.network.vanish()
+    site.later(_absence(chance), "network is back", site.network.recover)
+    return had_connections
+
+
+def _absence(chance: random.Random) -> float:
+    """Return seconds: less or more than a lease."""
+    return chance.choice([chance.uniform(0.2, 1), chance.uniform(LEASE, LEASE + 2)])
 
 
 def _reset(site: Site, chance: random.Random) -> Evidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from campaign.faults import Fault
-from campaign.story import Mode
+from campaign.story import Mode, When
 
 if TYPE_CHECKING:
     import random
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 _HOURS = 3600
 _DAYS = 86_400
+_OF_CUTOVER = frozenset((When.STOPPED, When.FENCED, When.PUBLISHED))
+"""Before these, Plex runs, and there is nothing to undo."""
 
 
 def _start_plex(site: Site, _: random.Random) -> bool:
-    """Start Plex; without a cutover, nothing prevents that after the move."""
+    """Start Plex while it does not run; without a cutover, nothing prevents that."""
+    if site.vm.plex.processes():
+        return False
     if site.story.mode is Mode.STOPPED:
         site.watch.is_excused = True
     site.vm.plex.start()
@@ -25,6 +29,9 @@ def _start_plex(site: Site, _: random.Random) -> bool:
 
 
 def _undo(site: Site, _: random.Random) -> bool:
+    """Undo a cutover that is under way or complete."""
+    if site.vm.record()["phase"] == "idle":
+        return False
     site.vm.undo()
     return True
 
@@ -35,7 +42,7 @@ def _set_clock(site: Site, chance: random.Random) -> bool:
     if shim is None:
         return False
     seconds = chance.choice(
-        [chance.randint(-20 * _HOURS, -1), chance.randint(1, 30 * _DAYS), chance.randint(-5, 5)]
+        [chance.randint(-20 * _HOURS, -1), chance.randint(1, 30 * _DAYS), chance.choice([-1, 1])]
     )
     site.note(f"clock {seconds:+} s")
     shim.shift_clock(seconds)
@@ -43,7 +50,7 @@ def _set_clock(site: Site, chance: random.Random) -> bool:
 
 
 FAULTS = (
-    Fault("Plex started by a person", _start_plex, after_move=True),
-    Fault("undo by a person", _undo, after_move=True),
+    Fault("Plex started by a person", _start_plex, after_move=True, when=_OF_CUTOVER),
+    Fault("undo by a person", _undo, after_move=True, when=_OF_CUTOVER),
     Fault("clock set", _set_clock, needs_shim=True, after_move=True),
 )

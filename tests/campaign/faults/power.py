@@ -21,11 +21,11 @@ def _cut_node(site: Site, chance: random.Random) -> bool:
     if disk is None:
         return False
     before = promises(site)
-    site.signal_puller(signal.SIGKILL)
-    site.cut_power(disk, chance, site.wait_for_puller)
+    was_running = site.signal_puller(signal.SIGKILL)
+    remains = site.cut_power(disk, chance, site.wait_for_puller)
     for damage in lost_on_volume(site, before):
         site.violate(f"after a power cut of the node: {damage}")
-    return True
+    return was_running or remains.unflushed > 0
 
 
 def _cut_vm(site: Site, chance: random.Random) -> bool:

@@ -48,8 +48,8 @@ def _fill(site: Site, chance: random.Random) -> Evidence:
     left = chance.choice([0, 4096, chance.randrange(100_000), chance.randrange(4_000_000)])
     site.volume.fill(left)
     site.later(chance.uniform(0.5, 3), "volume has room", site.volume.empty)
-    before = len(site.reasons)
-    return lambda: any("bytes" in reason or "space" in reason for reason in site.reasons[before:])
+    before = len(site.failures)
+    return lambda: "NoSpace" in site.failures[before:]
 
 
 def _fail_volume(site: Site, chance: random.Random) -> bool | Evidence:
@@ -101,7 +101,7 @@ def _fail(
 
 FAULTS = (
     Fault("bits flipped in staging", _flip_staged),
-    Fault("bits flipped after verification", _flip_verified, when=When.FENCED),
+    Fault("bits flipped after verification", _flip_verified, when=frozenset((When.FENCED,))),
     Fault("volume full", _fill),
     Fault("volume fails (EIO)", _fail_volume, needs_shim=True),
     Fault("short writes", _write_short, needs_shim=True),

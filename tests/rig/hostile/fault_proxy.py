@@ -23,7 +23,7 @@ _MORE_THAN_CONTROL = 256 * 1024
 
 @dataclass(frozen=True)
 class Cut:
-    """End the connection after so many bytes from the agent."""
+    """Reset the connection (RST) after so many bytes from the agent."""
 
     after: int
 
@@ -103,25 +103,29 @@ class FaultProxy:
         """Set the ``fault`` of every new connection after the planned ones."""
         self._always = fault
 
-    def refuse(self) -> None:
-        """Cut all connections. The kernel refuses new ones until :meth:`accept_again`."""
+    def refuse(self) -> bool:
+        """Cut all connections; return whether there were any.
+
+        The kernel refuses new ones until :meth:`accept_again`.
+        """
         with contextlib.suppress(OSError):  # it refuses already
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.cut_all()
+        return self.cut_all()
 
     def accept_again(self) -> None:
         """Listen on the same port again."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.__enter__()
 
-    def cut_all(self) -> None:
-        """Cut all open connections, including stalled ones."""
+    def cut_all(self) -> bool:
+        """End all open connections (FIN), including stalled ones; return whether there were any."""
         self._released.set()
         self._released = threading.Event()
         with self._lock:
             for each in self._open:
                 _cut(each)
+            return bool(self._open)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -144,19 +148,35 @@ class FaultProxy:
 
     def _carry(self, client: socket.socket, agent: socket.socket, fault: Fault | None) -> None:
         """Pass on one connection in both directions until a side or its fault ends it."""
-        upwards = threading.Thread(target=_copy, args=(client, agent), daemon=True)
+        upwards = threading.Thread(target=self._upwards, args=(client, agent), daemon=True)
         upwards.start()
+        end = _cut
         with contextlib.suppress(OSError):
-            self._downwards(agent, client, fault)
-        _cut(agent)
-        _cut(client)
+            if isinstance(self._downwards(agent, client, fault), Cut):
+                end = _reset
+        end(agent)
+        end(client)
         upwards.join()
         with self._lock:
             self._open -= {client, agent}
         agent.close()
         client.close()
 
-    def _downwards(self, agent: socket.socket, client: socket.socket, fault: Fault | None) -> None:
+    def _upwards(self, client: socket.socket, agent: socket.socket) -> None:
+        """Pass on all data from the puller, and its end."""
+        with contextlib.suppress(OSError):
+            while data := client.recv(_CHUNK):
+                self._before_request()
+                agent.sendall(data)
+            agent.shutdown(socket.SHUT_WR)
+
+    def _before_request(self) -> None:
+        """Do nothing before data from the puller is passed on."""
+
+    def _downwards(
+        self, agent: socket.socket, client: socket.socket, fault: Fault | None
+    ) -> Fault | None:
+        """Pass on the agent's data until its end, or until a fault, which is returned."""
         released = self._released
         sent = 0
         may_carry_frames = fault is None
@@ -168,10 +188,10 @@ class FaultProxy:
                 self.happened.append(fault)
                 if isinstance(fault, Stall):
                     released.wait()
-                return
+                return fault
             data = bytearray(agent.recv(min(left, _CHUNK)))
             if not data:
-                return
+                return None
             if isinstance(fault, Flip) and sent <= fault.at < sent + len(data):
                 data[fault.at - sent] ^= 1
                 self.happened.append(fault)
@@ -194,16 +214,15 @@ class FaultProxy:
         time.sleep(pause)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Pass on all data of ``source``, and its end."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-
 def _cut(each: socket.socket) -> None:
     """End a connection for its peer, and wake the threads that wait for it here."""
     with contextlib.suppress(OSError):  # it is closed already
         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         each.shutdown(socket.SHUT_RDWR)
+
+
+def _reset(each: socket.socket) -> None:
+    """Wake the threads that wait here. The peer sees nothing until the close, which resets."""
+    with contextlib.suppress(OSError):  # it is closed already
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        each.shutdown(socket.SHUT_RD)

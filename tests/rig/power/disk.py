@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,17 @@ _SECTORS = {"ext4": 512, "xfs": 512, "btrfs": 4096}
 """The sector that a filesystem needs: Btrfs has a superblock of 4096 bytes with a checksum."""
 SIZE = 320 * 1024 * 1024
 """Bytes of the disk: no smaller XFS can be made."""
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Numbers of writes since the last flush: those that a power cut has left, and all."""
+
+    left: int
+    unflushed: int
+
+    def __str__(self) -> str:
+        return f"{self.left} of {self.unflushed} writes since the last flush are left"
 
 
 class ForgetfulDisk:
@@ -100,8 +112,8 @@ class ForgetfulDisk:
         for each in (self.place, self._file):
             subprocess.run(["umount", "--lazy", each], check=False, capture_output=True)
 
-    def forget(self, chance: random.Random, earliest: int) -> str:
-        """Decide when the cut was, and what it has left on the disk; return that in words.
+    def forget(self, chance: random.Random, earliest: int) -> Remains:
+        """Decide when the cut was, and what it has left on the disk.
 
         Args:
             chance: decides it.
@@ -111,7 +123,7 @@ class ForgetfulDisk:
         *flushed, unflushed = read_log(self.log, moment)
         left = list(survivors(chance, unflushed, self.sector))
         apply(self.log, [*(write for each in flushed for write in each), *left], self.base)
-        return f"{len(left)} of {len(unflushed)} writes since the last flush are left"
+        return Remains(len(left), len(unflushed))
 
     def remove(self) -> None:
         """Cut the power for good."""
