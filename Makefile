@@ -23,10 +23,10 @@ WHEEL := $(CURDIR)/build/native/wheel
 ACCELERATOR := $(shell find native -name '*.rs') native/Cargo.toml native/pyproject.toml native/crates.lock native/build
 export CARGO_TARGET_DIR := $(CURDIR)/build/native/target
 
-.PHONY: help setup tools lint test test-python coverage test-long test-all campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime bench-scale footprint lock clean
+.PHONY: help setup tools lint test test-python coverage test-long test-all campaign test-vm images test-images test-arm64 test-cluster test-browser screenshots test-platforms charts deb demo bench bench-downtime bench-fleet bench-scale footprint lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 14
 
 setup: .venv/installed build/native/installed  ## a virtual environment with everything, from the hashed lock file
 
@@ -134,7 +134,7 @@ test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compos
 charts: setup  ## values.schema.json, from the comments in values.yaml
 	$(BIN)/python charts/make_schema.py charts/plexodus
 
-test-arm64:  ## those of test-images, and the package, for arm64 under emulation (as root; half an hour)
+test-arm64:  ## those of test-images, and the package, for arm64 under emulation (as root; 15 minutes, the first time)
 	$(MAKE) images deb tools ARCHITECTURE=arm64
 	PLEXODUS_TEST_ARCHITECTURE=arm64 $(PYTEST) -m images --timeout 900 -o faulthandler_timeout=0
 
@@ -171,6 +171,13 @@ bench-downtime: setup tools  ## how long Plex is down, and what the delta costs 
 
 bench-scale: setup tools  ## how each part grows with the library, and what 10 TB in 50 million entries would take (as root; SCALE=--help)
 	PYTHONPATH=tests $(BIN)/python -m bench.scale --touch-memory $(SCALE)
+
+bench-fleet: setup build/tools/bin/helm  ## the chart with 500 migrations beside one: seconds, objects, sizes (with Go; FLEET=--help)
+	$(BIN)/python -m bench.fleet_chart $(FLEET)
+
+# Of the version that the tests use.
+build/tools/bin/helm:
+	GOBIN=$(CURDIR)/$(@D) go install -ldflags '-s -w' $$(sed -n 's/^install helm //p' tests/install-cluster-tools)
 
 footprint: setup  ## memory and disk that a pull of 250,000 entries takes
 	PYTHONPATH=tests $(BIN)/python -m bench.footprint

@@ -19,6 +19,10 @@ _CORES = 2, 4, 8, 16
 _PAYLOAD = 1448 / 1538
 """Share of a link that carries content: the rest is Ethernet, IP and TCP (RFC 9293, timestamps)."""
 
+_INTERPRETER = 2.7 / 4e9
+"""Seconds a byte in which either program runs Python: docs/performance.md, by perf(1) for L3. Only
+one core at a time does that, so no number of cores makes a move faster than this."""
+
 _THREE_DIGITS = 100
 
 _SECONDS = (
@@ -185,9 +189,12 @@ def _limits(moves: Sequence[Move]) -> str:
     for gigabits in _GIGABITS:
         wire = CONTENT * 8 / (gigabits * 1e9 * _PAYLOAD)
         row = [f"{gigabits} Gbit/s", _number(wire / 3600)]
-        row += [_number(seconds / wire) for seconds in needs.values()]
+        python = CONTENT * _INTERPRETER
+        can_fill = python <= wire
+        row += [_number(each / wire) if can_fill else "no number" for each in needs.values()]
         for cores in _CORES:
             limits = {"link": wire} | {side: each / cores for side, each in needs.items()}
+            limits["interpreter"] = python
             first = max(limits, key=lambda name: limits[name])
             row.append(f"{first}, {limits[first] / 3600:.1f} h")
         body.append(row)

@@ -29,7 +29,8 @@ CHART = ROOT / "charts" / "plexodus"
 VALUES = ROOT / "charts" / "values"
 STANDIN = ROOT / "tests" / "charts" / "plex-media-server"
 APP_TEMPLATE = ROOT / "tests" / "charts" / "app-template"
-JOB = {"enabled": True, "claim": {"name": "config", "create": True, "size": "50Gi"}}
+CLAIM = {"name": "config", "create": True, "size": "50Gi"}
+JOB = {"enabled": True, "deadlineSeconds": 86400, "claim": CLAIM}
 EVERYTHING = {
     "migrations": [
         {
@@ -292,6 +293,8 @@ def test_charts_make_the_names_of_a_plan(tmp_path: Path, output: Output) -> None
         {"migrations": [{"name": "plex", "job": {"until": "never"}}]},
         {"migrations": [{"name": "plex", "settings": {"PLEXODUS_JBOS": 1}}]},
         {"migrations": [{"name": "plex", "job": {"owner": "plex"}}]},
+        {"migrations": [{"name": "plex", "job": {"deadlineSeconds": "1h"}}]},
+        {"defaults": {"job": {"deadlineSeconds": 1.5}}},
         {"migrations": [{"name": "plex", "job": {"claim": {"name": "c", "size": "1..2Gi"}}}]},
         {"networkPolicy": {"agentPort": 0}},
         {"podLabels": {"sidecar.istio.io/inject": False}},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rig.cluster.cluster import ROOT, TOOLS, Cluster, running_cluster
+
+from bench.fleet_chart import fleet_values, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,23 +20,8 @@ pytestmark = pytest.mark.cluster
 CHART = ROOT / "charts" / "plexodus"
 RELEASE, NAMESPACE = "home", "media"
 SERVERS = 500
-NAMES = [f"server-{number:03}" for number in range(SERVERS)]
-VALUES: dict[str, Any] = {
-    "migrations": [{"name": name} for name in NAMES],
-    "defaults": {
-        "pairing": {"existingSecret": "{name}-pairing"},
-        "settings": {"PLEXODUS_PLEX_VERSION": "1.40.1.8227-c0dd5a73e"},
-        "job": {
-            "enabled": True,
-            "until": "done",
-            "claim": {"name": "config-{name}", "create": True, "size": "50Gi"},
-        },
-    },
-    "fleet": {"name": "home", "queue": "moves"},
-    "podMonitor": {"enabled": True},
-    "prometheusRule": {"enabled": True},
-    "dashboard": {"enabled": True},
-}
+VALUES = fleet_values(SERVERS)
+NAMES = [each["name"] for each in VALUES["migrations"]]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +65,10 @@ def test_each_server_has_its_own_job_and_status(cluster: Cluster, tmp_path: Path
         *("-o", r"custom-columns=SERVER:.metadata.labels.plexodus\.io/migration"),
     )
     assert listed.split() == NAMES
+
+    stored = cluster.get("secret", f"sh.helm.release.v1.{RELEASE}.v1", "-n", NAMESPACE)
+    size = len(base64.b64decode(stored["data"]["release"]))
+    assert size == pytest.approx(measure([SERVERS], 1)[0].release_bytes, rel=0.05)
 
     changed = json.loads(json.dumps(VALUES))
     changed["migrations"][7]["settings"] = {"PLEXODUS_JOBS": 1}

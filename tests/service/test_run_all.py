@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-NO_SUITES = {"coverage", "bench", "bench-scale"}
+NO_SUITES = {"coverage", "bench", "bench-fleet", "bench-scale"}
 """In the table of suites, but they judge nothing that the others do not."""
 _CASES = """
 import pytest

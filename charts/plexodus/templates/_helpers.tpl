@@ -117,3 +117,34 @@ spec:
         - port: 6443
           protocol: TCP
 {{- end -}}
+
+{{/* The names of this release's Jobs, as a regular expression: $1 is the migration. It has the name of each migration,
+     because a release may have a name with which those of another one begin. */}}
+{{- define "plexodus.jobPattern" -}}
+{{- $prefix := printf "%s-" .Release.Name -}}
+{{- if gt (len .Release.Name) 48 -}}
+{{- $prefix = "" -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range .Values.migrations -}}
+{{- $names = append $names (include "plexodus.migration" (list $ .) | trimPrefix $prefix) -}}
+{{- end -}}
+{{- printf "%s(%s)-(?:done|ready)-[0-9a-f]{6}" $prefix (join "|" $names) | replace "." "[.]" -}}
+{{- end -}}
+
+{{/* The label "release" of this release's figures, as a regular expression. Figures of a pod have none if no release knows
+     it. They count as ours unless podName or podLabels of each migration name all of our pods. */}}
+{{- define "plexodus.releasePattern" -}}
+{{- $pattern := .Release.Name | replace "." "[.]" -}}
+{{- $isKnown := true -}}
+{{- range .Values.migrations -}}
+{{- if not (or .podName .podLabels) -}}
+{{- $isKnown = false -}}
+{{- end -}}
+{{- end -}}
+{{- if $isKnown -}}
+{{ $pattern }}
+{{- else -}}
+{{ printf "|%s" $pattern }}
+{{- end -}}
+{{- end -}}

@@ -13,6 +13,10 @@
 {{- $owner := splitList ":" ($job.owner | default "1000:1000") -}}
 # An agent that is away is waited for, some hours; what another try does not mend ends the Job at once.
 backoffLimit: 100
+{{- /* From here on, comments that are rendered would give each Job another name. */}}
+{{- with $job.deadlineSeconds }}
+activeDeadlineSeconds: {{ int64 . }}
+{{- end }}
 podFailurePolicy:
   rules:
     # A node that is drained is no failure.
@@ -20,6 +24,12 @@ podFailurePolicy:
       onPodConditions:
         - type: DisruptionTarget
           status: "True"
+    {{- /* 17 is missing on purpose, like 1, 11 and 16. Most of what it reports passes: the agent's pause between two stops
+           of Plex, a Plex that is still being started, a cutover that ended because the VM was rebooted. What does not
+           pass costs Plex nothing: without the right to stop it, after a stop_command that failed, and after a move to
+           elsewhere, the agent refuses before Plex is stopped (agent/cutover). Only after --max-downtime, or if a part of
+           Plex would not end, is Plex stopped again, with growing pauses. The alert PlexodusMigrationIsRetried names the
+           migration after five failures. */}}
     # docs/exit-codes.md
     - action: FailJob
       onExitCodes:

@@ -217,6 +217,28 @@ def test_job_with_a_permanent_failure_is_not_retried(
     assert not (volume / "Library").exists()
 
 
+def test_job_with_a_deadline_fails_and_a_later_one_does_the_rest(
+    cluster: Cluster, volume: Path, agent: Agent, plex: PlexCommands
+) -> None:
+    """A Job whose agent is away ends at its deadline, and Plex runs. Without one, it is done."""
+    story = Story(cluster)
+    story.pair(agent.pairing)
+    agent.kill()
+    story.plexodus("preseed", "--set", "migrations[0].job.deadlineSeconds=15")
+    wait_until(
+        lambda: ("Failed", "DeadlineExceeded") in story.conditions(), 120, what="the deadline"
+    )
+    assert plex.is_running()
+    agent.start()
+    story.plexodus("preseed")
+    wait_until(
+        lambda: ("Complete", "CompletionsReached") in story.conditions(), 120, what="the Job"
+    )
+    assert story.phase() == "ready"
+    assert plex.is_running()
+    assert not (volume / "Library").exists()
+
+
 def test_plain_manifests_move_a_library(
     cluster: Cluster, node: Node, target: Path, agent: Agent, plex: PlexCommands, library: Path
 ) -> None:

@@ -19,6 +19,7 @@ from rig.cluster.fleet import (
     running_fleet,
     wrong,
 )
+from rig.cluster.fleet_report import Figures, write_report
 from rig.cluster.kubelet import NAMESPACE
 from rig.cluster.kueue import install_kueue
 from rig.cluster.pod_watch import PodWatch, watched_pods
@@ -89,8 +90,9 @@ def _wait(fleet: Fleet, nodes: Sequence[Node], peaks: Peaks, is_over: Callable[[
     deadline = time.monotonic() + 1000
     while not is_over():
         assert time.monotonic() < deadline, fleet.cluster.kubectl("get", "jobs,pods,events", "-A")
-        for pid in (pid for node in nodes for pid in node.processes()):
-            peaks.see(pid)
+        for node in nodes:
+            for pid in (*node.processes(), *node.shims()):
+                peaks.see(pid)
         time.sleep(1)
 
 
@@ -125,12 +127,13 @@ def _judge(fleet: Fleet, servers: Sequence[Server], watch: PodWatch) -> None:
 
 
 def _report(fleet: Fleet, servers: Sequence[Server], peaks: Peaks, seconds: float) -> None:
-    """Print the figures of docs/fleet.md."""
+    """Write the figures of docs/fleet.md into a file."""
     for server in servers:
         peaks.see(server.agent.pid, "plexodus-agent")
     peaks.see_programs(TOOLS / "bin")
     folder = fleet.cluster.folder
-    pulls = requests_by_pod(folder, f"{NAMESPACE}:plexodus")
-    print(f"seconds: {seconds:.0f}", f"requests of pods: {sorted(pulls.values())}", sep="\n")  # noqa: T201
-    print("requests:", requests_by_program(folder).most_common())  # noqa: T201
-    print("memory, MB:", sorted(peaks.largest().items()))  # noqa: T201
+    memory = peaks.largest()
+    pods = requests_by_pod(folder, f"{NAMESPACE}:plexodus")
+    programs = requests_by_program(folder)
+    write_report(Figures(len(servers), seconds, pods, programs, memory))
+    assert {"containerd", "containerd-shim-runc-v2"} <= memory.keys(), memory

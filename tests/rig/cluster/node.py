@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig.cluster.cluster import TOOLS, start
@@ -15,7 +17,6 @@ from rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rig.cluster.cluster import Cluster
 
@@ -69,6 +70,20 @@ class Node:
         """Return the process id of each running container's first process."""
         rows = [line.split() for line in self._containerd("tasks", "ls").splitlines()[1:]]
         return [int(pid) for _, pid, state in rows if state == "RUNNING"]
+
+    def shims(self) -> list[int]:
+        """Return the process ids of the shims, by which containerd runs its pods."""
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+        return [pid for pid in pids if self._owns(pid)]
+
+    def _owns(self, pid: int) -> bool:
+        """Return whether a process is a shim of this node's containerd."""
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        socket = os.fsencode(self.folder / "containerd.sock")
+        return b"containerd-shim" in words[0] and socket in words
 
     def lose(self) -> None:
         """Kill the kubelet and all containers, as if the machine had lost its power."""
