@@ -22,7 +22,7 @@ from agent.page.events import event_routes
 from agent.page.observer import Observer, Sources
 from agent.page.puller_requests import note_pullers
 from agent.page.rates import Rates
-from agent.plex.folder import logs_of_databases
+from agent.plex.folder import database_folder, logs_of_databases
 from agent.plex.services import plex_service
 from agent.routes.archives import ArchiveEndpoints
 from agent.routes.cutover import CutoverEndpoints
@@ -106,6 +106,7 @@ def make_cutover(
         settings.stop_seconds,
         MigrationLog(settings.state).write,
         logs_of_databases=lambda: logs_of_databases(library()),
+        database_folder=lambda: database_folder(library()),
         agent=f"{__version__}, settings {digest}",
     )
     if store is not None:

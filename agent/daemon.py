@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -46,6 +47,9 @@ many short steps, and a walk of the whole tree never waits."""
 _LEAVE = 45.0
 """Seconds for an undo when the agent ends: a stop that has begun has to end first."""
 _GLANCE = 0.2
+_STEPS = ThreadPoolExecutor(2, thread_name_prefix="lease")
+"""Threads that check the lease, and undo a cutover when the agent ends. Nothing else may keep them
+busy, because Plex would stay stopped."""
 _FIXED = (
     *("unit", "listen", "state"),
     *("container", "engine_socket"),
@@ -108,12 +112,12 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
 
 async def _tend(cutover: CutoverControl, guard: int) -> NoReturn:
     """Let leases expire, and check the fence each ``guard`` times. Log a repeated error once."""
-    reported, checks = "", 0
+    reported, checks, loop = "", 0, asyncio.get_running_loop()
     while True:
         try:
-            await asyncio.to_thread(cutover.tend)
+            await loop.run_in_executor(_STEPS, cutover.tend)
             if checks % guard == 0:
-                await asyncio.to_thread(cutover.guard)
+                await loop.run_in_executor(_STEPS, cutover.guard)
             reported = ""
         except (PlexodusError, OSError) as error:
             if str(error) != reported:
@@ -124,11 +128,12 @@ async def _tend(cutover: CutoverControl, guard: int) -> NoReturn:
 
 
 async def _leave(cutover: CutoverControl) -> None:
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_LEAVE):
             is_over = False
             while not is_over:
-                is_over = await asyncio.to_thread(cutover.leave)
+                is_over = await loop.run_in_executor(_STEPS, cutover.leave)
                 await asyncio.sleep(_GLANCE)
     except (PlexodusError, OSError) as error:  # TimeoutError is one
         reason = str(error) or f"Plex was not seen running within {_LEAVE:.0f} s"

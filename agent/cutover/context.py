@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shared.plex.sqlite_query import Use, find_use
 from shared.timestamps import boottime
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class CutoverContext:
     """Adds an event to the migration log."""
     logs_of_databases: Callable[[], list[str]] = list
     """Returns the paths of the ``-wal`` files that exist; a clean stop of Plex removes them."""
+    database_folder: Callable[[], str] = str
+    """Returns the path of the folder of Plex's databases; empty if it is unknown."""
+    find_use: Callable[[str], Use] = find_use
+    """Returns who has the database at this path open."""
     has_cold: Callable[[str], bool] = lambda _: False
     """Returns whether there is a cold snapshot of this name."""
     has_been_used: Callable[[str], bool] = lambda _: False

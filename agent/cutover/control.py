@@ -15,7 +15,6 @@ unfinished step finishes or undoes it. Nothing of that is in memory, because the
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ from agent.cutover.state import (
     why_undone,
 )
 from agent.cutover.stop_history import StopHistory, check_repeated
+from agent.cutover.stop_proof import SomethingLeft, StopProof
 from agent.plex.service import CommandFailed, Sight
 from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone, StorageError
 from shared.program.exit_codes import ExitCode
@@ -46,14 +46,6 @@ if TYPE_CHECKING:
     from agent.cutover.context import CutoverContext
     from agent.plex.service import PlexService
     from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding
-
-_LINGER = 3.0
-"""Seconds that processes get to end, and ports to close, after their unit did."""
-_GLANCE = 0.02
-
-
-class _SomethingLeft(CutoverRefused):
-    """Plex got the order to stop, and had not stopped when it was last checked."""
 
 
 class CutoverControl:
@@ -76,15 +68,17 @@ class CutoverControl:
         self._tell, self._clock = context.tell, context.clock
         self._ending = threading.Event()
         self._restart = PlexRestart(plex, context.stop_seconds, context.clock)
+        self._proof = StopProof(plex, context)
 
     def standing(self) -> CutoverStanding:
         """Return the state of the cutover, without waiting."""
         return self._about(self._record.load())
 
     def is_plex_stopped(self) -> bool:
-        """Return whether the agent has stopped Plex for a cutover, and nothing of it is left."""
+        """Return whether the agent has stopped Plex for a cutover, and it is still stopped."""
         try:
-            return self._record.load().is_held(self._clock()) and not self._plex.left()
+            now = self._record.load()
+            return now.is_held(self._clock()) and self._proof.is_given(now)
         except (StorageError, CutoverRefused, OSError):
             return False
 
@@ -114,7 +108,10 @@ class CutoverControl:
             cutover = self._granted(cutover, run=self._plex.run())
             logs = self._context.logs_of_databases()
             left = f"not cleanly: {', '.join(logs)} moves, too" if logs else "no -wal"
-            self._tell("stopped", f"Plex is stopped: no process, no open port, {left}")
+            proof = "no process, no open port"
+            if cutover.databases:
+                proof += ", no open database"
+            self._tell("stopped", f"Plex is stopped: {proof}, {left}")
             return self._about(cutover)
 
     def renew(self, name: str) -> CutoverStanding:
@@ -162,7 +159,8 @@ class CutoverControl:
             if now.id != name or now.phase == "committed":
                 raise CutoverEnded("there is no such cutover under way")
             if failure is not None:
-                self._remember(now, now.history.after_failure(failure))
+                with suppress(OSError):  # Plex is started even if the disk is full
+                    self._remember(now, now.history.after_failure(failure))
             return self._about(self._undone(why, unless=("idle",)))
 
     def lift(self, why: str, *, committed: bool) -> CutoverStanding:
@@ -177,7 +175,8 @@ class CutoverControl:
         """
         with self._alone() as now:
             if committed:
-                self._remember(now, StopHistory())
+                with suppress(OSError):  # as above; a commit is not undone without a record
+                    self._remember(now, StopHistory())
             done: tuple[CutoverPhase, ...] = ("idle",) if committed else ("idle", "committed")
             return self._about(self._undone(why, unless=done))
 
@@ -275,6 +274,7 @@ class CutoverControl:
             was_seen=plex.look() is not Sight.GONE,
             starting=list(plex.starting),
             container=plex.record(),
+            databases=self._proof.databases(),
             stop_ordered=now,
             history=cutover.history.after_stop(now),
         )
@@ -282,7 +282,7 @@ class CutoverControl:
     def _refuse(self, cutover: Cutover, request: CutoverRequest, error: CutoverRefused) -> None:
         """Undo a stop that failed, and remember the failure."""
         self._tell("refused", f"Plex did not stop: {error.what}")
-        if not isinstance(error, _SomethingLeft) and not self._ending.is_set():
+        if not isinstance(error, SomethingLeft) and not self._ending.is_set():
             failure = StopFailure(
                 ExitCode.CUTOVER, error.what[:1000], error.hint[:1000], timestamp(),
                 request.circumstances,
@@ -301,33 +301,13 @@ class CutoverControl:
         self._tell("stop", f"Stopping Plex for {cutover.puller}")
         if cutover.was_running:
             self._plex.stop(self._context.stop_seconds, self._ending)
-        deadline = self._clock() + _LINGER
-        while left := self._plex.left():
-            if self._clock() > deadline or self._ending.is_set():
-                raise _SomethingLeft(f"something of Plex is left: {'; '.join(left)}")
-            time.sleep(_GLANCE)
+        self._proof.wait(cutover, self._ending)
 
     def _prove(self, cutover: Cutover) -> None:
-        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile.
-
-        Only a unit has a name for each of its runs. A container that has run and ended again is
-        known by what it has changed.
-        """
-        about = "; ".join(self._plex.left())
-        if not about and (self._plex.run() != cutover.run or self._has_been_used(cutover)):
-            about = "it was started, and stopped again"
-        if about:
+        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile."""
+        if about := self._proof.refute(cutover):
             self._undo(cutover, f"somebody has started Plex: {about}")
             raise CutoverEnded(f"somebody has started Plex on the VM meanwhile: {about}")
-
-    def _has_been_used(self, cutover: Cutover) -> bool:
-        """Return whether the library is not as it was scanned for the commit that is under way."""
-        if cutover.phase != "committing":
-            return False
-        try:
-            return self._context.has_been_used(cutover.snapshot)
-        except SnapshotGone:
-            return True
 
     def _finish_commit(self, cutover: Cutover) -> Cutover:
         """Put up the fence, then check Plex: nobody can start it after that check."""

@@ -16,6 +16,11 @@ from shared.file_lock import locked_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_UNDONE = ("undoing", "idle")
+"""Phases of an undo, and of its end."""
+_SETTLED = ("idle", "committed")
+"""Phases that are left only by a step that has to be durable first."""
+
 
 def witness_folder(state: str) -> str:
     """Return the folder with a second copy of the record and of the fence.
@@ -65,6 +70,8 @@ class Fence:
 class CutoverRecord:
     """``cutover.json`` and ``cutover.lock`` in the agent's state folder, and the witness's copy.
 
+    An undo that cannot be recorded is remembered: the next step must not start Plex again.
+
     Args:
         state: path of the state folder.
     """
@@ -76,13 +83,14 @@ class CutoverRecord:
         self._copy = os.path.join(self._witness, "cutover.json")
         self._reached = os.path.join(state, "cutover.serial")
         self._fence = os.path.join(state, "fence")
+        self._unwritten: Cutover | None = None
 
     def load(self) -> Cutover:
         """Return the record; without a file, that of an agent without a cutover.
 
         The later one of the two copies counts, because the state folder may have been restored from
         a backup, or be empty. If an administrator has removed record and fence from it, the record
-        is empty, see :meth:`is_removed`.
+        is empty, see :meth:`is_removed`. An undo is under way until its end is recorded.
 
         Raises:
             StorageError: If it cannot be read.
@@ -96,7 +104,8 @@ class CutoverRecord:
             own = None
         if copy is not None and self._is_removed(copy):
             return Cutover(serial=copy.serial)
-        found = [each for each in (own, copy) if each]
+        unwritten = self._unwritten and msgspec.structs.replace(self._unwritten, phase="undoing")
+        found = [each for each in (own, copy, unwritten) if each]
         return max(found, key=lambda each: each.serial, default=Cutover())
 
     def is_behind(self) -> bool:
@@ -136,8 +145,22 @@ class CutoverRecord:
             return False
 
     def save(self, cutover: Cutover) -> Cutover:
-        """Write the record durably, and return it with its new serial number."""
+        """Write the record durably, and return it with its new serial number.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         cutover = msgspec.structs.replace(cutover, serial=cutover.serial + 1)
+        try:
+            self._write(cutover)
+        except OSError:
+            if cutover.phase in _UNDONE and self.load().phase not in _SETTLED:
+                self._unwritten = cutover
+            raise
+        self._unwritten = None
+        return cutover
+
+    def _write(self, cutover: Cutover) -> None:
         content = msgspec.json.encode(cutover)
         with suppress(OSError):  # a sandbox without the package's second folder
             os.mkdir(self._witness, 0o700)
@@ -145,16 +168,20 @@ class CutoverRecord:
         if _is_usable(self._witness):
             write_durably(self._copy, content)
             write_durably(self._reached, str(cutover.serial).encode())
-        return cutover
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes and threads from changing the record until the block ends."""
+        """Keep other processes and threads from changing the record until the block ends.
+
+        Raises:
+            OSError: If there is no lock file.
+        """
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked_file(self._lock))
+                stack.enter_context(locked_file(self._lock, writes=False))
             except FileNotFoundError:  # the state folder is gone: Plex is started anyway
-                stack.enter_context(locked_file(os.path.join(self._witness, "cutover.lock")))
+                second = os.path.join(self._witness, "cutover.lock")
+                stack.enter_context(locked_file(second, writes=False))
             yield
 
 

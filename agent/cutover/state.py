@@ -64,6 +64,8 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Earlier stops, for all pullers."""
     container: ContainerRecord | None = None
     """The container with Plex, and how it started before the move."""
+    databases: str = ""
+    """Folder of Plex's databases if Plex may be invisible: then no process may have one open."""
 
     def is_held(self, now: float) -> bool:
         """Return whether the lease holds. After a reboot, ``now`` is before ``granted``."""

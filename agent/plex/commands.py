@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.host.state_owner import agent_user, can_execute
+from agent.plex.processes import processes_of
 from agent.plex.remains import remains
 from agent.plex.run_command import Patience, run_command
 from agent.plex.service import BY_HAND, PlexService, Sight
@@ -39,6 +40,13 @@ class Commands(PlexService):
     def may_run(self) -> bool:
         """Return True, because a Plex in a container may be invisible: always stop and start it."""
         return True
+
+    def is_visible(self) -> bool:
+        """Return whether Plex's processes are visible now. Otherwise, a container may hide them.
+
+        An open port is not enough: a Plex that is being started opens its databases first.
+        """
+        return bool(processes_of(""))
 
     def look(self) -> Sight:
         """Return whether processes or the port are visible. A stop under way is not visible."""

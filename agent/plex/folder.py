@@ -168,16 +168,31 @@ def _home(user: str) -> str:
         return _HOME
 
 
+def database_folder(library: str) -> str:
+    """Return the path of the folder of Plex's databases; empty if the library is not Plex's."""
+    server = server_folder(library)
+    return "" if server is None else os.path.join(server, DATABASE_FOLDER)
+
+
+def databases_in(folder: str) -> list[str]:
+    """Return the paths of the databases in ``folder``, without symlinks.
+
+    SQLite puts the files of a database that is a symlink beside the file that it leads to.
+
+    Raises:
+        OSError: If the folder cannot be listed.
+    """
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".db"))
+    return [os.path.realpath(os.path.join(folder, name)) for name in names]
+
+
 def logs_of_databases(library: str) -> list[str]:
     """Return the names of the ``-wal`` files beside the library's databases that are not empty.
 
     Plex removes them on an orderly stop (sqlite.org/wal.html, "Avoiding Excessively Large WAL
     Files" and "The WAL File").
     """
-    server = server_folder(library)
-    if server is None:
-        return []
-    with suppress(OSError), os.scandir(os.path.join(server, DATABASE_FOLDER)) as found:
+    with suppress(OSError), os.scandir(database_folder(library)) as found:
         return sorted(
             each.name for each in found if each.name.endswith(".db-wal") and each.stat().st_size
         )

@@ -55,6 +55,10 @@ class PlexService(Protocol):
         """Return whether Plex is running, starting or stopping."""
         return bool(self.left())
 
+    def is_visible(self) -> bool:
+        """Return whether :meth:`left` shows each Plex that runs. Call it before the stop."""
+        return True
+
     def may_run(self) -> bool:
         """Return whether Plex is running, or True if that cannot be determined."""
         return self.is_running()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
     from agent.cutover.control import CutoverControl
     from shared.wire.protocol import CutoverRequest, CutoverStanding
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _SETTLE_SECONDS = 90.0
 """Time for an earlier undo to see Plex running, before another stop is refused."""
 _GLANCE = 0.5
+_THREADS = 8
+"""Threads for steps of the cutover. Scans and checks, which may fill all others, use none."""
 
 
 class CutoverEndpoints:
@@ -31,6 +38,7 @@ class CutoverEndpoints:
     def __init__(self, control: CutoverControl, check_library: Callable[[], None]) -> None:
         self._control = control
         self._check_library = check_library
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cutover")
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this file."""
@@ -43,9 +51,13 @@ class CutoverEndpoints:
             web.delete(protocol.cutover_path(name), self.undo),
         ]
 
+    async def _run(self, step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(step, *args, **options))
+
     async def describe(self, _request: web.Request) -> web.Response:
         """Return the state of the cutover."""
-        return json_response(await asyncio.to_thread(self._control.standing))
+        return json_response(await self._run(self._control.standing))
 
     async def begin(self, request: web.Request) -> web.Response:
         """Stop Plex, and respond once it has stopped."""
@@ -56,10 +68,10 @@ class CutoverEndpoints:
     async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
         """Wait for the end of an earlier undo, then stop Plex."""
         for _ in range(int(_SETTLE_SECONDS / _GLANCE)):
-            if (await asyncio.to_thread(self._control.standing)).phase != "undoing":
+            if (await self._run(self._control.standing)).phase != "undoing":
                 break
             await asyncio.sleep(_GLANCE)
-        return await asyncio.to_thread(self._begin, wanted)
+        return await self._run(self._begin, wanted)
 
     def _begin(self, wanted: CutoverRequest) -> CutoverStanding:
         # Detect a library that was moved since the last scan before Plex is stopped for it.
@@ -69,13 +81,13 @@ class CutoverEndpoints:
     async def renew(self, request: web.Request) -> web.Response:
         """Extend the lease to its full time."""
         name = request.match_info["cutover"]
-        return json_response(await asyncio.to_thread(self._control.renew, name))
+        return json_response(await self._run(self._control.renew, name))
 
     async def commit(self, request: web.Request) -> web.Response:
         """Commit the cutover, so that Plex stays stopped for good."""
         wanted = await read_body(request, protocol.CommitRequest)
         name = request.match_info["cutover"]
-        return json_response(await asyncio.to_thread(self._control.commit, name, wanted.snapshot))
+        return json_response(await self._run(self._control.commit, name, wanted.snapshot))
 
     async def undo(self, request: web.Request) -> web.Response:
         """Start Plex again if it ran before. The phase becomes idle once Plex is seen running."""
@@ -83,5 +95,5 @@ class CutoverEndpoints:
         if request.can_read_body:
             failure = (await read_body(request, protocol.UndoRequest)).failure
         why = "the puller gave up" if failure is None else f"the pull failed: {failure.what}"
-        undo = asyncio.to_thread(self._control.undo, request.match_info["cutover"], why, failure)
+        undo = self._run(self._control.undo, request.match_info["cutover"], why, failure)
         return json_response(await patiently(request, undo))

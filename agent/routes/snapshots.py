@@ -18,7 +18,7 @@ from shared.async_file import opened
 from shared.wire import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from agent.server.rate_limit import Outflow
     from agent.snapshots.cold_source import ColdSource
@@ -114,7 +114,7 @@ class SnapshotEndpoints:
     async def sums(self, request: web.Request) -> web.StreamResponse:
         """Send ``SHA256SUMS`` of all files; read the files that no frame has needed yet."""
         snapshot = await self._open(request)
-        await patiently(request, self._alone(Phase.HASHING, whole_tree.complete_digests, snapshot))
+        await patiently(request, self._alone(Phase.HASHING, _complete_digests, snapshot))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
@@ -128,12 +128,23 @@ class SnapshotEndpoints:
     async def check(self, request: web.Request) -> web.Response:
         """Answer 204 if the library is as it was scanned, 409 if it is not."""
         snapshot = await self._open(request)
-        await patiently(request, self._alone(Phase.CHECKING, self._cold.check, snapshot))
+        await patiently(request, self._check(snapshot))
         return web.Response(status=204)
 
+    async def _check(self, snapshot: OpenSnapshot) -> None:
+        await self._cold.refuse_running(snapshot)  # before, because it may wait for an hour
+        await self._alone(Phase.CHECKING, self._cold.check, snapshot)
+
     async def _alone(
-        self, phase: Phase, work: Callable[[OpenSnapshot], None], snapshot: OpenSnapshot
+        self,
+        phase: Phase,
+        work: Callable[[OpenSnapshot], Awaitable[None]],
+        snapshot: OpenSnapshot,
     ) -> None:
         async with self._one_at_a_time:
             with self._activity.phase(phase):
-                await asyncio.to_thread(work, snapshot)
+                await work(snapshot)
+
+
+async def _complete_digests(snapshot: OpenSnapshot) -> None:
+    await asyncio.to_thread(whole_tree.complete_digests, snapshot)

@@ -30,7 +30,7 @@ class Scans:
         """Return a snapshot of the library as it is now. The scan outlives a cancelled caller.
 
         Raises:
-            SourceChanged: If it is cold and Plex runs, see :class:`ColdSource`.
+            SourceChanged: If it is cold and Plex runs, see :meth:`ColdSource.refuse_running`.
             SnapshotGone, SourceUnreadable, OSError: See :meth:`SnapshotStore.scan`.
         """
         key = msgspec.json.encode(request)
@@ -40,13 +40,10 @@ class Scans:
             scan.add_done_callback(lambda _: self._under_way.pop(key))
         about = await asyncio.shield(scan)
         if request.kind == "cold":  # apart, because it may wait: nobody joins a walk of long ago
-            await asyncio.to_thread(self._refuse_running, about.id)
+            await self._cold.refuse_running(await asyncio.to_thread(self._store.open, about.id))
         return about
 
     async def _scan(self, request: SnapshotRequest) -> Snapshot:
         async with self._one_at_a_time:
             with self._activity.phase(Phase.SCANNING):
                 return await asyncio.to_thread(self._store.scan, request)
-
-    def _refuse_running(self, name: str) -> None:
-        self._cold.refuse_running(self._store.open(name))

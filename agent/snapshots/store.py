@@ -33,7 +33,7 @@ from agent.source.snapshot_files import Origin, SnapshotFiles, omitted_path
 from agent.source.writeback import write_back
 from shared.digest import is_hex
 from shared.durable import fsync_folder, write_durably
-from shared.errors import PlexodusError, SnapshotGone, SourceUnreadable
+from shared.errors import PlexodusError, SnapshotGone
 from shared.frames.manifest_file import read_manifest, write_manifest
 from shared.native import native
 from shared.tree.omitted import OmittedWriter
@@ -134,8 +134,7 @@ class SnapshotStore:
             root, path = os.fsencode(source.about.name), os.path.join(draft, _MANIFEST)
             manifest = write_manifest(path, root, entries, kind)
             source.check_place()  # a disk may have been mounted meanwhile
-            if walk.unreadable:
-                raise SourceUnreadable(walk.unreadable)
+            whole_tree.require_complete(walk)
             omitted = listed.finish()
             os.rename(os.path.join(draft, "omitted"), omitted_path(draft, omitted))
             about = Snapshot(

@@ -15,7 +15,7 @@ from agent.source.file_reader import (
     hash_live_file,
     is_as_scanned,
 )
-from shared.errors import SourceUnreadable
+from shared.errors import SourceChanged, SourceUnreadable
 from shared.frames.file_digests import split
 from shared.frames.sha256sums import format_sums
 from shared.native import native
@@ -106,7 +106,7 @@ def _is_unchanged(snapshot: SnapshotFiles, accelerator: ModuleType) -> bool:
                 lines = list(islice(known, seen.count(b"\n")))
                 if not _are_same(seen, b"\n".join((*lines, b"")), accelerator):
                     return False
-        return next(known, None) is None and not walk.unreadable
+        return next(known, None) is None and not walk.unreadable and not walk.gone
 
 
 def _are_same(seen: bytes, known: bytes, accelerator: ModuleType) -> bool:
@@ -132,6 +132,18 @@ def _find_change(snapshot: SnapshotFiles) -> None:
             if seen is None or known is None or not _is_same(seen, known):
                 either = [entry for entry in (seen, known) if entry is not None]
                 raise changed(min(either, key=lambda entry: sort_key(entry.path)))
+    require_complete(walk)
+
+
+def require_complete(walk: TreeWalk) -> None:
+    """Make sure that a walk, which has ended, has met every entry.
+
+    Raises:
+        SourceChanged: If an entry disappeared meanwhile.
+        SourceUnreadable: If an entry cannot be read.
+    """
+    if walk.gone:
+        raise SourceChanged("it disappeared during the scan", path=walk.gone[0])
     if walk.unreadable:
         raise SourceUnreadable(walk.unreadable)
 

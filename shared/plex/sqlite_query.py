@@ -6,31 +6,27 @@ Even a reader can change files (https://sqlite.org/wal.html):
 - A reader that ignores a ``-wal`` misses its content.
 - The last connection to close may delete the ``-wal``.
 
-So the way to open a database depends on the files beside it. It is opened in a separate process,
-which exits without closing the database: ``python -P -m shared.plex.sqlite_query MODULE``, with the
-request as JSON on stdin.
+So the way to open a database depends on the files beside it. It is opened in a separate process
+(:mod:`shared.plex.sqlite_process`), which exits without closing the database.
+
+A database that no process has open is read without locks. If another program changes it meanwhile,
+the result is worthless: the query is repeated once, and then counts as not answered.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import importlib
 import json
 import os
 import struct
 import subprocess
 import sys
-from contextlib import closing, suppress
 from enum import Enum, auto
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 import msgspec
 
-from shared.plex.fts3_segments import damaged_index
-from shared.plex.sqlite_standins import Schema, stand_in
 from shared.regular_file import open_regular, require_regular
 
 Row: TypeAlias = list[Any]
@@ -40,18 +36,17 @@ _SHM_LOCK = 128
 _HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
 """Position and value of the header byte that shows WAL mode (https://sqlite.org/fileformat.html,
 1.3.3)."""
+_FILE_LOCKS = 1 << 30, 512
+"""Position and length of the locks in a database (https://sqlite.org/lockingv3.html, 3.0)."""
 _FLOCK = "hhqqi4x"
 _SECONDS = 3600.0
-_NOBODY = 65534
-_FAILED, _UNANSWERED = 3, 4
-_NO_VERDICT = {1, 5, 6, 7, 9, 13, 15}
-"""Result codes of SQLite that do not mean damage: ERROR (a name that this SQLite lacks), BUSY,
-LOCKED, NOMEM, INTERRUPT, FULL and PROTOCOL (https://sqlite.org/rescode.html)."""
-_MOST = 100_000_000
-"""Most findings to request. SQLite stops at 100 by default."""
-_REPORTED = 20
-"""Most findings to report, of those that no stand-in explains."""
-_MODULE = "shared.plex.sqlite_query"
+FAILED, UNANSWERED, CHANGED = 3, 4, 5
+"""Exit codes of the process that runs a query."""
+PROGRAM = "--program"
+"""In place of the name of a SQLite module: run a program."""
+_ATTEMPTS = 2
+_INTERFERENCE = "another program changed the database while it was read"
+_MODULE = "shared.plex.sqlite_process"
 _our_pids: set[int] = set()
 """The processes that answer queries of this one."""
 
@@ -94,7 +89,8 @@ def query(path: str, statements: list[str], module: str = "sqlite3") -> list[lis
         module: name of the SQLite module to use; any with Python's DB-API.
 
     Raises:
-        Unanswered: If the database is busy, the query takes an hour, or its process dies.
+        Unanswered: If the database is busy, the query takes an hour, its process dies, or another
+            program changes the database twice while it is read without locks.
         DatabaseError: If the file is damaged or not a database.
         OSError: If a file of the database cannot be examined.
     """
@@ -154,12 +150,17 @@ def back_up(folder: int, name: bytes, copy: str) -> None:
 
 
 def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> bytes:
-    """Run a request in another process and return its output; see :func:`main`."""
-    command = [sys.executable, "-P", "-m", _MODULE, module]
-    done = run(command, json.dumps(asked).encode(), pass_fds)
-    if done.returncode == _FAILED:
+    """Run a request in another process and return its output."""
+    request = json.dumps(asked).encode()
+    for _ in range(_ATTEMPTS):
+        done = _run([module], request, pass_fds)
+        if done.returncode != CHANGED:
+            break
+    else:
+        raise Unanswered(_INTERFERENCE)
+    if done.returncode == FAILED:
         raise DatabaseError(done.stdout.decode())
-    if done.returncode == _UNANSWERED:
+    if done.returncode == UNANSWERED:
         raise Unanswered(done.stdout.decode())
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -167,16 +168,40 @@ def _ask(asked: dict[str, Any], module: str, pass_fds: tuple[int, ...] = ()) -> 
     return done.stdout
 
 
-def run(
-    command: list[str], request: bytes = b"", pass_fds: tuple[int, ...] = ()
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a program that opens a database; :func:`find_use` knows it as ours.
+def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that opens a database by its :func:`address`.
+
+    :func:`find_use` knows it as ours.
 
     Raises:
-        Unanswered: If it takes an hour. It is killed.
-        OSError: If it cannot be started.
+        Unanswered: If it takes an hour, and is killed, or if another program changes the database
+            twice while it is read without locks.
+        OSError: If it cannot be started, or the database cannot be examined.
     """
+    for _ in range(_ATTEMPTS):
+        done = _run([PROGRAM, *command])
+        if not any(map(has_changed, command)):
+            return done
+        command = [_renewed(each) for each in command]
+    raise Unanswered(_INTERFERENCE)
+
+
+def _renewed(argument: str) -> str:
+    """Return the present address of a database in place of an earlier one."""
+    if not isinstance(argument, _Unlocked):
+        return argument
+    uri, is_left = address(argument.path)
+    if is_left:  # its -wal must not be deleted
+        raise Unanswered(_INTERFERENCE)
+    return uri
+
+
+def _run(
+    arguments: list[str], request: bytes = b"", pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
+    """Run :mod:`shared.plex.sqlite_process`, which ends with this process."""
     pipe = subprocess.PIPE
+    command = [sys.executable, "-P", "-m", _MODULE, str(os.getpid()), *arguments]
     with subprocess.Popen(  # noqa: S603 - ourselves, or Plex's own with a quoted URI
         command, stdin=pipe, stdout=pipe, stderr=pipe, pass_fds=pass_fds
     ) as process:
@@ -195,7 +220,8 @@ def run(
 def address(path: str) -> tuple[str, bool]:
     """Return the URI for opening the database at ``path``, and whether a crash left its ``-wal``.
 
-    - Without a ``-wal``, the database file is complete and is opened as immutable.
+    - Without a ``-wal``, the database file is complete and is opened as immutable, unless it is in
+      rollback mode: then a program may be writing to it.
     - If a process has the database open, it is opened for shared reading.
     - If a crash left the ``-wal``, the database is read without locks and with an index in memory.
 
@@ -203,12 +229,75 @@ def address(path: str) -> tuple[str, bool]:
         OSError: If a file of the database is not a regular file, such as a FIFO, which would block.
     """
     _require_regular(path)
-    name = _read_only(path)
+    name, files = read_only(path), _files(path)
     if not os.path.exists(f"{path}-wal"):
-        return f"{name}&immutable=1", False
+        if _needs_locks(path):
+            return name, False
+        return _Unlocked(f"{name}&immutable=1", path, files), False
     if find_use(path) is not Use.NONE:
         return name, False
-    return f"{name}&vfs=unix-none", True
+    return _Unlocked(f"{name}&vfs=unix-none", path, files), True
+
+
+class _Unlocked(str):
+    """The URI by which the database at ``path`` is read without locks, and its ``files`` before."""
+
+    __slots__ = ("files", "path")
+    path: str
+    files: list[tuple[int, ...]]
+
+    def __new__(cls, uri: str, path: str, files: list[tuple[int, ...]]) -> Self:
+        """Return the URI as a string."""
+        self = super().__new__(cls, uri)
+        self.path, self.files = path, files
+        return self
+
+
+def has_changed(uri: str) -> bool:
+    """Return whether ``uri`` is of a database that was read without locks, and has changed since.
+
+    A file that can no longer be examined counts as changed.
+    """
+    try:
+        return isinstance(uri, _Unlocked) and uri.files != _files(uri.path)
+    except OSError:
+        return True
+
+
+def _files(path: str) -> list[tuple[int, ...]]:
+    """Return what changes with each write to the database; an empty tuple for a missing file."""
+    found: list[tuple[int, ...]] = []
+    for suffix in ("", "-wal", "-journal"):
+        try:
+            info = os.stat(f"{path}{suffix}")
+        except FileNotFoundError:
+            found.append(())
+        else:
+            times = info.st_mtime_ns, info.st_ctime_ns
+            found.append((info.st_dev, info.st_ino, info.st_size, *times))
+    return found
+
+
+def is_in_wal_mode(fd: int) -> bool:
+    """Return whether the header of the database ``fd`` shows WAL mode."""
+    return os.pread(fd, _HEADER, 0)[_READ_VERSION:] == _WAL
+
+
+def _needs_locks(path: str) -> bool:
+    """Return whether a database without a ``-wal`` has to be read with locks.
+
+    A ``-journal`` that a crash left is ignored: with locks, SQLite would have to roll it back.
+    """
+    try:
+        fd = open_regular(path, follow_symlinks=True)
+    except OSError:
+        return False  # SQLite reports it
+    try:
+        if is_in_wal_mode(fd):
+            return False
+        return not os.path.exists(f"{path}-journal") or _lock_holder(fd, *_FILE_LOCKS) is not None
+    finally:
+        os.close(fd)
 
 
 def _require_regular(path: str) -> None:
@@ -216,7 +305,8 @@ def _require_regular(path: str) -> None:
         require_regular(f"{path}{suffix}")
 
 
-def _read_only(path: str) -> str:
+def read_only(path: str) -> str:
+    """Return the URI for reading the database at ``path`` with locks."""
     return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro"
 
 
@@ -231,128 +321,16 @@ def find_use(path: str) -> Use:
     except FileNotFoundError:
         return Use.NONE
     try:
-        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHM_LOCK, 1, 0)
-        kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
+        pid = _lock_holder(fd, _SHM_LOCK, 1)
     finally:
         os.close(fd)
-    if kind == fcntl.F_UNLCK:
+    if pid is None:
         return Use.NONE
     return Use.OURS if pid in _our_pids else Use.OTHERS
 
 
-def main() -> None:
-    """Run the request on stdin and exit without closing the database.
-
-    Closing could checkpoint the ``-wal`` and delete it.
-    """
-    _keep_owners()
-    sqlite = importlib.import_module(sys.argv[1])
-    asked = json.load(sys.stdin)
-    status = 0
-    try:
-        # Now: a Plex that ends meanwhile takes the -wal along, and SQLite would make a new one.
-        uri, is_left = _address_for(asked)
-        connection = sqlite.connect(uri, uri=True, isolation_level=None)
-        connection.text_factory = lambda text: text.decode(errors="replace")
-        if is_left:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        answer = json.dumps(_answer(connection, sqlite, asked))
-    except sqlite.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        answer, status = str(error), _UNANSWERED if code in _NO_VERDICT else _FAILED
-    except OSError as error:  # a file was replaced since the caller examined it
-        answer, status = str(error), _UNANSWERED
-    sys.stdout.write(answer)
-    sys.stdout.flush()
-    os._exit(status)
-
-
-def _address_for(asked: dict[str, Any]) -> tuple[str, bool]:
-    path = asked["path"]
-    uri, is_left = address(path)
-    if "copy" in asked and not os.path.exists(f"{path}-wal"):
-        header = os.pread(asked["held"], _HEADER, 0)
-        if header[_READ_VERSION:] != _WAL:
-            uri = _read_only(path)  # locks separate writers from us
-    return uri, is_left
-
-
-def _back_up(connection: Any, sqlite: Any, asked: dict[str, Any]) -> None:  # noqa: ANN401
-    """Copy the database of ``connection``, if it is the file that the caller has open."""
-    name, held = os.fsencode(asked["name"]), os.fstat(asked["held"])
-    opened = _opened(name, asked["held"])
-    if not opened or not all(os.path.samestat(each, held) for each in opened):
-        raise sqlite.DatabaseError("the database was replaced while it was opened")
-    with closing(sqlite.connect(asked["copy"])) as copy:
-        connection.backup(copy)
-    with suppress(FileNotFoundError):
-        wal = os.stat(name + b"-wal", dir_fd=asked["folder"], follow_symlinks=False)
-        if not all(os.path.samestat(each, wal) for each in _opened(name + b"-wal")):
-            raise sqlite.DatabaseError("the -wal was replaced while the database was copied")
-
-
-def _opened(name: bytes, but: int = -1) -> list[os.stat_result]:
-    """Return the attributes of open files called ``name``, except that of descriptor ``but``."""
-    found = []
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError):  # the descriptor of the listing itself is closed by now
-            if fd != but and os.path.basename(os.readlink(b"/proc/self/fd/%d" % fd)) == name:
-                found.append(os.fstat(fd))
-    return found
-
-
-def _keep_owners() -> None:
-    """Give up root's effective user id, but keep root's access to files.
-
-    As root, SQLite changes the owner of a ``-wal`` that it opens (unixOpen in os_unix.c). The file
-    would get a new ctime and so count as changed.
-    """
-    if os.geteuid() == 0:
-        with suppress(OSError):  # a user namespace may lack the user nobody
-            os.seteuid(_NOBODY)
-            ctypes.CDLL(None).setfsuid(0)
-
-
-def _answer(connection: Any, sqlite: Any, asked: dict[str, Any]) -> Any:  # noqa: ANN401
-    if "copy" in asked:
-        _back_up(connection, sqlite, asked)
-        return []
-    schema = stand_in(connection)
-    if "pragma" in asked:
-        return _inspect(connection, asked["pragma"], schema)
-    return [connection.execute(each).fetchall() for each in asked["statements"]]
-
-
-def _findings(connection: Any, check: str, schema: Schema) -> list[str]:  # noqa: ANN401
-    """Return at most twenty findings of a PRAGMA, without those that a stand-in may cause."""
-    rows = connection.execute(f"PRAGMA {check}")
-    wrong = (line for (line,) in rows if line != "ok" and not schema.tolerance.covers(line))
-    return list(islice(wrong, _REPORTED))
-
-
-def _inspect(connection: Any, pragma: str, schema: Schema) -> dict[str, Any]:  # noqa: ANN401
-    findings = []
-    if pragma:
-        findings = _findings(connection, f"{pragma}({_MOST})", schema)
-    # A check of all tables begins with the first one in SQLite's table of names. If that one is
-    # virtual, it has no pages. SQLite then treats the check as a partial one, which leaves out the
-    # free pages (sqlite3BtreeIntegrityCheck in btree.c). A check of the schema's own table always
-    # includes them (https://sqlite.org/pragma.html#pragma_integrity_check).
-    of_free_pages = _findings(connection, "quick_check(sqlite_master)", schema)
-    findings += [line for line in of_free_pages if line not in findings]
-    damaged = {}
-    for table in schema.segmented:
-        if not {f"{table}_segdir", f"{table}_segments"} <= schema.names:
-            damaged[table] = "the tables of its segments are missing"
-        elif found := damaged_index(connection, table):
-            damaged[table] = found
-    return {
-        "findings": findings,
-        "damaged_full_text": damaged,
-        "unchecked_full_text": schema.opaque,
-        "is_approximate": bool(schema.tolerance.computed),
-    }
-
-
-if __name__ == "__main__":
-    main()
+def _lock_holder(fd: int, start: int, length: int) -> int | None:
+    """Return a process that has a lock on this part of the file, or None."""
+    wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
+    return None if kind == fcntl.F_UNLCK else pid

@@ -131,6 +131,8 @@ class TreeWalk:
     ) -> None:
         self.unreadable: list[str] = []
         """``path (reason)`` of each entry that cannot be read."""
+        self.gone: list[str] = []
+        """Each entry that disappeared during a walk that is not live."""
         self._memory = memory
         self._omit = omit
         self._base = tree.base
@@ -336,7 +338,11 @@ class TreeWalk:
     def _failed(self, path: bytes, error: OSError | IllegalPath) -> None:
         if isinstance(error, IllegalPath):
             self.unreadable.append(f"{printable(path[:200])} ({error.what})")
-        elif not (self._live and error.errno in _GONE):
+        elif self._live and error.errno in _GONE:
+            pass
+        elif path != self._top and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            self.gone.append(printable(path))
+        else:
             self.unreadable.append(f"{printable(path)} ({os.strerror(error.errno or 0)})")
 
     def _xattrs(self, fd: int, path: bytes) -> dict[str, bytes]:

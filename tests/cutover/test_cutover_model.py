@@ -65,12 +65,12 @@ class Script:
 
 
 @contextmanager
-def story(tmp_path: Path) -> Iterator[CutoverMachine]:
+def story(tmp_path: Path, kind: str = "container") -> Iterator[CutoverMachine]:
     """Begin a story with a container that does not run; check its end, as the model does."""
     with tempfile.TemporaryDirectory() as elsewhere:
         CutoverMachine.parents = (str(tmp_path), elsewhere)
         machine = CutoverMachine()
-        machine.begin(is_running=False, is_unit=False, stop_takes=0.0)
+        machine.begin(is_running=False, kind=kind, stop_takes=0.0)
         yield machine
         machine.never_two_and_nothing_lost()
         machine.teardown()
@@ -92,3 +92,34 @@ def test_container_that_writes_between_commit_and_publication(tmp_path: Path) ->
         assert machine.world.plex.running
         assert machine.world.volume.receipt is None
         machine.plex_writes()
+
+
+@pytest.mark.parametrize("point", range(10))
+def test_hidden_container_that_is_started_at_a_point_of_a_move(tmp_path: Path, point: int) -> None:
+    """A Plex of which only locks are seen, and which changes nothing, does not run on a copy."""
+    with story(tmp_path, "hidden container") as machine:
+        machine.pull_again(Script(*["nothing"] * point, "somebody starts plex"))
+        assert machine.world.published
+        assert not machine.world.plex.running
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_hidden_container_that_is_started_at_a_step_of_the_commit(
+    tmp_path: Path, steps: int
+) -> None:
+    """A start before the fence is up prevents the commit; nothing shows one after the last proof.
+
+    The end of the story tells them apart.
+    """
+    with story(tmp_path, "hidden container") as machine:
+        machine.pull_again(Script(*["nothing"] * 9, "somebody starts plex later", steps))
+
+
+def test_stop_command_that_stops_nothing_moves_no_hidden_container(tmp_path: Path) -> None:
+    """Plex runs on, and nothing is published, until the command is corrected."""
+    with story(tmp_path, "hidden container") as machine:
+        machine.somebody_starts_plex()
+        machine.stop_command_stops_nothing(is_other_stopped=True)
+        machine.pull_again(Script())
+        assert machine.world.plex.running
+        assert not machine.world.volume.library.exists()

@@ -53,3 +53,22 @@ def test_seen_from_outside(library: Path) -> None:
     assert [from_outside(entry) for entry in inside] == outside
     assert inside != outside
     assert {entry.kind for entry in outside} == set(Kind)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_entry_that_disappears_during_the_walk(tmp_path: Path, live: bool) -> None:  # noqa: FBT001
+    """It is no entry that cannot be read: to give read access to it would not help."""
+    tree = tmp_path / "Library"
+    (tree / "written").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tree / "written" / name).touch()
+    base = os.open(tmp_path, os.O_RDONLY)
+    try:
+        walk = TreeWalk(Tree(base, b"Library"), WalkOptions(live=live))
+        for entry in walk.entries():
+            if entry.path.endswith(b"/a"):
+                (tree / "written" / "b").unlink()
+    finally:
+        os.close(base)
+    assert walk.unreadable == []
+    assert walk.gone == ([] if live else ["Library/written/b"])

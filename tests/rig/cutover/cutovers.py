@@ -94,3 +94,38 @@ main()
     command = [sys.executable, script, *puller.command(*options)[1:]]
     ended = subprocess.run(command, check=False, capture_output=True, env=puller.environment())
     assert ended.returncode == 99, ended.stderr
+
+
+def pull_with_command(puller: Puller, module: str, name: str, command: Path) -> tuple[int, str]:
+    """Run a pull in which ``command`` runs before each call of ``name``.
+
+    Args:
+        puller: the puller, with target and pairing.
+        module: name of one of the puller's modules.
+        name: a function in the module, or a class and a method.
+        command: the program, without arguments.
+
+    Returns:
+        The exit code, and all output.
+    """
+    script = puller.target.with_name("with_command.py")
+    script.write_text(
+        f"""
+import importlib, subprocess
+from initpuller.__main__ import main
+*above, last = {name!r}.split(".")
+place = importlib.import_module({module!r})
+for each in above:
+    place = getattr(place, each)
+real = getattr(place, last)
+def called(*args, **kwargs):
+    subprocess.run([{str(command)!r}], check=True)
+    return real(*args, **kwargs)
+setattr(place, last, called)
+main()
+"""
+    )
+    words = [sys.executable, script, *puller.command()[1:]]
+    environment = puller.environment()
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    return ended.returncode, ended.stdout + ended.stderr

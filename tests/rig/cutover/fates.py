@@ -43,6 +43,8 @@ FATES = (
 )
 SECONDS = st.sampled_from([1.0, LEASE / 4, LEASE - 1, LEASE + 1, 10 * LEASE])
 UPTIMES = st.sampled_from([5.0, 40.0, 2000.0])
+KINDS = st.sampled_from(["unit", "container", "hidden container"])
+"""What manages Plex. Of a hidden container the agent sees only the locks on its databases."""
 STEPS = st.integers(0, 12)
 FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
 """Errors of a volume that accepts no more data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -76,6 +77,11 @@ def copy(place: Path, elsewhere: Path) -> None:
     """Copy the library with all its attributes and hard links."""
     elsewhere.mkdir()
     subprocess.run(["cp", "-a", place / "Library", elsewhere], check=True)
+
+
+def copy_database(folder: int, name: bytes, copy: str) -> None:
+    """Copy a database while no program writes to it, as a substitute for a backup by SQLite."""
+    shutil.copyfile(os.path.join(b"/proc/self/fd/%d" % folder, name), copy)
 
 
 def tree(library: Path) -> str:

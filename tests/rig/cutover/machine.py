@@ -22,6 +22,7 @@ from rig.cutover import library as cutover_library
 from rig.cutover.fates import (
     FATES,
     FAULTS,
+    KINDS,
     REQUESTS,
     SECONDS,
     STEPS,
@@ -45,8 +46,8 @@ class CutoverMachine(RuleBasedStateMachine):
     parents = ("", "")
     """Two folders on two filesystems. Each story has a subfolder in both."""
 
-    @initialize(is_running=st.booleans(), is_unit=st.booleans(), stop_takes=STOPS)
-    def begin(self, is_running: bool, is_unit: bool, stop_takes: float) -> None:  # noqa: FBT001
+    @initialize(is_running=st.booleans(), kind=KINDS, stop_takes=STOPS)
+    def begin(self, is_running: bool, kind: str, stop_takes: float) -> None:  # noqa: FBT001
         """Create a VM whose Plex runs or not, as a unit or a container, with its stop time."""
         here, elsewhere = (Path(tempfile.mkdtemp(dir=parent)) for parent in self.parents)
         self.places = here, elsewhere
@@ -55,7 +56,8 @@ class CutoverMachine(RuleBasedStateMachine):
         self.wanted: bool | None = is_running
         if not is_running:
             self.world.plex.cut()
-        self.world.plex.is_unit, self.world.plex.stop_takes = is_unit, stop_takes
+        self.world.plex.is_unit, self.world.plex.stop_takes = kind == "unit", stop_takes
+        self.world.plex.is_hidden = kind == "hidden container"
 
     def teardown(self) -> None:
         """Wait until nothing changes, check the end, and pull again without faults."""
@@ -63,6 +65,7 @@ class CutoverMachine(RuleBasedStateMachine):
             return
         self.data, world = None, self.world
         world.plex.is_stubborn, world.plex.failing, world.plex.stop_takes = False, 0, 0.0
+        world.plex.is_other_stopped = False
         world.is_disk_full, world.volume_fault = False, None
         world.agent.left = world.agent.visitor = None
         world.start_agent()
@@ -292,6 +295,11 @@ class CutoverMachine(RuleBasedStateMachine):
         """Set whether Plex ignores each later stop."""
         self.world.plex.is_stubborn = is_stubborn
 
+    @rule(is_other_stopped=st.booleans())
+    def stop_command_stops_nothing(self, is_other_stopped: bool) -> None:  # noqa: FBT001
+        """Set whether each later stop command succeeds without a stop of Plex."""
+        self.world.plex.is_other_stopped = is_other_stopped
+
     @invariant()
     def never_two_and_nothing_lost(self) -> None:
         """Assert that the published library is what Plex left, and that Plex does not run."""
@@ -321,11 +329,14 @@ class CutoverMachine(RuleBasedStateMachine):
     def _have_container_stopped(self, volume: Volume) -> None:
         """Let the agent stop a container that a person started, because no fence prevents a start.
 
-        If the container ignores the stop, two servers run, as docs/cutover.md says.
+        If the container ignores the stop, or is hidden and was started after the last proof, two
+        servers run, as docs/cutover.md says.
         """
+        plex = self.world.plex
         self.world.start_agent()
         self.world.wait(max(STOP_SECONDS))
-        volume.is_given_up = self.world.plex.running and self.world.plex.is_stubborn
+        is_not_stopped = plex.is_stubborn or plex.is_other_stopped or plex.runs_past_fence
+        volume.is_given_up = plex.running and is_not_stopped
 
     def _is_at_rest(self) -> bool:
         """Return whether Plex runs as wanted, or is stopped because its library was moved."""
@@ -348,7 +359,7 @@ class CutoverMachine(RuleBasedStateMachine):
         """Assert that the move ended in exactly one of the two ways."""
         world = self.world
         if world.control.standing().phase == "committed":
-            assert not world.plex.running
+            assert not world.plex.running or world.plex.runs_past_fence
             assert world.control.fence.is_up()
         else:
             assert world.control.standing().phase == "idle"

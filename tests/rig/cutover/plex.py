@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from agent.plex.service import PlexService, Sight
+from rig.cutover.library import DATABASE, SERVER
 from shared.errors import CutoverRefused
+from shared.plex.sqlite_query import Use
 
 if TYPE_CHECKING:
     import threading
@@ -61,15 +63,20 @@ class MadeUpPlex(PlexService):
     """Plex on the VM: a unit of systemd, or a container that two commands stop and start.
 
     If a container's stop takes longer than the agent waits, the stop continues, and a start does
-    nothing meanwhile. A unit's start waits for the end of a stop.
+    nothing meanwhile. A unit's start waits for the end of a stop. A hidden container shows only by
+    the locks on its databases that it runs.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._is_up, self.starts, self.this_start = True, 1, "1"
         self.is_unit = True
+        self.is_hidden = False
+        """Whether the agent sees neither its processes nor its port. No unit is hidden."""
         self.is_stubborn = False
         """Whether it ignores stops."""
+        self.is_other_stopped = False
+        """Whether the stop command succeeds, but stops another container."""
         self.failing = 0
         """Number of next starts that fail."""
         self.stop_takes = 0.0
@@ -79,6 +86,8 @@ class MadeUpPlex(PlexService):
         self.is_started_at_boot = True
         self._stopped_by: object = None
         """The process of the agent that waits for the stop."""
+        self._is_past_fence = False
+        """Whether it was started while the fence was up, and the agent has not seen its locks."""
 
     @property
     def starting(self) -> tuple[str, ...]:
@@ -102,18 +111,45 @@ class MadeUpPlex(PlexService):
             self._is_up = self.is_started_at_boot = True
             self.starts += 1
             self.this_start = str(self.starts)
+            self._is_past_fence = self.world.control.fence.is_up()
+
+    @property
+    def is_visible_now(self) -> bool:
+        """Whether it runs, and the agent can see that."""
+        return self.running and not self.is_hidden
+
+    @property
+    def runs_past_fence(self) -> bool:
+        """Whether it runs hidden after a start that nothing prevents, and nothing shows.
+
+        That is a start after the last proof, which the agent makes with the fence up.
+        """
+        return self.running and self.is_hidden and self._is_past_fence
+
+    def database_folder(self) -> str:
+        """Return the path of the folder of its databases."""
+        return str((self.world.vm / SERVER / DATABASE).parent)
+
+    def find_use(self, _path: str) -> Use:
+        """Return who has one of its databases open: Plex, as long as it runs."""
+        self._is_past_fence = self._is_past_fence and not self.running
+        return Use.OTHERS if self.running else Use.NONE
+
+    def is_visible(self) -> bool:
+        """Return whether its processes are seen; of a container that does not run, nothing is."""
+        return self.is_unit or self.is_visible_now
 
     def is_running(self) -> bool:
         """Return whether it runs, as ``systemctl is-active`` does."""
-        return self.running
+        return self.is_visible_now
 
     def may_run(self) -> bool:
         """Return whether it runs, or may run unseen."""
-        return self.running or not self.is_unit
+        return self.is_visible_now or not self.is_unit
 
     def look(self) -> Sight:
         """Return its state, as from ``systemctl show`` or from processes and the port."""
-        if not self.running:
+        if not self.is_visible_now:
             return Sight.GONE
         return Sight.RUNS if self.is_unit and self._down_at is None else Sight.PRESENT
 
@@ -134,6 +170,8 @@ class MadeUpPlex(PlexService):
         self.world.agent.step()
         if self.is_stubborn or ending.is_set():
             raise CutoverRefused("it did not stop")
+        if self.is_other_stopped and not self.is_unit:
+            return
         if self.running:
             if self._down_at is None:  # a second order does not begin the stop again
                 self._down_at = self.world.clock + self.stop_takes
@@ -158,7 +196,7 @@ class MadeUpPlex(PlexService):
 
     def left(self) -> list[str]:
         """Return its processes."""
-        return ["Plex"] if self.running else []
+        return ["Plex"] if self.is_visible_now else []
 
     def check_fence(self, path: str) -> None:
         """Accept the fence, because :meth:`World.is_blocked` reads it."""

@@ -113,6 +113,8 @@ class World:
                 LEASE,
                 STOP_SECONDS,
                 lambda event, _about: self.told.append(event),
+                database_folder=self.plex.database_folder,
+                find_use=self.plex.find_use,
                 has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
                 has_been_used=lambda name: self.store.has_been_used(name),  # noqa: PLW0108
                 clock=lambda: self.clock,
@@ -138,7 +140,7 @@ class World:
             (recipe, "start_workers", lambda _jobs: self._workers()),
             # Checks of SQLite run in a process of their own, which takes longer than a pull.
             (recipe, "read_facts", lambda *_: ServerFacts("1.42.2", "m", [])),
-            (database_copies, "back_up", _copy_database),
+            (database_copies, "back_up", cutover_library.copy_database),
             (probe, "try_database", lambda _folder: Verdict.WORKS),
             (time, "sleep", self._pass),
             (asyncio, "sleep", self._sleep(asyncio.sleep)),
@@ -394,7 +396,3 @@ class World:
 
 async def _here(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     return work(*args, **kwargs)
-
-
-def _copy_database(folder: int, name: bytes, copy: str) -> None:
-    shutil.copyfile(os.path.join(b"/proc/self/fd/%d" % folder, name), copy)
