@@ -19,6 +19,7 @@ from initpuller.agent_client.connection import (
     tls_context,
 )
 from initpuller.agent_client.pace import Pace
+from initpuller.cancellation import in_thread
 from shared import errors
 from shared.async_file import opened
 from shared.digest import is_hex
@@ -243,7 +244,7 @@ class AgentClient:
             ):
                 async for part in self._parts(response, most, too_large):
                     await file.write(part)
-            await asyncio.to_thread(replace_durably, temporary, path)
+            await in_thread(replace_durably, temporary, path)
         except OSError as error:
             raise errors.storage_error(error, path) from error
         finally:

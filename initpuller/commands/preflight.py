@@ -87,11 +87,11 @@ async def _check_both_sides(
     pairing: Pairing, target: Target, source_check: DatabaseCheck
 ) -> tuple[list[Check], list[Check]]:
     """Return the results of all checks of the source, and of the target."""
-    import asyncio
     from dataclasses import replace
 
     from initpuller.agent_client.client import AgentClient
     from initpuller.agent_client.retry import IDLE_SECONDS, Retrier
+    from initpuller.cancellation import in_thread
     from initpuller.pull.checks.target_checks import TargetFacts, completed, run_checks
     from shared.checks import When
     from shared.tree.member_path import check_root_name
@@ -102,6 +102,6 @@ async def _check_both_sides(
         rate = await retrier.run("the probe", client.probe)
         check_root_name(os.fsencode(report.library.name))
         facts = TargetFacts(replace(target, gate=await completed(target.gate)), report, rate)
-        here = await asyncio.to_thread(run_checks, facts, When.PREFLIGHT)
+        here = await in_thread(run_checks, facts, When.PREFLIGHT)
         await client.report_checks(here, are_all=True)
     return report.checks, here

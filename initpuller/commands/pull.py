@@ -263,7 +263,11 @@ def pull(
 
 
 async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:
-    """Run the pull; on SIGTERM and SIGINT, end it with a complete journal."""
+    """Run the pull; on SIGTERM and SIGINT, end it with a complete journal, unless it has published.
+
+    Raises:
+        Interrupted: it was ended.
+    """
     import asyncio
 
     from initpuller.pull import recipe
@@ -274,4 +278,9 @@ async def _until_signalled(options: PullOptions, progress: PullProgress) -> None
     try:
         await task
     except asyncio.CancelledError:
-        raise Interrupted("stopped by a signal", hint="Run pull again to resume.") from None
+        if progress.standing().phase != "done":
+            raise Interrupted("stopped by a signal", hint="Run pull again to resume.") from None
+    # A signal from now on would make a failure of what is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

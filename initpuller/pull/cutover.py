@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cancellation import in_thread
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import committed, name_cutover, remember_failure
 from shared.checks import duration
@@ -94,6 +95,38 @@ class Cutover:
             )
         if state is not None and state.cutover == standing.id:
             await self._undo_unless_over(standing)
+
+    async def require_none(self) -> None:
+        """Make sure that the agent will not start Plex by itself, because a person has stopped it.
+
+        A cutover of an earlier run on this volume is undone.
+
+        Raises:
+            CutoverRefused: another one is under way, or an undo does not end.
+        """
+        state, left = self._record.state, _LOOKS
+        while (standing := await self._ask_phase()).phase not in ("idle", "committed"):
+            if state is not None and state.cutover == standing.id:
+                await self._undo_unless_over(standing)
+            elif standing.phase != "undoing":
+                left = 0
+            if not left:
+                break
+            left -= 1
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+        raise CutoverRefused(
+            f"a cutover is under way for {standing.puller} ({standing.phase}): the agent may start"
+            " Plex after it",
+            hint="Wait until 'plexodus-agent status' on the VM says that it is over. Then stop Plex"
+            " and run this again.",
+        )
+
+    async def may_be_committed(self) -> bool:
+        """Return whether the cutover in the record is still under way, or committed."""
+        standing, name = await self._ask_phase(), self._record.current.cutover
+        return standing.id == name and standing.phase in ("stopped", "committing", "committed")
 
     async def is_kept(self) -> bool:
         """Return whether the cutover in the record is committed, and not undone."""
@@ -222,7 +255,7 @@ class Cutover:
             if not self._is_in_doubt:
                 failure = terms.remembered(error) if stopped is not None else None
                 if failure is not None:
-                    await asyncio.to_thread(self._remember, failure)
+                    await in_thread(self._remember, failure)
                 await self._give_up(name, failure)
             raise
 

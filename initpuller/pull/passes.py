@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 
+from initpuller.cancellation import cancel, in_thread, made_in_thread
 from initpuller.pull.checks.fatal_checks import check_databases, check_for_pull
 from initpuller.pull.checks.placement import PlexContents, refuse_misplaced
 from initpuller.pull.options import Mode, PullContext
@@ -25,6 +26,7 @@ from initpuller.volume.publish.unpublish import is_to_be_taken_back, take_back
 from initpuller.volume.reuse.recorded import Listing
 from initpuller.volume.space import check_room_for_delta, check_space
 from initpuller.volume.staging import staging
+from initpuller.volume.staging.staging import Staging
 from shared import errors
 from shared.checks import LINKS_OUT_ADVICE, duration, size
 from shared.frames.codec import Encoding
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
     from initpuller.pull.checks.fatal_checks import CheckedSource
     from initpuller.volume.fitness.requirements import Needs
-    from initpuller.volume.staging.staging import Staging
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
     from shared.wire.protocol import Kind, Snapshot
@@ -101,7 +102,7 @@ class Pass:
 
     async def __aexit__(self, *_: object) -> None:
         """Close staging, and cancel what is still asked."""
-        await _cancel(self.sums)
+        await cancel(self.sums)
         self.staging.close()
 
 
@@ -123,6 +124,11 @@ class Passes:
     async def __aexit__(self, *_: object) -> None:
         """Cancel the check of the databases, if it still runs."""
         await self._checks.cancel()
+
+    @property
+    def knows_databases(self) -> bool:
+        """Whether the check of the source's databases has ended."""
+        return self._checks.knows_databases
 
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the source's databases; return its findings, by check.
@@ -160,7 +166,7 @@ class Passes:
             )
             moved_before, scan = moved, Scan(scan.kind, done=done)
         if options.mode is Mode.MOVE:
-            await asyncio.to_thread(check_room_for_delta, self._context.layout.staging)
+            await in_thread(check_room_for_delta, self._context.layout.staging)
         return done
 
     async def begin(self, scan: Scan) -> Pass:
@@ -175,25 +181,24 @@ class Passes:
         await self._return_rehearsal(snapshot, source)
         await self._refuse_existing(snapshot.library.name, scan)
         sets_aside = options.on_existing is OnExisting.SET_ASIDE
-        await asyncio.to_thread(
-            cleanup.refuse_foreign, context.record, snapshot, sets_aside=sets_aside
-        )
+        await in_thread(cleanup.refuse_foreign, context.record, snapshot, sets_aside=sets_aside)
         queries = SourceQueries(context, snapshot)
         scanned = await self._manifest(snapshot, queries)
         await queries.omitted()
         self._refuse_useless(scanned, source)
         sums = asyncio.ensure_future(queries.sums(scanned.manifest)) if scan.is_stopped else None
         try:
-            work = await asyncio.to_thread(self._stage, scanned, scan.done)
+            stage = partial(self._stage, scanned, scan.done)
+            work = await made_in_thread(stage, Staging.close)
         except BaseException:
-            await _cancel(sums)
+            await cancel(sums)
             raise
         return Pass(work, queries, source, sums)
 
     async def _scan(self, scan: Scan) -> tuple[Snapshot, CheckedSource]:
         """Have the agent scan; check both sides meanwhile, if that was not done in this run."""
         context, options = self._context, self._context.options
-        base = await asyncio.to_thread(staging.delta_base, context.record) if scan.is_delta else ""
+        base = await in_thread(staging.delta_base, context.record) if scan.is_delta else ""
         context.progress.phase("scanning")
         placed = context.layout.places_server
         request = SnapshotRequest(scan.kind, options.exclude, base, placed=placed)
@@ -202,7 +207,7 @@ class Passes:
             snapshot = await options.retrier.run("the scan", lambda: context.client.scan(request))
             source = await checks
         finally:
-            await _cancel(checks)
+            await cancel(checks)
         context.progress.of(snapshot.id)
         check_root_name(os.fsencode(snapshot.library.name))
         if (snapshot.kind, snapshot.base) != (scan.kind, base):
@@ -213,13 +218,13 @@ class Passes:
         """Return a published rehearsal to staging, if neither side refuses this pull."""
         record, options = self._context.record, self._context.options
         rehearse = options.mode is Mode.REHEARSE
-        if not await asyncio.to_thread(is_to_be_taken_back, record, rehearse=rehearse):
+        if not await in_thread(is_to_be_taken_back, record, rehearse=rehearse):
             return
         scanned = await self._manifest(snapshot, SourceQueries(self._context, snapshot))
         self._refuse_useless(scanned, source)
         if options.on_existing is not OnExisting.SET_ASIDE:
-            await asyncio.to_thread(cleanup.refuse_foreign, record, snapshot, sets_aside=False)
-        await asyncio.to_thread(take_back, record, rehearse=rehearse)
+            await in_thread(cleanup.refuse_foreign, record, snapshot, sets_aside=False)
+        await in_thread(take_back, record, rehearse=rehearse)
 
     async def _refuse_existing(self, name: str, scan: Scan) -> None:
         """Inspect the volume again, now that the library's name is known.
@@ -227,7 +232,7 @@ class Passes:
         Raise NothingToDo or TargetConflict for a library that is not ours.
         """
         context, options = self._context, self._context.options
-        action = await asyncio.to_thread(
+        action = await in_thread(
             look,
             context.record,
             options.on_existing,
@@ -290,22 +295,22 @@ class Passes:
     async def _within_space(self, work: Staging, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Check the space for a transfer, and run it; a full volume is reported with the need."""
         if not work.is_small_delta:  # else the pass before had room for it, or there is not much
-            await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)
+            await in_thread(check_space, work.fd, work.manifest, work.journal)
         self._fit.require(work.policy)
         try:
             with errors.disk_errors(self._context.layout.folder):
                 return await self._checks.beside(run())
         except errors.NoSpace:
-            await asyncio.to_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
+            await in_thread(check_space, work.fd, work.manifest, work.journal)  # how much?
             raise
 
     async def _manifest(self, snapshot: Snapshot, queries: SourceQueries) -> Scanned:
         """Return the checked manifest: the one on the volume if it is whole, or the agent's."""
         try:
-            scanned = await asyncio.to_thread(self._read_manifest, snapshot)
+            scanned = await in_thread(self._read_manifest, snapshot)
         except (FileNotFoundError, errors.IntegrityError):
             await queries.manifest()
-            scanned = await asyncio.to_thread(self._read_manifest, snapshot)
+            scanned = await in_thread(self._read_manifest, snapshot)
         staging.check_sums(scanned.manifest, snapshot)
         return scanned
 
@@ -342,6 +347,11 @@ class _ChecksOnce:
             self._found = await check_for_pull(context.client, context.options, context.layout)
         return self._found
 
+    @property
+    def knows_databases(self) -> bool:
+        """Whether the check of the databases has ended."""
+        return self._databases is not None and self._databases.done()
+
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the databases; begin it if that was not done."""
         check = self._begun()
@@ -359,20 +369,14 @@ class _ChecksOnce:
                 check.result()
             return await transferring
         finally:
-            await _cancel(transferring)
+            await cancel(transferring)
 
     async def cancel(self) -> None:
         """Cancel the check of the databases, if it still runs."""
-        await _cancel(self._databases)
+        await cancel(self._databases)
 
     def _begun(self) -> asyncio.Future[dict[str, str]]:
         if self._databases is None:
             check = check_databases(self._context.client, self._context.options)
             self._databases = asyncio.ensure_future(check)
         return self._databases
-
-
-async def _cancel(future: asyncio.Future[Any] | None) -> None:
-    if future is not None:
-        future.cancel()
-        await asyncio.gather(future, return_exceptions=True)

@@ -8,12 +8,12 @@ after that, because it takes a while. A move that may not be committed yet is no
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cancellation import in_thread
 from initpuller.plex.preferences import preferences_name
 from initpuller.pull.options import Mode, PullContext
 from initpuller.volume.publish.recheck import damage, withdraw_damaged
@@ -55,7 +55,8 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
     Raises:
         AgentUnreachable: nobody knows; nothing is published.
         CutoverEnded: the user vouched for a Plex that the agent has started again.
-        CutoverRefused: it was committed, and this run must not end the move.
+        CutoverRefused: it was committed, and this run must not end the move; or another cutover is
+            under way.
         StorageError: the library cannot be read; the next run tries again.
         TargetConflict: it has its final name, and is not what was verified.
         IntegrityError: it is damaged, and the agent cannot be reached.
@@ -68,9 +69,12 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
         await cutover.withdraw(state.cutover)
     if state.receipt is None or state.receipt.rehearsal:
         return False
-    # To ask is to commit then, unless the user says that Plex is down in any case.
-    is_asked_later = is_other or (state.phase == "committing" and mode is Mode.MOVE)
-    wish = _Wish.YES if is_asked_later else await _ask(context, cutover)
+    if is_other:
+        wish = _Wish.YES
+    elif state.phase == "committing" and mode is Mode.MOVE:
+        wish = await _is_open(cutover)
+    else:
+        wish = await _ask(context, cutover)
     if is_other or wish is _Wish.NO:
         await _withdraw(context)
         return False
@@ -82,7 +86,7 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
                 hint="Start the agent and run again, or repair these and run again:"
                 + "".join(f"\n  {line}" for line in damaged[:_LISTED]),
             )
-        await asyncio.to_thread(withdraw_damaged, context.record, context.options.on_existing)
+        await in_thread(withdraw_damaged, context.record, context.options.on_existing)
         return False
     if await _ask(context, cutover) is _Wish.NO:
         await _withdraw(context)
@@ -99,7 +103,7 @@ async def find_damage(record: PullRecord) -> list[str]:
     receipt = record.planned
     amended = preferences_name(receipt.library.name) if receipt.preferences else ""
     _log.info("comparing what an earlier run verified again", path=record.layout.target)
-    damaged = await asyncio.to_thread(damage, record, amended)
+    damaged = await in_thread(damage, record, amended)
     if damaged:
         _log.warning("the library has changed on the volume since", differences=damaged[:_LISTED])
     return damaged
@@ -108,7 +112,7 @@ async def find_damage(record: PullRecord) -> list[str]:
 async def _withdraw(context: PullContext) -> None:
     path = context.layout.staging
     _log.warning("what was verified is out of date, resuming", path=path)
-    await asyncio.to_thread(unpublish, context.record)
+    await in_thread(unpublish, context.record)
 
 
 async def _ask(context: PullContext, cutover: Cutover) -> _Wish:
@@ -120,6 +124,7 @@ async def _ask(context: PullContext, cutover: Cutover) -> _Wish:
         return await _is_committed_still(context, cutover)
     if mode is not Mode.MOVE_STOPPED:
         return _Wish.NO
+    await cutover.require_none()
     return _Wish.YES if await _is_unchanged(context, state.snapshot.id) else _Wish.NO
 
 
@@ -133,6 +138,14 @@ async def _is_unchanged(context: PullContext, snapshot: str) -> bool:
         _log.warning("the library has changed since it was verified", reason=str(error))
         return False
     return True
+
+
+async def _is_open(cutover: Cutover) -> _Wish:
+    """Return whether a commit is still possible: to ask for it is to commit, which is for later."""
+    try:
+        return _Wish.YES if await cutover.may_be_committed() else _Wish.NO
+    except AgentUnreachable as error:
+        raise _unpublished(error) from error
 
 
 async def _commit_now(context: PullContext, cutover: Cutover) -> _Wish:
@@ -152,7 +165,7 @@ async def _is_committed_still(context: PullContext, cutover: Cutover) -> _Wish:
         _take_the_users_word(context, error)
         return _Wish.VOUCHED
     if not is_committed and context.options.mode is Mode.MOVE_STOPPED:
-        await asyncio.to_thread(unpublish, context.record)
+        await in_thread(unpublish, context.record)
         raise CutoverEnded(
             "the agent says that this move was undone, so nothing was published: what is staged"
             " is out of date",
@@ -164,11 +177,14 @@ async def _is_committed_still(context: PullContext, cutover: Cutover) -> _Wish:
 def _take_the_users_word(context: PullContext, error: AgentUnreachable) -> None:
     """Raise ``error`` unless the user says that Plex is down on the VM."""
     if context.options.mode is not Mode.MOVE_STOPPED:
-        raise AgentUnreachable(
-            f"nothing was published, because {error.what}",
-            path=error.path,
-            hint="The library is verified, but the move may have been undone since. Start the"
-            " agent and run again. If the VM is gone, or Plex on it is down for good, add"
-            " --no-cutover.",
-        ) from error
+        raise _unpublished(error) from error
     _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")
+
+
+def _unpublished(error: AgentUnreachable) -> AgentUnreachable:
+    return AgentUnreachable(
+        f"nothing was published, because {error.what}",
+        path=error.path,
+        hint="The library is verified, but the move may have been undone since. Start the agent and"
+        " run again. If the VM is gone, or Plex on it is down for good, add --no-cutover.",
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cancellation import in_thread, regardless
 from initpuller.plex.facts import read_facts
 from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.pull.cutover import Cutover
@@ -58,15 +59,16 @@ _ROUNDS = 3
 async def pull(options: PullOptions, progress: PullProgress) -> None:
     """Put the library onto the volume, unless :func:`is_over` says that it is there.
 
-    If it raises a PlexodusError, the library's final name is what it was before.
+    If it raises a PlexodusError, the library's final name is what it was before. The same holds if
+    it is cancelled, unless ``progress`` is done.
     """
     record = PullRecord(open_layout(options.target))
     async with AsyncExitStack() as stack:
         stack.enter_context(errors.disk_errors(record.layout.folder))
         await stack.enter_async_context(_locked(record.layout))
         workers = stack.enter_context(start_workers(options.jobs))
-        await asyncio.to_thread(make_room, record)
-        action = await asyncio.to_thread(_inspect, record, options)
+        await in_thread(make_room, record)
+        action = await in_thread(_inspect, record, options)
         if await _is_decided(action, record, options, progress):
             return
         stack.enter_context(suppress(NothingToDo))
@@ -75,7 +77,7 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         context = await stack.enter_async_context(_connected(record, options, workers, progress))
         passes = await stack.enter_async_context(Passes(context))
         cutover = _cutover(context)
-        terms = await asyncio.to_thread(_stop_terms, options, context.layout.target)
+        terms = await in_thread(_stop_terms, options, context.layout.target)
         await _clear_the_way(context, cutover)
         is_delta = True
         for attempts_left in reversed(range(_ROUNDS)):
@@ -92,7 +94,9 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
                             await _transfer_and_verify(context, passes, scan)
                             await _commit(context, cutover)
                     case Mode.MOVE_STOPPED:
-                        await _transfer_and_verify(context, passes, Scan("cold", is_delta))
+                        await cutover.require_none()
+                        scan = Scan("cold", is_delta)
+                        await _transfer_and_verify(context, passes, scan, cutover)
                     case Mode.REHEARSE:
                         done = await passes.live(Scan("rehearsal", is_delta))
                         await _transfer_and_verify(context, passes, Scan("rehearsal", done=done))
@@ -104,7 +108,7 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
                 break
             except (errors.SnapshotGone, errors.CutoverEnded, errors.SourceChanged) as error:
                 is_delta &= await _prepare_retry(context, error, attempts_left)
-        receipt = await asyncio.to_thread(_publish, record, options)
+        receipt = await regardless(in_thread(_publish, record, options))
         _report(record.layout, receipt, progress)
         progress.down = cutover.downtime()
         await _tell_done(context, receipt, progress.down)
@@ -169,9 +173,10 @@ async def _is_decided(
     if not is_verified or receipt is None or not receipt.rehearsal:
         return False
     if await find_damage(record):
-        await asyncio.to_thread(withdraw_damaged, record, options.on_existing)
+        await in_thread(withdraw_damaged, record, options.on_existing)
         return False
-    _report(record.layout, await asyncio.to_thread(_publish, record, options), progress)
+    published = await regardless(in_thread(_publish, record, options))
+    _report(record.layout, published, progress)
     return True
 
 
@@ -184,7 +189,7 @@ async def _room_for_others(record: PullRecord) -> AsyncIterator[None]:
     try:
         yield
     except errors.NoSpace:
-        await asyncio.to_thread(make_room, record, Discarded.INCOMPLETE)
+        await in_thread(make_room, record, Discarded.INCOMPLETE)
         raise
 
 
@@ -226,12 +231,12 @@ async def _clear_the_way(context: PullContext, cutover: Cutover) -> None:
     """
     options, record = context.options, context.record
     rehearse = options.mode is Mode.REHEARSE
-    action = await asyncio.to_thread(look, record, options.on_existing, rehearse=rehearse)
+    action = await in_thread(look, record, options.on_existing, rehearse=rehearse)
     if action not in (Action.REFUSE_TAKEN, Action.BEGIN_ANEW):
         return
     await cutover.release()
     if action is Action.BEGIN_ANEW:
-        await asyncio.to_thread(_forget_staging, record)
+        await in_thread(_forget_staging, record)
         return
     state = record.state
     name = state.snapshot.library.name if state is not None else USUAL_NAME
@@ -266,14 +271,25 @@ async def _replace_lost(context: PullContext, passes: Passes, cutover: Cutover) 
     return True
 
 
-async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan) -> None:
-    """Scan, transfer what is missing, verify, and record what is about to be published."""
+async def _transfer_and_verify(
+    context: PullContext, passes: Passes, scan: Scan, vouched: Cutover | None = None
+) -> None:
+    """Scan, transfer what is missing, verify, and record what is about to be published.
+
+    ``vouched`` is given if a person has stopped Plex: what may have started it since the transfer
+    is found at the end, after everything that takes long.
+    """
     phase: Phase = "committing" if scan.is_stopped else "publishing"
     async with await passes.begin(scan) as work:
         await passes.bring(work)
+        has_waited = not passes.knows_databases
         databases = await passes.databases()
+        if vouched is not None:
+            await vouched.require_none()
+            if has_waited:
+                await work.queries.check()
         context.progress.phase("publishing")
-        await asyncio.to_thread(_prepare, work, phase, databases, context.options)
+        await in_thread(_prepare, work, phase, databases, context.options)
 
 
 def _prepare(work: Pass, phase: Phase, databases: dict[str, str], options: PullOptions) -> None:
@@ -302,13 +318,13 @@ async def _commit(context: PullContext, cutover: Cutover) -> None:
     """
     record, on_existing = context.record, context.options.on_existing
     name = record.current.snapshot.library.name
-    action = await asyncio.to_thread(look, record, on_existing, name)
+    action = await in_thread(look, record, on_existing, name)
     if action is Action.REFUSE_TAKEN:
         raise name_taken(record.layout.library(name))
-    await asyncio.to_thread(require_room, record.layout)
+    await in_thread(require_room, record.layout)
     await cutover.commit()
     if not await cutover.is_committed():
-        await asyncio.to_thread(unpublish, record)
+        await in_thread(unpublish, record)
         raise errors.CutoverEnded("the move was undone on the VM right after the commit")
     context.progress.reached("Committed", "Plex stays stopped on the VM")
 

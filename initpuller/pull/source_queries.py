@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cancellation import in_thread
 from shared import errors
 from shared.frames.sha256sums import max_bytes
 from shared.tree.omitted import Reason, check_omitted
@@ -48,12 +48,12 @@ class SourceQueries:
             return
         path, root = self._layout.omitted(snapshot.id), os.fsencode(snapshot.library.name)
         try:
-            examples = await asyncio.to_thread(_checked, path, announced, root)
+            examples = await in_thread(_checked, path, announced, root)
         except (FileNotFoundError, errors.IntegrityError):
             await self._retrier.run(
                 "the list of omitted entries", lambda: self._client.omitted(snapshot, path)
             )
-            examples = await asyncio.to_thread(_checked, path, announced, root)
+            examples = await in_thread(_checked, path, announced, root)
         if examples:
             _log.warning(
                 "not library content, left out", count=announced.skipped, examples=examples

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import structlog
 
 from initpuller.agent_client.schedule import fetch_frames
+from initpuller.cancellation import cancel, in_thread, to_its_end
 from initpuller.volume.publish.verify import wrong_sums
 from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.workers.frame_worker import Assignment, Order
-from initpuller.workers.threads import to_its_end
 from shared.errors import SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Assembly:
             damaged = [f"{name}: wrong digest" for name in _named(wrong)]
             raise TreeDiffers(damaged, work.layout.staging)
         if differences:
-            await asyncio.to_thread(work.distrust)
+            await in_thread(work.distrust)
             raise TreeDiffers(differences[:_LISTED], work.layout.staging)
 
     async def run_live(self) -> bool:
@@ -99,9 +99,9 @@ class Assembly:
         """
         await self._fetch()
         self._progress.phase("finishing")
-        finishing = asyncio.to_thread(self._work.finish, self._unfinished)
+        finishing = in_thread(self._work.finish, self._unfinished)
         differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
-        wrong = await asyncio.to_thread(lambda: list(self._wrong()))
+        wrong = await in_thread(lambda: list(self._wrong()))
         await self._refuse_damaged(wrong)
         return not differences
 
@@ -109,13 +109,13 @@ class Assembly:
         """Raise SnapshotGone if what a delta keeps is damaged, so that it is fetched again."""
         if kept := [each for each in wrong if each[1].kept]:
             _log.warning("what the delta keeps is damaged on the volume", paths=_named(kept))
-            await asyncio.to_thread(self._work.forget, kept)
+            await in_thread(self._work.forget, kept)
             raise SnapshotGone("what the delta keeps is damaged on the volume, fetching it again")
 
     async def _fetch(self) -> None:
         """Fetch all missing frames onto the volume, and journal them."""
         work, plan = self._work, self._work.manifest.plan
-        frames, tar_bytes, entries = await asyncio.to_thread(self._there)
+        frames, tar_bytes, entries = await in_thread(self._there)
         self._progress.phase("transferring")
         have_entries = plan.entries - (plan.counted_entries - entries)
         self._progress.expect(plan.tar_bytes, plan.entries, tar_bytes, have_entries)
@@ -170,9 +170,9 @@ class Assembly:
         self._progress.phase("verifying")
 
         async def finish() -> tuple[list[str], Wrong]:
-            differences = await asyncio.to_thread(self._work.finish, self._unfinished)
+            differences = await in_thread(self._work.finish, self._unfinished)
             await asked
-            return differences, await asyncio.to_thread(self._drop_wrong)
+            return differences, await in_thread(self._drop_wrong)
 
         found, _ = await _side_by_side(finish(), self._queries.check())
         return found
@@ -184,9 +184,9 @@ class Assembly:
             Attributes that are wrong, and the files with a wrong digest, which are removed.
         """
         self._progress.phase("verifying")
-        finishing = asyncio.to_thread(self._work.finish, self._unfinished)
+        finishing = in_thread(self._work.finish, self._unfinished)
         differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
-        dropping = asyncio.to_thread(self._drop_wrong)
+        dropping = in_thread(self._drop_wrong)
         wrong, _ = await _side_by_side(dropping, self._queries.check())
         return differences, wrong
 
@@ -228,7 +228,7 @@ class Assembly:
         batch, self._pending = self._pending, []
         if not batch:
             return
-        await asyncio.to_thread(self._work.commit, batch)
+        await in_thread(self._work.commit, batch)
         self._since = time.monotonic()
         for number, _ in batch:
             frame = self._work.manifest.plan[number]
@@ -240,10 +240,9 @@ def _named(wrong: Wrong) -> list[str]:
 
 
 async def _side_by_side(here: Coroutine[Any, Any, T], there: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Await what a thread and the agent do at the same time; never leave the thread running."""
-    asked = asyncio.ensure_future(there)
+    """Await what threads and the agent do at the same time; never leave a thread running."""
+    done, asked = asyncio.ensure_future(here), asyncio.ensure_future(there)
     try:
-        return await to_its_end(here), await asked
+        return await done, await asked
     finally:
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        await cancel(done, asked)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from initpuller.cancellation import in_thread, made_in_thread, to_its_end
 from initpuller.workers.frame_worker import FrameWorker
 from shared.program.mallopt import keep_freed_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
     from initpuller.volume.staging.blocks import Unpacked
     from initpuller.workers.frame_worker import Assignment, Order
@@ -40,7 +41,7 @@ class Worker:
     async def assign(self, assignment: Assignment) -> None:
         """Start with a snapshot; raise StorageError if its staging cannot be opened."""
         self.end()
-        self._frames = await to_its_end(asyncio.to_thread(FrameWorker, assignment))
+        self._frames = await made_in_thread(partial(FrameWorker, assignment), FrameWorker.close)
 
     async def bring(self, order: Order) -> Unpacked:
         """See :meth:`FrameWorker.bring`. After a cancellation, no thread touches staging."""
@@ -74,18 +75,6 @@ def start_workers(count: int) -> Iterator[list[Worker]]:
             worker.end()
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work`` to its end, however often cancelled: a thread cannot be stopped half way."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        raise
-
-
 def _start(work: Callable[[], T]) -> asyncio.Future[T]:
     """Do ``work`` in a thread of its own, whose end the process does not wait for when it exits.
 
@@ -115,4 +104,4 @@ async def _stop(frames: FrameWorker, bringing: asyncio.Future[Unpacked]) -> None
     bringing.add_done_callback(end)
     await asyncio.wait({bringing}, timeout=_PATIENCE)
     if not bringing.done():
-        await asyncio.to_thread(frames.wait_until_idle)
+        await in_thread(frames.wait_until_idle)

@@ -216,7 +216,7 @@ async def test_invalid_snapshot_is_refused(
     offer = offer_tree([TOP])
     offer.snapshot |= lie
     agent = await refused(tmp_path, offer, kind)
-    assert asked(agent) == ["POST /v1/snapshots"]
+    assert asked(agent) == ["GET /v1/cutover", "POST /v1/snapshots"]
 
 
 PROBLEM = {"Content-Type": "application/problem+json"}
@@ -248,7 +248,7 @@ async def test_only_temporary_failures_are_retried(
     is_away = kind is errors.AgentUnreachable
     code = ExitCode.UNREACHABLE if is_away else ExitCode.INTEGRITY
     agent = await refused(tmp_path, offer, kind, code)
-    assert asked(agent) == ["POST /v1/snapshots"] * tries
+    assert asked(agent) == ["GET /v1/cutover", *["POST /v1/snapshots"] * tries]
 
 
 REPORTS = {

@@ -205,9 +205,15 @@ def test_excluded_side_files(puller: Puller, library: Path) -> None:
         assert puller.pull("--exclude", "*.db-wal", "--exclude", "*.db-shm").code == 16
 
 
-def test_no_record_of_a_cutover_is_needed(agent: Agent, puller: Puller) -> None:
-    """A damaged record ends a cutover, and no pull that does without one."""
-    (agent.state / "cutover.json").write_bytes(b"damaged")
+def test_damaged_record_of_a_cutover(agent: Agent, puller: Puller) -> None:
+    """Nobody knows whether the agent is about to start Plex: the message says what to do."""
+    record = agent.state / "cutover.json"
+    record.write_bytes(b"damaged")
+    refused = puller.pull()
+    assert refused.code == 15, refused.text
+    assert str(record) in refused.reason()
+    assert agent.frames_asked() == []
+    record.unlink()
     assert puller.pull().code == 0
 
 

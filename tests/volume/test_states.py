@@ -160,7 +160,7 @@ UNCOMMITTED, STOPPED = (
 )
 MOVED, MOVED_RENAMED = _cut_over(PUBLISH), _cut_over(SEAL)
 STANDING = {"GET /v1/cutover"}
-CHECK = {"POST /v1/snapshots/ID/check"}
+CHECK = STANDING | {"POST /v1/snapshots/ID/check"}
 REHEARSE, READY = ("--rehearse",), ("--until", "ready")
 WARNING = "A LIBRARY THAT IS NOT OURS"
 TAKEN = "not ours has taken the library's name"

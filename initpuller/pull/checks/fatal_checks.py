@@ -6,13 +6,13 @@ the transfer. All other checks come first.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from initpuller.cancellation import in_thread
 from initpuller.pull.checks.target_checks import Target, TargetFacts, completed, run_checks
 from initpuller.pull.options import Mode, PullOptions
 from shared.checks import DATABASE_CHECKS, Check, CheckId, Outcome, When
@@ -67,7 +67,7 @@ async def check_for_pull(
         for check in report.checks
         if check.id not in DATABASE_CHECKS or check.outcome is Outcome.FAILURE
     ]
-    here = await asyncio.to_thread(run_checks, facts, When.PULL)
+    here = await in_thread(run_checks, facts, When.PULL)
     await client.report_checks(here)
     results = [*on_vm, *here]
     _log_warnings(results)

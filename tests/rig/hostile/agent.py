@@ -214,6 +214,9 @@ def offer_tree(entries: Sequence[Entry], contents: Mapping[bytes, bytes] = NOTHI
     return offer
 
 
+_IDLE = protocol.CutoverStanding("idle", "", "", "", 0.0, "", "")
+
+
 @dataclass
 class HostileAgent:
     """Serves an :class:`Offer`, which a test may change between requests."""
@@ -246,6 +249,8 @@ class HostileAgent:
         offer, last = self.offer, request.path.rpartition("/")[2]
         if request.path == protocol.LIBRARY_SERVER:
             return offer.server
+        if request.path == protocol.CUTOVER:
+            return [Reply(msgspec.json.encode(_IDLE))]
         if request.path == protocol.SNAPSHOTS:
             return offer.scan or [Reply(msgspec.json.encode(offer.snapshot), 201)]
         if "/frames/" in request.path:
