@@ -246,7 +246,7 @@ class SnapshotStore:
             return Origin(self._library.last.place)
 
     def _locate(self) -> LibrarySource:
-        """Find the library, or raise :class:`SourceUnreadable`, also if its disk is not mounted."""
+        """Find the library, or raise SourceUnreadable, also if its disk is not mounted."""
         found = self._library.locate()
         if self._scanned is not None:
             refuse_unmounted(self._scanned, found)

@@ -26,6 +26,8 @@ from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted, PlexodusError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from initpuller.pull.options import PullOptions
     from initpuller.report.progress import PullProgress
 
@@ -280,7 +282,10 @@ async def _until_signalled(options: PullOptions, progress: PullProgress) -> None
     except asyncio.CancelledError:
         if progress.standing().phase != "done":
             raise Interrupted("stopped by a signal", hint="Run pull again to resume.") from None
-    # A signal from now on would make a failure of what is done.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Ignore a signal that would make a failure of what is done. Children do not inherit this."""

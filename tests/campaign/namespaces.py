@@ -114,7 +114,7 @@ class Worker:
         self._process.communicate()
 
     def run(self, story: str) -> Outcome:
-        """Run the story of this name (:func:`campaign.story.parse_name`)."""
+        """Run the story of this name, which is a seed, or a seed and the faults that are kept."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._turn:
