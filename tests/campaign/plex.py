@@ -18,6 +18,7 @@ _ARGV0 = "/usr/lib/plexmediaserver/Plex Media Server"
 """By this the agent knows Plex's processes."""
 _START = """\
 #!/bin/sh
+unset LD_PRELOAD
 exec 9>"{here}/lock"
 flock 9
 [ -e "{here}/pid" ] && kill -0 "$(cat "{here}/pid")" 2>/dev/null && exit 0
@@ -43,6 +44,7 @@ exec -a "{argv0}" "{python}" "{program}" "{server}" {files}
 """The process is visible before it checks the fence, as a starting unit is."""
 _STOP = """\
 #!/bin/sh
+unset LD_PRELOAD
 exec 9>"{here}/lock"
 flock 9
 echo stop >> "{here}/story"
@@ -55,8 +57,10 @@ if pid=$(cat "{here}/pid" 2>/dev/null); then
 fi
 "{here}/keep"
 """
+"""The agent's calls may fail by a preloaded library. Those of Plex, and of this copy, do not."""
 _KEEP = """\
 #!/bin/sh
+set -e
 number=$(ls "{here}/stops" | wc -l)
 cp -a --reflink=auto "{library}" "{here}/stops/part"
 mv "{here}/stops/part" "{here}/stops/$number"

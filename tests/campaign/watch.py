@@ -155,6 +155,7 @@ class Watch:
     def _follow(self) -> None:
         """Find out what was committed and undone, and from which stop a library was published."""
         with self._lock:
+            new = self._new_mark()  # before the record: a commit comes before its publication
             undos = list(self._vm.undos)
             ended = sum(each.poll() is not None for each in undos)
             if ended < len(undos) or ended > self._ended_undos:
@@ -163,15 +164,25 @@ class Watch:
             was_committed, self._is_committed = self._is_committed, self._vm.is_committed()
             if self._is_committed and not was_committed:
                 self._committed = self._vm.plex.stops
-            mark = self._mark()
-            is_new = self._publication is None or self._publication.mark != mark
-            if mark is None or not is_new or self._volume.kind() is not Kind.MOVED:
-                return
-            stop = self._committed if self._has_cutover else self._vm.plex.stops
-            self._publication = _Publication(mark, stop)
-            is_final = self._is_committed or 0 < stop <= self._undone
-            if self._has_cutover and not is_final:
-                self._report("the library was published before the commit")
+            if new is not None:
+                self._publication = _Publication(new, self._published_stop())
+
+    def _new_mark(self) -> tuple[int, int] | None:
+        """Return the mark of a moved library whose publication is not known yet."""
+        mark, known = self._mark(), self._publication
+        is_known = mark is None or (known is not None and known.mark == mark)
+        return None if is_known or self._volume.kind() is not Kind.MOVED else mark
+
+    def _published_stop(self) -> int:
+        """Return the number of the copy of the source that a new publication has to equal."""
+        stops = self._vm.plex.stops
+        if not self._has_cutover or self._is_committed:
+            return self._committed if self._has_cutover else stops
+        if 0 < stops <= self._undone:  # by an undo that came so soon that the commit was not seen
+            return stops
+        if not 0 < self._committed <= self._undone:
+            self._report("the library was published before the commit")
+        return self._committed
 
     def _library(self) -> None:
         seen: object = None
