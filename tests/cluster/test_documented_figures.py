@@ -50,8 +50,9 @@ def test_shims_of_a_node_are_found(tmp_path: Path) -> None:
     """Only those of the node's own containerd are; each ends with its pod, so it is read before."""
 
     def start(socket: Path) -> subprocess.Popen[bytes]:
-        command = [SHIM, "-c", "sleep 60; true", "-address", str(socket)]
-        return subprocess.Popen(command, executable="/bin/sh")
+        # It forks nothing, which would have the same words for a moment.
+        command = [SHIM, "-c", "read line", "-address", str(socket)]
+        return subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE)
 
     ours, other = start(tmp_path / "containerd.sock"), start(tmp_path / "b" / "containerd.sock")
     try:
@@ -64,7 +65,7 @@ def test_shims_of_a_node_are_found(tmp_path: Path) -> None:
     finally:
         for each in (ours, other):
             each.kill()
-            each.wait()
+            each.communicate()
 
 
 def _table(text: str, head: str) -> list[list[str]]:
