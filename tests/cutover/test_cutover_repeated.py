@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rig.cutover.cutovers import moved, not_moved, phase
+from rig.cutover.cutovers import dies, moved, not_moved, phase
 from rig.programs import Agent, Puller, program
 
 from agent.cutover.stop_history import StopHistory, check_repeated
@@ -145,6 +145,15 @@ def test_no_byte_arrives_while_plex_is_stopped(
     assert code == 17, text
     assert "--max-downtime" in text
     not_moved(agent, puller, plex)
+
+
+def test_time_that_ends_while_no_puller_runs(puller: Puller, plex: PlexCommands) -> None:
+    """The next pull has stopped nothing for too long: it moves, and does not end with 17."""
+    limits = ("--downtime", "1", "--max-downtime", "3")
+    dies(puller, "initpuller.pull.cutover", "Cutover.commit", *limits)
+    plex.wait_until(running=True)
+    done = puller.pull()
+    assert done.code == 0, done.text
 
 
 def test_client_that_renews_the_lease_for_ever(agent: Agent, plex: PlexCommands) -> None:
