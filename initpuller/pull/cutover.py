@@ -96,32 +96,25 @@ class Cutover:
         if state is not None and state.cutover == standing.id:
             await self._undo_unless_over(standing)
 
-    async def require_none(self) -> None:
+    async def require_none(self) -> bool:
         """Make sure that the agent will not start Plex by itself, because a person has stopped it.
 
-        A cutover of an earlier run on this volume is undone.
+        A cutover of an earlier run on this volume is undone. Return whether the end of an undo was
+        waited for, by which the agent may have started Plex.
 
         Raises:
             CutoverRefused: another one is under way, or an undo does not end.
         """
-        state, left = self._record.state, _LOOKS
-        while (standing := await self._ask_phase()).phase not in ("idle", "committed"):
-            if state is not None and state.cutover == standing.id:
+        state, standing, looks = self._record.state, await self._ask_phase(), 0
+        while standing.phase not in ("idle", "committed"):
+            is_ours = state is not None and state.cutover == standing.id
+            if looks == _LOOKS or not (is_ours or standing.phase == "undoing"):
+                raise _under_way(standing)
+            if is_ours:
                 await self._undo_unless_over(standing)
-            elif standing.phase != "undoing":
-                left = 0
-            if not left:
-                break
-            left -= 1
             await asyncio.sleep(_LOOK_SECONDS)
-        else:
-            return
-        raise CutoverRefused(
-            f"a cutover is under way for {standing.puller} ({standing.phase}): the agent may start"
-            " Plex after it",
-            hint="Wait until 'plexodus-agent status' on the VM says that it is over. Then stop Plex"
-            " and run this again.",
-        )
+            standing, looks = await self._ask_phase(), looks + 1
+        return looks > 0
 
     async def may_be_committed(self) -> bool:
         """Return whether the cutover in the record is still under way, or committed."""
@@ -356,6 +349,15 @@ class Cutover:
             undo = asyncio.ensure_future(self._client.undo(name, failure))
             standing = await asyncio.shield(undo)
             _log.info("Plex is started on the VM again", phase=standing.phase)
+
+
+def _under_way(standing: CutoverStanding) -> CutoverRefused:
+    return CutoverRefused(
+        f"a cutover is under way for {standing.puller} ({standing.phase}): the agent may start Plex"
+        " after it",
+        hint="Wait until 'plexodus-agent status' on the VM says that it is over. Then stop Plex and"
+        " run this again.",
+    )
 
 
 def _expect(standing: CutoverStanding, name: str, phase: CutoverPhase) -> None:

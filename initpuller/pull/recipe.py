@@ -285,7 +285,7 @@ async def _transfer_and_verify(
         has_waited = not passes.knows_databases
         databases = await passes.databases()
         if vouched is not None:
-            await vouched.require_none()
+            has_waited |= await vouched.require_none()
             if has_waited:
                 await work.queries.check()
         context.progress.phase("publishing")
