@@ -13,14 +13,15 @@ import signal
 import sqlite3
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences
 from rig.plex.commands import SERVER
+from rig.plex.frozen_check import LOCK, frozen_check, lock_holders
 from rig.plex.reader import opened
 from rig.programs import Puller
 from rig.waiting import wait_until
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from rig.programs import Agent
 
 BELOW_SERVER = Path(DATABASE_FOLDER)
-_LOCK = 128
-"""The byte of ``-shm`` that each connection locks (https://sqlite.org/walformat.html, 2.3.1)."""
 _SLOW = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 8000000)
 SELECT count(*) FROM n, (SELECT count(*) FROM sqlite_master)
@@ -88,7 +87,7 @@ def test_plex_that_was_started_after_the_scan_and_changed_nothing(
     snapshot = agent.scan().id
     index = database.with_name(f"{database.name}-shm")
     with index.open("r+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_SH, 1, _LOCK)
+        fcntl.lockf(file, fcntl.LOCK_SH, 1, LOCK)
         status, body = check(agent, snapshot)
         problem = json.loads(body)
         assert (status, problem["type"]) == (409, protocol.SOURCE_CHANGED)
@@ -225,22 +224,6 @@ def test_side_file_that_is_a_fifo_is_left_to_the_preflight(puller: Puller, libra
     assert "not a regular file" in refused.reason()
 
 
-def _frozen_check(
-    agent: Agent, workers: ThreadPoolExecutor, database: Path, plex: int
-) -> tuple[Future[bytes], int]:
-    """Have the agent check the database, and freeze the process that has it open."""
-    for _ in range(50):  # a check of a small database is over soon
-        checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
-        while not checked.done():
-            for pid in _holders(database) - {plex}:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-                    if pid in _holders(database):
-                        return checked, pid
-                    os.kill(pid, signal.SIGCONT)
-    raise AssertionError("no check was seen")
-
-
 def test_own_check_that_outlives_plex_is_waited_for(
     agent: Agent, puller: Puller, library: Path
 ) -> None:
@@ -248,7 +231,7 @@ def test_own_check_that_outlives_plex_is_waited_for(
     database = library / SERVER / BELOW_SERVER / DATABASES[0]
     with ThreadPoolExecutor(2) as workers:
         with opened(database) as plex:
-            checked, frozen = _frozen_check(agent, workers, database, plex.pid)
+            checked, frozen = frozen_check(agent, workers, database, plex.pid)
         try:
             pulled = workers.submit(puller.pull)
             wait_until(lambda: puller.log.exists() and "scanning" in puller.log.read_text())
@@ -304,16 +287,9 @@ def test_own_checks_are_not_taken_for_plex(library: Path, tmp_path: Path, progra
     with ThreadPoolExecutor(1) as workers:
         with opened(database):
             ended = workers.submit(CHECKS[program], str(database), str(slow))
-            wait_until(lambda: len(_holders(database)) == 2)
+            wait_until(lambda: len(lock_holders(database)) == 2)
             assert find_use(str(database)) is Use.OTHERS
         assert find_use(str(database)) is Use.OURS
         (tmp_path / "end").touch()
         ended.result()
     assert find_use(str(database)) is Use.NONE
-
-
-def _holders(database: Path) -> set[int]:
-    """Return the processes that hold :data:`_LOCK`, from /proc/locks (proc(5))."""
-    inode, place = os.stat(f"{database}-shm").st_ino, f"{_LOCK} {_LOCK}"
-    lines = Path("/proc/locks").read_text().splitlines()
-    return {int(line.split()[4]) for line in lines if f":{inode} " in line and line.endswith(place)}

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.plex.commands import SERVER
+from rig.plex.frozen_check import frozen_check
 from rig.plex.reader import opened
 
 from agent.snapshots import cold_source
@@ -25,39 +25,15 @@ from shared.program.exit_codes import ExitCode, exit_code_for
 from shared.wire import protocol
 
 if TYPE_CHECKING:
-    from rig.programs import Agent, Puller
+    from pathlib import Path
 
-_LOCK = "128 128"
-"""The lock of each connection, as /proc/locks (proc(5)) has it."""
+    from rig.programs import Agent, Puller
 
 
 @pytest.fixture
 def library(plex_library: Path) -> Path:
     """A Plex library."""
     return plex_library
-
-
-def _frozen_check(
-    agent: Agent, workers: ThreadPoolExecutor, database: Path, plex: int
-) -> tuple[Future[bytes], int]:
-    """Have the agent check the database, and freeze the process that has it open."""
-    for _ in range(50):  # a check of a small database is over soon
-        checked = workers.submit(agent.get, f"{protocol.LIBRARY_SERVER}?database-check=full")
-        while not checked.done():
-            for pid in _holders(database) - {plex}:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-                    if pid in _holders(database):
-                        return checked, pid
-                    os.kill(pid, signal.SIGCONT)
-    raise AssertionError("no check was seen")
-
-
-def _holders(database: Path) -> set[int]:
-    """Return the processes that have the database open in WAL mode."""
-    inode = os.stat(f"{database}-shm").st_ino
-    lines = Path("/proc/locks").read_text().splitlines()
-    return {int(line.split()[4]) for line in lines if f":{inode} " in line and line.endswith(_LOCK)}
 
 
 def test_abandoned_scans_do_not_keep_the_agent_from_a_cutover(
@@ -67,7 +43,7 @@ def test_abandoned_scans_do_not_keep_the_agent_from_a_cutover(
     database = library / SERVER / DATABASE_FOLDER / DATABASES[0]
     with ThreadPoolExecutor(2) as workers:
         with opened(database) as plex:
-            checked, frozen = _frozen_check(agent, workers, database, plex.pid)
+            checked, frozen = frozen_check(agent, workers, database, plex.pid)
         try:
             for _ in range(40):  # more than an agent has threads
                 _give_up_scan(agent)
