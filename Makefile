@@ -8,8 +8,9 @@ UPGRADE := --upgrade
 # The lock files agree on the version of each package, so that any of them can be installed together.
 PINNED := --constraint requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest
+WORKERS = --tx "$(1)*popen//python=tests/isolated-python" --dist worksteal
 # More workers than cores, because tests wait for other processes.
-SUITE := -n 4 --dist worksteal -m "not long and not vm and not images and not cluster and not platforms and not browser"
+SUITE := $(call WORKERS,4) -m "not long and not vm and not images and not cluster and not platforms and not browser"
 PROSE := *.md docs charts agent initpuller shared tests bench
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "plexodus needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …"; exit 1; }
@@ -92,7 +93,7 @@ coverage: setup tools  ## branch coverage of both programs by `make test`; volum
 		&& exit $$status
 
 test-long: setup tools  ## what takes minutes
-	$(PYTEST) -m long -n 2 --dist worksteal --timeout 1800 -o faulthandler_timeout=0
+	$(PYTEST) -m long $(call WORKERS,2) --timeout 1800 -o faulthandler_timeout=0
 
 test-all:  ## every suite in order, each with its output in build/test-all/, one line for each (as root; hours; SUITES=)
 	@tests/run-all $(SUITES)

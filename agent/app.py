@@ -97,7 +97,8 @@ def make_cutover(
     Args:
         settings: the agent's settings.
         library: returns the folder that is moved; only needed to begin a cutover.
-        store: the snapshots; only needed to commit one.
+        store: the snapshots. Without them nothing is committed, and a commit that was interrupted
+            is undone: the library cannot be compared.
         plex: the service to use instead of the one in the settings.
     """
     digest = sha256(repr(msgspec.structs.astuple(settings)).encode()).hexdigest()[:12]

@@ -41,6 +41,7 @@ from shared.checks import page
 from shared.errors import ConfigurationError, CutoverRefused, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.program.screen import WATCH, keep_showing
+from shared.program.standard_streams import remark, show
 from shared.program.version import version_option
 from shared.wire.pairing import parse_address
 
@@ -114,7 +115,7 @@ def pair(
         become_owner(settings.state)
         is_pinned = not settings.certificate  # else clients verify the certificate of a CA
         pairing = make_pairing(settings.state, host, port, is_pinned=is_pinned)
-    click.echo(OUTPUTS[output].format(pairing=pairing, name=name))
+    show(OUTPUTS[output].format(pairing=pairing, name=name))
 
 
 @cli.command()
@@ -151,14 +152,14 @@ def log(*, config: str | None, state: str | None, follow: bool, as_json: bool) -
     """
     folder = load_settings(config, {"state": state}).state
     story, offset = MigrationLog(folder), 0
-    with storage_errors(folder):
-        while True:
+    while True:
+        with storage_errors(folder):
             piece, offset = story.read(offset, as_json=as_json)
-            click.echo(piece, nl=False)
-            if not piece and not follow:
-                return
-            if not piece:
-                time.sleep(_GLANCE)
+        show(piece, newline=False)
+        if not piece and not follow:
+            return
+        if not piece:
+            time.sleep(_GLANCE)
 
 
 @cli.command()
@@ -183,7 +184,7 @@ def status(*, config: str | None, state: str | None, as_json: bool, watch: bool)
 
     if watch:
         keep_showing(screen)
-    click.echo(screen())
+    show(screen())
 
 
 @cli.command()
@@ -228,11 +229,11 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
             hint="Find out why Plex does not start. A running agent retries until Plex runs.",
         )
     if standing.phase == "committed":
-        click.echo("The library has moved: Plex stays stopped here.")
+        remark("The library has moved: Plex stays stopped here.")
         return
     if had_block:  # the record may have been purged since
         plex_service(settings).start()
-    click.echo(f"Plex may run on this machine: {standing.why or 'there was no cutover'}.")
+    remark(f"Plex may run on this machine: {standing.why or 'there was no cutover'}.")
 
 
 def _lifted(control: CutoverControl, why: str, *, committed: bool) -> CutoverStanding:
@@ -305,7 +306,7 @@ def preflight(
     settings = load_settings(config, {"library": library})
     source = open_library(find_library(settings))
     report = check_for_preflight(source, settings, DatabaseCheck(database_check))
-    click.echo(msgspec.json.encode(report) if as_json else page(report.checks))
+    show(msgspec.json.encode(report) if as_json else page(report.checks))
     refuse_failures(report)
 
 

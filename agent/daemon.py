@@ -46,6 +46,7 @@ _SWITCH = 0.0005
 many short steps, and a walk of the whole tree never waits."""
 _LEAVE = 45.0
 """Seconds for an undo when the agent ends: a stop that has begun has to end first."""
+_NOT_UNDONE = "the cutover is not undone: the next start does it"
 _GLANCE = 0.2
 _STEPS = ThreadPoolExecutor(2, thread_name_prefix="lease")
 """Threads that check the lease, and undo a cutover when the agent ends. Nothing else may keep them
@@ -65,7 +66,9 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
     agent that is killed leaves nothing half written.
 
     Raises:
-        ConfigurationError: If a setting, folder, address, certificate or clock cannot be used.
+        ConfigurationError: If a setting, state folder, address or certificate cannot be used.
+        PreflightRefused: If the library cannot be read, or the clock is wrong. Both may come later
+            than the agent when the VM boots.
         StorageError: If the state folder cannot be written.
     """
     keep_freed_memory()
@@ -111,7 +114,10 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
 
 
 async def _tend(cutover: CutoverControl, guard: int) -> NoReturn:
-    """Let leases expire, and check the fence each ``guard`` times. Log a repeated error once."""
+    """Let leases expire, and check the fence each ``guard`` times. Log a repeated error once.
+
+    No error ends this: Plex would stay stopped while the watchdog is fed.
+    """
     reported, checks, loop = "", 0, asyncio.get_running_loop()
     while True:
         try:
@@ -119,10 +125,10 @@ async def _tend(cutover: CutoverControl, guard: int) -> NoReturn:
             if checks % guard == 0:
                 await loop.run_in_executor(_STEPS, cutover.guard)
             reported = ""
-        except (PlexodusError, OSError) as error:
-            if str(error) != reported:
-                _log.error("the cutover is stuck, trying again", reason=str(error))
-            reported = str(error)
+        except Exception as error:  # noqa: BLE001 - see above
+            if repr(error) != reported:
+                _report("the cutover is stuck, trying again", error)
+            reported = repr(error)
         checks += 1
         await asyncio.sleep(_TEND)
 
@@ -135,9 +141,11 @@ async def _leave(cutover: CutoverControl) -> None:
             while not is_over:
                 is_over = await loop.run_in_executor(_STEPS, cutover.leave)
                 await asyncio.sleep(_GLANCE)
-    except (PlexodusError, OSError) as error:  # TimeoutError is one
-        reason = str(error) or f"Plex was not seen running within {_LEAVE:.0f} s"
-        _log.error("the cutover is not undone: the next start does it", reason=reason)
+    except TimeoutError:
+        reason = f"Plex was not seen running within {_LEAVE:.0f} s"
+        _log.error(_NOT_UNDONE, reason=reason)
+    except Exception as error:  # noqa: BLE001 - the agent has to end, and ExecStopPost follows
+        _report(_NOT_UNDONE, error)
 
 
 async def _reload(
@@ -168,10 +176,16 @@ async def _reload(
 def _started(cutover: CutoverControl, state: str) -> None:
     """Tell ExecStopPost where the state folder is: by then, the settings may be unreadable."""
     try:
-        cutover.started()
         leave_state_path(state)
-    except (PlexodusError, OSError) as error:
-        _log.error("the record of the cutover cannot be written", reason=str(error))
+        cutover.started()
+    except Exception as error:  # noqa: BLE001 - the agent has to start, or Plex may stay stopped
+        _report("the record of the cutover cannot be written", error)
+
+
+def _report(event: str, error: Exception) -> None:
+    """Log a failure of the cutover; one that is a bug, with its traceback."""
+    is_known = isinstance(error, PlexodusError | OSError)
+    _log.error(event, reason=str(error) or repr(error), exc_info=None if is_known else error)
 
 
 def _try_state(state: str) -> None:

@@ -15,6 +15,7 @@ from agent.settings import load_settings
 from agent.source.library import open_library
 from shared.errors import ConfigurationError, PreflightRefused
 from shared.plex.sqlite_check import DatabaseCheck
+from shared.program.standard_streams import remark, show
 
 
 class _Lines(click.ParamType[str]):
@@ -132,9 +133,9 @@ def plan(
     facts = facts_of(found, before)
     if not check:
         write(directory, render(found, options, facts), options, facts, before)
-        click.echo(f"The plan is written. {os.path.join(directory, 'README.md')} says what to do.")
+        remark(f"The plan is written. {os.path.join(directory, 'README.md')} says what to do.")
     elif before is not None and (changes := differences(before.facts, facts)):
-        click.echo("\n".join(changes))
+        show("\n".join(changes))
         raise PreflightRefused(
             "the library has changed since the plan was written",
             path=directory,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from shared import typed_json
 from shared.errors import ConfigurationError
 from shared.wire.pairing import parse_address
 
@@ -89,7 +90,7 @@ def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings
     values = _read(file, may_be_missing=path is None)
     values |= {name: value for name, value in given.items() if value is not None}
     try:
-        settings = msgspec.convert(values, Settings)
+        settings = typed_json.convert(values, Settings)
         _ = settings.listen_address, settings.bytes_per_second
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"a setting is invalid ({error})", path=file) from error

@@ -59,7 +59,7 @@ def fleet_values(migrations: int) -> dict[str, Any]:
                 "claim": {"name": "config-{name}", "create": True, "size": "50Gi"},
             },
         },
-        "fleet": {"name": "home", "queue": "moves"},
+        "fleet": {"name": "home", "maxParallel": 5, "priorityClassName": "moves"},
         "podMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True},
         "dashboard": {"enabled": True},

@@ -7,26 +7,15 @@ another puller's, or with descriptors that are closed.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from shared.cancellation import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work`` to its end, however often cancelled; raise CancelledError then."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        raise
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, cast
 
 import aiofiles
+
+from shared.cancellation import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,18 +19,17 @@ if TYPE_CHECKING:
 async def opened(path: str, mode: Literal["rb", "wb"]) -> AsyncIterator[AsyncBufferedIOBase]:
     """Open the file ``path``; close it at the end. Raise OSError if either fails.
 
-    A thread opens it. If the caller is canceled meanwhile, this waits for the thread. Otherwise the
-    file would stay open, and a new one would appear after the caller's own cleanup.
+    A thread does both. However often the caller is canceled meanwhile, this waits for the thread.
+    Otherwise the file would stay open, and a new one would appear after the caller's own cleanup.
     """
-    opening = asyncio.ensure_future(aiofiles.open(path, mode))
+    made: list[AsyncBufferedIOBase] = []
+
+    async def make() -> None:
+        made.append(cast("AsyncBufferedIOBase", await aiofiles.open(path, mode)))
+
     try:
-        file = cast("AsyncBufferedIOBase", await asyncio.shield(opening))
-    except asyncio.CancelledError:
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            await opening.result().close()
-        raise
-    try:
-        yield file
+        await to_its_end(make())
+        yield made[0]
     finally:
-        await asyncio.shield(asyncio.ensure_future(file.close()))
+        for file in made:
+            await to_its_end(file.close())

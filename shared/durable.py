@@ -8,6 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
+from contextlib import suppress
+
+from shared.presence import is_there
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -17,7 +21,8 @@ _RENAME_NOREPLACE = 1
 def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
     """Write ``content`` beside ``path``, fsync it, rename it over ``path``, fsync the folder.
 
-    If a step fails with OSError, ``path`` is unchanged.
+    If a step fails with OSError, ``path`` is as before, or it has the new content, which a power
+    loss may undo: do not rely on what is read there then, but write it again.
     """
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
@@ -26,7 +31,7 @@ def write_durably(path: str, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
         replace_durably(temporary, path)
     except OSError:
-        if os.path.exists(temporary):
+        with suppress(OSError):
             os.unlink(temporary)
         raise
 
@@ -36,6 +41,21 @@ def replace_durably(temporary: str, path: str) -> None:
     _fsync(temporary, os.O_NOFOLLOW)
     os.rename(temporary, path)
     fsync_folder(os.path.dirname(path))
+
+
+def discard_folder(path: str, aside: str) -> None:
+    """Remove the folder ``path``, if it is there, so that no part of it is left under its name.
+
+    Rename it to ``aside``, durably, and remove that as far as possible. Nothing may read what is
+    left there. If the folder cannot be renamed, raise OSError.
+    """
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    for folder in {os.path.dirname(path), os.path.dirname(aside)}:
+        fsync_folder(folder)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def fsync_folder(path: str) -> None:
@@ -75,6 +95,6 @@ def rename_noreplace(source: str, target: str) -> None:
     code = ctypes.get_errno()
     if code not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(code, os.strerror(code), source, None, target)
-    if os.path.lexists(target):
+    if is_there(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     os.rename(source, target)

@@ -51,6 +51,10 @@ class AgentUnreachable(Temporary):
     """The agent cannot be reached, closed the connection, stalled, or failed internally."""
 
 
+class VolumeLocked(Temporary):
+    """Another puller is using this volume."""
+
+
 class PlexUnreachable(Temporary):
     """The Plex that runs on the volume does not respond (yet)."""
 
@@ -174,10 +178,6 @@ class TreeDiffers(IntegrityError):
 
 class TargetConflict(Permanent):
     """The volume holds data that must be neither changed nor mixed with the library."""
-
-
-class VolumeLocked(TargetConflict):
-    """Another puller is using this volume."""
 
 
 class StorageError(Permanent):

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from rig.programs import Agent, Puller
 from rig.volume import grow_small, pull
 
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+settings.register_profile("plexodus", deadline=None)  # how long a test takes proves nothing
+settings.load_profile("plexodus")
+
+
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     """Give back the handlers that a pull within this process replaces at its end."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
     yield
     for each, handler in before.items():
         signal.signal(each, handler)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from agent.cutover.record import CutoverRecord, Fence
 from agent.cutover.stop_history import StopHistory
+from agent.cutover.stop_proof import users
+from agent.plex.folder import database_folder
 from agent.plex.server import is_running
 from agent.plex.services import plex_service
 from shared.checks import CheckId, Outcome
@@ -55,11 +57,28 @@ def check_cutover_before_move(facts: SourceFacts) -> Check:
     A pull does not repeat this warning: for one that has Plex stopped, it would be a failure.
     """
     found = check_cutover(facts)
-    if found.outcome is not Outcome.PASS or not facts.settings.stop_command:
+    if found.outcome is not Outcome.PASS:
         return found
+    if facts.settings.stop_command:
+        return CheckId.CUTOVER.warning(
+            "stop_command is not tried here, and nothing but start_command may start Plex again",
+            "Before the move, run both once as the agent's user: 'runuser -u plexodus -- …'.",
+        )
+    return _check_users(facts) or found
+
+
+def _check_users(facts: SourceFacts) -> Check | None:
+    """Return a warning if a process that the agent would not stop has a database open."""
+    plex, folder = plex_service(facts.settings), database_folder(facts.path)
+    path = ""
+    with suppress(OSError, CutoverRefused):  # the stop reports it
+        path = next((path for path, is_seen in users(plex, folder) if not is_seen), "")
+    if not path:
+        return None
     return CheckId.CUTOVER.warning(
-        "stop_command is not tried here, and nothing but start_command may start Plex again",
-        "Before the move, run both once as the agent's user: 'runuser -u plexodus -- …'.",
+        f"a process that the agent would not stop has a database open: {path}",
+        "If it is Plex, name its unit or container in the agent's settings, then restart the"
+        " agent. Close all other programs that have the database open before the move.",
     )
 
 

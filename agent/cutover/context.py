@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.plex.sqlite_query import Use, find_use
+from shared.plex.sqlite_query import Use, find_holder, find_use
 from shared.timestamps import boottime
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ class CutoverContext:
     """Returns the path of the folder of Plex's databases; empty if it is unknown."""
     find_use: Callable[[str], Use] = find_use
     """Returns who has the database at this path open."""
+    find_holder: Callable[[str], int | None] = find_holder
+    """Returns the process that opened it first, of those that have it open; None if nobody has."""
     has_cold: Callable[[str], bool] = lambda _: False
-    """Returns whether there is a cold snapshot of this name."""
+    """Returns whether there is a cold snapshot of this name. Nothing is committed without one."""
     has_been_used: Callable[[str], bool] = lambda _: False
     """Returns whether a Plex has run on the library since the scan of the snapshot."""
     clock: Callable[[], float] = boottime

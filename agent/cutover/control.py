@@ -15,6 +15,7 @@ unfinished step finishes or undoes it. Nothing of that is in memory, because the
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from agent.cutover.state import (
     about,
     begun,
     ended,
+    granted,
     held,
     in_phase,
     is_to_be_undone,
@@ -34,18 +36,19 @@ from agent.cutover.state import (
 )
 from agent.cutover.stop_history import StopHistory, check_repeated
 from agent.cutover.stop_proof import SomethingLeft, StopProof
-from agent.plex.service import CommandFailed, Sight
+from agent.plex.service import NotBegun
 from shared.errors import CutoverEnded, CutoverRefused, SnapshotGone, StorageError
-from shared.program.exit_codes import ExitCode
 from shared.timestamps import timestamp
-from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.cutover.context import CutoverContext
     from agent.plex.service import PlexService
-    from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding
+    from shared.wire.protocol import CutoverPhase, CutoverRequest, CutoverStanding, StopFailure
+
+_WITHDRAWN = 256
+"""Most names of cutovers that are remembered because they were undone before they began."""
 
 
 class CutoverControl:
@@ -67,12 +70,26 @@ class CutoverControl:
         self._context = context
         self._tell, self._clock = context.tell, context.clock
         self._ending = threading.Event()
+        self._withdrawn = deque[str](maxlen=_WITHDRAWN)
         self._restart = PlexRestart(plex, context.stop_seconds, context.clock)
         self._proof = StopProof(plex, context)
 
     def standing(self) -> CutoverStanding:
         """Return the state of the cutover, without waiting."""
         return self._about(self._record.load())
+
+    def confirmed(self) -> CutoverStanding:
+        """Return the state for a puller, which may publish because of it.
+
+        So what is settled, ``idle`` or ``committed``, is made durable first. That is an error if
+        record and fence may have been removed by hand.
+        """
+        while (now := self._record.load()).phase in ("idle", "committed"):
+            if self._record.is_durable():
+                break
+            self._record.require_present()
+            self._renew_record()
+        return self._about(now)
 
     def is_plex_stopped(self) -> bool:
         """Return whether the agent has stopped Plex for a cutover, and it is still stopped."""
@@ -93,25 +110,25 @@ class CutoverControl:
             cutover = begun(now, request, timestamp())
             if cutover is now:
                 return self._about(now)
-            if self._ending.is_set():
-                raise CutoverRefused("the agent is being stopped")
+            if request.id in self._withdrawn:
+                raise CutoverEnded("this cutover was undone before it began")
             check_repeated(now.history, request, self._clock())
             self._plex.check_fence(self.fence.path)
-            cutover = self._record.save(self._stopping(cutover))
+            cutover = self._proof.before_stop(cutover)
+            if self._ending.is_set():  # tested last: the checks take seconds
+                raise CutoverRefused("the agent is being stopped")
+            cutover = self._record.save(cutover)
             try:
-                self._stop(cutover)
+                run = self._stop(cutover)
             except CutoverRefused as error:
                 self._refuse(cutover, request, error)
                 raise
             bound = self._clock() + cutover.max_seconds if cutover.max_seconds else cutover.bound
             cutover = replace(cutover, stop_ordered=None, bound=bound)
-            cutover = self._granted(cutover, run=self._plex.run())
+            cutover = self._granted(cutover, run=run)
             logs = self._context.logs_of_databases()
             left = f"not cleanly: {', '.join(logs)} moves, too" if logs else "no -wal"
-            proof = "no process, no open port"
-            if cutover.databases:
-                proof += ", no open database"
-            self._tell("stopped", f"Plex is stopped: {proof}, {left}")
+            self._tell("stopped", f"Plex is stopped: {self._proof.words(cutover)}, {left}")
             return self._about(cutover)
 
     def renew(self, name: str) -> CutoverStanding:
@@ -128,12 +145,16 @@ class CutoverControl:
         """Put the fence up, for good. A repeated request gets the same answer.
 
         Raises:
-            CutoverEnded: If Plex runs again, or has run since it was stopped.
+            CutoverEnded: If Plex runs again, or has run since it was stopped, or if nobody can
+                find that out.
+            CutoverRefused: As above, if Plex does not start. The agent retries.
             SnapshotGone: If there is no such snapshot.
         """
         with self._alone() as now:
             cutover = held(now, name, self._clock(), ("stopped", "committed"))
             if cutover.phase == "committed":
+                if not self._record.is_durable():
+                    cutover = self._record.save(cutover)
                 return self._about(cutover)
             if not self._context.has_cold(snapshot):
                 raise SnapshotGone("there is no cold snapshot of this name to commit")
@@ -144,7 +165,9 @@ class CutoverControl:
     def undo(self, name: str, why: str, failure: StopFailure | None = None) -> CutoverStanding:
         """Start Plex again if it ran before. Do nothing if that was done.
 
-        The undo is over when the phase is ``idle``. Until then, :meth:`tend` continues it.
+        The undo is over when the phase is ``idle``. Until then, :meth:`tend` continues it. A late
+        request to begin this cutover is refused. A commit that was interrupted is undone, too:
+        no puller has the answer that it is committed.
 
         Args:
             name: name of the cutover.
@@ -155,7 +178,8 @@ class CutoverControl:
             CutoverEnded: If this cutover is not the current one, or is committed.
             CutoverRefused: If Plex does not start. The agent retries.
         """
-        with self._alone() as now:
+        self._withdrawn.append(name)
+        with self._alone(finishes_commit=False) as now:
             if now.id != name or now.phase == "committed":
                 raise CutoverEnded("there is no such cutover under way")
             if failure is not None:
@@ -173,7 +197,7 @@ class CutoverControl:
         Raises:
             CutoverRefused: If Plex does not start. The agent retries.
         """
-        with self._alone() as now:
+        with self._alone(finishes_commit=False) as now:
             if committed:
                 with suppress(OSError):  # as above; a commit is not undone without a record
                     self._remember(now, StopHistory())
@@ -181,16 +205,11 @@ class CutoverControl:
             return self._about(self._undone(why, unless=done))
 
     def started(self) -> None:
-        """Forget that a stop was refused: with a new start of the agent its rights may be others.
-
-        A record without a copy gets one, because an earlier release wrote none.
-        """
+        """Forget that a stop was refused: since its last start, the agent may have other rights."""
         with self._record.locked():
             now = self._record.load()
             if now.history.is_stop_refused:
                 self._remember(now, StopHistory(now.history.stops, now.history.last))
-            elif now.id and not self._record.has_witness():
-                self._record.save(now)
 
     def tend(self) -> None:
         """Finish or undo an unfinished step, and a cutover whose lease has expired.
@@ -205,33 +224,49 @@ class CutoverControl:
     def guard(self) -> None:
         """Keep Plex stopped and fenced off after a commit, even without the state folder.
 
-        The witness has the record, too.
+        The record is written again if a copy of it is missing, damaged or outdated: that of an
+        earlier release is, or one that did not fit on a full disk.
 
         Raises:
             PlexodusError: If that has to be retried.
         """
-        if self._record.is_removed():
-            with self._record.locked():
-                if self._record.is_removed():
-                    self._record.save(self._record.load())
-                    self.fence.take_down()
-            self._tell("record", "The record and the fence were removed by hand: nothing is undone")
-        elif self._record.is_behind():
-            with self._alone() as now:
-                self._record.save(now)
-            about = f"The state folder was restored or lost; the record is back: {now.phase}"
-            self._tell("record", about)
+        try:
+            self._keep_stopped()
+        finally:
+            self._renew_record()
+
+    def _keep_stopped(self) -> None:
         if self._record.load().phase != "committed":
             return
         with self._alone() as now:
-            if now.phase == "committed" and not self.fence.is_whole():
-                self.fence.put_up(now.puller)
-            if now.phase == "committed" and self._plex.is_running():
-                self._tell("fence", "Plex runs though its library has moved: it is stopped again")
-                self._plex.stop(self._context.stop_seconds, self._ending)
-            if now.phase == "committed":
+            if now.phase != "committed":
+                return
+            try:
+                if not self.fence.is_whole() and not self._record.may_be_removed():
+                    self.fence.put_up(now.puller)
+            finally:
+                if not self._plex.is_stop_under_way() and self._plex.is_running():
+                    about = "Plex runs though its library has moved: it is stopped again"
+                    self._tell("fence", about)
+                    self._plex.stop(self._context.stop_seconds, self._ending)
                 with suppress(CutoverRefused):  # the log has it since the commit
                     self._plex.block_starts()
+
+    def _renew_record(self) -> None:
+        """Write the record again, unless each copy is known to be durable."""
+        if self._record.is_removed(self._clock()):
+            with self._record.locked():
+                if self._record.may_be_removed():
+                    self.fence.take_down()
+                    self._record.save(Cutover(serial=self._record.load().serial))
+            self._tell("record", "The record and the fence were removed by hand: nothing is undone")
+        elif not (self._record.may_be_removed() or self._record.is_durable()):
+            was_behind = self._record.is_behind()
+            with self._alone() as now:
+                self._record.save(now)
+            if was_behind:
+                about = f"The state folder was restored or lost; the record is back: {now.phase}"
+                self._tell("record", about)
 
     def leave(self) -> bool:
         """Undo a cutover that is not committed, because no process would see its lease expire.
@@ -242,19 +277,26 @@ class CutoverControl:
             PlexodusError: If the agent's next start has to undo it.
         """
         self._ending.set()
-        if self._record.load().phase not in ("idle", "committed"):
-            return self.lift("the agent was stopped", committed=False).phase != "undoing"
-        return True
+        # Reads the record with the lock: a stop that begins right now has to be seen.
+        return self.lift("the agent was stopped", committed=False).phase != "undoing"
 
     @contextmanager
-    def _alone(self) -> Iterator[Cutover]:
-        """Lock the record, finish or undo an unfinished step, and yield the record."""
+    def _alone(self, *, finishes_commit: bool = True) -> Iterator[Cutover]:
+        """Lock the record, finish or undo an unfinished step, and yield the record.
+
+        An undo does not finish a commit: the cutover may be ``committing`` when it is yielded.
+        """
         with self._record.locked():
             now = self._record.load()
-            if is_to_be_undone(now, self._clock()):
+            is_open = now.phase == "committing" and finishes_commit
+            is_unproven = is_open and not self._proof.can_compare(now)
+            if is_unproven or is_to_be_undone(now, self._clock()):
                 now = self._undo(now, why_undone(now, self._clock()))
-            elif now.phase == "committing":
-                now = self._finish_commit(now)
+            elif is_open:
+                try:
+                    now = self._finish_commit(now)
+                except CutoverEnded:  # it is undone
+                    now = self._record.load()
             yield now
 
     def _remember(self, cutover: Cutover, history: StopHistory) -> None:
@@ -265,49 +307,45 @@ class CutoverControl:
         now = self._record.load()
         return now if now.phase in unless else self._undo(now, why)
 
-    def _stopping(self, cutover: Cutover) -> Cutover:
-        """Return the record that is durable before the order to stop Plex."""
-        plex, now = self._plex, self._clock()
-        return replace(
-            cutover,
-            was_running=plex.may_run(),
-            was_seen=plex.look() is not Sight.GONE,
-            starting=list(plex.starting),
-            container=plex.record(),
-            databases=self._proof.databases(),
-            stop_ordered=now,
-            history=cutover.history.after_stop(now),
-        )
-
     def _refuse(self, cutover: Cutover, request: CutoverRequest, error: CutoverRefused) -> None:
         """Undo a stop that failed, and remember the failure."""
         self._tell("refused", f"Plex did not stop: {error.what}")
         if not isinstance(error, SomethingLeft) and not self._ending.is_set():
-            failure = StopFailure(
-                ExitCode.CUTOVER, error.what[:1000], error.hint[:1000], timestamp(),
-                request.circumstances,
-            )  # fmt: skip
-            history = cutover.history.after_failure(failure, is_stop_refused=True)
+            history = cutover.history.after_refusal(error, request, timestamp())
             cutover = replace(cutover, history=history)
-        if isinstance(error, CommandFailed):
+        if isinstance(error, NotBegun):
             cutover = replace(cutover, stop_ordered=None)
         try:
             self._undo(cutover, error.what)
         except CutoverRefused as later:  # a retry follows; the caller reports the first error
             self._tell("undo", f"Plex cannot be started yet: {later.what}")
 
-    def _stop(self, cutover: Cutover) -> None:
-        """Stop Plex, and raise :class:`CutoverRefused` if something of it is left."""
+    def _stop(self, cutover: Cutover) -> str:
+        """Stop Plex, and return the identifier of its last start.
+
+        Raises:
+            SomethingLeft: If something of Plex is left, or may be.
+            CutoverRefused: If the order to stop fails.
+        """
         self._tell("stop", f"Stopping Plex for {cutover.puller}")
         if cutover.was_running:
             self._plex.stop(self._context.stop_seconds, self._ending)
-        self._proof.wait(cutover, self._ending)
+        return self._proof.wait(cutover, self._ending)
 
     def _prove(self, cutover: Cutover) -> None:
-        """Undo the cutover and raise :class:`CutoverEnded` if Plex was started meanwhile."""
-        if about := self._proof.refute(cutover):
-            self._undo(cutover, f"somebody has started Plex: {about}")
-            raise CutoverEnded(f"somebody has started Plex on the VM meanwhile: {about}")
+        """Undo the cutover and raise :class:`CutoverEnded` unless Plex is shown to be stopped.
+
+        The puller discards the move when it gets that answer. So no later process may commit it,
+        and the undo has to be durable.
+        """
+        if not (why := self._proof.refute(cutover)):
+            return
+        try:
+            self._undo(cutover, why)
+        finally:
+            if not self._record.is_durable():
+                self._record.save(self._record.load())
+        raise CutoverEnded(why)
 
     def _finish_commit(self, cutover: Cutover) -> Cutover:
         """Put up the fence, then check Plex: nobody can start it after that check."""
@@ -340,6 +378,7 @@ class CutoverControl:
             self._plex.allow_starts(cutover.container)
         if cutover.was_running and not self._restart.is_done(cutover):
             return self._with_end_of_stop(cutover)
+        self.fence.require_down()
         over = self._record.save(ended(cutover))
         does = "Plex runs" if cutover.was_running else "Plex was not running before"
         self._tell("undone", f"The cutover is undone: {does}")
@@ -353,12 +392,8 @@ class CutoverControl:
         return cutover
 
     def _granted(self, cutover: Cutover, **changes: str) -> Cutover:
-        now = self._clock()
-        until = now + self._context.lease_seconds
-        if cutover.bound:
-            until = min(until, cutover.bound)
-        granted = in_phase(cutover, "stopped", **changes)
-        return self._record.save(replace(granted, granted=now, until=until))
+        lease = self._context.lease_seconds
+        return self._record.save(granted(cutover, self._clock(), lease, **changes))
 
     def _about(self, cutover: Cutover) -> CutoverStanding:
         return about(cutover, self._clock(), self._context.agent)

@@ -2,6 +2,8 @@
 
 An order to start a Plex that is still stopping does nothing: a container engine responds that it
 runs. So an undo is over only when Plex has been seen running for a while after the end of the stop.
+A stop that has failed may have its effect later, too: if Plex waits for its disk, an engine's
+SIGKILL ends it only when the disk answers.
 """
 
 from __future__ import annotations
@@ -44,13 +46,15 @@ class PlexRestart:
         self._was_down = False
         self._is_awaited = self._has_stop_ended = False
         self._started: float | None = None
+        self._is_start_lasting = False
+        """Whether the stop could no longer end what the last start began."""
         self._up_since: float | None = None
 
     def is_done(self, cutover: Cutover) -> bool:
         """Take the next step; return whether Plex runs and will continue to run.
 
         If Plex is invisible (a container with namespaces of its own), the proof is that the
-        stop_command has ended and the start_command after it has succeeded.
+        stop_command has succeeded, or its time is over, and the start_command after that, too.
 
         Raises:
             CutoverRefused: If it cannot be started now.
@@ -58,20 +62,21 @@ class PlexRestart:
         if self._cutover != cutover.id:
             self._forget(cutover.id)
         sight = self._plex.look()
-        if sight is Sight.RUNS and self._started is None:
-            return True  # it was never stopped
+        if sight is Sight.RUNS and self._started is None and cutover.stop_ordered is None:
+            return True  # nobody has stopped it, or somebody else has started it
         is_visible = cutover.was_seen or sight is not Sight.GONE
         self._was_down = self._was_down or (is_visible and sight is Sight.GONE)
         is_under_way = self._plex.is_stop_under_way()
-        self._has_stop_ended = self._has_stop_ended or (self._is_awaited and not is_under_way)
+        if self._is_awaited and not is_under_way and not self._plex.has_stop_failed():
+            self._has_stop_ended = True
         self._is_awaited = is_under_way
         is_open = self._may_still_stop(cutover)
         if is_under_way and not self._was_down and (is_open or sight is Sight.PRESENT):
             return False
         self._plex.give_up_stop()
-        if self._is_to_be_started(sight):
+        if self._is_to_be_started(sight, is_open=is_open):
             self._plex.start()
-            self._started = self._clock()
+            self._started, self._is_start_lasting = self._clock(), not is_open
             sight = self._plex.look()
         if sight is Sight.GONE:
             self._up_since = None
@@ -96,7 +101,9 @@ class PlexRestart:
             return False
         return 0 <= self._clock() - cutover.stop_ordered < self._patience
 
-    def _is_to_be_started(self, sight: Sight) -> bool:
+    def _is_to_be_started(self, sight: Sight, *, is_open: bool) -> bool:
         if self._started is None:
             return True
-        return sight is Sight.GONE and self._clock() - self._started >= _AGAIN
+        is_due = self._clock() - self._started >= _AGAIN
+        is_last = not is_open and not self._is_start_lasting
+        return sight is Sight.GONE and (is_due or is_last)

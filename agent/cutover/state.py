@@ -65,7 +65,7 @@ class Cutover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     container: ContainerRecord | None = None
     """The container with Plex, and how it started before the move."""
     databases: str = ""
-    """Folder of Plex's databases if Plex may be invisible: then no process may have one open."""
+    """Folder of Plex's databases if Plex was not seen to use them: nobody may have one open."""
 
     def is_held(self, now: float) -> bool:
         """Return whether the lease holds. After a reboot, ``now`` is before ``granted``."""
@@ -100,7 +100,7 @@ def begun(cutover: Cutover, request: CutoverRequest, since: str) -> Cutover:
     if cutover.phase == "undoing":
         raise CutoverRefused(
             f"Plex on the VM is still being started after the last cutover ({cutover.why})",
-            hint="The agent retries until Plex runs, and waits for a stop_command that still runs."
+            hint="The agent retries until Plex runs, and as long as a stop may still end Plex."
             " 'plexodus-agent status' there says more.",
         )
     raise CutoverRefused(
@@ -129,6 +129,13 @@ def held(cutover: Cutover, name: str, now: float, phases: tuple[CutoverPhase, ..
     if cutover.phase != "committed" and not cutover.is_held(now):
         raise CutoverEnded(f"{_OVER}: the lease has expired")
     return cutover
+
+
+def granted(cutover: Cutover, now: float, lease: float, **changes: str) -> Cutover:
+    """Return the record with a lease of so many seconds, or until the bound if that is earlier."""
+    until = min(now + lease, cutover.bound) if cutover.bound else now + lease
+    stopped = in_phase(cutover, "stopped", **changes)
+    return msgspec.structs.replace(stopped, granted=now, until=until)
 
 
 def is_to_be_undone(cutover: Cutover, now: float) -> bool:

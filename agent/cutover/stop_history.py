@@ -8,6 +8,7 @@ import msgspec
 
 from shared.checks import duration
 from shared.errors import CutoverRefused
+from shared.program.exit_codes import ExitCode
 from shared.wire.protocol import StopFailure
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _FREE = 3
 """Stops in a row without a pause between them. One pull may need so many."""
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 3600.0
+_LONGEST = 1000
+"""Characters of an error that are remembered."""
 _FORCE = "To have it stopped all the same, add --retry-failed to pull (PLEXODUS_RETRY_FAILED=1)."
 
 
@@ -44,9 +47,15 @@ class StopHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the history with one more stop, whose result is unknown."""
         return StopHistory(self.stops + 1, now)
 
-    def after_failure(self, failure: StopFailure, *, is_stop_refused: bool = False) -> StopHistory:
+    def after_failure(self, failure: StopFailure) -> StopHistory:
         """Return the history with the failure of the last stop."""
-        return StopHistory(self.stops, self.last, failure, is_stop_refused)
+        return StopHistory(self.stops, self.last, failure)
+
+    def after_refusal(self, error: CutoverRefused, request: CutoverRequest, at: str) -> StopHistory:
+        """Return the history with the failure of the last stop, which is that Plex did not stop."""
+        what, hint = error.what[:_LONGEST], error.hint[:_LONGEST]
+        failure = StopFailure(ExitCode.CUTOVER, what, hint, at, request.circumstances)
+        return StopHistory(self.stops, self.last, failure, is_stop_refused=True)
 
 
 def check_repeated(history: StopHistory, request: CutoverRequest, now: float) -> None:

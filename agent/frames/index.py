@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.frames.encoder import fingerprint
 from shared.frames.codec import Encoding
+from shared.positional_io import read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,11 +165,9 @@ class FrameIndex:
 
     @staticmethod
     def _read(fd: int, record: int) -> tuple[int, bytes]:
-        length, digest = _RECORD.unpack(os.pread(fd, _RECORD.size, record * _RECORD.size))
+        length, digest = _RECORD.unpack(read_at(fd, _RECORD.size, record * _RECORD.size))
         return length, digest
 
     @staticmethod
     def _write(fd: int, record: int, length: int, digest: bytes) -> None:
-        block, done = _RECORD.pack(length, digest), 0
-        while done < len(block):  # a filesystem may accept a part
-            done += os.pwrite(fd, block[done:], record * _RECORD.size + done)
+        write_at(fd, _RECORD.pack(length, digest), record * _RECORD.size)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import structlog
 
+from shared import typed_json
 from shared.checks import Check
 from shared.durable import write_durably
 from shared.timestamps import timestamp
@@ -67,6 +68,6 @@ class CheckReports:
         """Return what is known, by side. What cannot be read, or has another form, is unknown."""
         try:
             with open(self._path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=dict[Side, list[DatedCheck]])
-        except (OSError, UnicodeError, msgspec.MsgspecError, RecursionError):
+                return typed_json.decode(file.read(), dict[Side, list[DatedCheck]])
+        except (OSError, msgspec.DecodeError):
             return {}

@@ -20,7 +20,7 @@ from agent.page.timeline import Milestone, steps
 from agent.server.credentials import token_hash_path
 from agent.source.activity import Phase
 from agent.status import MEANING, plex_on_vm, what_undo_would_do
-from shared import __version__
+from shared import __version__, typed_json
 from shared.frames.plan import FRAME
 
 if TYPE_CHECKING:
@@ -199,9 +199,9 @@ def events_in(piece: bytes) -> list[MigrationEvent]:
     found = []
     for line in piece.splitlines():
         try:
-            event = msgspec.json.decode(line, type=MigrationEvent)
+            event = typed_json.decode(line, MigrationEvent)
             datetime.fromisoformat(event.at).astimezone()
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        except (msgspec.DecodeError, ValueError, OverflowError):
             continue
         found.append(event)
     return found

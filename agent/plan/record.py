@@ -9,6 +9,7 @@ import msgspec
 
 from agent.plan.claim import claim_gib, copy_seconds, is_long
 from agent.plan.options import PlanOptions
+from shared import typed_json
 from shared.errors import ConfigurationError
 from shared.wire.protocol import MediaFolder
 
@@ -76,7 +77,7 @@ def read_record(folder: str) -> PlanRecord | None:
     path = os.path.join(folder, RECORD)
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=PlanRecord)
+            return typed_json.decode(file.read(), PlanRecord)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.host.state_owner import agent_user, can_execute
-from agent.plex.processes import processes_of
+from agent.plex.processes import pids_of
 from agent.plex.remains import remains
-from agent.plex.run_command import Patience, run_command
+from agent.plex.run_command import Patience, run_command, wait_for
 from agent.plex.service import BY_HAND, PlexService, Sight
 from shared.errors import CutoverRefused
 
@@ -30,7 +30,7 @@ class Commands(PlexService):
     stop_command: Sequence[str]
     start_command: Sequence[str]
     _stops: list[subprocess.Popen[bytes]] = field(default_factory=list, compare=False, repr=False)
-    """Stop commands that exceeded their time limit and may still be running."""
+    """The stop command that exceeded its time limit, until it is given up or replaced."""
 
     @property
     def starting(self) -> Sequence[str]:
@@ -41,12 +41,9 @@ class Commands(PlexService):
         """Return True, because a Plex in a container may be invisible: always stop and start it."""
         return True
 
-    def is_visible(self) -> bool:
-        """Return whether Plex's processes are visible now. Otherwise, a container may hide them.
-
-        An open port is not enough: a Plex that is being started opens its databases first.
-        """
-        return bool(processes_of(""))
+    def shows(self, pid: int) -> bool:
+        """Return whether this is a visible process of Plex. A container may hide others."""
+        return pid in pids_of("")
 
     def look(self) -> Sight:
         """Return whether processes or the port are visible. A stop under way is not visible."""
@@ -54,20 +51,28 @@ class Commands(PlexService):
 
     def is_stop_under_way(self) -> bool:
         """Return whether a stop_command that exceeded its time limit is still running."""
-        self._stops[:] = [each for each in self._stops if each.poll() is None]
-        return bool(self._stops)
+        return any(each.poll() is None for each in self._stops)
+
+    def has_stop_failed(self) -> bool:
+        """Return whether a stop_command that exceeded its time limit has failed since."""
+        return any(each.poll() for each in self._stops)
 
     def give_up_stop(self) -> None:
-        """Kill every stop_command that is still running."""
+        """Kill a stop_command that is still running."""
         for each in self._stops:
             each.kill()
             each.wait()
         self._stops.clear()
 
     def stop(self, seconds: float, ending: Event) -> None:
-        """Run stop_command. If it takes too long, let it continue, as the stop itself would."""
-        failed = "the stop_command of the settings failed"
-        run_command(self.stop_command, seconds, failed, BY_HAND, Patience(ending, self._stops))
+        """Run stop_command. If it takes too long, let it continue, as the stop itself would.
+
+        An earlier one that still runs has to end first, so there is never more than one.
+        """
+        failed, patience = "the stop_command of the settings failed", Patience(ending, self._stops)
+        while self._stops:
+            wait_for(self._stops.pop(), seconds, failed, BY_HAND, patience)
+        run_command(self.stop_command, seconds, failed, BY_HAND, patience)
 
     def start(self) -> None:
         """Run start_command. Ignore its failure if Plex is running nevertheless."""

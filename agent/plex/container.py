@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.plex.engine import Engine, NoSuchContainer
-from agent.plex.processes import processes_in
+from agent.plex.processes import pids_in, processes_in
 from agent.plex.service import PlexService, Sight
 from shared.errors import CutoverRefused, PlexodusError
 
@@ -65,7 +65,7 @@ class Container(PlexService):
     engine: Engine
     name: str
     _stops: list[_Stop] = field(default_factory=list, compare=False, repr=False)
-    """Stops that may go on, though the agent itself is being stopped."""
+    """Stops that may continue, though the agent itself is being stopped."""
 
     def record(self) -> ContainerRecord:
         """Return the container and its present settings, for :meth:`allow_starts`."""
@@ -100,6 +100,19 @@ class Container(PlexService):
         up = [f"the container {self.name} is {found.state.status}"] if found.is_up else []
         return [*up, *(f"process {each}" for each in processes_in(found.id))]
 
+    @property
+    def proof(self) -> str:
+        """The engine's word and the control group. Another container may have Plex's port open."""
+        return f"the container {self.name} does not run, no process in it"
+
+    def shows(self, pid: int) -> bool:
+        """Return whether this process is in the container that has the name now."""
+        try:
+            found = self.engine.inspect(self.name)
+        except NoSuchContainer:
+            return False
+        return pid in pids_in(found.id)
+
     def stop(self, seconds: float, ending: Event) -> None:
         """Stop the container. The engine kills it after ``seconds``, as systemd does with units.
 
@@ -119,8 +132,15 @@ class Container(PlexService):
 
     def is_stop_under_way(self) -> bool:
         """Return whether a stop of this process has had no answer yet."""
+        return any(each.is_alive() for each in self._stops)
+
+    def has_stop_failed(self) -> bool:
+        """Return whether the answer to such a stop was a failure."""
+        return any(each.error is not None for each in self._stops)
+
+    def give_up_stop(self) -> None:
+        """Forget the stops that were answered. The engine does not take one back."""
         self._stops[:] = [each for each in self._stops if each.is_alive()]
-        return bool(self._stops)
 
     def start(self) -> None:
         """Start the container unless it runs."""

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import msgspec
 
 from agent.host.state_owner import as_program_user
-from agent.plex.service import BY_HAND, CommandFailed
+from agent.plex.service import BY_HAND, NotBegun
+from shared import typed_json
 from shared.errors import CutoverRefused, printable
 
 _SECONDS = 8.0
@@ -26,6 +27,9 @@ _MAX_BODY = 4 << 20
 _DONE = (200, 201, 204, 304)
 """The last one says that the container was stopped, or started, before."""
 _NOT_FOUND = 404
+_REFUSALS = (400, 401, 403, _NOT_FOUND, 405)
+"""The engine, or a proxy before it, has done nothing. All others, such as 409 and 500, do not say
+that: Docker answers 500 if a container does not end after its SIGKILL, which may end it later."""
 
 
 class _Object(msgspec.Struct, frozen=True, rename="pascal"):
@@ -93,7 +97,7 @@ class Inspected(_Object, frozen=True):
         return dict(each.split("=", 1) for each in self.config.env or () if "=" in each)
 
 
-class NoSuchContainer(CommandFailed):
+class NoSuchContainer(NotBegun):
     """The engine has no container of this name."""
 
 
@@ -101,7 +105,8 @@ class NoSuchContainer(CommandFailed):
 class Engine:
     """The engine that listens on a Unix socket. Every method may block.
 
-    All methods raise CommandFailed if the engine cannot be asked or refuses, and NoSuchContainer.
+    All methods raise NotBegun if the engine cannot be reached or refuses, NoSuchContainer, and
+    CutoverRefused if the engine fails or does not answer. Then it may do later what was asked.
 
     Args:
         socket: path of its socket.
@@ -113,9 +118,9 @@ class Engine:
         """Return what the engine knows of a container."""
         body = self._ask("GET", name, "/json")
         try:
-            return msgspec.json.decode(body, type=Inspected)
-        except msgspec.MsgspecError as error:
-            raise CommandFailed(
+            return typed_json.decode(body, Inspected)
+        except msgspec.DecodeError as error:
+            raise CutoverRefused(
                 f"the container engine describes {name} in a way that is not understood ({error})",
                 path=self.socket,
                 hint=BY_HAND,
@@ -125,7 +130,7 @@ class Engine:
         """Stop a container, and return when it has stopped. It is killed after ``seconds``.
 
         Raises:
-            CutoverRefused: If no answer comes. The stop goes on nevertheless.
+            CutoverRefused: If no answer comes, or a failure. The stop may continue nevertheless.
         """
         self._ask("POST", name, f"/stop?t={seconds}", seconds=seconds + _MARGIN)
 
@@ -143,10 +148,11 @@ class Engine:
         target = f"/containers/{quote(name, safe='')}{path}"
         connection = _UnixConnection(self.socket, seconds)
         try:
-            connection.request(verb, target, body, {"Content-Type": "application/json"})
+            connection.connect()
         except OSError as error:
             raise self._unreachable(error) from error
         try:
+            connection.request(verb, target, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = answer.read(_MAX_BODY)
         except (OSError, http.client.HTTPException) as error:
@@ -166,9 +172,11 @@ class Engine:
                 hint="Correct 'container' in the agent's settings, or create the container again,"
                 f" as with 'docker compose up -d'. {BY_HAND}",
             )
-        raise CommandFailed(f"the container engine refuses: {said}", path=self.socket, hint=BY_HAND)
+        if answer.status in _REFUSALS:
+            raise NotBegun(f"the container engine refuses: {said}", path=self.socket, hint=BY_HAND)
+        raise CutoverRefused(f"the container engine failed: {said}", path=self.socket, hint=BY_HAND)
 
-    def _unreachable(self, error: OSError) -> CommandFailed:
+    def _unreachable(self, error: OSError) -> NotBegun:
         hint = "Set 'engine_socket' in the agent's settings. Podman needs its podman.socket unit."
         if isinstance(error, PermissionError):
             hint = (
@@ -176,7 +184,7 @@ class Engine:
                 " 'SupplementaryGroups=docker', or the group of the socket if it is another one."
                 " Members of this group can do everything on this machine."
             )
-        return CommandFailed(
+        return NotBegun(
             f"the container engine cannot be reached ({error.strerror or error})",
             path=self.socket,
             hint=f"{hint} {BY_HAND}",
@@ -200,7 +208,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def _message(content: bytes) -> str:
     """Return the text of an error, which is ``{"message": …}``."""
     try:
-        said = msgspec.json.decode(content, type=dict[str, Any]).get("message", "")
-    except msgspec.MsgspecError:
+        said = typed_json.decode(content, dict[str, Any]).get("message", "")
+    except msgspec.DecodeError:
         said = content.decode(errors="replace")
     return printable(str(said).strip()[:500])

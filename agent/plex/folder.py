@@ -15,7 +15,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shared.errors import ConfigurationError
+from shared.errors import PreflightRefused
 from shared.plex.library import DATABASE_FOLDER, server_folder
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def find_library_of_unit(unit: str) -> str:
     folder. If Plex is not where the unit says, it may be where another package of it keeps it.
 
     Raises:
-        ConfigurationError: If Plex's folder is not in the expected place.
+        PreflightRefused: If Plex's folder is not in the expected place.
     """
     shown = _ask_systemd(unit)
     support = support_folder(shown, read_assignments([_DEFAULTS]), _home("plex"))
@@ -64,7 +64,7 @@ def find_library_in_container(engine: Engine, name: str) -> str:
     Plex's own image and that of linuxserver.io keep it below ``/config``.
 
     Raises:
-        ConfigurationError: If Plex's folder is not in the expected place.
+        PreflightRefused: If Plex's folder is not in the expected place.
         CutoverRefused: If the engine does not describe the container.
     """
     found = engine.inspect(name)
@@ -83,11 +83,12 @@ def path_outside(inside: str, mounts: Iterable[Mount]) -> str:
 
 def _library_of(support: str) -> str:
     if not has_server(support):
-        raise ConfigurationError(
+        raise PreflightRefused(
             "Plex's folder is missing, or this user has no access to it",
             path=os.path.join(support, _SERVER),
-            hint="Set its path with 'library' in the settings, or with --library. Set 'unit', or"
-            " 'container', too, so that the agent can stop this Plex.",
+            hint="Mount its disk. If it is elsewhere, set its path with 'library' in the settings,"
+            " or with --library. Set 'unit', or 'container', too, so that the agent can stop this"
+            " Plex.",
         )
     return library_of(support)
 

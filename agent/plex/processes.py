@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from agent.plex.service import BY_HAND
+from shared import typed_json
 from shared.errors import CutoverRefused, printable
 
 if TYPE_CHECKING:
@@ -74,8 +75,16 @@ def processes_of(unit: str, proc: str = "") -> list[str]:
     Raises:
         CutoverRefused: If systemd does not tell.
     """
-    found = _running(proc)
-    return [str(each) for each in found if _is_plex(each.command) or _is_in(each.group, unit)]
+    return [str(each) for each in _of(unit, proc)]
+
+
+def pids_of(unit: str) -> set[int]:
+    """Return the pid of each process that :func:`processes_of` describes.
+
+    Raises:
+        CutoverRefused: If systemd does not tell.
+    """
+    return {each.pid for each in _of(unit)}
 
 
 def processes_in(container: str) -> list[str]:
@@ -87,7 +96,25 @@ def processes_in(container: str) -> list[str]:
     Raises:
         CutoverRefused: If systemd does not tell.
     """
-    return [str(each) for each in _running("") if container in each.group]
+    return [str(each) for each in _in(container)]
+
+
+def pids_in(container: str) -> set[int]:
+    """Return the pid of each process that :func:`processes_in` describes.
+
+    Raises:
+        CutoverRefused: If systemd does not tell.
+    """
+    return {each.pid for each in _in(container)}
+
+
+def _of(unit: str, proc: str = "") -> list[_Process]:
+    found = _running(proc)
+    return [each for each in found if _is_plex(each.command) or _is_in(each.group, unit)]
+
+
+def _in(container: str) -> list[_Process]:
+    return [each for each in _running("") if container in each.group]
 
 
 def _running(proc: str) -> list[_Process]:
@@ -101,8 +128,8 @@ def _running(proc: str) -> list[_Process]:
         done = subprocess.run(  # noqa: S603 - constants
             _LIST, check=True, capture_output=True, timeout=_SECONDS
         )
-        return msgspec.json.decode(done.stdout, type=_Listed).data[0]
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
+        return typed_json.decode(done.stdout, _Listed).data[0]
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         raise CutoverRefused(
             f"systemd does not list the processes of this machine ({error})",
             hint=f"Find out why 'busctl call' fails. {BY_HAND}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from agent.host.state_owner import program_user
-from agent.plex.service import CommandFailed
+from agent.plex.service import NotBegun
 from shared.errors import CutoverRefused, printable
 
 if TYPE_CHECKING:
@@ -22,18 +22,25 @@ _GLANCE = 0.2
 
 @dataclass(frozen=True)
 class Patience:
-    """The handling of a stop that takes too long."""
+    """The handling of a stop that takes too long, or fails."""
 
     ending: Event
     """Set when the agent itself stops, which ends the wait at once."""
     left_running: list[subprocess.Popen[bytes]] | None = None
     """List that receives the process, which then continues; None if the process is killed."""
+    refusal: int | None = None
+    """Exit code with which the program says that it has begun nothing; None if it has no such."""
 
 
 def run_command(
     command: Sequence[str], seconds: float, failed: str, hint: str, stop: Patience | None = None
 ) -> str:
-    """Run ``command`` and return its output, without a wait for its background processes."""
+    """Run ``command`` and return its output, without a wait for its background processes.
+
+    Raises:
+        NotBegun: If the program cannot be run, or its exit code says so.
+        CutoverRefused: If it fails, or takes too long. Its effect may come later.
+    """
     # Files in memory: unlike a pipe, a background process may keep them open.
     with (
         os.fdopen(os.memfd_create("out"), "w+b") as out,
@@ -46,17 +53,24 @@ def run_command(
                 env=os.environ | {"LC_ALL": "C"}, user=user, group=group,
             )  # fmt: skip
         except OSError as error:
-            raise CommandFailed(f"{failed} ({error.strerror})", path=command[0]) from error
-        _wait(process, seconds, failed, hint, stop)
+            raise NotBegun(f"{failed} ({error.strerror})", path=command[0]) from error
+        wait_for(process, seconds, failed, hint, stop)
         if process.returncode != 0:
             said = printable(_content(err).strip()[-500:]) or f"exit code {process.returncode}"
-            raise CommandFailed(f"{failed} ({said})", hint=hint)
+            is_refusal = stop is not None and process.returncode == stop.refusal
+            kind = NotBegun if is_refusal else CutoverRefused
+            raise kind(f"{failed} ({said})", hint=hint)
         return _content(out)
 
 
-def _wait(
+def wait_for(
     process: subprocess.Popen[bytes], seconds: float, failed: str, hint: str, stop: Patience | None
 ) -> None:
+    """Wait for the end of a program, whatever its exit code.
+
+    Raises:
+        CutoverRefused: If it takes too long.
+    """
     deadline = time.monotonic() + seconds
     while True:
         with suppress(subprocess.TimeoutExpired):

@@ -17,8 +17,12 @@ BY_HAND = "Or stop Plex yourself, and pull with --no-cutover."
 """The way that is always left, for hints."""
 
 
-class CommandFailed(CutoverRefused):
-    """A command failed or is missing, so its action has not begun."""
+class NotBegun(CutoverRefused):
+    """An order that has no effect, now or later: nobody was there to take it, or it was refused.
+
+    A program that ran and failed is another case, and so is a container engine that failed. What
+    they began may have its effect minutes later.
+    """
 
 
 class Sight(Enum):
@@ -55,9 +59,15 @@ class PlexService(Protocol):
         """Return whether Plex is running, starting or stopping."""
         return bool(self.left())
 
-    def is_visible(self) -> bool:
-        """Return whether :meth:`left` shows each Plex that runs. Call it before the stop."""
-        return True
+    @property
+    def proof(self) -> str:
+        """The result of :meth:`left` if nothing is left, in words for the log."""
+        return "no process, no open port"
+
+    def shows(self, pid: int) -> bool:
+        """Return whether :meth:`left` has this process, as long as it runs."""
+        del pid
+        return False
 
     def may_run(self) -> bool:
         """Return whether Plex is running, or True if that cannot be determined."""
@@ -79,8 +89,12 @@ class PlexService(Protocol):
         """Return whether a stop that this process began continues, and :meth:`look` misses it."""
         return False
 
+    def has_stop_failed(self) -> bool:
+        """Return whether such a stop has ended with a failure. Plex may still end because of it."""
+        return False
+
     def give_up_stop(self) -> None:
-        """End a stop that this process began, unless a start replaces it anyway."""
+        """End and forget a stop that this process began, unless a start replaces it anyway."""
         return
 
     def start(self) -> None:

@@ -38,7 +38,7 @@ def find_library(settings: Settings) -> str:
     """Return the path of the folder to move: the one that the settings name, or Plex's own.
 
     Raises:
-        ConfigurationError: If Plex's folder is not in the expected place.
+        PreflightRefused: If Plex's folder is not in the expected place.
         CutoverRefused: If the engine does not describe the container.
     """
     if settings.library:

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.plex.polkit import PACKAGED_UNITS, SNAP_UNIT, check_rights
+from agent.plex.processes import pids_of
 from agent.plex.remains import remains
 from agent.plex.run_command import Patience, run_command
 from agent.plex.service import BY_HAND, PlexService, Sight
+from agent.plex.unit_files import is_fenced
 from shared.errors import CutoverRefused
 
 if TYPE_CHECKING:
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 
 _FENCE = "ConditionPathExists=!"
 """The condition of the fence. systemd skips the start, so an upgrade of Plex's package succeeds."""
-_OLDER_FENCE = "AssertPathExists=!"
-"""The condition in drop-ins that were written for earlier versions. The start fails."""
 _SECONDS = 8.0
 """Time for a query of systemd, and for a start. A unit that is still stopping takes longer."""
+
+_REFUSED = 4
+"""Exit code of systemctl if systemd has queued no job, as for want of a right (EXIT_NOPERMISSION in
+translate_bus_error_to_exit_status of systemd)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class SystemdUnit(PlexService):
         unit = [] if state in ("inactive", "failed") else [f"{self.unit} is {state or 'unknown'}"]
         return [*unit, *remains(self._id)]
 
+    def shows(self, pid: int) -> bool:
+        """Return whether this is a process of the unit, or another one of Plex that is visible."""
+        return pid in pids_of(self._id)
+
     def check_fence(self, path: str) -> None:
         """Raise an error unless a drop-in has the condition. The package has it for Plex's unit."""
         if self._show("LoadState") != "loaded":
@@ -99,20 +107,15 @@ class SystemdUnit(PlexService):
         check_rights(self._id, os.path.dirname(path), BY_HAND)
 
     def _check_drop_ins(self, path: str) -> None:
-        wanted = {f"{_FENCE}{path}", f"{_OLDER_FENCE}{path}"}
-        for drop_in in self._show("DropInPaths").split():
-            try:
-                with open(drop_in, encoding="utf-8", errors="replace") as file:
-                    if wanted & {_assignment(line) for line in file}:
-                        return
-            except OSError:
-                continue  # the package's drop-in is readable, so this is another one
+        if is_fenced(self._show("DropInPaths").split(), path):
+            return
         raise CutoverRefused(
             f"nothing would keep {self.unit} from starting again after the move",
             path=f"/etc/systemd/system/{self._id}.d/plexodus.conf",
             hint=f"Create this file with '[Unit]' and '{_FENCE}{path}', run 'systemctl"
             f" daemon-reload', then pull again. The package has such a file for"
-            f" {' and '.join(PACKAGED_UNITS)}.",
+            f" {' and '.join(PACKAGED_UNITS)}. A later drop-in must not reset the conditions: see"
+            f" 'systemctl cat {self.unit}'.",
         )
 
     @cached_property
@@ -123,7 +126,7 @@ class SystemdUnit(PlexService):
     def _order(self, verb: str, seconds: float, ending: Event | None = None) -> None:
         hint = f"Find the cause with 'journalctl -u {self.unit}'. {BY_HAND}"
         failed = f"{self.unit} did not {verb}"
-        patience = None if ending is None else Patience(ending)
+        patience = None if ending is None else Patience(ending, refusal=_REFUSED)
         run_command(self._ordering(verb), seconds, failed, hint, patience)
 
     def _ordering(self, verb: str) -> list[str]:
@@ -134,9 +137,3 @@ class SystemdUnit(PlexService):
         failed = f"systemd does not report the state of {self.unit}"
         hint = f"Check that the agent runs on the machine with this unit. {BY_HAND}"
         return run_command(command, _SECONDS, failed, hint).strip()
-
-
-def _assignment(line: str) -> str:
-    """Return one line of a unit file without the spaces that systemd ignores."""
-    name, equals, value = line.partition("=")
-    return f"{name.strip()}{equals}{value.strip()}"

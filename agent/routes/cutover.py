@@ -57,20 +57,27 @@ class CutoverEndpoints:
 
     async def describe(self, _request: web.Request) -> web.Response:
         """Return the state of the cutover."""
-        return json_response(await self._run(self._control.standing))
+        return json_response(await self._run(self._control.confirmed))
 
     async def begin(self, request: web.Request) -> web.Response:
         """Stop Plex, and respond once it has stopped."""
         wanted = await read_body(request, protocol.CutoverRequest)
-        standing = await patiently(request, self._stop(wanted))
+        standing = await patiently(request, self._stop(request, wanted))
         return json_response(standing, 201, {"Location": protocol.cutover_path(wanted.id)})
 
-    async def _stop(self, wanted: CutoverRequest) -> CutoverStanding:
-        """Wait for the end of an earlier undo, then stop Plex."""
+    async def _stop(self, request: web.Request, wanted: CutoverRequest) -> CutoverStanding:
+        """Wait for the end of an earlier undo, then stop Plex.
+
+        Raises:
+            ConnectionResetError: If the puller has gone. One that was killed cannot say so, and a
+                live one repeats its request.
+        """
         for _ in range(int(_SETTLE_SECONDS / _GLANCE)):
             if (await self._run(self._control.standing)).phase != "undoing":
                 break
             await asyncio.sleep(_GLANCE)
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError("the puller has gone, so Plex is not stopped for it")
         return await self._run(self._begin, wanted)
 
     def _begin(self, wanted: CutoverRequest) -> CutoverStanding:

@@ -82,19 +82,27 @@ class TokenFile:
         self._hash = b""
 
     def is_valid(self, token: bytes) -> bool:
-        """Return whether ``token`` is the valid one."""
+        """Return whether ``token`` is the valid one.
+
+        Raises:
+            OSError: As :meth:`hash`.
+        """
         known = self.hash()
         return known is not None and hmac.compare_digest(hash_token(token).encode(), known)
 
     def hash(self) -> bytes | None:
-        """Return the hash of the valid token, hexadecimal; None if there is no pairing."""
+        """Return the hash of the valid token, hexadecimal; None if there is no pairing.
+
+        Raises:
+            OSError: If the file cannot be read. A token is not wrong because of that.
+        """
         try:
             found = os.stat(self._path)
             if self._read != (found.st_ino, found.st_mtime_ns):
                 with open(self._path, "rb") as file:  # 65 bytes, once a pairing
                     self._hash = file.read().strip()
                 self._read = found.st_ino, found.st_mtime_ns
-        except OSError:
+        except FileNotFoundError:
             return None
         return self._hash
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from agent.server.connections import connection_of
+from shared import typed_json
 from shared.errors import printable
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     """
     body = await _body(request)
     try:
-        return msgspec.convert(_with_integers(msgspec.json.decode(body)), type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        return typed_json.convert(_with_integers(typed_json.decode(body, object)), kind)
+    except (msgspec.DecodeError, RecursionError) as error:
         reason = printable(f"the request's body cannot be used ({error})")
         raise web.HTTPBadRequest(reason=reason) from error
 

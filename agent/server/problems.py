@@ -144,6 +144,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.Response:
+    if isinstance(error, FileNotFoundError) and _is_of_snapshot(error, request):
+        error = errors.SnapshotGone("newer snapshots have replaced this one, scan again")
     if isinstance(error, OSError):
         error = errors.storage_error(error, "the agent's state folder")
     _log.warning("refused", path=request.path, reason=str(error))
@@ -154,3 +156,12 @@ def _known(error: errors.PlexodusError | OSError, request: web.Request) -> web.R
                 paths = error.paths
             return problem(status, error.what, kind=name, paths=paths, detail=error.hint)
     return problem(500, error.what)
+
+
+def _is_of_snapshot(error: OSError, request: web.Request) -> bool:
+    """Return whether ``error`` is about a file of the snapshot that ``request`` is about.
+
+    A snapshot that is in use may be removed. Then a long piece of work does not find its files.
+    """
+    name = request.match_info.get("snapshot", "")
+    return is_hex(name) and f"/{name}/" in f"{error.filename}/"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from agent.server.credentials import certificate_path, key_path, token_hash_path
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, PreflightRefused
 
 if TYPE_CHECKING:
     from agent.settings import Settings
@@ -25,8 +25,8 @@ def server_tls(settings: Settings) -> ssl.SSLContext:
     """Return the context for TLS 1.2 or newer; with ``client_ca``, clients need its certificate.
 
     Raises:
-        ConfigurationError: the agent was never paired, its files cannot be used, or the clock of
-            this machine is wrong.
+        ConfigurationError: the agent was never paired, or its files cannot be used.
+        PreflightRefused: the clock of this machine is wrong.
     """
     state = settings.state
     certificate = settings.certificate or certificate_path(state)
@@ -67,20 +67,20 @@ def check_clock(certificate: str, now: datetime) -> None:
     """Check that the certificate in a file is valid at the time ``now``.
 
     Raises:
-        ConfigurationError: it is not; usually the VM's clock was never set.
+        PreflightRefused: it is not. Usually, the VM's clock is not set yet.
     """
     with open(certificate, "rb") as file:
         dates = x509.load_pem_x509_certificate(file.read())
     since, until = dates.not_valid_before_utc, dates.not_valid_after_utc
     if now < since:
-        raise ConfigurationError(
+        raise PreflightRefused(
             f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, before the certificate was made"
             f" ({since:%Y-%m-%d %H:%M})",
             path=certificate,
-            hint="Set the clock (timedatectl set-ntp true), then start again.",
+            hint="Set the clock (timedatectl set-ntp true). The unit starts the agent again.",
         )
     if now > until:
-        raise ConfigurationError(
+        raise PreflightRefused(
             f"the certificate expired at {until:%Y-%m-%d %H:%M} UTC; it is {now:%Y-%m-%d} now",
             path=certificate,
             hint="Renew the certificate, or set the clock if it is wrong.",

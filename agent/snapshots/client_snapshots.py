@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from shared import typed_json
 from shared.durable import write_durably
 from shared.errors import SnapshotGone
 
@@ -32,8 +33,8 @@ class Handouts:
         self._clients: dict[str, str] = {}
         try:
             with open(self._path, "rb") as file:
-                self._clients = msgspec.json.decode(file.read(), type=dict[str, str])
-        except (FileNotFoundError, msgspec.MsgspecError):
+                self._clients = typed_json.decode(file.read(), dict[str, str])
+        except (OSError, msgspec.DecodeError):
             pass  # as before the first client
 
     def of(self, client: str) -> str | None:

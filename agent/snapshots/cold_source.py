@@ -37,8 +37,6 @@ _DATABASE = re.compile(rb"((?:.*/)?" + re.escape(_FOLDER) + rb"[^/]+\.db)(?:-wal
 """A database, or a file that SQLite has beside it."""
 _ENCODED = b'"path_b64"'
 """Member of the line of a path that is not UTF-8."""
-_UNUSED = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
-"""Errors of a ``-shm`` that no SQLite can use. If it is no regular file, the checks say so."""
 _BUSY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
 """Errors of an agent or a machine that is out of a resource for a moment."""
 _GLANCE = 0.2
@@ -146,8 +144,6 @@ def _checked_by_us(paths: list[str]) -> str | None:
         try:
             use = find_use(path)
         except OSError as error:
-            if error.errno in _UNUSED:
-                continue
             raise _unknown(error, f"{path}-shm") from error
         if use is Use.OTHERS:
             raise SourceChanged("Plex, or another program, has this database open", path=path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from agent.snapshots.delta import Marker
 from agent.snapshots.delta_lines import DeltaLines, without_xattrs
 from agent.source.database_copies import copy_databases
+from agent.source.snapshot_files import DIGESTS
 from shared.frames.file_digests import FileDigests
 from shared.tree.racy import Steadiness
 from shared.tree.walk import TreeWalk, WalkOptions
@@ -46,7 +47,7 @@ class Look:
     @property
     def digests(self) -> FileDigests:
         """The snapshot's, without any yet."""
-        return FileDigests(os.path.join(self.draft, "digests"), 0)
+        return FileDigests(os.path.join(self.draft, DIGESTS), 0)
 
 
 def any_walk(look: Look, omit: Callable[[Omitted], None]) -> Found:

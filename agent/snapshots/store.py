@@ -9,10 +9,12 @@
     STATE/snapshots/<id>/digests              32 bytes for each entry, zero if not yet read
     STATE/snapshots/<id>/index.tar.gz …       lengths and digests of each encoding's frames
     STATE/snapshots/<id>/databases/           of a rehearsal, see agent.source.database_copies
+    STATE/snapshots/removed-…                 what is being removed; nothing reads it
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -29,14 +31,21 @@ from agent.snapshots.delta_lines import UnusualDelta
 from agent.snapshots.look import Look, any_walk, usual_delta
 from agent.source.database_copies import drop_copies, keep_copies
 from agent.source.library import LibrarySource, Place, refuse_unmounted
-from agent.source.snapshot_files import Origin, SnapshotFiles, omitted_path
+from agent.source.snapshot_files import DIGESTS, Origin, SnapshotFiles, omitted_path
 from agent.source.writeback import write_back
+from shared import typed_json
 from shared.digest import is_hex
-from shared.durable import fsync_folder, write_durably
-from shared.errors import PlexodusError, SnapshotGone
+from shared.durable import discard_folder, fsync_folder, write_durably
+from shared.errors import (
+    IntegrityError,
+    ManifestMalformed,
+    OmittedListMalformed,
+    PlexodusError,
+    SnapshotGone,
+)
 from shared.frames.manifest_file import read_manifest, write_manifest
 from shared.native import native
-from shared.tree.omitted import OmittedWriter
+from shared.tree.omitted import OmittedWriter, check_omitted_digest
 from shared.wire.protocol import Snapshot
 
 if TYPE_CHECKING:
@@ -49,6 +58,10 @@ _KEEP = 4
 """Number of snapshots on disk. A new one replaces the one that was used longest ago."""
 _OPEN = 2
 """Number of snapshots with their index in memory."""
+_ASIDE = "removed-"
+"""First letters of the names of folders that are being removed."""
+_UNREADABLE = (errno.EIO, errno.EISDIR)
+"""Errors of a file that will not be read at the next attempt either."""
 _MANIFEST, _ABOUT, _ORIGIN = "manifest.jsonl.zst", "snapshot.json", "origin.json"
 
 
@@ -90,8 +103,8 @@ class SnapshotStore:
         self._lock = threading.Lock()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         for name in os.listdir(self._folder):
-            if not is_hex(name):  # a scan that was killed
-                shutil.rmtree(os.path.join(self._folder, name))
+            if not is_hex(name):  # a scan that was killed, or a rest of what was removed
+                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
         newest = next(reversed(self._by_use()), None)
         self._scanned = None if newest is None else self._origin(newest).place
         """Place of the library at its last scan."""
@@ -107,9 +120,16 @@ class SnapshotStore:
             OSError: If the state folder cannot be written.
         """
         try:
-            return self._scan(request, is_usual=native is not None)
-        except UnusualDelta:
-            return self._scan(request, is_usual=False)
+            try:
+                return self._scan(request, is_usual=native is not None)
+            except UnusualDelta:
+                return self._scan(request, is_usual=False)
+        except (ManifestMalformed, OmittedListMalformed) as error:
+            if not request.base:
+                raise
+            with self._lock:
+                self._drop(request.base)
+            raise SnapshotGone(f"the base is damaged, scan again ({error})") from error
 
     def _scan(self, request: SnapshotRequest, *, is_usual: bool) -> Snapshot:
         """Do it. With ``is_usual``, the accelerator makes a delta, or UnusualDelta is raised."""
@@ -224,25 +244,42 @@ class SnapshotStore:
             del self._open[next(iter(self._open))]
 
     def _load(self, name: str) -> OpenSnapshot:
+        """Read a snapshot of an earlier process. Remove it if a part is missing or damaged."""
+        what = "there is no snapshot of this name, scan again"
+        if is_hex(name):
+            try:
+                return self._read(name)
+            except FileNotFoundError:
+                pass
+            except (IntegrityError, msgspec.DecodeError) as error:
+                what = f"the snapshot is damaged, scan again ({error})"
+            except OSError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
+                what = f"the snapshot cannot be read, scan again ({error.strerror})"
+            self._drop(name)
+        raise SnapshotGone(what)
+
+    def _read(self, name: str) -> OpenSnapshot:
         folder = os.path.join(self._folder, name)
-        gone = SnapshotGone("there is no snapshot of this name, scan again")
-        if not is_hex(name):
-            raise gone
-        try:
-            about = _read_about(folder)
-        except FileNotFoundError:
-            raise gone from None
+        about = _read_about(folder)
         root = os.fsencode(about.library.name)
         path = os.path.join(folder, _MANIFEST)
         manifest = read_manifest(path, about.id, root, about.kind)
-        return OpenSnapshot(folder, self._origin(name), about, manifest)
+        found = OpenSnapshot(folder, self._origin(name), about, manifest)
+        if about.omitted is not None:
+            check_omitted_digest(found.omitted_path, about.omitted)
+        return found
 
     def _origin(self, name: str) -> Origin:
-        """Return the origin. An earlier version wrote none: then the current library, untrusted."""
+        """Return the origin. One that cannot be read is the current library, untrusted.
+
+        An earlier version wrote none.
+        """
         try:
             with open(os.path.join(self._folder, name, _ORIGIN), "rb") as file:
-                return msgspec.json.decode(file.read(), type=Origin)
-        except (FileNotFoundError, msgspec.MsgspecError):
+                return typed_json.decode(file.read(), Origin)
+        except (OSError, msgspec.DecodeError):
             return Origin(self._library.last.place)
 
     def _locate(self) -> LibrarySource:
@@ -269,9 +306,16 @@ class SnapshotStore:
     def _drop_copies(self) -> None:
         """Remove all copies of databases: an earlier rehearsal is only a base from now on."""
         for name in os.listdir(self._folder):
+            path = os.path.join(self._folder, name)
             if is_hex(name):
-                drop_copies(os.path.join(self._folder, name))
+                drop_copies(path, self._aside())
                 self._look_at_copies(name)
+            elif name.startswith(_ASIDE):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _aside(self) -> str:
+        """Return a new path for what is being removed: no snapshot has such a name."""
+        return os.path.join(self._folder, f"{_ASIDE}{os.urandom(8).hex()}")
 
     def _look_at_copies(self, name: str) -> None:
         """Tell the open snapshot that its copies have changed."""
@@ -284,7 +328,7 @@ class SnapshotStore:
         final = os.path.join(self._folder, about.id)
         with self._lock:
             if os.path.isdir(final):
-                if self._origin(about.id).place == origin.place:
+                if _is_whole(final) and self._origin(about.id).place == origin.place:
                     # Its origin stays: the devices were written back before its digests were read.
                     os.utime(final)
                     keep_copies(draft, final)
@@ -328,7 +372,7 @@ class SnapshotStore:
     def _drop(self, name: str) -> None:
         self._open.pop(name, None)
         self._in_use.pop(name, None)
-        shutil.rmtree(os.path.join(self._folder, name))
+        discard_folder(os.path.join(self._folder, name), self._aside())
 
 
 def _moved(now: Place) -> SnapshotGone:
@@ -338,6 +382,17 @@ def _moved(now: Place) -> SnapshotGone:
     )
 
 
+def _is_whole(folder: str) -> bool:
+    """Return whether a snapshot has a description, a manifest and digests."""
+    try:
+        _read_about(folder)
+        for name in (_MANIFEST, DIGESTS):
+            os.stat(os.path.join(folder, name))
+    except (OSError, msgspec.DecodeError):
+        return False
+    return True
+
+
 def _read_about(folder: str) -> Snapshot:
     with open(os.path.join(folder, _ABOUT), "rb") as file:
-        return msgspec.json.decode(file.read(), type=Snapshot)
+        return typed_json.decode(file.read(), Snapshot)

@@ -69,6 +69,7 @@ def _hash(snapshot: SnapshotFiles, folders: DirStack, number: int, entry: Entry)
         return hash_copy(copy)
     digest, was_there = hash_live_file(folders, entry)
     if not was_there:
+        snapshot.refuse_lost_copy(entry)
         snapshot.misread.add([number])
     return digest
 

@@ -64,7 +64,8 @@ def read_content(
 ) -> bool:
     """Fill ``into``, which is all zeros, from the file of a snapshot, or from the copy of it.
 
-    Return False if the file of a live snapshot was not there; see :func:`read_live_piece`.
+    Return False if the file of a live snapshot was not there; see :func:`read_live_piece`. Raise
+    SnapshotGone instead if it may be a database whose copy is lost.
     """
     if (copy := snapshot.copy_of(entry.path)) is not None:
         read_copy(copy, offset, into)
@@ -72,7 +73,10 @@ def read_content(
     if snapshot.about.kind == "cold":
         read_piece(folders, entry, offset, into)
         return True
-    return read_live_piece(folders, entry, offset, into)
+    was_there = read_live_piece(folders, entry, offset, into)
+    if not was_there:
+        snapshot.refuse_lost_copy(entry)
+    return was_there
 
 
 def read_copy(path: str, offset: int, into: memoryview) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
+from shared import typed_json
 from shared.durable import write_durably
 from shared.plex.library import PREFERENCES, server_folder
 from shared.plex.preferences import read_preferences
@@ -61,8 +62,8 @@ def _is_same(known: _Known, found: _Known) -> bool:
 def _load(file: str) -> _Known | None:
     try:
         with open(file, "rb") as opened:
-            return msgspec.json.decode(opened.read(), type=_Known)
-    except (OSError, msgspec.MsgspecError):
+            return typed_json.decode(opened.read(), _Known)
+    except (OSError, msgspec.DecodeError):
         return None
 
 

@@ -17,7 +17,14 @@ import structlog
 
 from agent.source.identity import library_id
 from agent.source.writeback import mounts_below
-from shared.errors import ConfigurationError, IllegalPath, SnapshotGone, SourceUnreadable, printable
+from shared.errors import (
+    ConfigurationError,
+    IllegalPath,
+    PreflightRefused,
+    SnapshotGone,
+    SourceUnreadable,
+    printable,
+)
 from shared.plex.library import SUPPORT_FOLDER, library_name
 from shared.tree.dir_stack import DirStack
 from shared.tree.member_path import check_root_name
@@ -139,7 +146,7 @@ class CurrentLibrary:
 
     Args:
         configured: path from the settings; empty to use ``find``.
-        find: returns the path of Plex's library, or raises :class:`ConfigurationError`.
+        find: returns the path of Plex's library, or raises :class:`PreflightRefused`.
         state: path of the agent's state folder.
     """
 
@@ -154,7 +161,7 @@ class CurrentLibrary:
         """Find the library now, or raise :class:`SourceUnreadable` with its path."""
         try:
             found = self._open()
-        except ConfigurationError as error:
+        except (ConfigurationError, PreflightRefused) as error:
             path = error.path or self.last.about.path
             raise SourceUnreadable([f"{path} ({error.what}; is its disk mounted?)"]) from error
         if found.place != self.last.place:
@@ -170,7 +177,8 @@ def open_library(path: str, state: str = "") -> LibrarySource:
     """Return the library at ``path``, which may be a symlink. Store its id in ``state``, if any.
 
     Raises:
-        ConfigurationError: If ``path`` is not a readable folder, or its name is illegal.
+        ConfigurationError: If its name is illegal.
+        PreflightRefused: If ``path`` is not a readable folder. Its disk may be mounted later.
     """
     real = os.path.realpath(path)
     given = _as_given(path, real)
@@ -183,11 +191,11 @@ def open_library(path: str, state: str = "") -> LibrarySource:
     try:
         place = _find_place(real)
     except OSError as error:
-        raise ConfigurationError(
+        raise PreflightRefused(
             f"the library cannot be read ({error.strerror})",
             path=path,
-            hint="Set --library to the folder called Library, and give the agent's user read"
-            " access to it.",
+            hint="Mount its disk. If the path is wrong, set --library to the folder called"
+            " Library. Give the agent's user read access to it.",
         ) from error
     about = Library(library_id(real, state), name, socket.gethostname(), given)
     return LibrarySource(about, place)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from shared.wire.protocol import OmittedList, Snapshot
 
 
+DIGESTS = "digests"
+"""Name of the file of digests in the folder of a snapshot."""
 _MOST_BLOCKS = 16_384
 """64 GiB of large files that may have changed between two passes."""
 
@@ -78,7 +80,7 @@ class SnapshotFiles:
         """Devices on which times show every change since this scan."""
         self.about = about
         self.manifest = manifest
-        self.digests = FileDigests(os.path.join(folder, "digests"), about.entries)
+        self.digests = FileDigests(os.path.join(folder, DIGESTS), about.entries)
         self.misread = Misread(os.path.join(folder, "misread"))
         self.folder = folder
         self.blocks: dict[int, KnownBlock] = {}
@@ -99,6 +101,11 @@ class SnapshotFiles:
     def copy_of(self, path: bytes) -> str | None:
         """Return the copy that is read in place of the file at ``path``, if there is one."""
         return None if self.copies is None else self.copies.find(path)
+
+    def refuse_lost_copy(self, entry: Entry) -> None:
+        """Raise SnapshotGone if a file that is not in the library may be a database's lost copy."""
+        if self.copies is not None:
+            self.copies.refuse_lost(entry)
 
     @property
     def omitted_path(self) -> str:

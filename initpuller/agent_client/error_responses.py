@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from shared import errors
+from shared import errors, typed_json
 from shared.program.logs import without_secrets
 from shared.wire import protocol
 from shared.wire.network_errors import failure_reason
@@ -17,14 +17,15 @@ OK, CREATED, NO_CONTENT, NOT_MODIFIED = 200, 201, 204, 304
 MORE_NEEDED = 428
 _MAX_WORDS = 1000
 """Characters of the agent's text in one of our messages."""
+_STOP_PLEX = "Is Plex really stopped? Stop it and run again."
 _UNAUTHORIZED, _TOO_MANY, _SERVER_ERROR = 401, 429, 500
 
 
 def decode_answer(body: bytes, kind: type[T]) -> T:
     """Return the JSON in ``body``, decoded as a ``kind``, or raise ProtocolViolation."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        return typed_json.decode(body, kind)
+    except msgspec.DecodeError as error:
         raise errors.ProtocolViolation(
             f"the agent's response cannot be read ({_words(str(error))})"
         ) from error
@@ -48,9 +49,7 @@ def failure(status: int, reason: str, problem: bytes | None) -> errors.PlexodusE
     if told.type == protocol.SOURCE_UNREADABLE:
         return errors.SourceUnreadable([errors.printable(each) for each in told.paths])
     if told.type == protocol.SOURCE_CHANGED:
-        return errors.SourceChanged(
-            told.title, path=path, hint="Is Plex really stopped? Stop it and run again."
-        )
+        return errors.SourceChanged(told.title, path=path, hint=told.detail or _STOP_PLEX)
     if told.type == protocol.NO_SUCH_SNAPSHOT:
         return errors.SnapshotGone(told.title)
     if told.type == protocol.CUTOVER_ENDED:

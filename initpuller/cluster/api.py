@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import structlog
 
+from shared import typed_json
 from shared.errors import printable
 from shared.wire.network_errors import failure_reason
 
@@ -140,8 +141,8 @@ def keep(configmap: str, data: dict[str, str]) -> None:
 def _own_pod() -> _Pod:
     path = f"/api/v1/namespaces/{_namespace()}/pods/{own_name()}"
     try:
-        return msgspec.json.decode(_ask("GET", path), type=_Pod)
-    except msgspec.MsgspecError as error:
+        return typed_json.decode(_ask("GET", path), _Pod)
+    except msgspec.DecodeError as error:
         raise ClusterError(f"GET {path}: not a Pod ({_reason(error)})") from error
 
 
@@ -172,12 +173,18 @@ def _ask(
     return content
 
 
-def _client() -> Any:  # noqa: ANN401 - the library has no types
-    # These imports take longer than all others of a pull, and most starts of a pod need none.
+def load() -> tuple[Any, Any, Any]:
+    """Import the library, which takes a second or longer, and no network. It has no types."""
+    # These imports take longer than all others of a pull, and not every run needs them.
     from kubernetes.client.api_client import ApiClient  # noqa: PLC0415
     from kubernetes.client.configuration import Configuration  # noqa: PLC0415
     from kubernetes.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415
 
+    return ApiClient, Configuration, InClusterConfigLoader
+
+
+def _client() -> Any:  # noqa: ANN401 - the library has no types
+    ApiClient, Configuration, InClusterConfigLoader = load()  # noqa: N806 - classes
     configuration = Configuration()
     configuration.retries = False  # a report is late rather than twice, and no redirect is followed
     authority = os.path.join(SERVICE_ACCOUNT, "ca.crt")
@@ -242,8 +249,8 @@ def aside(work: Callable[[], T]) -> Future[T]:
 
 def _why(content: bytes) -> str:
     try:
-        status = msgspec.json.decode(content, type=_Status)
-    except msgspec.MsgspecError:
+        status = typed_json.decode(content, _Status)
+    except msgspec.DecodeError:
         return ""
     return status.message or status.reason
 

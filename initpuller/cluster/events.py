@@ -50,6 +50,8 @@ class ClusterReport:
         self._configmap = configmap
         self._is_over = threading.Event()
         self._ends = float("inf")
+        self._loaded: Future[object] | None = None
+        """The client of the API; None before the first report."""
         self._running: list[Future[None]] = []
         self._has_warned = threading.Lock()
         """Held from the first warning on: there is only one."""
@@ -67,13 +69,20 @@ class ClusterReport:
         if isinstance(error, Exception):
             self._progress.failed(str(error))
         self._progress.heard = lambda: None
+        if self._loaded is not None:
+            wait([self._loaded])  # which may take as long as the time for the last reports
         self._ends = time.monotonic() + _LAST_SECONDS
         self._is_over.set()
         wait(self._running, _LAST_SECONDS)
 
     def _begin(self) -> None:
         self._progress.heard = lambda: None
-        self._running = [api.aside(self._tell), api.aside(self._show)]
+        reports = [self._show] if self._configmap else []
+        if not self._progress.is_earlier:
+            reports.append(self._tell)
+        if reports:
+            self._loaded = api.aside(api.load)
+            self._running = [api.aside(each) for each in reports]
 
     def _tell(self) -> None:
         """Publish each milestone as an Event, and an Event of the progress every 30 s."""
@@ -82,12 +91,12 @@ class ClusterReport:
         while True:
             is_over = self._is_over.is_set()
             is_news = told < len(self._progress.milestones)
+            if is_over and not is_news:
+                return
             try:
                 uid = uid or api.own_uid()
                 if is_news:
                     api.emit(uid, self._milestone(told, first))
-                elif is_over:
-                    return
                 elif time.monotonic() - said >= _PROGRESS_SECONDS:
                     said = time.monotonic()
                     api.emit(uid, self._how_far())
@@ -105,7 +114,7 @@ class ClusterReport:
     def _show(self) -> None:
         """Write the progress to the ConfigMap, after each milestone and every few seconds."""
         shown, kept = 0, time.monotonic()
-        while self._configmap:
+        while True:
             is_over, reached = self._is_over.is_set(), len(self._progress.milestones)
             if is_over or reached > shown or time.monotonic() - kept >= _KEPT_SECONDS:
                 try:
@@ -145,6 +154,8 @@ class ClusterReport:
 
     def _status(self) -> dict[str, str]:
         found = msgspec.to_builtins(self._progress.standing())
+        if self._progress.is_earlier:  # those of the run that moved it stay
+            del found["bytes"], found["total_bytes"]
         data = {key: "" if value is None else str(value) for key, value in found.items()}
         return data | {"pod": own_name(), "updated": timestamp()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from initpuller.commands.options import AS_JSON, PLEX_URL, TARGET
+from shared.program.standard_streams import show
 
 
 @click.command()
@@ -38,7 +39,7 @@ def check(*, target: str, plex_url: str, as_json: bool) -> None:
         check_running_version(facts, api.version),
         check_sections(facts.sections, api.sections()),
     ]
-    click.echo(msgspec.json.encode(found).decode() if as_json else page(found))
+    show(msgspec.json.encode(found).decode() if as_json else page(found))
     failed = [each.found for each in found if each.outcome is Outcome.FAILURE]
     if failed:
         raise PlexRefused(f"not the server that was moved: {'; '.join(failed)}", path=url)

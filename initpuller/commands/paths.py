@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from initpuller.commands.options import AS_JSON, PLEX_URL, TARGET, map_option, option
+from shared.program.standard_streams import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ def paths(
 
     library = os.path.join(target, read_standing(target).library or USUAL_NAME)
     sections = look_at_sections(library, [parse_mapping(each) for each in mappings])
-    click.echo(msgspec.json.encode(sections).decode() if as_json else as_text(sections))
+    show(msgspec.json.encode(sections).decode() if as_json else as_text(sections))
     incomplete = [section.name for section in sections if section.missing]
     if incomplete:
         raise PreflightRefused(f"media files are missing in: {', '.join(incomplete)}", path=library)

@@ -15,6 +15,7 @@ from initpuller.commands.options import (
     version_gated,
 )
 from initpuller.commands.pairing import chosen_pairing, paired
+from shared.program.standard_streams import show
 
 if TYPE_CHECKING:
     from initpuller.pull.checks.target_checks import Target
@@ -75,9 +76,9 @@ def preflight(
             hint="Mount the volume there, and make it readable for this user.",
         ) from error
     if as_json:
-        click.echo(msgspec.json.encode({"source": source, "target": here}).decode())
+        show(msgspec.json.encode({"source": source, "target": here}).decode())
     else:
-        click.echo(f"On the VM\n\n{page(source)}\n\nHere\n\n{page(here)}")
+        show(f"On the VM\n\n{page(source)}\n\nHere\n\n{page(here)}")
     failed = [each.name for each in (*source, *here) if each.outcome is Outcome.FAILURE]
     if failed:
         raise PreflightRefused(f"failed checks: {', '.join(failed)}", path=target)

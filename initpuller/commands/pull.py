@@ -24,6 +24,7 @@ from initpuller.commands.options import (
 from initpuller.commands.pairing import chosen_pairing, paired
 from initpuller.volume.decision import OnExisting
 from shared.errors import Interrupted, PlexodusError
+from shared.program.standard_streams import remark
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -208,7 +209,7 @@ def pull(
     from initpuller.plex.preferences import parse_preferences
     from initpuller.plex.version_gate import VersionGate, VersionPolicy
     from initpuller.pull.options import PullOptions, choose_mode
-    from initpuller.pull.recipe import is_over
+    from initpuller.pull.recipe import published_earlier
     from initpuller.report.metrics import metrics
     from initpuller.report.probes import Probes
     from initpuller.report.progress import PullProgress
@@ -225,7 +226,8 @@ def pull(
             raise click.UsageError("--rehearse and --until ready exclude each other: remove one.")
         if max_downtime < downtime:
             raise click.UsageError("--max-downtime is less than --downtime: raise it.")
-        if is_over(target, rehearse=rehearse):
+        if (there := published_earlier(target, rehearse=rehearse)) is not None:
+            progress.earlier(there.snapshot, there.entries)
             return
         check_mappings(mappings, applies=applies)
         if listen:
@@ -261,11 +263,13 @@ def pull(
             took = time.monotonic() - begun
             with suppress(PlexodusError, OSError, UnicodeError):  # the library is there
                 receipt = load_receipt(open_layout(target))
-                click.echo(summary(read_standing(target), receipt, took, progress.down))
+                remark(summary(read_standing(target), receipt, took, progress.down))
 
 
 async def _until_signalled(options: PullOptions, progress: PullProgress) -> None:
-    """Run the pull; on SIGTERM and SIGINT, end it with a complete journal, unless it has published.
+    """Run the pull; a signal ends it with a complete journal, unless it has published.
+
+    Signals that come after its end are ignored: the exit code is decided.
 
     Raises:
         Interrupted: it was ended.
@@ -274,18 +278,22 @@ async def _until_signalled(options: PullOptions, progress: PullProgress) -> None
 
     from initpuller.pull import recipe
 
-    task = asyncio.create_task(recipe.pull(options, progress))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(recipe.pull(options, progress))
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1) has it ignored
+        ending.append(signal.SIGHUP)
+    for number in ending:
+        # Not a handler of the loop: the loop has the default set when it removes one.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
     try:
         await task
     except asyncio.CancelledError:
         if progress.standing().phase != "done":
             raise Interrupted("stopped by a signal", hint="Run pull again to resume.") from None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, _ignore)
+    finally:
+        for number in ending:
+            signal.signal(number, _ignore)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Ignore a signal that would make a failure of what is done. Children do not inherit this."""
+    """Ignore a signal that would replace the exit code. Children do not inherit this."""

@@ -6,6 +6,7 @@ import click
 
 from initpuller.commands.options import AS_JSON, TARGET
 from shared.program.screen import WATCH, keep_showing
+from shared.program.standard_streams import show
 
 
 @click.command()
@@ -29,4 +30,4 @@ def status(*, target: str, as_json: bool, watch: bool) -> None:
 
     if watch:
         keep_showing(screen)
-    click.echo(screen())
+    show(screen())

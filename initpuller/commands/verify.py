@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from initpuller.commands.options import TARGET
+from shared.program.standard_streams import remark
 
 
 @click.command()
@@ -22,4 +23,4 @@ def verify(*, target: str) -> None:
     from initpuller.volume.status import verify as verify_volume
 
     receipt = verify_volume(target)
-    click.echo(f"{receipt.files} files are as they were moved ({receipt.verified})")
+    remark(f"{receipt.files} files are as they were moved ({receipt.verified})")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from initpuller.cancellation import in_thread
+from initpuller.pull.permission import ASKS, FRESH_SECONDS, Permission
 from initpuller.volume.publish.unpublish import unpublish
 from initpuller.volume.records.transitions import committed, name_cutover, remember_failure
 from shared.checks import duration
@@ -52,10 +53,6 @@ _SOON = 1.0
 _LOOK_SECONDS = 1.0
 _LOOKS = 40
 """Questions to an agent that is still starting Plex after an earlier cutover."""
-_FRESH_SECONDS = 2.0
-"""An older answer does not permit a publication: this process may have been frozen since."""
-_ASKS = 3
-"""Questions to the agent before its answers count as too slow."""
 
 
 class Cutover:
@@ -70,8 +67,10 @@ class Cutover:
         self._retrier = retrier
         self._is_in_doubt = False
         self._since: float | None = None
-        self._committed_at: float | None = None
-        """When the last request was sent whose answer was that the cutover is committed."""
+        self.permission = Permission(record)
+        """By the last answer that the cutover in the record is committed, among others."""
+        self._copied: str | None = None if record.state is None else ""
+        """The move that was committed before this pull began; None before the first question."""
 
     def downtime(self) -> float | None:
         """Return the seconds since the agent said that Plex had stopped; None if it never did."""
@@ -96,16 +95,23 @@ class Cutover:
         if state is not None and state.cutover == standing.id:
             await self._undo_unless_over(standing)
 
-    async def require_none(self) -> bool:
+    async def require_none(self) -> tuple[str, str]:
         """Make sure that the agent will not start Plex by itself, because a person has stopped it.
 
-        A cutover of an earlier run on this volume is undone. Return whether the end of an undo was
-        waited for, by which the agent may have started Plex.
+        A cutover of an earlier run on this volume is undone. If the library has moved before this
+        pull began, the user wants another copy. If an earlier run began it, which the volume's
+        record shows, nobody knows that: then no other move is accepted.
+
+        Return phase and name of the last cutover. If an earlier answer was the same, there was none
+        since, by whose end the agent has started Plex.
 
         Raises:
-            CutoverRefused: another one is under way, or an undo does not end.
+            CutoverRefused: another cutover is under way, an undo does not end, or the library has
+                moved to another volume meanwhile.
         """
         state, standing, looks = self._record.state, await self._ask_phase(), 0
+        if self._copied is None:
+            self._copied = standing.id if standing.phase == "committed" else ""
         while standing.phase not in ("idle", "committed"):
             is_ours = state is not None and state.cutover == standing.id
             if looks == _LOOKS or not (is_ours or standing.phase == "undoing"):
@@ -114,7 +120,9 @@ class Cutover:
                 await self._undo_unless_over(standing)
             await asyncio.sleep(_LOOK_SECONDS)
             standing, looks = await self._ask_phase(), looks + 1
-        return looks > 0
+        if standing.phase == "committed" and standing.id != self._copied:
+            raise _moved_elsewhere(standing, self._record.layout.state)
+        return standing.phase, standing.id
 
     async def may_be_committed(self) -> bool:
         """Return whether the cutover in the record is still under way, or committed."""
@@ -197,30 +205,26 @@ class Cutover:
         Raises:
             AgentUnreachable: it cannot be asked, or takes too long to answer.
         """
-        name = self._record.current.cutover
-        for _ in range(_ASKS):
-            if self._is_fresh():
+        for _ in range(ASKS):
+            if self.permission.is_valid():
                 return True
-            standing = await self._retrier.run("whether it is still committed", self._standing)
-            if (standing.id, standing.phase) != (name, "committed"):
+            if not await self._retrier.run("whether it is still committed", self._is_committed):
                 return False
-        if self._is_fresh():
+        if self.permission.is_valid():
             return True
         raise AgentUnreachable(
-            f"the agent took more than {_FRESH_SECONDS:.0f} s to say whether the cutover is still"
+            f"the agent took more than {FRESH_SECONDS:.0f} s to say whether the cutover is still"
             " committed, each time",
             hint="Run again when the network and both machines have less to do.",
         )
 
-    def _is_fresh(self) -> bool:
-        asked = self._committed_at
-        return asked is not None and boottime() - asked < _FRESH_SECONDS
-
-    async def _standing(self) -> CutoverStanding:
+    async def _is_committed(self) -> bool:
         asked = boottime()
         standing = await self._client.standing()
-        self._committed_at = asked if standing.phase == "committed" else None
-        return standing
+        is_ours = (standing.id, standing.phase) == (self._record.current.cutover, "committed")
+        if is_ours:
+            self.permission.give(asked)
+        return is_ours
 
     @asynccontextmanager
     async def stopped(self, terms: StopTerms) -> AsyncIterator[None]:
@@ -273,14 +277,13 @@ class Cutover:
         name, snapshot = state.cutover, state.snapshot.id
         self._is_in_doubt = True
 
-        async def ask() -> CutoverStanding:
+        async def ask() -> None:
             asked = boottime()
-            standing = await self._client.commit(name, snapshot)
-            self._committed_at = asked
-            return standing
+            _expect(await self._client.commit(name, snapshot), name, "committed")
+            self.permission.give(asked)
 
         try:
-            _expect(await self._retrier.run("the commit", ask), name, "committed")
+            await self._retrier.run("the commit", ask)
         except (CutoverEnded, CutoverRefused, SnapshotGone):
             self._is_in_doubt = False
             unpublish(self._record)
@@ -357,6 +360,16 @@ def _under_way(standing: CutoverStanding) -> CutoverRefused:
         " after it",
         hint="Wait until 'plexodus-agent status' on the VM says that it is over. Then stop Plex and"
         " run this again.",
+    )
+
+
+def _moved_elsewhere(standing: CutoverStanding, record: str) -> CutoverRefused:
+    return CutoverRefused(
+        f"on the VM: this library has moved meanwhile, {standing.since}, to {standing.puller}; a"
+        " second copy would be a second server with its identity",
+        path=record,
+        hint="Use that one. If you want a second copy, remove this file and run this again: the"
+        " transfer then begins at the start.",
     )
 
 

@@ -102,8 +102,10 @@ class Pass:
 
     async def __aexit__(self, *_: object) -> None:
         """Close staging, and cancel what is still asked."""
-        await cancel(self.sums)
-        self.staging.close()
+        try:
+            await cancel(self.sums)
+        finally:
+            self.staging.close()
 
 
 class Passes:
@@ -124,11 +126,6 @@ class Passes:
     async def __aexit__(self, *_: object) -> None:
         """Cancel the check of the databases, if it still runs."""
         await self._checks.cancel()
-
-    @property
-    def knows_databases(self) -> bool:
-        """Whether the check of the source's databases has ended."""
-        return self._checks.knows_databases
 
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the source's databases; return its findings, by check.
@@ -224,7 +221,7 @@ class Passes:
         self._refuse_useless(scanned, source)
         if options.on_existing is not OnExisting.SET_ASIDE:
             await in_thread(cleanup.refuse_foreign, record, snapshot, sets_aside=False)
-        await in_thread(take_back, record, rehearse=rehearse)
+        await in_thread(take_back, record, options.on_existing, rehearse=rehearse)
 
     async def _refuse_existing(self, name: str, scan: Scan) -> None:
         """Inspect the volume again, now that the library's name is known.
@@ -247,8 +244,18 @@ class Passes:
             raise NothingToDo
 
     def _refuse_useless(self, scanned: Scanned, source: CheckedSource) -> None:
-        """Refuse to stop Plex, or to rehearse it, for a library that it would not find."""
-        mode, contents = self._context.options.mode, scanned.contents
+        """Refuse to stop Plex, or to rehearse it, for a library that it would not find.
+
+        One of folders alone is always refused: a later run could not tell it from those that
+        Kubernetes makes.
+        """
+        mode, contents, needs = self._context.options.mode, scanned.contents, scanned.needs
+        if not (scanned.snapshot.files or needs.link or needs.has_hard_links):
+            raise errors.PreflightRefused(
+                "the library has only folders, and not a single file",
+                path=scanned.snapshot.library.path,
+                hint="Check the agent's --library and this pull's --exclude.",
+            )
         if mode.is_for_cutover or (mode is Mode.REHEARSE and source.is_plex):
             refuse_misplaced(self._context.layout, scanned.snapshot.library.name)
             contents.refuse_incomplete()
@@ -346,11 +353,6 @@ class _ChecksOnce:
             context.progress.reached("Started", f"{what} from {context.options.pairing.host}")
             self._found = await check_for_pull(context.client, context.options, context.layout)
         return self._found
-
-    @property
-    def knows_databases(self) -> bool:
-        """Whether the check of the databases has ended."""
-        return self._databases is not None and self._databases.done()
 
     async def databases(self) -> dict[str, str]:
         """Wait for the check of the databases; begin it if that was not done."""

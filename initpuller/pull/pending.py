@@ -1,13 +1,15 @@
-"""A publication that an earlier run did not finish: finished only if nothing has changed since.
+"""Questions right before a commit and a publication, also those that an earlier run began.
 
-The record on the volume is old. Since then the administrator may have undone the move, and Plex may
-have run on the VM. So the agent is asked (docs/states.md, rows *uncommitted* to *renamed*). The
-volume may have lost or changed what it held, so all of it is compared again. The agent is asked
-after that, because it takes a while. A move that may not be committed yet is not committed before.
+An earlier run's record on the volume is old. Since then the administrator may have undone the move,
+and Plex may have run on the VM. So the agent is asked (docs/states.md, rows *uncommitted* to
+*renamed*). The volume may have lost or changed what it held, so all of it is compared again. The
+agent is asked after that, because it takes a while. A move that may not be committed yet is not
+committed before.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -15,17 +17,24 @@ import structlog
 
 from initpuller.cancellation import in_thread
 from initpuller.plex.preferences import preferences_name
+from initpuller.pull.earlier_options import require_version, warn_of_ignored
 from initpuller.pull.options import Mode, PullContext
+from initpuller.pull.permission import ASKS, FRESH_SECONDS, without_a_break
+from initpuller.volume.decision import Action
+from initpuller.volume.inspect import look, name_taken
 from initpuller.volume.publish.recheck import damage, withdraw_damaged
-from initpuller.volume.publish.unpublish import unpublish
+from initpuller.volume.publish.unpublish import is_placed, unpublish
+from initpuller.volume.reclaim import require_room
 from initpuller.volume.records.transitions import presumed_committed
 from shared.errors import (
     AgentUnreachable,
     CutoverEnded,
     IntegrityError,
+    PlexodusError,
     SnapshotGone,
     SourceChanged,
 )
+from shared.timestamps import boottime
 
 if TYPE_CHECKING:
     from initpuller.pull.cutover import Cutover
@@ -54,11 +63,13 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
 
     Raises:
         AgentUnreachable: nobody knows; nothing is published.
+        PreflightRefused: the pod's Plex is too old for it: no commit then.
         CutoverEnded: the user vouched for a Plex that the agent has started again.
         CutoverRefused: it was committed, and this run must not end the move; or another cutover is
-            under way.
-        StorageError: the library cannot be read; the next run tries again.
-        TargetConflict: it has its final name, and is not what was verified.
+            under way, or committed.
+        StorageError: the library cannot be read, or the last records do not fit: no commit then.
+        TargetConflict: it has its final name, and is not what was verified; or something else has
+            that name: no commit then.
         IntegrityError: it is damaged, and the agent cannot be reached.
     """
     state, mode = context.record.state, context.options.mode
@@ -91,6 +102,7 @@ async def is_due(context: PullContext, cutover: Cutover) -> bool:
     if await _ask(context, cutover) is _Wish.NO:
         await _withdraw(context)
         return False
+    warn_of_ignored(state.receipt, context.options)
     return True
 
 
@@ -110,9 +122,57 @@ async def find_damage(record: PullRecord) -> list[str]:
 
 
 async def _withdraw(context: PullContext) -> None:
-    path = context.layout.staging
-    _log.warning("what was verified is out of date, resuming", path=path)
-    await in_thread(unpublish, context.record)
+    """Have what is out of date count as transferred only.
+
+    A library that has its final name may be another by now, which must never get into staging.
+
+    Raises:
+        TargetConflict: it is another, or was changed, and is not to be set aside.
+    """
+    record, layout = context.record, context.layout
+    _log.warning("what was verified is out of date, resuming", path=layout.staging)
+    receipt = record.current.receipt
+    is_final = receipt is not None and await in_thread(is_placed, layout, receipt.library.name)
+    if is_final and await find_damage(record):
+        await in_thread(withdraw_damaged, record, context.options.on_existing)
+    else:
+        await in_thread(unpublish, record)
+
+
+async def commit(context: PullContext, cutover: Cutover) -> None:
+    """Have Plex stay stopped for good, unless the library's name has been taken.
+
+    Raises:
+        TargetConflict, NoSpace: see :func:`_require_place`; no commit.
+        CutoverEnded: Plex runs, or has run, on the VM.
+        PlexodusError: it is not known whether the agent has committed; the next run asks.
+    """
+    await _require_place(context)
+    await cutover.commit()
+    context.progress.reached("Committed", "Plex stays stopped on the VM")
+
+
+async def confirm(context: PullContext, cutover: Cutover) -> None:
+    """Make sure, right before the rename, that the publication is still wanted.
+
+    If it is not, what is verified counts as transferred only from now on.
+
+    Raises:
+        AgentUnreachable: nobody knows; nothing is published.
+        CutoverEnded: the move was undone.
+        CutoverRefused: the agent may start Plex, or the library has moved to another volume.
+        SourceChanged, SnapshotGone: the library on the VM is not what was verified.
+    """
+    record = context.record
+    if cutover.permission.is_valid():
+        return
+    require = _require_committed if record.current.cutover else _require_unchanged
+    try:
+        await require(context, cutover)
+    except (CutoverEnded, SourceChanged, SnapshotGone):
+        if record.current.phase == "publishing":
+            await _withdraw(context)
+        raise
 
 
 async def _ask(context: PullContext, cutover: Cutover) -> _Wish:
@@ -124,20 +184,36 @@ async def _ask(context: PullContext, cutover: Cutover) -> _Wish:
         return await _is_committed_still(context, cutover)
     if mode is not Mode.MOVE_STOPPED:
         return _Wish.NO
-    await cutover.require_none()
-    return _Wish.YES if await _is_unchanged(context, state.snapshot.id) else _Wish.NO
-
-
-async def _is_unchanged(context: PullContext, snapshot: str) -> bool:
-    """Return whether the library on the VM is still as a snapshot with Plex stopped says."""
     try:
-        await context.options.retrier.run(
-            "the check of the source", lambda: context.client.check(snapshot)
-        )
+        await _require_unchanged(context, cutover)
     except (SourceChanged, SnapshotGone) as error:
         _log.warning("the library has changed since it was verified", reason=str(error))
-        return False
-    return True
+        return _Wish.NO
+    return _Wish.YES
+
+
+async def _require_unchanged(context: PullContext, cutover: Cutover) -> None:
+    """Make sure that the library on the VM is what was verified, and that Plex will not be started.
+
+    A person has stopped Plex, so nothing keeps it stopped between two questions: the last answers
+    have to be fresh. The check takes as long as a walk of the library, so it is not the last.
+    """
+    client, snapshot = context.client, context.record.current.snapshot.id
+    retrier, before = context.options.retrier, await cutover.require_none()
+    for _ in range(ASKS):
+        check = retrier.run("the check of the source", lambda: client.check(snapshot))
+        is_known = await without_a_break(check)
+        answered = boottime()
+        after = await cutover.require_none()
+        if is_known and before == after and boottime() - answered < FRESH_SECONDS:
+            cutover.permission.give(answered)
+            return
+        before = after
+    raise AgentUnreachable(
+        f"the agent took more than {FRESH_SECONDS:.0f} s to say whether Plex may be started, each"
+        " time",
+        hint="Run again when the network and both machines have less to do.",
+    )
 
 
 async def _is_open(cutover: Cutover) -> _Wish:
@@ -149,23 +225,62 @@ async def _is_open(cutover: Cutover) -> _Wish:
 
 
 async def _commit_now(context: PullContext, cutover: Cutover) -> _Wish:
+    """Commit what an earlier run has verified; if that cannot be published, have Plex started.
+
+    The same goes for a Plex in the pod that is too old for it.
+    """
+    try:
+        await require_version(context.record.planned, context.options)
+        await _require_place(context)
+    except PlexodusError as error:
+        if not await _was_committed(cutover):
+            await cutover.release()
+            raise
+        _log.warning("the agent has committed already, publishing anyway", reason=str(error))
     try:
         await cutover.commit()
     except AgentUnreachable as error:
-        _take_the_users_word(context, error)
+        _take_the_users_word(context, cutover, error)
         context.record.apply(presumed_committed)
         return _Wish.VOUCHED
     return _Wish.YES
+
+
+async def _require_place(context: PullContext) -> None:
+    """Make sure, right before a commit, that the library can be published after it.
+
+    Raises:
+        TargetConflict: its name was taken.
+        NoSpace: the last records do not fit.
+    """
+    record = context.record
+    name = record.current.snapshot.library.name
+    action = await in_thread(look, record, context.options.on_existing, name)
+    if action is Action.REFUSE_TAKEN:
+        raise name_taken(record.layout.library(name))
+    await in_thread(require_room, record.layout)
+
+
+async def _was_committed(cutover: Cutover) -> bool:
+    """Return whether the agent says that it has committed already: then Plex stays stopped."""
+    with suppress(AgentUnreachable):
+        return await cutover.is_kept()
+    return False
+
+
+async def _require_committed(context: PullContext, cutover: Cutover) -> None:
+    if await _is_committed_still(context, cutover) is _Wish.NO:
+        raise CutoverEnded("the move was undone on the VM right after the commit")
 
 
 async def _is_committed_still(context: PullContext, cutover: Cutover) -> _Wish:
     try:
         is_committed = await cutover.is_committed()
     except AgentUnreachable as error:
-        _take_the_users_word(context, error)
+        _take_the_users_word(context, cutover, error)
         return _Wish.VOUCHED
     if not is_committed and context.options.mode is Mode.MOVE_STOPPED:
-        await in_thread(unpublish, context.record)
+        await _withdraw(context)
         raise CutoverEnded(
             "the agent says that this move was undone, so nothing was published: what is staged"
             " is out of date",
@@ -174,10 +289,11 @@ async def _is_committed_still(context: PullContext, cutover: Cutover) -> _Wish:
     return _Wish.YES if is_committed else _Wish.NO
 
 
-def _take_the_users_word(context: PullContext, error: AgentUnreachable) -> None:
-    """Raise ``error`` unless the user says that Plex is down on the VM."""
+def _take_the_users_word(context: PullContext, cutover: Cutover, error: AgentUnreachable) -> None:
+    """Raise ``error`` unless the user says that Plex is down on the VM, for a moment."""
     if context.options.mode is not Mode.MOVE_STOPPED:
         raise _unpublished(error) from error
+    cutover.permission.give(boottime())
     _log.warning("publishing without the agent: Plex is down on the VM, says --no-cutover")
 
 

@@ -17,7 +17,8 @@ from initpuller.plex.preferences import preferences_name, with_preferences
 from initpuller.pull.cutover import Cutover
 from initpuller.pull.options import Mode, PullContext, PullOptions
 from initpuller.pull.passes import NothingToDo, Passes, Scan
-from initpuller.pull.pending import find_damage, is_due
+from initpuller.pull.pending import commit, confirm, find_damage, is_due
+from initpuller.pull.permission import ASKS, OutOfDate, Permission
 from initpuller.pull.stop_terms import StopTerms, circumstances
 from initpuller.volume import cleanup
 from initpuller.volume.decision import Action, OnExisting
@@ -25,16 +26,17 @@ from initpuller.volume.inspect import finished, is_out_of_the_way, look, name_ta
 from initpuller.volume.publish import publish
 from initpuller.volume.publish.edit_file import amend
 from initpuller.volume.publish.recheck import withdraw_damaged
-from initpuller.volume.publish.unpublish import unpublish
-from initpuller.volume.reclaim import Discarded, make_room, require_room
+from initpuller.volume.reclaim import Discarded, make_room
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.lock import locked
 from initpuller.volume.records.pull_record import PullRecord
+from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.target import open_layout
 from initpuller.volume.records.transitions import unpublished
 from initpuller.workers.threads import start_workers
 from shared import errors
 from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
+from shared.presence import is_there
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,7 +59,7 @@ _ROUNDS = 3
 
 
 async def pull(options: PullOptions, progress: PullProgress) -> None:
-    """Put the library onto the volume, unless :func:`is_over` says that it is there.
+    """Put the library onto the volume, unless :func:`published_earlier` finds it there.
 
     If it raises a PlexodusError, the library's final name is what it was before. The same holds if
     it is cancelled, unless ``progress`` is done.
@@ -82,9 +84,11 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
         is_delta = True
         for attempts_left in reversed(range(_ROUNDS)):
             try:
-                if await is_due(context, cutover) or await _replace_lost(context, passes, cutover):
-                    break
+                is_ready = await is_due(context, cutover)
+                is_ready = is_ready or await _replace_lost(context, passes, cutover)
                 match options.mode:
+                    case _ if is_ready:
+                        pass
                     case Mode.MOVE:
                         await cutover.end_earlier()
                         terms = await cutover.check_repeated(terms)
@@ -92,30 +96,29 @@ async def pull(options: PullOptions, progress: PullProgress) -> None:
                         async with cutover.stopped(terms):
                             scan = Scan("cold", is_stopped=True, done=done)
                             await _transfer_and_verify(context, passes, scan)
-                            await _commit(context, cutover)
+                            await commit(context, cutover)
                     case Mode.MOVE_STOPPED:
                         await cutover.require_none()
                         scan = Scan("cold", is_delta)
-                        await _transfer_and_verify(context, passes, scan, cutover)
+                        await _transfer_and_verify(context, passes, scan)
                     case Mode.REHEARSE:
                         done = await passes.live(Scan("rehearsal", is_delta))
                         await _transfer_and_verify(context, passes, Scan("rehearsal", done=done))
+                        cutover.permission.give()  # a copy of a moment ago stays one
                     case Mode.PRESEED | Mode.PRESEED_STOPPED:
                         await passes.live(Scan("live", is_delta))
                         progress.phase("ready")
                         _log.info("ready: the next pull transfers what has changed by then")
                         return
-                break
+                await _end(context, cutover)
             except (errors.SnapshotGone, errors.CutoverEnded, errors.SourceChanged) as error:
                 is_delta &= await _prepare_retry(context, error, attempts_left)
-        receipt = await regardless(in_thread(_publish, record, options))
-        _report(record.layout, receipt, progress)
-        progress.down = cutover.downtime()
-        await _tell_done(context, receipt, progress.down)
+            else:
+                return
 
 
-def is_over(target: str, *, rehearse: bool) -> bool:
-    """Return whether everything is there: then nothing is done, and the agent is not asked.
+def published_earlier(target: str, *, rehearse: bool) -> Receipt | None:
+    """Return the receipt if everything is there: then nothing is done, and no agent is asked.
 
     Args:
         target: the volume.
@@ -126,12 +129,24 @@ def is_over(target: str, *, rehearse: bool) -> bool:
         StorageError: the receipt cannot be read.
     """
     layout = open_layout(target)
-    receipt = finished(layout, rehearse=rehearse)
-    if receipt is None:
-        return False
-    _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
-    _sweep(layout, receipt)
-    return True
+    with errors.storage_errors(layout.folder), ExitStack() as stack:
+        if is_left := is_there(layout.state):
+            # A puller that is at work may be about to take its receipt back.
+            try:
+                stack.enter_context(locked(layout))
+            except errors.VolumeLocked:
+                return None
+            except errors.StorageError as error:  # then no puller can be at work here, either
+                _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))
+                is_left = False
+        receipt = finished(layout, rehearse=rehearse)
+        # With the library in staging, it is half taken back, whatever has its name now.
+        if receipt is None or is_there(layout.staged(receipt.library.name)):
+            return None
+        _log.info("everything is there", receipt=layout.receipt, verified=receipt.verified)
+        if is_left:
+            _sweep(layout, receipt)
+        return receipt
 
 
 @asynccontextmanager
@@ -166,6 +181,8 @@ async def _is_decided(
     """
     if action is Action.SKIP:
         progress.skipped()
+    if action is Action.NOTHING and (there := load_receipt(record.layout)) is not None:
+        progress.earlier(there.snapshot, there.entries)  # this run has waited for the lock
     if action in (Action.NOTHING, Action.SKIP):
         return True
     receipt = record.state.receipt if record.state is not None else None
@@ -175,7 +192,9 @@ async def _is_decided(
     if await find_damage(record):
         await in_thread(withdraw_damaged, record, options.on_existing)
         return False
-    published = await regardless(in_thread(_publish, record, options))
+    permission = Permission(record)
+    permission.give()
+    published = await regardless(in_thread(_publish, record, options, permission))
     _report(record.layout, published, progress)
     return True
 
@@ -267,27 +286,16 @@ async def _replace_lost(context: PullContext, passes: Passes, cutover: Cutover) 
     _log.warning("Plex stays stopped: transferring what the volume has lost")
     whole = Scan("cold", is_delta=False, is_stopped=True)
     await _transfer_and_verify(context, passes, whole)
-    await _commit(context, cutover)
+    await commit(context, cutover)
     return True
 
 
-async def _transfer_and_verify(
-    context: PullContext, passes: Passes, scan: Scan, vouched: Cutover | None = None
-) -> None:
-    """Scan, transfer what is missing, verify, and record what is about to be published.
-
-    ``vouched`` is given if a person has stopped Plex: what may have started it since the transfer
-    is found at the end, after everything that takes long.
-    """
+async def _transfer_and_verify(context: PullContext, passes: Passes, scan: Scan) -> None:
+    """Scan, transfer what is missing, verify, and record what is about to be published."""
     phase: Phase = "committing" if scan.is_stopped else "publishing"
     async with await passes.begin(scan) as work:
         await passes.bring(work)
-        has_waited = not passes.knows_databases
         databases = await passes.databases()
-        if vouched is not None:
-            has_waited |= await vouched.require_none()
-            if has_waited:
-                await work.queries.check()
         context.progress.phase("publishing")
         await in_thread(_prepare, work, phase, databases, context.options)
 
@@ -308,25 +316,23 @@ def _prepare(work: Pass, phase: Phase, databases: dict[str, str], options: PullO
     publish.prepare(staging, phase, observed, displace=displace)
 
 
-async def _commit(context: PullContext, cutover: Cutover) -> None:
-    """Have Plex stay stopped for good, unless the library's name has been taken.
+async def _published(context: PullContext, cutover: Cutover) -> Receipt:
+    """Publish what is verified, by an answer of the agent that is fresh at the rename.
 
-    Raises:
-        TargetConflict, NoSpace: the name was taken, or the last records do not fit: no commit.
-        CutoverEnded: Plex runs, or has run, on the VM.
-        PlexodusError: it is not known whether the agent has committed; the next run asks.
+    Everything that takes long is done before. The errors are those of a publication, and of
+    :func:`confirm`.
     """
-    record, on_existing = context.record, context.options.on_existing
-    name = record.current.snapshot.library.name
-    action = await in_thread(look, record, on_existing, name)
-    if action is Action.REFUSE_TAKEN:
-        raise name_taken(record.layout.library(name))
-    await in_thread(require_room, record.layout)
-    await cutover.commit()
-    if not await cutover.is_committed():
-        await in_thread(unpublish, record)
-        raise errors.CutoverEnded("the move was undone on the VM right after the commit")
-    context.progress.reached("Committed", "Plex stays stopped on the VM")
+    asks_left = ASKS
+    while True:
+        await confirm(context, cutover)
+        try:
+            publishing = in_thread(_publish, context.record, context.options, cutover.permission)
+            return await regardless(publishing)
+        except OutOfDate:
+            asks_left -= 1
+            if not asks_left:
+                raise
+            _log.warning("the agent's answer is out of date, asking again")
 
 
 async def _prepare_retry(
@@ -337,22 +343,23 @@ async def _prepare_retry(
     Raise ``error`` itself if there is no other attempt.
     """
     is_gone = isinstance(error, errors.SnapshotGone)
-    # Any other of these errors with Plex stopped by the agent: somebody has started Plex.
+    # Any other of these errors with Plex stopped by the agent: Plex may have run since.
     if not attempts_left or not (is_gone or context.options.mode.is_for_cutover):
         raise error
     if is_gone:
         _log.warning("scanning again, the whole library", reason=str(error))
         about = f"Scanning the whole library again: {error.what}"
     else:
-        _log.warning("retrying: the library was used during the cutover", reason=str(error))
-        about = f"Retrying, because the library was used: {error.what}"
+        _log.warning("retrying: Plex may have run during the cutover", reason=str(error))
+        about = f"Retrying, because Plex may have run: {error.what}"
     await context.client.tell("again", about)
     return not is_gone
 
 
-def _publish(record: PullRecord, options: PullOptions) -> Receipt:
+def _publish(record: PullRecord, options: PullOptions, permission: Permission) -> Receipt:
     publish.displace(record, options.on_existing)
-    return publish.publish(record)
+    permission.require()
+    return publish.publish(record, permission.require)
 
 
 def _report(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
@@ -371,8 +378,11 @@ def _report(layout: Layout, receipt: Receipt, progress: PullProgress) -> None:
     progress.done()
 
 
-async def _tell_done(context: PullContext, receipt: Receipt, down: float | None) -> None:
-    """Add the end of the pull to the migration log on the VM."""
+async def _end(context: PullContext, cutover: Cutover) -> None:
+    """Publish; then add the end of the pull to the migration log on the VM."""
+    receipt = await _published(context, cutover)
+    _report(context.layout, receipt, context.progress)
+    down = context.progress.down = cutover.downtime()
     took = f"; Plex was down for {down:.1f} s" if down is not None else ""
     library = context.layout.library(receipt.library.name)
     event, what = (
@@ -383,10 +393,7 @@ async def _tell_done(context: PullContext, receipt: Receipt, down: float | None)
 
 def _sweep(layout: Layout, receipt: Receipt) -> None:
     """Remove what a run that was killed right after its receipt has left."""
-    if not os.path.lexists(layout.state):
-        return
     try:
-        with locked(layout):
-            cleanup.remove_leftovers(PullRecord(layout), receipt)
+        cleanup.remove_leftovers(PullRecord(layout), receipt)
     except (errors.PlexodusError, OSError) as error:  # the library is still whole
         _log.warning("leftovers of the pull stay", path=layout.folder, reason=str(error))

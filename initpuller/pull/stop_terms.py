@@ -31,15 +31,15 @@ _MAX_TEXT = 1000
 _OF_VOLUME = (
     errors.StorageError,
     errors.TreeDiffers,
-    errors.TargetConflict,
     errors.ConfigurationError,
 )
-"""Failures that depend on the volume or the options, and so on the circumstances."""
+"""Failures that depend on the volume or the options, and so on the circumstances. A name that was
+taken does not count: the next run finds it before it has Plex stopped."""
 _OF_SOURCE = (errors.VolumeUnsuitable, errors.AgentStorageError)
 """Storage errors that a change on the VM can end."""
 _ROOM = 0.01
 """Part of a full volume's size that has to have become free."""
-_FORCE = "Or add --retry-failed (PLEXODUS_RETRY_FAILED=1) to have Plex stopped all the same."
+_FORCE = "Or add --retry-failed (PLEXODUS_RETRY_FAILED=1) to have Plex stopped anyway."
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import structlog
 
 from initpuller.agent_client.schedule import fetch_frames
-from initpuller.cancellation import cancel, in_thread, to_its_end
+from initpuller.cancellation import cancel, in_thread
 from initpuller.volume.publish.verify import wrong_sums
 from initpuller.volume.staging.unfinished import Unfinished
 from initpuller.workers.frame_worker import Assignment, Order
+from shared.cancellation import to_its_end
 from shared.errors import SnapshotGone, TreeDiffers, printable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ BATCH = 16
 _BATCH_SECONDS = 1.0
 _SHARE = 4
 """What is at stake gets less towards the end: a kill at 99 % costs a hundredth of the work."""
+_DAMAGED = "files on the volume are not what was read, fetching them again"
 _LISTED = 1000
 """Differences named in one message."""
 
@@ -78,10 +80,7 @@ class Assembly:
         differences, wrong = await (self._finish() if asked is None else self._finish_soon(asked))
         await self._refuse_damaged(wrong)
         if wrong:
-            _log.warning(
-                "files on the volume are not what was read, fetching them again",
-                paths=_named(wrong),
-            )
+            _log.warning(_DAMAGED, paths=_named(wrong))
             await self._fetch()
             differences, wrong = await self._finish()
         if wrong:
@@ -92,18 +91,30 @@ class Assembly:
             raise TreeDiffers(differences[:_LISTED], work.layout.staging)
 
     async def run_live(self) -> bool:
-        """Fetch, finish, and compare what the delta keeps: Plex may be changing everything else.
+        """Fetch, finish, and compare; fetch again what is damaged since an earlier run.
 
-        The agent then has all digests. When Plex is stopped, it needs only those of what changed.
-        Return whether staging holds exactly what the manifest says.
+        With Plex stopped, damage that the delta keeps would cost another stop. Plex may be changing
+        files meanwhile: one that an earlier run fetched costs a frame, any other is left to the
+        next pass. The agent then has all digests. When Plex is stopped, it needs only those of what
+        changed. Return whether staging holds exactly what the manifest says.
         """
         await self._fetch()
+        differences, wrong = await self._finish_live()
+        await self._refuse_damaged(wrong)
+        if doubtful := [each for each in wrong if self._work.may_be_damaged(*each)]:
+            _log.warning(_DAMAGED, paths=_named(doubtful))
+            await in_thread(self._work.redo, doubtful)
+            await self._fetch()
+            differences, wrong = await self._finish_live()
+            await self._refuse_damaged(wrong)
+        return not differences
+
+    async def _finish_live(self) -> tuple[list[str], Wrong]:
+        """Do the same as :meth:`_finish`, but neither check the source nor remove a wrong file."""
         self._progress.phase("finishing")
         finishing = in_thread(self._work.finish, self._unfinished)
         differences, _ = await _side_by_side(finishing, self._queries.sums(self._work.manifest))
-        wrong = await in_thread(lambda: list(self._wrong()))
-        await self._refuse_damaged(wrong)
-        return not differences
+        return differences, await in_thread(lambda: list(self._wrong()))
 
     async def _refuse_damaged(self, wrong: Wrong) -> None:
         """Raise SnapshotGone if what a delta keeps is damaged, so that it is fetched again."""

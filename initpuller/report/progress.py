@@ -69,8 +69,10 @@ class PullProgress:
         """The milestones that were reached, in order; none is ever removed."""
         self.down: float | None = None
         """Seconds that Plex was stopped until the library was there; None if it was not."""
+        self.is_earlier = False
+        """Whether an earlier run has published: this one moves nothing."""
         self.heard: Callable[[], None] = lambda: None
-        """Called after each milestone."""
+        """Called after each milestone, and after :meth:`earlier`."""
         self._snapshot = self._error = ""
         self._bytes = self._total_bytes = 0
         self._entries = self._total_entries = 0
@@ -130,6 +132,12 @@ class PullProgress:
         """Report that nothing was done: Plex will start on a library that nobody has verified."""
         self._phase = "skipped"
         self.reached("Skipped", "A library that is not ours is there already: nothing was done")
+
+    def earlier(self, snapshot: str, entries: int) -> None:
+        """Report what an earlier run has published. That is no milestone of this run."""
+        self._phase, self._snapshot, self.is_earlier = "done", snapshot, True
+        self._entries = self._total_entries = entries
+        self.heard()
 
     def failed(self, reason: str) -> None:
         """Report that the pull has failed."""

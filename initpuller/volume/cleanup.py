@@ -11,6 +11,7 @@ from initpuller.volume.records.layout import RECORD_PREFIXES
 from initpuller.volume.records.record_file import drop_files
 from shared.durable import fsync_folder
 from shared.errors import TargetConflict, storage_errors
+from shared.presence import is_folder
 
 if TYPE_CHECKING:
     from initpuller.volume.records.layout import Layout
@@ -56,10 +57,9 @@ def refuse_foreign(record: PullRecord, snapshot: Snapshot, *, sets_aside: bool) 
             hint="Use another volume. To start again, remove this folder or add "
             "--on-existing set-aside.",
         )
-    aside = set_aside_path(layout.staging)
     with storage_errors(layout.folder):
-        if os.path.isdir(layout.staging):
-            os.rename(layout.staging, aside)
+        if is_folder(layout.staging):
+            os.rename(layout.staging, set_aside_path(layout.staging))
         drop_work(record)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from shared.frames.file_digests import hash_descriptor
 from shared.mounts import MOUNTS, read_mounts
+from shared.presence import is_there
 from shared.timestamps import compact_timestamp
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+"""Errors of opening or reading a name that is no file, or not there."""
 WHILE_ASSEMBLED = 0o600
 """The mode of a file that is not finished."""
 SECTOR = 512
@@ -64,7 +67,7 @@ def set_aside_path(path: str) -> str:
     """Return a free name beside ``path`` with the time, such as PATH.set-aside-20260131T235959Z."""
     first = f"{path}.set-aside-{compact_timestamp()}"
     names = chain([first], (f"{first}-{number}" for number in count(2)))
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in names if not is_there(name))
 
 
 @contextmanager
@@ -115,10 +118,3 @@ def hash_file(path: str) -> bytes:
     """Return the raw SHA-256 of the content of the file ``path``."""
     with open(path, "rb") as file:
         return hash_descriptor(file.fileno())
-
-
-def write_all(fd: int, content: bytes | memoryview, offset: int) -> None:
-    """Write all of ``content`` at ``offset``."""
-    done = 0
-    while done < len(content):
-        done += os.pwrite(fd, content[done:], offset + done)

@@ -7,12 +7,14 @@ history is lost, and so is the chance to notice.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 
 from initpuller.volume.filesystem import is_mount_point
 from shared.checks import size
 from shared.plex.library import DATABASE_FOLDER, DATABASES, PREFERENCES, server_folder
 from shared.plex.sqlite_check import DatabaseCheck, check_database
+from shared.presence import is_folder, mode_at
 
 _ON_THE_WAY = {"Application Support"}
 """Entries of a ``Library`` in which Plex's own folder is still missing."""
@@ -36,9 +38,9 @@ def check_wholeness(library: str, depth: DatabaseCheck = DatabaseCheck.QUICK) ->
     missing or are not of the database. So a quick check is the default.
     """
     server = server_folder(library)
-    if server is None or not os.path.isdir(library):
+    if server is None or not is_folder(library):
         return Wholeness()
-    if not os.path.isdir(server):
+    if not is_folder(server):
         is_begun = set(os.listdir(library)) <= _ON_THE_WAY
         return Wholeness([f"{os.path.relpath(server, library)} is not there"] if is_begun else [])
     found = Wholeness()
@@ -58,7 +60,8 @@ def is_skeleton(library: str) -> bool:
 
     Kubernetes makes such folders for mounts below the library. Init containers and charts do, too.
     """
-    if os.path.islink(library) or not os.path.isdir(library) or is_mount_point(library):
+    is_own_folder = stat.S_ISDIR(mode_at(library, follow_symlinks=False))
+    if not is_own_folder or is_mount_point(library):
         return False
     pending = [library]
     while pending:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +15,7 @@ from initpuller.volume.records.receipt import Receipt, load_receipt
 from shared.checks import some
 from shared.errors import TargetConflict, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
+from shared.presence import is_folder, is_there
 
 if TYPE_CHECKING:
     from initpuller.volume.records.pull_record import PullRecord
@@ -43,7 +43,9 @@ def finished(layout: Layout, *, rehearse: bool = False) -> Receipt | None:
     receipt = load_receipt(layout)
     if receipt is None or (receipt.rehearsal and not rehearse):
         return None
-    return receipt if os.path.isdir(layout.library(receipt.library.name)) else None
+    library = layout.library(receipt.library.name)
+    with storage_errors(library):
+        return receipt if _holds_library(library) else None
 
 
 def look(
@@ -75,15 +77,18 @@ def look(
     name = name or USUAL_NAME
     final = layout.library(name)
     planned = state.receipt if state is not None else None
+    with storage_errors(layout.target):
+        is_staged = is_folder(layout.staged(name))
+        is_library = (
+            _holds_library(final)
+            if receipt is not None
+            else is_there(final) and not is_out_of_the_way(layout, name)
+        )
     found = Findings(
         receipt=receipt is not None,
-        library=(
-            os.path.isdir(final)
-            if receipt is not None
-            else os.path.lexists(final) and not is_out_of_the_way(layout, name)
-        ),
+        library=is_library,
         phase=state.phase if state is not None else None,
-        staged=os.path.isdir(layout.staged(name)),
+        staged=is_staged,
         displaces=planned is not None and planned.set_aside is not None,
         names_cutover=state is not None and bool(state.cutover),
         returns=is_to_be_taken_back(record, rehearse=rehearse),
@@ -111,6 +116,16 @@ def look(
             hint=f"To move it again, remove {layout.receipt}.",
         )
     return action
+
+
+def _holds_library(path: str) -> bool:
+    """Return whether a library is at ``path``. Empty folders alone do not count."""
+    if not is_folder(path):
+        return False
+    try:
+        return not is_skeleton(path)
+    except PermissionError:  # a folder in it is of another user, and not of Kubernetes
+        return True
 
 
 def is_out_of_the_way(layout: Layout, name: str) -> bool:

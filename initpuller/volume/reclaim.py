@@ -22,6 +22,7 @@ from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.reuse.recorded import read_listing
 from shared.errors import NoSpace, storage_errors
 from shared.frames.plan import is_large
+from shared.presence import is_folder
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
 
@@ -46,7 +47,7 @@ class Discarded(Enum):
     """Kinds of content in staging, in the order in which they are discarded."""
 
     OTHER_RECORDS = "records of other snapshots"
-    DIGESTS = "digests, which are made again"
+    DIGESTS = "digests, for which files are read back"
     INCOMPLETE = "incomplete files"
     CHANGED = "files that have changed"
     FRAMES = "complete frames"
@@ -66,7 +67,7 @@ def make_room(record: PullRecord, last: Discarded = Discarded.ALL) -> None:
         if state is not None and state.phase != "transferring":
             return
         wanted = _LEAST + _records_bytes(layout, state)
-        if not os.path.isdir(layout.staging) or _has_room(layout.folder, wanted):
+        if not is_folder(layout.staging) or _has_room(layout.folder, wanted):
             return
         for what in _discarded(layout, state, wanted):
             if _has_room(layout.folder, wanted):
@@ -95,8 +96,11 @@ def _records_bytes(layout: Layout, state: State | None) -> int:
     if state is None:
         return 0
     files = layout.manifest, layout.journal, layout.digests, layout.omitted
-    paths = [path(state.snapshot.id) for path in files]
-    return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+    total = 0
+    for path in files:
+        with suppress(FileNotFoundError):
+            total += os.path.getsize(path(state.snapshot.id))
+    return total
 
 
 def _has_room(folder: str, wanted: int) -> bool:

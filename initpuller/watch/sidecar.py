@@ -25,6 +25,7 @@ from initpuller.report.probes import Probes
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.target import open_layout
 from initpuller.watch import slow_start
+from shared import typed_json
 from shared.checks import Check, Outcome, duration
 from shared.durable import write_durably
 from shared.errors import PlexUnreachable, printable
@@ -115,7 +116,7 @@ class Watch:
             self._enter("idle", "no Plex was moved onto this volume: there is nothing to compare")
             return
         with suppress(OSError, msgspec.DecodeError), open(self._layout.migrated, "rb") as file:
-            self._now = msgspec.json.decode(file.read(), type=Watched)
+            self._now = typed_json.decode(file.read(), Watched)
             return
         while (identity := self._wait()) is not None:
             try:
@@ -172,7 +173,7 @@ class Watch:
     def _check(self) -> bool:
         code, out, said = self._ours("check", "--json")
         try:
-            self._now.checks = msgspec.json.decode(out, type=list[Check])
+            self._now.checks = typed_json.decode(out, list[Check])
         except msgspec.DecodeError:
             return self._needs_attention(said)
         failed = [each for each in self._now.checks if each.outcome is Outcome.FAILURE]
@@ -194,7 +195,7 @@ class Watch:
         """Report where the libraries look for their media now."""
         _, out, said = self._ours("paths", "--json", *self._maps)
         try:
-            sections = msgspec.json.decode(out, type=list[Section])
+            sections = typed_json.decode(out, list[Section])
         except msgspec.DecodeError:
             _log.warning("the folders of the library sections are unknown", reason=said)
             return

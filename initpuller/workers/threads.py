@@ -14,8 +14,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from initpuller.cancellation import in_thread, made_in_thread, to_its_end
+from initpuller.cancellation import in_thread, made_in_thread
 from initpuller.workers.frame_worker import FrameWorker
+from shared.cancellation import to_its_end
 from shared.program.mallopt import keep_freed_memory
 
 if TYPE_CHECKING:

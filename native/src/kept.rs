@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use std::borrow::Cow;
 
 const DIGEST: usize = 32;
+/// In place of a digest: `initpuller.volume.reuse.recorded.DAMAGED`.
+const DAMAGED: [u8; DIGEST] = [0xff; DIGEST];
 const MARK: &[u8] = br#","kept":true"#;
 
 /// Pairs of entries, bytes of their lines in the older and the newer manifest, and the folders that
@@ -16,8 +18,8 @@ type Kept = (usize, usize, usize, Vec<(usize, usize, usize)>);
 
 /// Return for how many lines `older` and `newer` have the same entries, all of them kept.
 ///
-/// `digests` has 32 bytes for each older entry. An older entry that was kept and whose file has no
-/// digest ends the run: it may be damaged. So does a line that Python has to judge.
+/// `digests` has 32 bytes for each older entry. An older entry that was kept and whose file was found
+/// damaged ends the run. So does a line that Python has to judge.
 #[pyfunction]
 pub fn kept(py: Python<'_>, older: &[u8], newer: &[u8], digests: &[u8]) -> Option<Kept> {
     without_lock(py, || Ok(run(older, newer, digests)))
@@ -85,9 +87,9 @@ fn run(older: &[u8], newer: &[u8], digests: &[u8]) -> Kept {
 /// Return the newer entry if it is kept, and the volume has it as an unchanged older one.
 fn kept_entry<'line>(older: &[u8], newer: &'line [u8], digest: &[u8]) -> Option<Entry<'line>> {
     let (old, new) = (entry(older)?, entry(newer)?);
-    let may_be_damaged = new.kind == Kind::File && old.kept && digest == [0; DIGEST];
+    let is_damaged = new.kind == Kind::File && old.kept && digest == DAMAGED;
     let is_same = new.looks_like(&old) && new.link == old.link;
-    (new.kept && !may_be_damaged && is_same).then_some(new)
+    (new.kept && !is_damaged && is_same).then_some(new)
 }
 
 fn is_below(path: &str, folder: &str) -> bool {

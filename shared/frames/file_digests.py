@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from shared.digest import SIZE
+from shared.positional_io import read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,7 +63,7 @@ class FileDigests:
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             for first, block in runs:
-                _write(fd, block, first * SIZE)
+                write_at(fd, block, first * SIZE)
         finally:
             os.close(fd)
 
@@ -78,27 +79,19 @@ class FileDigests:
             for first, number, count in runs:
                 for done in range(0, count, _BATCH):
                     length = min(_BATCH, count - done) * SIZE
-                    block = os.pread(old.fileno(), length, (first + done) * SIZE)
-                    _write(new.fileno(), block, (number + done) * SIZE)
+                    block = read_at(old.fileno(), length, (first + done) * SIZE)
+                    write_at(new.fileno(), block, (number + done) * SIZE)
 
     def block(self, numbers: range) -> bytes:
         """Return 32 bytes for each of the entries with these numbers, which follow one another."""
         with open(self._path, "rb") as file:
-            return os.pread(file.fileno(), len(numbers) * SIZE, numbers.start * SIZE)
+            return read_at(file.fileno(), len(numbers) * SIZE, numbers.start * SIZE)
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Yield the digest of each entry in order, None if it is unknown."""
         with open(self._path, "rb") as file:
             while block := file.read(_BATCH * SIZE):
                 yield from split(block)
-
-
-def _write(fd: int, block: Buffer, offset: int) -> None:
-    """Write all of ``block``: a filesystem may accept a part of it, and not say why."""
-    left = memoryview(block)
-    while left:
-        done = os.pwrite(fd, left, offset)
-        left, offset = left[done:], offset + done
 
 
 def _runs(numbered: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytearray]]:

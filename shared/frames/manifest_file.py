@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from shared.errors import ManifestDigestWrong, ManifestMalformed, ManifestTooLarge
 from shared.frames.plan import FramePlan
 from shared.native import native
+from shared.positional_io import read_at
 from shared.tree.line_file import LineFormat, LineWriter, read_pieces, unpack
 from shared.tree.manifest import (
     MAX_ENTRIES,
@@ -183,7 +184,7 @@ def read_piece(path: str, start: int, end: int) -> bytes:
     Raise ManifestMalformed if something else has changed the file.
     """
     with open(path, "rb") as file:
-        return unpack(os.pread(file.fileno(), end - start, start), path, _FORM)
+        return unpack(read_at(file.fileno(), end - start, start), path, _FORM)
 
 
 def write_manifest(

@@ -33,6 +33,7 @@ from shared.plex.sqlite_query import (
     read_only,
 )
 from shared.plex.sqlite_standins import Schema, stand_in
+from shared.presence import is_there
 
 _PR_SET_PDEATHSIG = 1
 _NOBODY = 65534
@@ -86,7 +87,7 @@ def _end_with(parent: int) -> None:
 def _address_for(asked: dict[str, Any]) -> tuple[str, bool]:
     path = asked["path"]
     uri, is_left = address(path)
-    is_whole = not os.path.exists(f"{path}-wal")
+    is_whole = not is_there(f"{path}-wal")
     if "copy" in asked and is_whole and not is_in_wal_mode(asked["held"]):
         uri = read_only(path)  # a copy must not ignore a -journal
     return uri, is_left

@@ -15,6 +15,7 @@ the result is worthless: the query is repeated once, and then counts as not answ
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from shared import typed_json
+from shared.presence import is_there
 from shared.regular_file import open_regular, require_regular
 
 Row: TypeAlias = list[Any]
@@ -39,6 +42,11 @@ _HEADER, _READ_VERSION, _WAL = 20, 19, b"\2"
 _FILE_LOCKS = 1 << 30, 512
 """Position and length of the locks in a database (https://sqlite.org/lockingv3.html, 3.0)."""
 _FLOCK = "hhqqi4x"
+_UNUSABLE = (
+    *(errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),  # no regular file
+    *(errno.ENOSYS, errno.EOPNOTSUPP),  # a filesystem without locks
+)
+"""Errors of a ``-shm`` that no SQLite can use. It locks that file to open a database."""
 _SECONDS = 3600.0
 FAILED, UNANSWERED, CHANGED = 3, 4, 5
 """Exit codes of the process that runs a query."""
@@ -113,7 +121,7 @@ def inspect(path: str, pragma: str, module: str = "sqlite3") -> Inspection:
     """
     _require_regular(path)
     asked = {"path": path, "statements": [], "pragma": pragma}
-    return msgspec.json.decode(_ask(asked, module), type=Inspection)
+    return typed_json.decode(_ask(asked, module), Inspection)
 
 
 def back_up(folder: int, name: bytes, copy: str) -> None:
@@ -230,7 +238,7 @@ def address(path: str) -> tuple[str, bool]:
     """
     _require_regular(path)
     name, files = read_only(path), _files(path)
-    if not os.path.exists(f"{path}-wal"):
+    if not is_there(f"{path}-wal"):
         if _needs_locks(path):
             return name, False
         return _Unlocked(f"{name}&immutable=1", path, files), False
@@ -295,7 +303,7 @@ def _needs_locks(path: str) -> bool:
     try:
         if is_in_wal_mode(fd):
             return False
-        return not os.path.exists(f"{path}-journal") or _lock_holder(fd, *_FILE_LOCKS) is not None
+        return not is_there(f"{path}-journal") or _lock_holder(fd, *_FILE_LOCKS) is not None
     finally:
         os.close(fd)
 
@@ -311,22 +319,36 @@ def read_only(path: str) -> str:
 
 
 def find_use(path: str) -> Use:
-    """Return who has the database at ``path`` open in WAL mode.
+    """Return who has the database at ``path`` open in WAL mode: nobody, if no SQLite could.
 
     Raises:
-        OSError: If the ``-shm`` of the database cannot be opened.
+        OSError: If the ``-shm`` of the database cannot be opened, or its locks cannot be read.
     """
-    try:
-        fd = open_regular(f"{path}-shm", follow_symlinks=True)
-    except FileNotFoundError:
-        return Use.NONE
-    try:
-        pid = _lock_holder(fd, _SHM_LOCK, 1)
-    finally:
-        os.close(fd)
+    pid = find_holder(path)
     if pid is None:
         return Use.NONE
     return Use.OURS if pid in _our_pids else Use.OTHERS
+
+
+def find_holder(path: str) -> int | None:
+    """Return a process that has the database at ``path`` open in WAL mode, or None.
+
+    Linux reports the first that locked it (``posix_test_lock`` in fs/locks.c). The number is no
+    process of this machine if that is in a PID namespace that this process does not see.
+
+    Raises:
+        OSError: As :func:`find_use`.
+    """
+    try:
+        fd = open_regular(f"{path}-shm", follow_symlinks=True)
+        try:
+            return _lock_holder(fd, _SHM_LOCK, 1)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, *_UNUSABLE):
+            return None
+        raise
 
 
 def _lock_holder(fd: int, start: int, length: int) -> int | None:

@@ -7,16 +7,16 @@ import gc
 import os
 import re
 import resource
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 import msgspec
 import structlog
 
+from shared import typed_json
 from shared.errors import ConfigurationError, PlexodusError, Temporary
 from shared.native import SWITCH
-from shared.program import logs
+from shared.program import logs, standard_streams
 from shared.program.exit_codes import ExitCode, exit_code_for
 
 if TYPE_CHECKING:
@@ -57,10 +57,21 @@ def run(
         extra_variables: environment variables that do not belong to an option.
         last_word: called with one line that says why the program fails.
     """
+    standard_streams.secure()
     logs.configure()
-    log = structlog.get_logger(program)
     _allow_many_descriptors()
     gc.freeze()  # imported modules are never freed, so the collector can skip them
+    standard_streams.end(_code(command, program, extra_variables, last_word))
+
+
+def _code(
+    command: click.Command,
+    program: str,
+    extra_variables: Collection[str],
+    last_word: Callable[[str], None],
+) -> int:
+    """Run ``command``, report its failure, and return the exit code."""
+    log = structlog.get_logger(program)
     try:
         check_environment(os.environ, known_variables(command) | {SWITCH, *extra_variables})
         result = command.main(prog_name=program, standalone_mode=False)
@@ -73,27 +84,29 @@ def run(
         lifetime = "Temporary" if isinstance(error, Temporary) else "Permanent"
         kind = f"{lifetime} {type(error).__name__}"
         last_word(logs.without_secrets(f"{kind}, exit code {int(code)}: {error}"))
-        sys.exit(code)
+        return code
     except click.ClickException as error:
         error.show()
         last_word(f"Permanent ConfigurationError, exit code 2: {error.format_message()}")
-        sys.exit(ExitCode.CONFIGURATION)
+        return ExitCode.CONFIGURATION
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
+    except SystemExit as ended:  # click's: for a shell's completion, or if nobody reads any more
+        return ended.code if isinstance(ended.code, int) else ExitCode.INTERNAL
     except Exception as error:
         last_word(logs.without_secrets(f"Bug, exit code 1: {type(error).__name__}: {error}"))
         log.exception("unexpected failure: this is a bug, please report it")
-        sys.exit(ExitCode.INTERNAL)
-    sys.exit(result if isinstance(result, int) else ExitCode.OK)
+        return ExitCode.INTERNAL
+    return result if isinstance(result, int) else ExitCode.OK
 
 
 def read_failure(log: bytes) -> Failure | None:
     """Return the failure in the ``log`` of a program that has ended: its stderr, lines of JSON."""
     for line in reversed(log.splitlines()):
         try:
-            if msgspec.json.decode(line, type=_Event).event == _FAILED:
-                return msgspec.json.decode(line, type=Failure)
-        except (msgspec.MsgspecError, UnicodeError):
+            if typed_json.decode(line, _Event).event == _FAILED:
+                return typed_json.decode(line, Failure)
+        except msgspec.DecodeError:
             continue  # something else was printed
     return None
 

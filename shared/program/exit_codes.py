@@ -29,6 +29,7 @@ _CODES: tuple[tuple[type[errors.PlexodusError], ExitCode], ...] = (
     (errors.AuthenticationError, ExitCode.AUTHENTICATION),
     (errors.AgentUnreachable, ExitCode.UNREACHABLE),
     (errors.PlexUnreachable, ExitCode.UNREACHABLE),
+    (errors.VolumeLocked, ExitCode.UNREACHABLE),
     (errors.SnapshotGone, ExitCode.UNREACHABLE),
     (errors.PreflightRefused, ExitCode.PREFLIGHT),
     (errors.FrameDamaged, ExitCode.INTEGRITY),

@@ -75,7 +75,11 @@ class LibraryLog(logging.Handler):
         left_out = self._limit.admit(time.monotonic())
         if left_out is None:
             return
-        fields: dict[str, Any] = {"library": record.name, "said": record.getMessage()}
+        try:
+            said = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit are no failure of the work
+            said = str(record.msg)
+        fields: dict[str, Any] = {"library": record.name, "said": said}
         if left_out:
             fields["left_out"] = left_out
         if record.exc_info:

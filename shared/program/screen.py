@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from shared.program.standard_streams import show
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,7 +35,7 @@ def keep_showing(screen: Callable[[], str]) -> NoReturn:
             if is_terminal:
                 click.clear()
             elif shown:
-                click.echo()
-            click.echo(text)
+                show("")
+            show(text)
             shown = text
         time.sleep(_TERMINAL_SECONDS if is_terminal else _PLAIN_SECONDS)

@@ -8,6 +8,7 @@ import click
 
 from shared import __version__
 from shared.native import state
+from shared.program import standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ def version_option(program: str) -> Callable[[Any], Any]:
 
     def show(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 (click passes it by position)
         if wanted and not context.resilient_parsing:
-            click.echo(f"{program}, version {__version__}\naccelerator: {state}")
+            standard_streams.show(f"{program}, version {__version__}\naccelerator: {state}")
             context.exit()
 
     return click.option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import zstandard
 
+from shared.positional_io import read_at
 from shared.tree.manifest import MAX_LINE
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def read_pieces(path: str, form: LineFormat) -> Iterator[tuple[int, bytes]]:
         end = os.fstat(file.fileno()).st_size
         offset = 0
         while offset < end:
-            packed = os.pread(file.fileno(), MAX_PIECE, offset)
+            packed = read_at(file.fileno(), MAX_PIECE, offset)
             length = _frame_length(packed, path, form)
             yield offset, unpack(packed[:length], path, form)
             offset += length

@@ -176,13 +176,18 @@ def check_omitted(path: str, announced: OmittedList, root: bytes) -> Iterator[Om
             )
         counts[record.reason is not Reason.EXCLUDED] += 1
         yield record
-    if _digest(path) != announced.sha256:
-        raise OmittedListWrong("the list of omitted entries is not the announced one", path=path)
+    check_omitted_digest(path, announced)
     if counts != [announced.excluded, announced.skipped]:
         raise OmittedListWrong(
             f"the agent lists (excluded, skipped) {tuple(counts)} entries; it announced"
             f" {(announced.excluded, announced.skipped)}"
         )
+
+
+def check_omitted_digest(path: str, announced: OmittedList) -> None:
+    """Raise OmittedListWrong if the file ``path`` is not the ``announced`` list."""
+    if _digest(path) != announced.sha256:
+        raise OmittedListWrong("the list of omitted entries is not the announced one", path=path)
 
 
 def _digest(path: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 
+_UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -25,7 +27,8 @@ def content_size(base: int, name: bytes) -> int:
         except OSError:
             continue
         try:
-            with os.scandir(folder) as found:  # a list of a million names would be in memory
+            # A list of a million names would be in memory.
+            with suppress(OSError), os.scandir(folder) as found:
                 for each in found:
                     if each.is_dir(follow_symlinks=False):
                         folders.append(path + b"/" + os.fsencode(each.name))
@@ -38,13 +41,23 @@ def content_size(base: int, name: bytes) -> int:
 
 
 def data_bytes(file: int, size: int) -> int | None:
-    """Return the bytes outside holes; None if there is no hole (a compressing filesystem)."""
+    """Return the bytes outside holes; None if there is no hole (a compressing filesystem).
+
+    None as well if the filesystem cannot say where they are.
+
+    Raises:
+        OSError: If it fails to say.
+    """
     total = position = 0
     while position < size:
         try:
             start = os.lseek(file, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole follows
-            break
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return None
+            if error.errno != errno.ENXIO:
+                raise
+            break  # nothing but a hole follows: lseek(2)
         position = os.lseek(file, start, os.SEEK_HOLE)
         total += min(position, size) - start
     return total if total < size else None

@@ -165,7 +165,14 @@ class TreeWalk:
         )
 
     def _walk(self, accelerator: ModuleType | None) -> Iterator[Entry | bytes]:
-        yield from self._folders_above()
+        try:
+            yield from self._folders_above()
+        except OSError as error:
+            self._failed(self._top, error)
+        else:
+            yield from self._below_them(accelerator)
+
+    def _below_them(self, accelerator: ModuleType | None) -> Iterator[Entry | bytes]:
         above, slash, _ = self._top.rpartition(b"/")
         stack = [_Level(self._base, above + slash, iter([self._name]))]
         try:
@@ -210,10 +217,7 @@ class TreeWalk:
     def _folders_above(self) -> Iterator[Entry]:
         """Yield an entry for each folder that :attr:`_top` puts above the tree."""
         names = self._top.split(b"/")[:-1]
-        try:
-            top = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
-        except OSError:
-            return  # the walk of the tree itself says why
+        top = os.stat(self._name, dir_fd=self._base, follow_symlinks=False)
         for count in range(1, len(names) + 1):
             outside = _entry(b"/".join(names[:count]), Kind.DIRECTORY, top)
             yield self._known(outside, top) or outside

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rig.archive.redbot_check import Opinion
     from rig.programs import Agent
 
+pytestmark = pytest.mark.long
+
 CONTENT = random.Random(3).randbytes(200_000)  # noqa: S311 - the same each time
 RANGED = ("archive.tar", "archive.tar.gz", "archive.tar.zst", "manifest")
 

@@ -10,6 +10,7 @@ It needs root, for namespaces and mounts. It exits with 1 if the promise was bro
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import queue
 import random
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if os.geteuid() != 0:
         sys.exit("The campaign needs root, for namespaces and mounts.")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name of the library is no UTF-8
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("The campaign was stopped."))
     with tempfile.TemporaryDirectory(prefix="plexodus-campaign-") as name:
         folder = Path(name)

@@ -14,6 +14,8 @@ from campaign.moments import Progress
 from campaign.oracle import library_damage, same_tree, server_faults
 from campaign.site import Site
 from campaign.story import Act, Mode, Story, When
+from campaign.undos import Undos
+from campaign.verdicts import FailedRun, may_change
 from campaign.vm import LEASE
 from campaign.volume import Kind
 
@@ -59,6 +61,8 @@ class Outcome:
     undecided: int = 0
     """Number of pulls that failed between commit and publication, so that no server ran."""
     frames: int = 0
+    changed_blocks: int = 0
+    """Number of blocks of which only changed pieces were requested."""
     seconds: float = 0.0
     violations: list[str] = field(default_factory=list)
     failure: str = ""
@@ -92,6 +96,7 @@ def run_story(story: Story, folder: Path, made: Path, shim: Path | None) -> Outc
     except Exception:  # noqa: BLE001 - the next story can still run
         site.fail(f"the campaign itself failed: {traceback.format_exc()}")
     outcome.frames = site.vm.frames()
+    outcome.changed_blocks = site.vm.changed_blocks()
     outcome.seconds = time.monotonic() - began
     outcome.violations, outcome.timeline = site.violations, site.timeline
     outcome.failure = site.failure
@@ -104,6 +109,7 @@ class _Machine:
         self._acts = list(story.acts)
         self._progress = Progress(site)
         self._evidence: list[tuple[str, bool | Evidence]] = []
+        self._undos = Undos(site.vm, _SERVER_SECONDS)
 
     def run(self) -> None:
         """Run every step, then the faults that come after the move, and judge the end."""
@@ -130,12 +136,13 @@ class _Machine:
         """Kill puller and agent in the first transfer, while Plex writes more and more."""
         site = self._site
         site.network.rate = 4e6
-        process = site.begin_pull(())
+        site.begin_pull(())
         deadline = time.monotonic() + 10
         while not site.volume.journal_lines() and time.monotonic() < deadline:
             time.sleep(_EVERY)
-        process.kill()
+        site.signal_puller(signal.SIGKILL)
         self._outcome.codes.append(site.finished().code)
+        site.check_agent()
         site.vm.kill_agent()
         time.sleep(0.7)
         for shim in (site.vm.shim, site.puller_shim):
@@ -179,6 +186,7 @@ class _Machine:
         self._progress.restart()
         self._accompany(process)
         ended = site.finished()
+        self._undos.pull_has_ended()
         self._outcome.codes.append(ended.code)
         self._judge(step, before, ended.code)
         return ended.code
@@ -224,6 +232,8 @@ class _Machine:
         if not site.vm.is_up:
             site.vm.start_agent()
         site.vm.wait_for_undos()
+        for fault in self._undos.faults():
+            site.violate(fault)
 
     def _wait_for_server(self) -> None:
         """Wait until Plex runs on the VM, unless it is stopped for good, or by a person."""
@@ -253,28 +263,23 @@ class _Machine:
             if step.leaves is Kind.MOVED and not site.volume.is_moved():
                 site.violate("exit code 0 without a receipt")
             return
-        is_committed = self._story.mode is not Mode.STOPPED and site.vm.is_committed()
+        is_stopped = self._story.mode is Mode.STOPPED
+        is_committed = not is_stopped and site.vm.is_committed()
         self._outcome.undecided += code > 0 and is_committed and not site.volume.is_moved()
-        if after is not before and not self._may_change(before, after, code):
+        run = FailedRun(
+            before,
+            after,
+            code,
+            is_committed=is_stopped or is_committed,
+            failed_calls=site.failed_calls(),
+            is_undone=site.watch.is_undone(),
+        )
+        if after is not before and not may_change(run):
             site.violate(f"exit code {code}, and instead of {before.value} is {after.value}")
-
-    def _may_change(self, before: Kind, after: Kind, code: int) -> bool:
-        """Return whether a run that failed may leave something else at the library's name.
-
-        A run that was killed may have published. A commit is final: the run after it publishes.
-        When a move begins, a rehearsal returns to staging, and a library whose move was undone.
-        """
-        site, was_killed = self._site, code < 0
-        if after is Kind.MOVED:
-            return was_killed or site.vm.is_committed() or site.watch.is_undone()
-        if before is Kind.MOVED:
-            return site.watch.is_undone()
-        if before is Kind.FOREIGN:
-            return was_killed
-        return before is Kind.REHEARSAL and after is Kind.ABSENT
 
     def _judge_end(self) -> None:
         """Judge which servers run, and what is published, when nothing is under way."""
+        self._site.check_agent()
         site, vm = self._site, self._site.vm
         self._wait_for_server()
         on_vm, on_volume = len(vm.plex.processes()), site.volume.is_moved()

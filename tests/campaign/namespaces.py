@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -12,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rig.plex.commands import SERVER, only_plex
+from rig.plex.commands import only_plex
 
-from bench.plexlibrary import LibraryShape, make_library
+from campaign.library import make_campaign_library
 from campaign.machine import Outcome
 from campaign.shim import compile_shim
 from campaign.worker import MADE
@@ -23,18 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _ROOT = Path(__file__).parent.parent.parent
-_SHAPE = LibraryShape(300, 8_000_000, 2_000_000)
-_LARGE = 9_000_000
-"""Bytes of a file that is more than two frames."""
 
 
 def prepare(folder: Path) -> bool:
     """Make the library and the shim below ``folder``; return whether there is a shim."""
-    library = folder / MADE
-    make_library(library, _SHAPE)
-    media = library / SERVER / "Media"
-    media.mkdir(exist_ok=True)
-    (media / "large.bin").write_bytes(random.Random(1).randbytes(_LARGE))
+    make_campaign_library(folder / MADE)
     return compile_shim(folder) is not None
 
 

@@ -26,7 +26,10 @@ rm -f "{here}/decided"
 PYTHONHOME="{home}" setsid bash -c 'exec -a "$1" bash "$0/run"' "{here}" "{argv0}" \\
     9>&- </dev/null >"{here}/said" 2>&1 &
 while ! [ -e "{here}/decided" ]; do sleep 0.01; done
+pid=$(cat "{here}/pid" 2>/dev/null) || exit 0
+while grep -qsxzF "{here}/run" "/proc/$pid/cmdline"; do sleep 0.01; done
 """
+"""It ends once the fence has prevented Plex, or once the shell has become Plex."""
 _RUN = """\
 echo $$ > "{here}/pid"
 for fence in {fences}; do
@@ -50,7 +53,7 @@ flock 9
 echo stop >> "{here}/story"
 if pid=$(cat "{here}/pid" 2>/dev/null); then
     kill "$pid" 2>/dev/null
-    while kill -0 "$pid" 2>/dev/null && ! grep -q "^State:.Z" "/proc/$pid/status"; do
+    while kill -0 "$pid" 2>/dev/null && ! grep -qs "^State:.Z" "/proc/$pid/status"; do
         sleep 0.01
     done
     rm -f "{here}/pid"

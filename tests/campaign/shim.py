@@ -21,6 +21,10 @@ class Operation(IntFlag):
     READ = 1
     WRITE = 2
     SYNC = 4
+    NAME = 8
+    """Calls with the name of a file: to examine, open, rename or remove it, and so on."""
+    OPEN = 16
+    """Calls about an open file or folder: its status, attributes, length and names."""
 
 
 class _Control(ctypes.Structure):
@@ -46,6 +50,35 @@ def compile_shim(folder: Path) -> Path | None:
     return path
 
 
+class Failing:
+    """Calls that fail from now on, until they succeed again or others fail instead.
+
+    Args:
+        control: the control file.
+        error: their errno; 0 if they read or write fewer bytes.
+    """
+
+    def __init__(self, control: _Control, error: int) -> None:
+        self.error = error
+        self._control, self._before = control, control.happened
+        self._count: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of calls that have failed."""
+        found = self._control.happened - self._before if self._count is None else self._count
+        return int(found)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether these calls succeed again."""
+        return self._count is not None
+
+    def end(self) -> None:
+        """Count no later calls."""
+        self._count = self.count
+
+
 class Shim:
     """The library in every process of one program, which share one control file.
 
@@ -59,6 +92,7 @@ class Shim:
         with control.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
         self._control = _Control.from_buffer(self._memory)
+        self._plans: list[Failing] = []
         self.environment = {
             "LD_PRELOAD": str(library),
             "CAMPAIGN_SHIM": str(control),
@@ -66,8 +100,10 @@ class Shim:
         }
         """The variables of a program that has the library."""
 
-    def fail(self, operation: Operation, below: Path, *, skip: int, times: int, error: int) -> None:
-        """Have calls fail from now on.
+    def fail(
+        self, operation: Operation, below: Path, *, skip: int, times: int, error: int
+    ) -> Failing:
+        """Have calls fail from now on, instead of those that fail until now.
 
         Args:
             operation: the calls.
@@ -80,18 +116,23 @@ class Shim:
         control = self._control
         control.below = bytes(below)
         control.skip, control.error = skip, error
+        self._plans.append(Failing(control, error))
         control.operation = operation
         control.times = times
+        return self._plans[-1]
 
-    def succeed(self) -> None:
-        """Have all calls succeed again."""
+    def succeed(self, failing: Failing | None = None) -> None:
+        """Have all calls succeed again; with ``failing``, only if these are the ones that fail."""
+        if not self._plans or self._plans[-1].is_over or failing not in (None, self._plans[-1]):
+            return
         self._control.times = 0
         self._control.operation = 0
+        self._plans[-1].end()
 
     @property
-    def failures(self) -> int:
-        """Number of calls that have failed."""
-        return int(self._control.happened)
+    def refused(self) -> int:
+        """Number of calls that have failed with an error."""
+        return sum(each.count for each in self._plans if each.error)
 
     def shift_clock(self, seconds: int) -> None:
         """Set the difference of the wall clock to the machine's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import defaultdict
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
@@ -79,10 +80,16 @@ class Site:
             fail=self.fail,
             has_cutover=story.mode is not Mode.STOPPED,
         )
-        self.failures: list[str] = []
-        """The class of the error with which each pull failed, in order."""
+        self.pulls = 0
+        """Number of pulls so far; that of the one under way."""
+        self.failures: defaultdict[int, list[str]] = defaultdict(list)
+        """The classes of the errors with which a pull has failed, by its number."""
         self.process: subprocess.Popen[bytes] | None = None
+        self._sent: set[int] = set()
+        """Each signal that was sent to this process."""
         self._puller: Puller | None = None
+        self._refused = 0
+        """Number of calls that had failed when the last pull began."""
         self._due: list[tuple[float, str, Callable[[], None]]] = []
         self._stack = ExitStack()
 
@@ -134,11 +141,18 @@ class Site:
         """Start a pull."""
         assert self._puller is not None
         self.note(f"pull {' '.join(options)}")
+        self._sent.clear()
+        self.pulls += 1
         environment = None
         if self.puller_shim is not None:
             environment = self._puller.environment() | self.puller_shim.environment
+            self._refused = self.puller_shim.refused
         self.process = self._puller.begin(*options, environment=environment)
         return self.process
+
+    def failed_calls(self) -> int:
+        """Return how many calls below the volume have failed since the last pull began."""
+        return self.puller_shim.refused - self._refused if self.puller_shim is not None else 0
 
     def finished(self) -> Finished:
         """Return the result of the pull, which has ended."""
@@ -146,8 +160,10 @@ class Site:
         assert self.process is not None
         ended = self._puller.finished(self.process)
         self.process = None
-        self.failures += ended.kinds()
+        self.failures[self.pulls] = ended.kinds()
         self.note(f"pull ended with {ended.code}. {ended.reason()[:300]}")
+        if ended.code < 0 and -ended.code not in self._sent:
+            self.violate(f"the puller was ended by signal {-ended.code}, which nobody sent")
         if ended.code == 1:
             self.violate(f"exit code 1 is a bug: {ended.text[-1500:]}")
         return ended
@@ -156,9 +172,16 @@ class Site:
         """Send a signal to the puller; return False if it does not run."""
         if self.process is None or self.process.poll() is not None:
             return False
+        self._sent.add(number)
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
         return True
+
+    def check_agent(self) -> None:
+        """Report an agent that was ended by a signal that nobody sent."""
+        number = self.vm.fatal_signal()
+        if number:
+            self.violate(f"the agent was ended by signal {number}, which nobody sent")
 
     def cut_power(
         self, disk: ForgetfulDisk, chance: random.Random, end: Callable[[], None]
@@ -193,6 +216,7 @@ class Site:
         try:
             self.vm.start_agent()
         except AgentEnded:
+            self.check_agent()
             self.later(_RESTART_SECONDS, "agent starts again", self.start_agent)
 
     def repair_due(self, *, everything: bool = False) -> None:

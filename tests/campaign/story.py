@@ -149,7 +149,8 @@ def _draw_act(chance: random.Random, fault: Fault, mode: Mode) -> Act:
         moments.append((2, Moment(When.FENCED, 0, chance.randint(0, 40))))
     if fault.after_move:
         moments.append((2, Moment(When.PUBLISHED, 0, chance.randint(0, 300))))
-    moments = [each for each in moments if each[1].when in fault.when] or moments
+    if has_cutover:
+        moments = [each for each in moments if each[1].when in fault.when] or moments
     weights, which = zip(*moments, strict=True)
     moment = chance.choices(which, weights=weights)[0]
     return Act(fault.name, moment, chance.getrandbits(32))

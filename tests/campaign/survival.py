@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rig.journal_oracle import journal_damage
-from rig.programs import read_log
 
 from campaign.oracle import same_tree
 from campaign.story import Mode
@@ -15,8 +14,6 @@ from campaign.volume import Kind
 
 if TYPE_CHECKING:
     from campaign.site import Site
-
-_ACCEPTED = range(200, 300)
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,4 @@ _OF_PAIRING = ("agent.crt", "agent.key", "token.sha256")
 
 def _has_told_commit(site: Site) -> bool:
     """Return whether the agent has logged that it accepted a commit, and nobody has undone one."""
-    return not site.vm.undos and any(
-        line.get("event") == "request"
-        and str(line.get("path")).endswith("/commit")
-        and line.get("status") in _ACCEPTED
-        for line in read_log(site.vm.agent.log)
-    )
+    return not site.vm.undos and bool(site.vm.accepted_commits())

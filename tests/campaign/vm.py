@@ -26,6 +26,8 @@ LEASE = 4.0
 """Seconds that Plex stays stopped without a request from the puller."""
 _STOP_SECONDS = 20.0
 _END_SECONDS = 60.0
+_ACCEPTED = range(200, 300)
+_MORE_NEEDED = 428
 _BIN = Path(sys.executable).parent
 _BOOT = Path(__file__).with_name("boot.py")
 _REWRITTEN = 5
@@ -69,9 +71,14 @@ class Vm:
         self._has_unit = has_unit
         self.is_up = False
         """Whether the agent was started, and not ended by a fault."""
+        self._sent: set[int] = set()
+        """Each signal that was sent to the agent since its start."""
         self.undos: list[subprocess.Popen[bytes]] = []
         """Each ``plexodus-agent undo`` of a person."""
-        self._after_end: list[subprocess.Popen[bytes]] = []
+        self.undos_of_unit: list[subprocess.Popen[bytes]] = []
+        """Each command with which the unit has followed an agent that was killed."""
+        self.killed: list[subprocess.Popen[bytes]] = []
+        """Those of both that were killed with the VM."""
         self._log = folder / "commands.log"
 
     def mount(self) -> None:
@@ -86,9 +93,9 @@ class Vm:
 
     def start_agent(self) -> None:
         """Start the agent, after the command of its unit has ended; or raise AgentEnded."""
-        for each in self._after_end:
+        for each in self.undos_of_unit:
             each.wait(timeout=_END_SECONDS)
-        self._after_end.clear()
+        self._sent.clear()
         self.agent.start(environment=self.shim.environment if self.shim else None)
         self.is_up = True
 
@@ -97,7 +104,7 @@ class Vm:
         self.is_up = False
         self.agent.kill()
         if self._has_unit:
-            self._after_end.append(self._undo("--unless-committed"))
+            self.undos_of_unit.append(self._undo("--unless-committed"))
 
     def end_agent(self) -> int:
         """Send SIGTERM to the agent, and return its exit code."""
@@ -109,17 +116,23 @@ class Vm:
         """Send a signal to the agent if it runs."""
         with suppress(ProcessLookupError):
             if self.is_up:
+                self._sent.add(number)
                 os.kill(self.agent.pid, number)
+
+    def fatal_signal(self) -> int:
+        """Return the signal that has ended the agent, although nobody sent it; 0 if none has."""
+        number = -min(0, self.agent.ended or 0)
+        return 0 if number in self._sent else number
 
     def cut_power(self) -> None:
         """Kill agent and Plex, and every command that was under way."""
         self.is_up = False
         self.agent.kill()
-        for each in [*self.undos, *self._after_end]:
+        for each in [*self.undos, *self.undos_of_unit]:
             if each.poll() is None:
                 each.kill()
                 each.wait()
-        self._after_end.clear()
+                self.killed.append(each)
         running = self.plex.processes()
         for pid in running:
             with suppress(ProcessLookupError):
@@ -149,6 +162,19 @@ class Vm:
                 found.append(json.loads((folder / "cutover.json").read_bytes()))
         return max(found, key=lambda each: int(each["serial"]))
 
+    def accepted_commits(self) -> set[str]:
+        """Return the name of each cutover whose commit the agent has accepted, by its log.
+
+        The agent writes the line after its answer.
+        """
+        return {
+            str(line["path"]).split("/")[-2]
+            for line in read_log(self.agent.log)
+            if line.get("event") == "request"
+            and str(line.get("path")).endswith("/commit")
+            and line.get("status") in _ACCEPTED
+        }
+
     def is_committed(self) -> bool:
         """Return whether Plex is stopped for good."""
         return bool(self.record()["phase"] == "committed")
@@ -161,6 +187,13 @@ class Vm:
         """Return how many frames were requested of the agent in all."""
         paths = [str(line.get("path")) for line in read_log(self.agent.log)]
         return sum("/frames/" in each for each in paths)
+
+    def changed_blocks(self) -> int:
+        """Return how many blocks of large files the agent has sent as changed pieces only.
+
+        It answers 428 before, because it needs the digests of the pieces that the puller has.
+        """
+        return sum(line.get("status") == _MORE_NEEDED for line in read_log(self.agent.log))
 
     def end(self) -> None:
         """Kill everything of the VM."""

@@ -48,6 +48,7 @@ class Volume:
         self.flipped: set[Path] = set()
         """The files with flipped bits, relative to the library."""
         self._filler = place / "filler"
+        self._fillings = 0
 
     def mount(self) -> None:
         """Mount the filesystem."""
@@ -77,16 +78,19 @@ class Volume:
         self.foreign, self._foreign_inode = copy, self.library.stat().st_ino
         self._sync()
 
-    def fill(self, left: int) -> None:
-        """Have another file take all but about ``left`` bytes."""
+    def fill(self, left: int) -> int:
+        """Have another file take all but about ``left`` bytes; return its number."""
         free = os.statvfs(self.place)
         size = free.f_bavail * free.f_frsize - left
         with suppress(OSError), self._filler.open("wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, max(1, size))
+        self._fillings += 1
+        return self._fillings
 
-    def empty(self) -> None:
-        """Remove that file."""
-        self._filler.unlink(missing_ok=True)
+    def empty(self, filling: int | None = None) -> None:
+        """Remove that file; with ``filling``, only if it is the one of this number."""
+        if filling in (None, self._fillings):
+            self._filler.unlink(missing_ok=True)
 
     def _sync(self) -> None:
         subprocess.run(["sync", "--file-system", self.place], check=True)
@@ -149,7 +153,8 @@ class Volume:
         large = [each for each in paths if each.stat().st_size > _LARGE]
         path = chance.choice(large if large and chance.random() < 0.5 else paths)
         info = path.stat()
-        self.flipped.add(path.relative_to(staged))
+        names = [each for each in paths if each.samefile(path)]
+        self.flipped |= {each.relative_to(staged) for each in names}
         with path.open("r+b") as file:
             place = chance.randrange(info.st_size)
             file.seek(place)

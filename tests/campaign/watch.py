@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from campaign.volume import Volume
 
 _EVERY = 0.005
+_LOG_SECONDS = 5.0
+"""Time until the agent has logged a request that it has answered."""
 _Found = TypeVar("_Found")
 
 
@@ -32,6 +34,8 @@ class _Publication:
     mark: tuple[int, int]
     stop: int
     """Number of the copy of the source that it has to equal."""
+    has_commit: bool
+    """Whether the agent has committed the move of this library."""
 
 
 class Watch:
@@ -70,9 +74,8 @@ class Watch:
         self._ended_undos = 0
         self._undone = 0
         """Number of copies of the source when an undo last ran: it has undone no later stop."""
-        self._is_committed = False
-        self._committed = 0
-        """Number of copies of the source when the agent last accepted a commit."""
+        self._commits: dict[str, int] = {}
+        """For each cutover that was seen committed: number of copies of the source then."""
         self._interruptions = 0
         """Odd while a disk is away."""
 
@@ -94,9 +97,10 @@ class Watch:
             each.join()
 
     def is_undone(self) -> bool:
-        """Whether a person may have undone the move of the library that is published."""
+        """Whether a person may have undone the committed move of the published library."""
         self._follow()
-        return self._publication is not None and self._undone >= self._publication.stop
+        found = self._publication
+        return found is not None and found.has_commit and self._undone >= found.stop
 
     def damage(self) -> list[str]:
         """Return what is wrong with the library that is published now."""
@@ -161,11 +165,12 @@ class Watch:
             if ended < len(undos) or ended > self._ended_undos:
                 self._undone = self._vm.plex.stops
             self._ended_undos = ended
-            was_committed, self._is_committed = self._is_committed, self._vm.is_committed()
-            if self._is_committed and not was_committed:
-                self._committed = self._vm.plex.stops
+            record = self._vm.record()
+            name = str(record.get("id", ""))
+            if record["phase"] == "committed":
+                self._commits.setdefault(name, self._vm.plex.stops)
             if new is not None:
-                self._publication = _Publication(new, self._published_stop())
+                self._publication = self._published(new, name)
 
     def _new_mark(self) -> tuple[int, int] | None:
         """Return the mark of a moved library whose publication is not known yet."""
@@ -173,16 +178,27 @@ class Watch:
         is_known = mark is None or (known is not None and known.mark == mark)
         return None if is_known or self._volume.kind() is not Kind.MOVED else mark
 
-    def _published_stop(self) -> int:
-        """Return the number of the copy of the source that a new publication has to equal."""
+    def _published(self, mark: tuple[int, int], cutover: str) -> _Publication:
+        """Return a new publication of the agent's last ``cutover``; report it without a commit."""
         stops = self._vm.plex.stops
-        if not self._has_cutover or self._is_committed:
-            return self._committed if self._has_cutover else stops
-        if 0 < stops <= self._undone:  # by an undo that came so soon that the commit was not seen
-            return stops
-        if not 0 < self._committed <= self._undone:
-            self._report("the library was published before the commit")
-        return self._committed
+        if not self._has_cutover:
+            return _Publication(mark, stops, has_commit=False)
+        if cutover in self._commits:
+            return _Publication(mark, self._commits[cutover], has_commit=True)
+        # An undo may come so soon that the record was not seen committed.
+        if 0 < stops <= self._undone and self._has_logged_commit(cutover):
+            return _Publication(mark, stops, has_commit=True)
+        self._report("the library was published before the commit")
+        return _Publication(mark, stops, has_commit=False)
+
+    def _has_logged_commit(self, cutover: str) -> bool:
+        """Return whether the agent's log has its commit, after a while at most."""
+        deadline = time.monotonic() + _LOG_SECONDS
+        while cutover not in self._vm.accepted_commits():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_EVERY)
+        return True
 
     def _library(self) -> None:
         seen: object = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rig.cluster.api_server import ApiServer, serving
 from rig.oracle import rsync_differences
-from rig.volume import pull, run_puller
+from rig.volume import cut_at, pull, run_puller
 
 from initpuller.cluster import api, events, termination
 from shared.program.exit_codes import ExitCode
@@ -66,11 +66,97 @@ def test_milestones_and_status_of_a_pull(agent: Agent, target: Path, server: Api
 def test_run_that_finds_everything_done_says_nothing(
     agent: Agent, target: Path, server: ApiServer
 ) -> None:
-    """A run with nothing to do sends nothing, because each pod start runs it."""
+    """A run with nothing to do sends no Events and, without a ConfigMap, nothing at all."""
     assert pull(target, agent).code == 0
     server.asked.clear()
-    assert pull(target, agent, *STATUS).code == 0
+    assert pull(target, agent).code == 0
     assert server.asked == []
+    assert pull(target, agent, *STATUS).code == 0
+    assert [method for method, _, _ in server.asked] == ["PATCH"]
+
+
+def done_is_reported_later(agent: Agent, target: Path, server: ApiServer) -> None:
+    """Assert that a pod which finds everything done reports that, with the figures of the move."""
+    figures = {key: server.status_data.get(key) for key in ("bytes", "total_bytes")}
+    server.asked.clear()
+    assert pull(target, agent, *STATUS, HOSTNAME="plex-1").code == 0
+    receipt = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    status = server.status_data
+    assert (status["phase"], status["percent"], status["error"]) == ("done", "100", "")
+    assert (status["pod"], status["snapshot"]) == ("plex-1", receipt["snapshot"])
+    assert status["entries"] == status["total_entries"] == str(receipt["entries"])
+    assert figures == {key: status.get(key) for key in figures}
+    assert [method for method, _, _ in server.asked] == ["PATCH"]
+
+
+LAST_REPORT = "initpuller.report.progress.PullProgress.done"
+
+
+def test_pod_is_lost_before_its_last_report(agent: Agent, target: Path, server: ApiServer) -> None:
+    """The next pod reports that the library is there."""
+    with cut_at(LAST_REPORT):
+        pull(target, agent, *STATUS)
+    assert (target / "Library").is_dir()
+    assert server.status_data["phase"] not in ("done", "failed")
+    assert int(server.status_data["bytes"]) > 0
+    done_is_reported_later(agent, target, server)
+
+
+@pytest.mark.parametrize("answer", [(403, "{}"), (503, "restarting")], ids=["refused", "restarts"])
+def test_last_report_is_refused(
+    agent: Agent, target: Path, server: ApiServer, answer: tuple[int, str]
+) -> None:
+    """The end is reported by the first run that the API server lets do it."""
+    server.instead = {"/configmaps/": [answer] * 100}
+    for _ in range(2):
+        assert pull(target, agent, *STATUS).code == 0
+        assert server.status_data == {}
+    server.instead = {}
+    done_is_reported_later(agent, target, server)
+
+
+def test_failure_after_the_move_is_not_the_last_status(
+    agent: Agent, target: Path, server: ApiServer
+) -> None:
+    """A mistake in the options of a later run is gone from the status when it is corrected."""
+    assert pull(target, agent, *STATUS).code == 0
+    done = pull(target, agent, *STATUS, "--downtime", "60", "--max-downtime", "5")
+    assert done.code == ExitCode.CONFIGURATION
+    assert server.status_data["phase"] == "failed"
+    done_is_reported_later(agent, target, server)
+
+
+def test_configmap_is_made_again(agent: Agent, target: Path, server: ApiServer) -> None:
+    """A release that is installed again beside the same volume shows the end of the move."""
+    assert pull(target, agent, *STATUS).code == 0
+    server.status_data = {}
+    done_is_reported_later(agent, target, server)
+
+
+def test_end_is_reported_by_the_puller_that_waited(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A puller that waited for one whose pod was then lost reports the end."""
+    with cut_at(LAST_REPORT):
+        pull(target, agent, *STATUS)
+    monkeypatch.setattr("initpuller.pull.recipe.published_earlier", lambda *_, **__: None)
+    done_is_reported_later(agent, target, server)
+
+
+def test_slow_processor_delays_the_report_of_a_failure(
+    agent: Agent, target: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure is reported although the import of the API's client takes very long."""
+    real, since = api.load, time.monotonic()
+
+    def slow() -> tuple[Any, Any, Any]:
+        """Return the client, as slowly as a container with little CPU imports it."""
+        time.sleep(max(0.0, since + 4 - time.monotonic()))
+        return real()
+
+    monkeypatch.setattr(api, "load", slow)
+    assert pull(target, agent, *STATUS, "--owner", "nobody").code == ExitCode.CONFIGURATION
+    assert server.status_data["phase"] == "failed"
 
 
 def test_failure_is_told_with_its_reason(

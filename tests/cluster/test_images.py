@@ -127,7 +127,8 @@ def test_agent_in_a_container(target: Path, library: Path, tmp_path: Path) -> No
         try:
             assert process.stderr is not None
             next(line for line in process.stderr if "listening" in line or "serving" in line)
-            agent = Agent(state, library, tmp_path / "log", port, paired.stdout.strip())
+            printed = paired.stdout.strip()
+            agent = Agent(state, library, tmp_path / "log", port, pairing=printed)
             os.chown(target, 1000, 1000)
             containers.run("puller", options=options(agent, target))
         finally:

@@ -100,7 +100,7 @@ def test_alerts_name_the_migration(tmp_path: Path) -> None:
     """Each alert fires for the release's servers and for no others, and names the migration."""
     ben, dora, eve, hugo = map(_server, ("ben-and-co", "dora", "eve", "hugo"))
     stalled = (
-        "The migration of ben-and-co has transferred nothing for ten minutes.",
+        "The migration of ben-and-co transfers nothing.",
         {"migration": ben.name, "release": RELEASE, "namespace": NAMESPACE, "fleet": "f",
          "pod": ben.pod, "phase": "transferring"},
     )  # fmt: skip
@@ -141,6 +141,26 @@ def _retried(server: Server, times: int) -> tuple[str, dict[str, str]]:
 
 def _labels_of_job(server: Server) -> dict[str, str]:
     return {"migration": server.name, "namespace": NAMESPACE, "job_name": server.job}
+
+
+def test_alert_for_a_puller_in_a_pod_of_plex_that_fails(tmp_path: Path) -> None:
+    """A puller that fails in Plex's own pod is named, though it runs between its tries."""
+    minutes = range(HOUR // 60)
+    rows: dict[str, list[float | None]] = {}
+    for pod, namespace in (("plex-0", NAMESPACE), ("plex-1", NAMESPACE), ("plex-0", "attic")):
+        labels = labels_of(
+            namespace=namespace, pod=pod, container="plexodus", reason="CrashLoopBackOff"
+        )
+        row = [float(minute % 5 > 0) for minute in minutes for _ in range(60 // STEP)]
+        rows[f"kube_pod_init_container_status_waiting_reason{labels}"] = [*row]
+    about = "Its reason is the error in the ConfigMap of its migration, or in the log of the"
+    failing = (
+        f"The pull in pod plex-0 fails and is tried again. {about} container plexodus.",
+        {"namespace": NAMESPACE, "pod": "plex-0"},
+    )
+    rules = _rules(tmp_path, {"migrations": [{"name": "anna", "podName": "plex-0"}]})
+    alerts = [_alert("PlexodusPodIsRetried", 900), _alert("PlexodusPodIsRetried", 1200, failing)]
+    _test_rules(rules, (rows, alerts))
 
 
 def _attention(**labels: str) -> dict[str, list[float | None]]:

@@ -19,6 +19,7 @@ import pytest
 from rig.plex.server import FakePlex, plex_of
 from rig.ports import reserve_port
 from rig.programs import Agent, clean_environment, read_log
+from rig.volume import pull
 from rig.waiting import wait_until
 
 from initpuller.watch import slow_start
@@ -239,6 +240,25 @@ def test_second_start_of_the_pod(volume: Path, plex: FakePlex, agent: Agent) -> 
         assert sidecar.until("migrated")["since"] == first["since"]
     assert plex.requests == []
     assert told(agent) == []
+
+
+def test_second_move_onto_a_volume(volume: Path, plex: FakePlex, agent: Agent) -> None:
+    """After another move, Plex is checked again, and a note of the first move changes nothing."""
+    with watching(volume, plex) as sidecar:
+        sidecar.until("migrated")
+    (volume / ".plexodus" / "trash-was-on").touch()
+    (volume / ".plexodus" / "receipt.json").unlink()
+    shutil.rmtree(volume / "Library")
+    done = pull(volume, agent)
+    assert done.code == 0, done.text
+    plex.requests.clear()
+    plex.empties_trash = False
+
+    with watching(volume, plex, "--apply-paths", "--map=/srv/media=/srv/media") as sidecar:
+        assert sidecar.until("migrated", "attention")["phase"] in {"migrated", "attention"}
+
+    assert plex.requests
+    assert not plex.empties_trash
 
 
 def test_nothing_was_moved_here(target: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {"lease_seconds": 600.0, "stop_seconds": 30}
 BEFORE_COMMIT = ("initpuller.pull.cutover", "Cutover.commit")
 BEFORE_RENAME = ("initpuller.volume.publish.publish", "publish")

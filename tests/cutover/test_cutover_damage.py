@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
 
+pytestmark = pytest.mark.long
+
 DATABASES = f"{SERVER}/Plug-in Support/Databases"
 SETTINGS = {"lease_seconds": 5.0, "stop_seconds": 30}
 

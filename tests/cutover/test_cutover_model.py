@@ -6,6 +6,7 @@ The model of :mod:`rig.cutover.machine` says which.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from rig.cutover.machine import CutoverMachine, seen
+from rig.cutover.volume import MOVE, Request
+
+from initpuller.pull.options import Mode
+from initpuller.volume.decision import OnExisting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +37,6 @@ def run(examples: int, steps: int) -> int:
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )
@@ -115,6 +119,17 @@ def test_hidden_container_that_is_started_at_a_step_of_the_commit(
         machine.pull_again(Script(*["nothing"] * 9, "somebody starts plex later", steps))
 
 
+@pytest.mark.parametrize("kind", ["unit", "container"])
+def test_service_that_is_down_moves_no_plex_beside_it(tmp_path: Path, kind: str) -> None:
+    """Plex runs in a container that the settings do not name: nothing is published beside it."""
+    with story(tmp_path, kind) as machine:
+        machine.somebody_starts_plex()
+        machine.world.plex.is_elsewhere = True
+        machine.pull_again(Script())
+        assert machine.world.plex.running
+        assert not machine.world.volume.library.exists()
+
+
 def test_stop_command_that_stops_nothing_moves_no_hidden_container(tmp_path: Path) -> None:
     """Plex runs on, and nothing is published, until the command is corrected."""
     with story(tmp_path, "hidden container") as machine:
@@ -123,3 +138,59 @@ def test_stop_command_that_stops_nothing_moves_no_hidden_container(tmp_path: Pat
         machine.pull_again(Script())
         assert machine.world.plex.running
         assert not machine.world.volume.library.exists()
+
+
+@pytest.mark.parametrize(
+    ("ended", "request_", "is_foreign", "effect", "found"),
+    [
+        ("done", MOVE, False, "nothing", "no receipt"),
+        ("done", Request(on_existing=OnExisting.SET_ASIDE), True, "nothing", "was not moved"),
+        ("done", Request(on_existing=OnExisting.SET_ASIDE), True, "removed", "is gone"),
+        ("done", Request(Mode.REHEARSE), False, "nothing", "no receipt of the rehearsal"),
+        ("done", Request(Mode.PRESEED), False, "published", "has appeared"),
+        ("AgentUnreachable", MOVE, False, "published", "has appeared"),
+        ("AgentUnreachable", MOVE, True, "set aside", "has appeared or gone"),
+        ("killed", MOVE, True, "removed", "is gone"),
+    ],
+)
+def test_result_that_is_not_what_the_end_of_a_pull_says(
+    tmp_path: Path,
+    ended: str,
+    request_: Request,
+    is_foreign: bool,  # noqa: FBT001
+    effect: str,
+    found: str,
+) -> None:
+    """The model compares the volume with the end of each pull."""
+    with story(tmp_path) as machine:
+        volume = machine.world.volume
+        machine.name(taken=is_foreign, volume=0)
+
+        def pull(_request: Request) -> str:
+            """Change the volume without a move."""
+            if effect == "removed":
+                shutil.rmtree(volume.library)
+            elif effect == "set aside":
+                volume.library.rename(volume.library.with_name("Library.set-aside-1"))
+            elif effect == "published":
+                volume.library.mkdir()
+            return ended
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(machine.world, "pull", pull)
+            with pytest.raises(AssertionError, match=found):
+                machine.pull(Script(), request_, 0)
+        shutil.rmtree(volume.library, ignore_errors=True)
+
+
+def test_library_that_was_there_is_set_aside_or_left(tmp_path: Path) -> None:
+    """The model accepts both, and a pull that refuses."""
+    with story(tmp_path) as machine:
+        volume = machine.world.volume
+        machine.name(taken=True, volume=0)
+        machine.pull(Script(), MOVE, 0)
+        machine.pull(Script(), Request(on_existing=OnExisting.SKIP), 0)
+        assert machine.world.published == []
+        machine.pull(Script(), Request(on_existing=OnExisting.SET_ASIDE), 0)
+        assert machine.world.published == [volume]
+        assert volume.foreign < volume.folders()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ from shared.program.exit_codes import ExitCode
 if TYPE_CHECKING:
     from rig.plex.commands import PlexCommands
     from rig.programs import Agent, Puller
+
+pytestmark = pytest.mark.long
 
 SETTINGS = {"lease_seconds": 600.0, "stop_seconds": 30}
 """A lease that no test waits for: Plex runs again because somebody has it started."""
@@ -169,9 +173,12 @@ CutoverClient.commit = commit
 
 @pytest.mark.parametrize("where", ["bring", "commit"])
 def test_name_is_taken_while_plex_is_stopped(
-    agent: Agent, puller: Puller, plex: PlexCommands, where: str
+    agent: Agent, puller: Puller, plex: PlexCommands, library: Path, where: str
 ) -> None:
-    """A name taken before the commit exits 14, and Plex runs again at once."""
+    """A name taken before the commit exits 14, and Plex runs again at once.
+
+    As long as the name is taken, Plex is not stopped again. When it is free, the library moves.
+    """
     made = f"import os; os.mkdir({str(puller.target / 'Library')!r})"
     made += f"; open({str(puller.target / 'Library' / 'mark')!r}, 'w').close()"
     step = "Cutover._named" if where == "bring" else "Passes.bring"
@@ -195,7 +202,12 @@ setattr(owner, name, taken)
     assert is_left_alone(puller.target)
     assert phase(agent) in {"undoing", "idle"}  # it watches Plex for some seconds
     assert plex.is_running()
+    assert puller.pull("--on-existing", "skip").code == ExitCode.CONFLICT
     assert plex.story == ["start", "stop", "start"]
+    shutil.rmtree(puller.target / "Library")
+    done = puller.pull()
+    assert done.code == ExitCode.OK, done.text
+    moved(agent, puller, plex, library)
 
 
 KILLED = {
@@ -255,3 +267,27 @@ def test_refused_pull_leaves_a_rehearsal_in_place(
     assert receipt.read_bytes() == before
     assert (puller.target / "Library" / SERVER / "Preferences.xml").exists()
     assert json.loads(puller.run("status", "--json").stdout)["phase"] == "rehearsed"
+
+
+def test_name_is_taken_before_a_vouched_pull_of_an_undone_move(
+    agent: Agent, puller: Puller, plex: PlexCommands, library: Path
+) -> None:
+    """With ``--no-cutover`` nothing is published, and the other library stays where it is.
+
+    It is set aside only when the move is published.
+    """
+    dies(puller, "initpuller.volume.publish.publish", BEFORE_RENAME)
+    shutil.rmtree(puller.target / ".plexodus" / "staging")
+    foreign(puller.target)
+    undo(agent)
+    aside = ("--on-existing", "set-aside")
+
+    refused = replace(puller, cutover=False).pull(*aside)
+
+    assert refused.code == ExitCode.CUTOVER, refused.text
+    assert is_left_alone(puller.target)
+    done = puller.pull(*aside)
+    assert done.code == ExitCode.OK, done.text
+    moved(agent, puller, plex, library)
+    (mark,) = puller.target.glob("Library.set-aside-*/mark")
+    assert mark.read_text() == "not ours"

@@ -42,9 +42,13 @@ def remount(place: Path, option: str) -> None:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make a folder read-only for running programs until the block ends."""
+    """Make a folder read-only for running programs until the block ends.
+
+    The kernel refuses that while one of them has a file open there for writing.
+    """
+    command = ["mount", "-o", "remount,bind,ro", str(folder)]
     with mounted(folder, "--bind", folder):
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        wait_until(lambda: subprocess.run(command, check=False).returncode == 0, seconds=10)
         yield
 
 

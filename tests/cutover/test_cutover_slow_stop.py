@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 _PORT = 32400
 _PLEX = """\
 import os, signal, socket, sys, time
@@ -47,6 +49,13 @@ echo stop >> {here}/story
 pid=$(cat {here}/pid)
 kill -TERM "$pid"
 while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+"""
+_FAILING_STOP = """\
+#!/bin/sh
+echo stop >> {here}/story
+kill -TERM "$(cat {here}/pid)"
+echo "tried to kill the container, but did not receive an exit event" >&2
+exit 1
 """
 _START = """\
 #!/bin/sh
@@ -78,6 +87,10 @@ class Container:
         lines = [f'{name}_command = ["{self.here / name}"]' for name in ("stop", "start")]
         path.write_text("\n".join([*lines, "stop_seconds = 2"]))
         return path
+
+    def has_a_stop_that_fails(self) -> None:
+        """Have the stop command order the stop, and fail before it has ended."""
+        (self.here / "stop").write_text(_FAILING_STOP.format(here=self.here))
 
     def end(self) -> None:
         """It is gone."""
@@ -134,6 +147,19 @@ def test_stop_that_ends_after_it_was_given_up(
     done = puller.pull()
     assert done.code == 17, done.text
     assert "stop_seconds" in done.reason()
+    assert b"undoing" in (agent.state / "cutover.json").read_bytes()
+    wait_until(lambda: b'"idle"' in (agent.state / "cutover.json").read_bytes())
+    assert started_after_its_stop(container)
+
+
+def test_stop_that_fails_and_ends_plex_later(
+    agent: Agent, puller: Puller, container: Container
+) -> None:
+    """A stop_command that fails may still end Plex: it is started then, not before."""
+    container.has_a_stop_that_fails()
+    done = puller.pull()
+    assert done.code == 17, done.text
+    assert "did not receive an exit event" in done.reason()
     assert b"undoing" in (agent.state / "cutover.json").read_bytes()
     wait_until(lambda: b'"idle"' in (agent.state / "cutover.json").read_bytes())
     assert started_after_its_stop(container)

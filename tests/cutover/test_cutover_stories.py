@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,6 +206,9 @@ def test_name_taken_while_plex_is_stopped(
     assert world.plex.running
     assert world.control.standing().phase == "idle"
     assert (world.volume.library / "not ours").exists()
+    shutil.rmtree(world.volume.library)
+    assert world.pull() == "done"
+    assert is_moved(world)
 
 
 def test_name_taken_after_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,26 +361,6 @@ def test_package_purged_after_the_move(world: World) -> None:
     world.start_agent()
     world.undo()
     assert world.plex.running
-
-
-def test_record_and_fence_removed_by_hand(world: World) -> None:
-    """Removing record and fence starts over, and does not count as a restored backup."""
-    world.back_up_state()
-    assert world.pull() == "done"
-    for name in ("cutover.json", "fence"):
-        Path(world.state, name).unlink()
-    world.wait(5.0)
-    assert world.control.standing().phase == "idle"
-    assert not world.is_blocked()
-    world.plex.begin()
-    world.write()
-    world.volume = world.fresh_volume()
-    assert world.pull() == "done"
-    assert is_moved(world)
-    world.restore_state()
-    world.wait(5.0)
-    assert world.control.standing().phase == "committed"
-    assert not world.plex.running
 
 
 def test_record_removed_by_hand_while_plex_is_stopped(world: World, story: Story) -> None:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from rig.cutover.world import World
 
+from agent.cutover import control
 from agent.cutover.state import Cutover, begun, ended, held, why_undone
 from shared.errors import CutoverEnded, CutoverRefused
 from shared.wire.protocol import CutoverRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.wire.protocol import CutoverPhase
 
 OURS, OTHERS = CutoverRequest("a" * 32, "pod"), CutoverRequest("b" * 32, "another")
@@ -94,3 +98,24 @@ def test_committed_cutover_needs_no_lease() -> None:
 def test_undo_states_its_reason(now: Cutover, reason: str) -> None:
     """The log and the puller learn why Plex was started again."""
     assert reason in why_undone(now, 100.0)
+
+
+def test_request_to_stop_arrives_after_its_undo(tmp_path: Path) -> None:
+    """A puller that has given up does not have Plex stopped by a request that waited."""
+    world = World(tmp_path, tmp_path / "elsewhere", lambda _: None)
+    with pytest.raises(CutoverEnded, match="no such cutover"):
+        world.control.undo(OURS.id, "the puller gave up")
+    with pytest.raises(CutoverEnded, match="undone before it began"):
+        world.control.begin(OURS)
+    assert world.plex.running
+    assert world.control.standing().phase == "idle"
+    assert world.control.begin(OTHERS).phase == "stopped"
+
+
+def test_names_of_late_undos_take_no_more_memory_than_some(tmp_path: Path) -> None:
+    """Only the last names are remembered, of which a request can still be under way."""
+    world = World(tmp_path, tmp_path / "elsewhere", lambda _: None)
+    for number in range(control._WITHDRAWN + 1):
+        with pytest.raises(CutoverEnded):
+            world.control.undo(f"{number:032x}", "the puller gave up")
+    assert world.control.begin(CutoverRequest(f"{0:032x}", "pod")).phase == "stopped"

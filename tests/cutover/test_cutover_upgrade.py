@@ -6,6 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
 from rig.cutover.cutovers import phase
 from rig.programs import program
 from rig.waiting import wait_until
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from rig.plex.commands import PlexCommands
     from rig.programs import Agent
+
+pytestmark = pytest.mark.long
 
 SETTINGS = {"lease_seconds": 600.0, "stop_seconds": 30}
 NAME, SNAPSHOT = "a" * 32, "b" * 64

@@ -1,23 +1,30 @@
-"""A Plex that the agent cannot see: its open databases show whether it is stopped."""
+"""A Plex that the agent cannot see: its open databases show whether it is stopped.
+
+It is in a container that hides it, or beside the unit or container that the settings name.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
 from rig.cutover.cutovers import moved, phase, pull_with_command
 from rig.cutover.hidden_plex import HiddenPlex, hidden_plex
 from rig.cutover.plex import Killed
-from rig.plex.commands import SERVER, agent_with_plex
+from rig.plex.commands import SERVER, agent_with_plex, only_plex
+from rig.plex.fake_systemd import FakeSystemd
 from rig.plex.reader import opened
 from rig.waiting import wait_until
 
 from agent.cutover.context import CutoverContext
 from agent.cutover.control import CutoverControl
+from agent.plex.container import Container
+from agent.plex.engine import HostSettings, Inspected, State
 from agent.plex.service import PlexService, Sight
+from agent.plex.systemd_unit import SystemdUnit
 from shared.errors import CutoverEnded, CutoverRefused
 from shared.plex.library import DATABASES
 from shared.plex.sqlite_query import Use
@@ -118,7 +125,7 @@ class Unseen(PlexService):
     def __init__(self, *, is_seen: bool = False) -> None:
         self.runs, self._is_seen = True, is_seen
 
-    def is_visible(self) -> bool:
+    def shows(self, _pid: int) -> bool:
         """Return whether its processes would be seen."""
         return self._is_seen
 
@@ -161,7 +168,7 @@ class Databases:
         """Return the control that takes the steps, of a new process."""
         context = CutoverContext(
             60, 5, lambda *_: None, database_folder=lambda: str(self.folder),
-            find_use=self._look, has_cold=lambda _: True,
+            find_use=self._look, find_holder=lambda _: 7, has_cold=lambda _: True,
         )  # fmt: skip
         return CutoverControl(str(self.state), self.plex, context)
 
@@ -186,16 +193,6 @@ def failure(number: int) -> OSError:
 def test_other_readers_of_a_visible_plex_are_tolerated(databases: Databases) -> None:
     """The agent sees that Plex is stopped, so another program may have its databases open."""
     databases.plex, databases.found = Unseen(is_seen=True), Use.OTHERS
-    control = databases.control()
-    control.begin(REQUEST)
-    assert control.is_plex_stopped()
-    assert control.commit(REQUEST.id, "b" * 64).phase == "committed"
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_database_that_no_sqlite_can_lock_moves(databases: Databases, number: int) -> None:
-    """No Plex can have a database open without a lock on its ``-shm``."""
-    databases.found = failure(number)
     control = databases.control()
     control.begin(REQUEST)
     assert control.is_plex_stopped()
@@ -243,16 +240,138 @@ def test_missing_folder_of_databases_proves_no_stop(databases: Databases) -> Non
 
 
 def test_other_process_that_ends_a_commit_proves_the_stop_too(databases: Databases) -> None:
-    """An agent is killed at the fence, and Plex is started: its last command does not commit."""
+    """An agent is killed at the fence, and Plex is started: the next agent does not commit."""
     control = databases.control()
     control.begin(REQUEST)
     with patch.object(control.fence, "put_up", side_effect=Killed), pytest.raises(Killed):
         control.commit(REQUEST.id, "b" * 64)
     assert control.standing().phase == "committing"
     databases.found = Use.OTHERS
-    context = CutoverContext(60, 5, lambda *_: None, find_use=lambda _: Use.OTHERS)
-    undo = CutoverControl(str(databases.state), databases.plex, context)
-    with pytest.raises(CutoverEnded, match="has this database open"):
-        undo.lift("the agent has ended", committed=False)
+    later = databases.control()
+    later.tend()
     assert databases.plex.runs
-    assert undo.standing().phase == "idle"
+    assert later.standing().phase == "idle"
+    assert "has this database open" in later.standing().why
+
+
+class OldContainer:
+    """An engine with one container, which runs or not. Plex on this library is another one."""
+
+    socket = "/none"
+
+    def __init__(self, *, is_up: bool) -> None:
+        self._is_up = is_up
+
+    def inspect(self, _name: str) -> Inspected:
+        """Return its description."""
+        status = "running" if self._is_up else "exited"
+        return Inspected("c" * 64, State(status, running=self._is_up), HostSettings())
+
+    def stop(self, _name: str, _seconds: int) -> None:
+        """Stop it at once."""
+        self._is_up = False
+
+    def start(self, _name: str) -> None:
+        """Start it at once."""
+        self._is_up = True
+
+    def update(self, _name: str, _changes: dict[str, Any]) -> None:
+        """Accept all settings."""
+
+
+class Beside:
+    """A service of the settings, beside a library with a real database."""
+
+    def __init__(self, place: Path, plex: PlexService) -> None:
+        self.state, folder = place / "state", place / "databases"
+        folder.mkdir()
+        self.database = folder / DATABASES[0]
+        self.told: list[str] = []
+        context = CutoverContext(
+            60, 5, lambda _, about: self.told.append(about),
+            database_folder=lambda: str(folder), has_cold=lambda _: True,
+        )  # fmt: skip
+        self.control = CutoverControl(str(self.state), plex, context)
+        with opened(self.database):
+            pass
+
+    def refuses(self, told: str = "has this database open") -> bool:
+        """Return whether the stop is refused for a database that is open, and nothing is left."""
+        with pytest.raises(CutoverRefused, match=told):
+            self.control.begin(REQUEST)
+        is_vouched_for = self.control.is_plex_stopped()
+        return not is_vouched_for and self.control.standing().phase in ("idle", "undoing")
+
+    def commits(self) -> bool:
+        """Return whether the stop succeeds and can be committed."""
+        self.control.begin(REQUEST)
+        is_vouched_for = self.control.is_plex_stopped()
+        return is_vouched_for and self.control.commit(REQUEST.id, "b" * 64).phase == "committed"
+
+
+@pytest.fixture(params=["unit that is down", "container that is down", "another container"])
+def beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Beside]:
+    """Return a service that is not the Plex of the library."""
+    (tmp_path / "state").mkdir()
+    systemd = FakeSystemd(tmp_path / "systemd")
+    systemd.here.mkdir()
+    systemd.make(f"ConditionPathExists=!{tmp_path}/state/fence")
+    systemd.ends()
+    monkeypatch.setenv("PATH", f"{systemd.here}:{os.environ['PATH']}")
+    plex: PlexService = SystemdUnit("plexmediaserver.service")
+    if "container" in request.param:
+        engine: Any = OldContainer(is_up=request.param == "another container")
+        plex = Container(engine, "plex")
+    with only_plex():
+        yield Beside(tmp_path, plex)
+
+
+def test_plex_beside_the_service_of_the_settings_does_not_move(beside: Beside) -> None:
+    """A service that is down, or is another Plex, proves nothing of the one that runs."""
+    with opened(beside.database):
+        assert beside.refuses()
+
+
+def test_plex_that_starts_beside_the_service_of_the_settings_does_not_move(beside: Beside) -> None:
+    """The databases are a part of the proof until the commit, in each process of the agent."""
+    beside.control.begin(REQUEST)
+    with opened(beside.database):
+        assert not beside.control.is_plex_stopped()
+        with pytest.raises(CutoverEnded, match="has this database open"):
+            beside.control.commit(REQUEST.id, "b" * 64)
+
+
+def test_plex_that_is_down_moves(beside: Beside) -> None:
+    """If nobody has the databases open, the move is as any other. The log says what was tested."""
+    assert beside.commits()
+    [stopped] = [about for about in beside.told if about.startswith("Plex is stopped")]
+    assert "no open database" in stopped
+    assert ("port" in stopped) is ("container" not in stopped)
+
+
+@pytest.mark.parametrize("is_plex_first", [True, False])
+def test_reader_beside_a_plex_that_is_seen_to_use_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_plex_first: bool
+) -> None:
+    """A reader that came after Plex is tolerated: the agent has seen the end of Plex.
+
+    One that came before is not. It hides who else has the database open.
+    """
+    (tmp_path / "state").mkdir()
+    engine: Any = OldContainer(is_up=True)
+    beside = Beside(tmp_path, Container(engine, "plex"))
+    with opened(beside.database) as first, opened(beside.database) as second:
+        plex = first if is_plex_first else second
+
+        def stop(_name: str, _seconds: int) -> None:
+            assert plex.stdin is not None
+            plex.stdin.close()
+            plex.wait()
+            engine._is_up = False
+
+        monkeypatch.setattr(engine, "stop", stop)
+        monkeypatch.setattr("agent.plex.container.pids_in", lambda _: {plex.pid})
+        monkeypatch.setattr("agent.plex.container.processes_in", lambda _: [])
+        assert beside.commits() if is_plex_first else beside.refuses()

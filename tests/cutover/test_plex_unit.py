@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.plex.commands import only_plex
 from rig.plex.fake_systemd import FakeSystemd
 from rig.programs import Agent, Puller, program
 
@@ -73,6 +74,26 @@ def test_stop_refused_of_a_plex_that_runs_on(state: Path, systemd: FakeSystemd) 
     assert cutover.standing().phase == "idle"
     assert "did not stop" in cutover.standing().why
     assert [order.split()[0] for order in systemd.orders] == ["stop"]
+    assert systemd.is_running()
+
+
+def test_stop_without_an_answer_that_ends_plex_later(state: Path, systemd: FakeSystemd) -> None:
+    """A unit that still runs after its stop has failed is watched, and is started when it ends."""
+    clock = [1000.0]
+    context = CutoverContext(60, 5, lambda *_: None, clock=lambda: clock[0])
+    cutover = CutoverControl(str(state), SystemdUnit(UNIT), context)
+    systemd.stalls()
+    with only_plex():
+        with pytest.raises(CutoverRefused, match="Connection timed out"):
+            cutover.begin(REQUEST)
+        systemd.stalls(now=False)
+        assert cutover.standing().phase == "undoing"
+        clock[0] += 1
+        systemd.ends()
+        for _ in range(4):
+            cutover.tend()
+            clock[0] += 1
+    assert cutover.standing().phase == "idle"
     assert systemd.is_running()
 
 
@@ -178,6 +199,40 @@ def test_fence_of_an_earlier_version(
     with pytest.raises(CutoverRefused, match="nothing would keep") as refused:
         SystemdUnit("plexmediaserver").check_fence(str(state / "fence"))
     assert refused.value.path == f"/etc/systemd/system/{UNIT}.d/plexodus.conf"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_fenced"),
+    [
+        ("[Service]", "", False),
+        ("# comment", "ConditionPathExists=", False),
+        ("", "ConditionUser =", False),
+        ("[Service]\n[Unit]", "AssertPathExists=", True),
+        ("ConditionPathExists=", "[Service]\nConditionPathExists=", True),
+        ("Description=a \\", "", False),
+        ("Description=a \\\n# comment\nb", "# ConditionPathExists=", True),
+    ],
+)
+@pytest.mark.parametrize("is_same_file", [True, False])
+def test_fence_that_systemd_does_not_apply(
+    state: Path,
+    systemd: FakeSystemd,
+    before: str,
+    after: str,
+    is_fenced: bool,  # noqa: FBT001
+    is_same_file: bool,  # noqa: FBT001
+) -> None:
+    """A line of another section, or one that is reset later, does not keep Plex stopped."""
+    fence = f"ConditionPathExists=!{state}/fence"
+    systemd.make(f"{before}\n{fence}\n{after if is_same_file else ''}")
+    systemd.drop_in("later", "" if is_same_file else f"[Unit]\n{after}\n")
+    if is_fenced:
+        SystemdUnit(UNIT).check_fence(str(state / "fence"))
+        return
+    with pytest.raises(CutoverRefused, match="nothing would keep"):
+        control(state, []).begin(REQUEST)
+    assert systemd.orders == []
+    assert systemd.is_running()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -11,12 +12,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.cutover.cutovers import dies
 from rig.cutover.deltas import RACY, frames
 from rig.oracle import rsync_differences, sums_hold
 from rig.plex.commands import SERVER
 from rig.plex.standin import DATABASE
 from rig.programs import Agent, Puller
-from rig.volume import RECEIPT_FILES, cut_at, grow_small, left_of_pull, pull
+from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_small, left_of_pull, pull
 
 from shared.program.exit_codes import ExitCode
 from shared.wire.protocol import SNAPSHOTS
@@ -144,6 +146,57 @@ def test_killed_on_the_way_there_and_back(
     assert bool(records) is bool(option)
 
 
+@pytest.fixture
+def replaced(
+    new_agent: Callable[[Path], Agent], library: Path, target: Path
+) -> tuple[Agent, dict[str, tuple[int, int, int, bytes]]]:
+    """Replace a published rehearsal by another library; return agent and fingerprint of that."""
+    agent = new_agent(library)
+    agent.pair()
+    agent.start()
+    assert pull(target, agent, "--rehearse").code == 0
+    shutil.rmtree(target / "Library")
+    shutil.copytree(library, target / "Library", symlinks=True, copy_function=shutil.copyfile)
+    return agent, fingerprint(target / "Library")
+
+
+@pytest.mark.parametrize("options", [(), ("--on-existing", "fail"), ("--until", "ready")])
+def test_another_library_in_place_of_a_rehearsal(
+    replaced: tuple[Agent, dict[str, tuple[int, int, int, bytes]]],
+    target: Path,
+    options: tuple[str, ...],
+) -> None:
+    """It is refused with exit code 14, and nothing of it is touched."""
+    agent, before = replaced
+    for _ in range(2):
+        done = pull(target, agent, *options)
+        assert done.code == ExitCode.CONFLICT, done.text
+        assert "is not the rehearsal" in done.reason()
+        assert fingerprint(target / "Library") == before
+        assert receipt(target)["rehearsal"] is True
+
+
+@pytest.mark.parametrize("cut", ["taken_back", "drop_files"])
+def test_another_library_in_place_of_a_rehearsal_is_set_aside(
+    replaced: tuple[Agent, dict[str, tuple[int, int, int, bytes]]],
+    library: Path,
+    target: Path,
+    cut: str,
+) -> None:
+    """It stays until the move is published, even if a pull is killed on the way."""
+    agent, before = replaced
+    with cut_at(f"initpuller.volume.publish.unpublish.{cut}"):
+        pull(target, agent, "--on-existing", "set-aside")
+    assert fingerprint(target / "Library") == before
+
+    done = pull(target, agent, "--on-existing", "set-aside")
+
+    assert done.code == 0, done.text
+    assert rsync_differences(library, target / "Library") == []
+    (aside,) = target.glob("Library.set-aside-*")
+    assert fingerprint(aside) == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem")
 def test_no_room_for_the_copies(
     new_agent: Callable[[Path], Agent], library: Path, target: Path
@@ -202,6 +255,33 @@ def test_damage_to_what_is_kept_is_mended_while_plex_runs(
     times = damaged.stat()
     damaged.write_bytes(bytes(times.st_size))
     os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    done = puller.pull()
+
+    assert done.code == 0, done.text
+    assert plex.story == ["start", "stop"]
+    assert damaged.name in done.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+@pytest.mark.parametrize("is_removed", [False, True], ids=["changed", "removed"])
+def test_damage_to_what_a_killed_run_left_is_mended_while_plex_runs(
+    puller: Puller,
+    plex: PlexCommands,
+    library: Path,
+    is_removed: bool,  # noqa: FBT001
+) -> None:
+    """No delta kept the damaged file, and still Plex is stopped only once."""
+    time.sleep(RACY)
+    preseed = "--until", "ready", "--jobs", "1"
+    dies(puller, "initpuller.volume.staging.staging", "Staging.commit", *preseed, call=2)
+    staged = puller.target / ".plexodus" / "staging" / "Library" / SERVER
+    damaged = next(path for path in sorted(staged.rglob("*.jpg")) if not path.is_symlink())
+    times = damaged.stat()
+    damaged.unlink()
+    if not is_removed:
+        damaged.write_bytes(bytes(times.st_size))
+        os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     done = puller.pull()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -12,15 +13,17 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
+from campaign import watch
 from campaign.faults.registry import FAULTS
 from campaign.namespaces import PlexTurn, Worker, prepare
 from campaign.oracle import library_damage, rehearsal_damage, server_faults
 from campaign.plex import make_plex, processes_on
-from campaign.story import draw_story, parse_name
+from campaign.story import Mode, When, draw_story, parse_name
 from campaign.vm import Vm
 from campaign.volume import Volume
 from campaign.watch import Watch
 from rig.mounts import NEEDS_ROOT
+from rig.oracle import rsync_differences
 from rig.plex.commands import only_plex
 from rig.waiting import wait_until
 
@@ -80,6 +83,27 @@ def test_volume_accepts_half_of_each_write(worker: Worker) -> None:
     assert outcome.codes == [0]
 
 
+@NEEDS_ROOT
+def test_story_without_faults(worker: Worker) -> None:
+    """Plex changes a file of more than one frame, of which only changed pieces are sent."""
+    outcome = worker.run("28:")
+    assert outcome.violations == [], "\n".join(outcome.timeline)
+    assert outcome.codes == [0]
+    assert outcome.changed_blocks > 0
+
+
+def test_flipped_bit_of_a_file_with_two_names(tmp_path: Path) -> None:
+    """Both names count as damaged, because the frame may be that of the other one."""
+    volume = Volume(tmp_path)
+    staged = volume.target / ".plexodus" / "staging" / "Library"
+    staged.mkdir(parents=True)
+    (staged / "file").write_bytes(b"content")
+    os.link(staged / "file", staged / "link")
+    assert volume.flip(random.Random(1)) in ("file", "link")  # noqa: S311 - reproducible
+    assert (staged / "link").read_bytes() != b"content"
+    assert {str(each) for each in volume.flipped} == {"file", "link"}
+
+
 def test_seed_draws_the_same_story_each_time() -> None:
     """A replay has the faults and moments of the first run, or the subset that its name says."""
     stories = [draw_story(seed, FAULTS) for seed in range(200)]
@@ -88,6 +112,18 @@ def test_seed_draws_the_same_story_each_time() -> None:
     long = next(story for story in stories if len(story.acts) > 2)
     assert parse_name(long.name, FAULTS) == long
     assert parse_name(f"{long.seed}:1", FAULTS).acts == long.acts[1:2]
+
+
+def test_start_of_plex_at_each_moment_of_a_pull_without_cutover() -> None:
+    """A person can start Plex from the start of that pull on, because no agent has stopped it."""
+    stories = (draw_story(seed, FAULTS) for seed in range(4000))
+    moments = {
+        act.moment.when
+        for story in stories
+        for act in story.acts
+        if story.mode is Mode.STOPPED and act.fault == "Plex started by a person"
+    }
+    assert moments == {When.START, When.REQUESTS, When.JOURNAL, When.PUBLISHED}
 
 
 def test_library_as_it_was_moved(published: Path, made: Path) -> None:
@@ -102,6 +138,22 @@ def test_flipped_byte_in_a_published_library(published: Path, made: Path) -> Non
     assert "sha256sum" in digests
     assert "Preferences.xml" in differences
     assert any("sha256sum" in each for each in rehearsal_damage(published, made, made))
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/file", "symlink"])
+def test_time_that_differs_by_a_nanosecond(tmp_path: Path, name: str) -> None:
+    """Rsync reports it of a file, a folder and a symlink. Its default compares seconds."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder" / "file").write_text("content")
+    (source / "symlink").symlink_to("folder")
+    subprocess.run(["cp", "-a", source, target], check=True)
+    assert rsync_differences(source, target) == []
+    info = (source / name).lstat()
+    times = info.st_atime_ns, info.st_mtime_ns ^ 1
+    os.utime(target / name, ns=times, follow_symlinks=False)
+    (found,) = rsync_differences(source, target)
+    assert found.split()[1].rstrip("/") == name
 
 
 def test_missing_entry_in_a_published_library(published: Path, made: Path) -> None:
@@ -206,7 +258,19 @@ class Scene:
         """Write the agent's record of the cutover."""
         self.vm.agent.state.mkdir(exist_ok=True)
         record = self.vm.agent.state / "cutover.json"
-        record.write_text(json.dumps({"phase": phase, "serial": serial}))
+        record.write_text(json.dumps({"id": "c1", "phase": phase, "serial": serial}))
+
+    def undo(self) -> None:
+        """Have a person undo the cutover, and wait for the end of the command."""
+        undo = subprocess.Popen(["true"])
+        undo.wait()
+        self.vm.undos.append(undo)
+
+    def log_commit(self, status: int) -> None:
+        """Write the line of a request to commit the cutover to the agent's log."""
+        line = {"event": "request", "path": "/v1/cutover/c1/commit", "status": status}
+        with self.vm.agent.log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
 
 
 def test_part_of_a_library_at_any_moment(published: Path, made: Path, tmp_path: Path) -> None:
@@ -251,8 +315,7 @@ def test_publication_before_the_commit(published: Path, made: Path, tmp_path: Pa
 def test_publication_after_the_commit(published: Path, made: Path, tmp_path: Path) -> None:
     """Nothing is reported, and a Plex beside it is excused by an undo of this move alone."""
     scene = Scene(tmp_path, published, made, has_cutover=True)
-    with subprocess.Popen(["true"]) as undo:
-        scene.vm.undos.append(undo)
+    scene.undo()
     assert not scene.watch.is_undone()
     scene.vm.plex.stop()
     scene.set_phase("committed", 1)
@@ -260,10 +323,29 @@ def test_publication_after_the_commit(published: Path, made: Path, tmp_path: Pat
     scene.publish()
     assert scene.watch.damage() == []
     assert not scene.watch.is_undone()
-    with subprocess.Popen(["true"]) as undo:
-        scene.vm.undos.append(undo)
-        assert scene.watch.is_undone()
+    scene.undo()
+    assert scene.watch.is_undone()
     assert scene.reports == []
+
+
+@pytest.mark.parametrize("status", [None, 409, 200])
+def test_publication_after_an_undo(
+    published: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    """An undo excuses a publication only if the agent's log has a commit that it accepted."""
+    monkeypatch.setattr(watch, "_LOG_SECONDS", 0.1)
+    scene = Scene(tmp_path, published, made, has_cutover=True)
+    scene.vm.plex.stop()
+    scene.set_phase("stopped", 1)
+    scene.undo()
+    if status is not None:
+        scene.log_commit(status)
+    assert not scene.watch.is_undone()
+    scene.set_phase("idle", 2)
+    scene.publish()
+    assert scene.watch.is_undone() == (status == 200)
+    expected = [] if status == 200 else ["the library was published before the commit"]
+    assert scene.reports == expected
 
 
 def test_watch_that_fails_is_not_silent(published: Path, made: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from initpuller.cancellation import cancel, in_thread, made_in_thread, regardless
+from initpuller.pull.passes import Pass
 
 SECONDS = 0.05
 
@@ -101,3 +103,30 @@ async def test_cancelled_while_others_are_cancelled() -> None:
         await task
     assert not writer.is_writing
     assert never.cancelled()
+
+
+async def test_pass_that_is_cancelled_twice() -> None:
+    """Its staging is closed, although the request for digests takes a while to end."""
+    staging: Any = Writer()
+    unused: Any = None
+
+    async def ask() -> None:
+        """Wait for digests; the connection takes a while to close."""
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(3 * SECONDS)
+
+    async def work() -> None:
+        """Begin a pass that does not end by itself."""
+        sums = asyncio.create_task(ask())
+        async with Pass(staging, unused, unused, sums):
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(work())
+    for _ in range(3):
+        await asyncio.sleep(SECONDS)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert staging.is_closed

@@ -114,6 +114,7 @@ def test_killed_between_each_two_steps_onto_an_empty_volume(
     assert {"mkdir", "pwrite, half", "fdatasync", "syncfs"} <= {each["step"] for each in seen}
 
 
+@pytest.mark.long
 def test_killed_between_each_two_steps_while_setting_aside(
     volumes: Path, tiny_agent: Agent
 ) -> None:
@@ -166,6 +167,7 @@ def test_killed_between_each_two_steps_of_taking_back_a_publication(
         assert each["aside"] == [OLD], each
 
 
+@pytest.mark.long
 def test_killed_between_each_two_steps_of_a_frame(volumes: Path, tiny_agent: Agent) -> None:
     """A puller that is killed while it unpacks a frame leaves what the next run repairs."""
     seen = _run_driver(volumes, tiny_agent, "skip", "thread")

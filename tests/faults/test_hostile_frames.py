@@ -155,7 +155,7 @@ LATER_THAN_EXT4 = 2**34 * 10**9
 WRONG_TIMES = {
     "file": [TOP, entry(b"Library/a", size=5)],
     "folder_within_a_frame": [TOP, folder(b"Library/a"), symlink(b"Library/b", b"a")],
-    "folder_at_the_end": [TOP, folder(b"Library/a")],
+    "folder_at_the_end": [TOP, folder(b"Library/a"), entry(b"Library/a/b", size=5)],
     "symlink": [TOP, symlink(b"Library/a", b"b")],
 }
 

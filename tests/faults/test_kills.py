@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from rig.programs import Agent, Puller
 
+pytestmark = pytest.mark.long
+
 FRAME = 4 * 1024 * 1024
 JOBS = 2
 UNDER_WAY = 2 * JOBS

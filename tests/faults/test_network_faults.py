@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from rig.hostile.fault_proxy import Cut, FaultProxy, Flip, Stall
 from rig.oracle import rsync_differences
 from rig.programs import Puller
 
+from agent.server.credentials import token_hash_path
 from initpuller.agent_client.retry import Retrier
 from initpuller.pull.options import Mode, PullOptions
 from initpuller.pull.recipe import pull
@@ -28,7 +30,6 @@ from shared.wire.pairing import new_token, parse_pairing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from rig.hostile.fault_proxy import Fault
     from rig.programs import Agent
@@ -230,6 +231,20 @@ async def test_token_replaced_during_a_pull_ends_it(
 
     assert refused.code == ExitCode.AUTHENTICATION
     assert accepted.code == ExitCode.OK, accepted.text
+
+
+def test_token_that_the_agent_cannot_compare(agent: Agent, puller: Puller) -> None:
+    """A file that the agent cannot read makes no token wrong: pairing again would not help."""
+    file = Path(token_hash_path(str(agent.state)))
+    file.rename(file.with_name("lost"))
+    file.mkdir()  # to read it fails with EISDIR
+    refused = puller.pull()
+    assert refused.code == ExitCode.STORAGE, refused.text
+    assert "Is a directory" in refused.reason()
+    file.rmdir()
+    assert puller.pull().code == ExitCode.AUTHENTICATION
+    file.with_name("lost").rename(file)
+    assert puller.pull().code == ExitCode.OK
 
 
 def _statuses(agent: Agent, token: str, source: str) -> list[int]:

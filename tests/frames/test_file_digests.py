@@ -50,6 +50,17 @@ def test_filesystem_accepts_part_of_a_write(
     assert list(old) == list(new) == [_digest(number + 1) for number in range(9)]
 
 
+def test_filesystem_returns_part_of_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All digests are read although each call returns half of what it was asked for."""
+    old, new = (FileDigests(str(tmp_path / name), 9) for name in ("old", "new"))
+    old.put((number, _digest(number + 1)) for number in range(9))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: pread(fd, (count + 1) // 2, at))
+    new.copy(old, [(0, 0, 9)])
+    whole = b"".join(_digest(number + 1) for number in range(9))
+    assert old.block(range(9)) == new.block(range(9)) == whole
+
+
 def test_unknown_digests_stay_unknown(tmp_path: Path) -> None:
     """A copy of an empty file has no digest."""
     old, new = (FileDigests(str(tmp_path / name), 5) for name in ("old", "new"))

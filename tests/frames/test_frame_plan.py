@@ -140,7 +140,7 @@ def test_boundaries_of_a_large_file_are_its_own(
     assert [offset for offset, _, _ in alone] == list(range(0, size, FRAME))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(trees())
 def test_frames_one_after_the_other_are_the_tar(tree: list[Entry]) -> None:
     """The joined frames equal a tar written without frames."""

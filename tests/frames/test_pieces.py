@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rig.hostile.agent import Offer, Reply, entry, folder, offer_tree, refused
 
@@ -43,7 +43,6 @@ def patched(old: bytes, new: bytes) -> tuple[bytes, int]:
     return bytes(made), len(sent)
 
 
-@settings(deadline=None)
 @given(_lengths, _lengths, st.lists(st.integers(0, FRAME), max_size=8), st.integers(0, 99))
 def test_block_is_renewed(before: int, after: int, written: list[int], seed: int) -> None:
     """A block is renewed after any write and any change of length."""

@@ -33,7 +33,7 @@ _pieces = st.integers(1, 3000)
 """Bytes of lines in a piece."""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(any_manifest(), _pieces)
 def test_manifest_of_any_tree(tree: list[Entry], piece: int) -> None:
     """A manifest is written and read with the same plan, and its reader learns the same."""
@@ -50,7 +50,7 @@ def test_manifest_of_any_tree(tree: list[Entry], piece: int) -> None:
     assert found[0] == vars(expected)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(any_manifest(odd=False), st.integers(0, 10))
 def test_usual_entries_are_not_left_to_python(tree: list[Entry], cut: int) -> None:
     """Both halves of a usual manifest are accepted, wherever it is cut."""
@@ -113,7 +113,7 @@ def _hostile_lines(draw: st.DrawFn) -> list[bytes]:
     return lines
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(_hostile_lines(), _pieces)
 def test_hostile_manifest(lines: list[bytes], piece: int) -> None:
     """A changed manifest is refused with the same error, or is read as Python reads it."""

@@ -16,7 +16,7 @@ from rig.any_manifest import ROOT, any_manifest
 from initpuller.volume.records.journal import Journal
 from initpuller.volume.reuse import cursor, matching
 from initpuller.volume.reuse.matching import compare
-from initpuller.volume.reuse.recorded import Listing, Recorded
+from initpuller.volume.reuse.recorded import DAMAGED, Listing, Recorded
 from shared.errors import SnapshotGone
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import write_manifest
@@ -55,7 +55,7 @@ def _changed(draw: st.DrawFn, tree: list[Entry]) -> list[Entry]:
     return [later[path] for path in sorted(later, key=sort_key)]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(any_manifest(), st.data())
 def test_comparison_of_any_two_snapshots(tree: list[Entry], data: st.DataObject) -> None:
     """The same files stay, are fetched and are removed, or the delta is refused both times."""
@@ -66,8 +66,9 @@ def test_comparison_of_any_two_snapshots(tree: list[Entry], data: st.DataObject)
         before = write_manifest(os.path.join(folder, "before"), ROOT, tree)
         after = write_manifest(os.path.join(folder, "after"), ROOT, later)
         digests = FileDigests(os.path.join(folder, "digests"), len(tree))
-        known = [each.kind is Kind.FILE and data.draw(st.integers(0, 9)) > 0 for each in tree]
-        digests.put((n, b"d" * 32 if is_known else None) for n, is_known in enumerate(known))
+        of_files = st.sampled_from([*[b"d" * 32] * 8, None, DAMAGED])
+        known = [data.draw(of_files) if each.kind is Kind.FILE else None for each in tree]
+        digests.put(enumerate(known))
         journal = Journal(os.path.join(folder, "journal"), len(before.plan))
         journal.done((number, "a" * 64) for number in range(len(before.plan)))
         if len(before.plan) and not data.draw(st.integers(0, 9)):
@@ -80,7 +81,6 @@ def test_comparison_of_any_two_snapshots(tree: list[Entry], data: st.DataObject)
             assert found == _outcome(old, new)
 
 
-@settings(deadline=None)
 @given(any_manifest(odd=False))
 def test_kept_entries_are_skipped_at_once(tree: list[Entry]) -> None:
     """A usual snapshot in which nothing has changed is one run, up to its last folder."""
@@ -96,7 +96,7 @@ def test_kept_entries_are_skipped_at_once(tree: list[Entry]) -> None:
     assert [later[number] for number, _, _ in folders] == expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(any_manifest(), st.data())
 def test_what_counts_as_unchanged_is(tree: list[Entry], data: st.DataObject) -> None:
     """No entry is taken over that Python would not take over, and each has all that it had."""

@@ -77,7 +77,7 @@ def check_same(snapshot: SnapshotFiles) -> list[bytes]:
     return tars
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS, kind=st.sampled_from(["cold", "live"]), placed=st.booleans())
 def test_frames_equal_those_of_python(steps: list[Any], kind: Kind, *, placed: bool) -> None:
     """Every byte is the same, GNU tar lists all, and only odd entries are left to Python."""
@@ -282,7 +282,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> SnapshotFiles:
     return scanned(place / "Library", place / "state", "live")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutations=_MUTATIONS, extra=st.none() | _LINES)
 def test_mutated_lines(
     scan: SnapshotFiles, mutations: list[tuple[float, int, bytes]], extra: bytes | None

@@ -69,7 +69,6 @@ def test_pieces_of_a_block(size: int, form: type) -> None:
     assert native.pieces(content) == expected
 
 
-@settings(deadline=None)
 @given(_trees())
 def test_sums_of_any_tree(made: tuple[list[Entry], bytes]) -> None:
     """The lines equal those of Python; only odd entries are left to it."""
@@ -83,7 +82,7 @@ def test_sums_of_any_tree(made: tuple[list[Entry], bytes]) -> None:
         assert ours == _in_python(lines, digests)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(_trees(), st.data())
 def test_sums_of_damaged_lines(made: tuple[list[Entry], bytes], data: st.DataObject) -> None:
     """Damaged lines are left to Python, or have the lines that it finds."""
@@ -96,7 +95,7 @@ def test_sums_of_damaged_lines(made: tuple[list[Entry], bytes], data: st.DataObj
         assert ours == _in_python(lines, digests)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(_trees(), st.data())
 def test_sums_of_the_agent_that_are_wrong(
     made: tuple[list[Entry], bytes], data: st.DataObject

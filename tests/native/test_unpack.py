@@ -203,7 +203,7 @@ def open_place() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("ownership", OWNERSHIPS, ids=str)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tree=trees())
 def test_same_tree_with_and_without_the_accelerator(ownership: Ownership, tree: Tree) -> None:
     """Files, attributes, digests, late entries and failures are those of Python alone.
@@ -220,7 +220,7 @@ def test_same_tree_with_and_without_the_accelerator(ownership: Ownership, tree: 
         assert made == contents(place / "python" / "staging", since)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tree=trees(is_odd=False))
 def test_usual_frames_need_no_python(tree: Tree) -> None:
     """Without anything unusual, every entry is as the manifest says, and Python does nothing."""
@@ -246,7 +246,7 @@ def test_usual_frames_need_no_python(tree: Tree) -> None:
                 assert digest == hashlib.sha256(tree.contents[each.path]).digest()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tree=trees(is_odd=False), data=st.data())
 def test_mutated_frames(tree: Tree, data: st.DataObject) -> None:
     """A forged frame changes nothing outside staging, and is unpacked as by Python, or refused."""

@@ -83,7 +83,7 @@ _PATTERNS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=STEPS, exclude=_PATTERNS, inside=st.booleans())
 def test_walk_equals_that_of_python(steps: list[Any], exclude: list[str], *, inside: bool) -> None:
     """The lines and the records of what is left out are the same."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from rig.cutover.cutovers import dies, events, phase
 from rig.oracle import rsync_differences, sums_hold
+from rig.plex import standin
 from rig.plex.commands import SERVER
 from rig.plex.engines import IMAGE, NAME, Docker, plex, plex_options, standin_command
+from rig.plex.reader import opened
 from rig.programs import program
 from rig.waiting import wait_until
 
@@ -62,6 +64,40 @@ def test_move_stops_the_container(agent: Agent, engine: Engine, puller: Puller) 
     assert done.code == 0, done.text
     moved(agent, engine, puller)
     assert not list((agent.library / DATABASES).glob("*-wal"))
+
+
+def test_reader_beside_a_container_that_is_seen(
+    agent: Agent, engine: Engine, puller: Puller
+) -> None:
+    """The agent has seen this container use the database, and so tolerates a program beside it."""
+    with opened(agent.library / SERVER / standin.DATABASE):
+        done = puller.pull()
+        assert done.code == 0, done.text
+        moved(agent, engine, puller)
+    told = (agent.state / "migration.jsonl").read_text()
+    assert f"the container {NAME} does not run, no process in it, " in told
+    assert "no open database" not in told
+
+
+def test_plex_in_a_container_that_the_settings_do_not_name(
+    engine: Engine,
+    library: Path,
+    new_container_agent: Callable[..., Agent],
+    new_puller: Callable[[Agent], Puller],
+) -> None:
+    """The container of the settings is an old one: nothing is published beside the real Plex."""
+    engine.run_plex(library.parent)
+    engine.run("rename", NAME, "another")
+    try:
+        engine.run("create", *plex_options(library.parent), IMAGE, *plex())
+        puller = new_puller(new_container_agent())
+        done = puller.pull()
+        assert done.code == 17, done.text
+        assert "has this database open" in done.reason()
+        assert not (puller.target / "Library").exists()
+        assert "another" in engine.run("ps", "--format", "{{.Names}}")
+    finally:
+        engine.run("rm", "--force", "another")
 
 
 def test_start_by_hand_after_the_move(agent: Agent, engine: Engine, puller: Puller) -> None:

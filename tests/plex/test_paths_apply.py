@@ -223,6 +223,51 @@ def test_scan_loses_items(volume: Path, plex: FakePlex, media: Path) -> None:
     assert not plex.is_emptying()
 
 
+@pytest.mark.parametrize("way", ["items return", "note removed"])
+def test_lost_items_stay_refused(volume: Path, plex: FakePlex, media: Path, way: str) -> None:
+    """Another run does not accept lost items. A person does, and trash is not emptied then."""
+    plex.loses = 1
+    assert move(volume, plex, media).code == 13
+    plex.loses = 0
+    for _ in range(2):
+        done = move(volume, plex, media)
+        assert done.code == 13
+        assert "trash-was-on" in done.text
+        assert any("/srv/media/Movies" in each.folders for each in plex.sections)
+        assert not plex.is_emptying()
+    if way == "items return":
+        next(each for each in plex.sections if len(each.folders) > 1).items += 1
+    else:
+        (volume / ".plexodus" / "trash-was-on").unlink()
+
+    assert move(volume, plex, media).code == 0
+
+    assert all(each.folders == [str(media / each.name)] for each in plex.sections)
+    assert plex.is_emptying() is (way == "items return")
+
+
+def test_person_removes_the_old_folder(volume: Path, plex: FakePlex, media: Path) -> None:
+    """Lost items are found at the end, too, if Plex has exactly the new folders already."""
+    plex.loses = 1
+    assert move(volume, plex, media).code == 13
+    plex.loses = 0
+    for each in plex.sections:
+        each.folders = [str(media / each.name)]
+    assert move(volume, plex, media).code == 13
+    assert not plex.is_emptying()
+
+
+@pytest.mark.parametrize("content", ["autoEmptyTrash was on\n", "", "{}", '{"items": 3}'])
+def test_note_without_numbers(volume: Path, plex: FakePlex, media: Path, content: str) -> None:
+    """A note of an older release changes nothing in Plex, and the error names it."""
+    note = volume / ".plexodus" / "trash-was-on"
+    note.write_text(content)
+    done = move(volume, plex, media)
+    assert done.code == 13
+    assert str(note) in done.reason()
+    assert plex.changes() == []
+
+
 def test_killed_between_two_libraries(
     volume: Path, plex: FakePlex, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

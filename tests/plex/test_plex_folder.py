@@ -18,7 +18,7 @@ from agent.plex.folder import (
     support_folder,
 )
 from agent.settings import load_settings
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, PreflightRefused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,13 +75,13 @@ def test_library_is_found_on_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(folder, "_DEFAULTS", str(tmp_path / "none"))
-    with pytest.raises(ConfigurationError, match="Plex Media Server"):
+    with pytest.raises(PreflightRefused, match="Plex Media Server"):
         find_library_of_unit("plexmediaserver.service")
 
     (support / "Plex Media Server").mkdir(parents=True)
 
     assert find_library_of_unit("plexmediaserver.service") == str(tmp_path / "Library")
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(PreflightRefused):
         find_library_of_unit("another.service")
 
 

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
+import msgspec
 import pytest
 from rig.hostile.agent import options
 
 from agent.server.credentials import make_pairing
 from agent.server.tls import server_tls
 from agent.settings import Settings
+from initpuller.agent_client.error_responses import failure
 from initpuller.pull.recipe import pull
 from initpuller.report.progress import PullProgress
 from shared import errors
 from shared.program.exit_codes import ExitCode, exit_code_for
+from shared.wire.protocol import SOURCE_CHANGED, Problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -73,6 +76,15 @@ def test_control_characters_of_the_agent_are_escaped() -> None:
     assert str(error) == r"it said \x1b[2J\x07 and\nmore"
 
 
+@pytest.mark.parametrize("advice", ["Rehearse again.", ""])
+def test_advice_about_a_changed_source_is_the_agents(advice: str) -> None:
+    """A rehearsal is not advised to stop Plex, which is meant to run."""
+    problem = Problem(SOURCE_CHANGED, "changed", 409, detail=advice)
+    error = failure(409, "Conflict", msgspec.json.encode(problem))
+    assert isinstance(error, errors.SourceChanged)
+    assert error.hint == (advice or "Is Plex really stopped? Stop it and run again.")
+
+
 @asynccontextmanager
 async def garbling(state: Path, answer: bytes) -> AsyncIterator[int]:
     """Yield the port of a TLS server that answers each request with these bytes and hangs up."""
@@ -113,14 +125,20 @@ GARBLED = {
 }
 
 
-@pytest.mark.parametrize("answer", GARBLED.values(), ids=GARBLED.keys())
-async def test_response_that_is_not_http_is_unreachable(tmp_path: Path, answer: bytes) -> None:
-    """If a response is not HTTP, the client raises its own error and no library appears."""
-    (tmp_path / "target").mkdir()
-    pairing = make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
-    async with garbling(tmp_path / "state", answer) as port:
-        wanted = options(tmp_path, replace(pairing, port=port))
+async def test_response_that_is_not_http_is_unreachable(tmp_path: Path) -> None:
+    """If a response is not HTTP, the client raises its own error and no library appears.
+
+    A pull tries again for 40 s, so all of them run at once.
+    """
+    await asyncio.gather(*(_is_unreachable(tmp_path / name, GARBLED[name]) for name in GARBLED))
+
+
+async def _is_unreachable(place: Path, answer: bytes) -> None:
+    (place / "target").mkdir(parents=True)
+    pairing = make_pairing(str(place / "state"), "127.0.0.1", 1)
+    async with garbling(place / "state", answer) as port:
+        wanted = options(place, replace(pairing, port=port))
         with pytest.raises(errors.PlexodusError) as caught:
             await pull(wanted, PullProgress())
-    assert exit_code_for(caught.value) in (ExitCode.UNREACHABLE, ExitCode.INTEGRITY)
-    assert [path.name for path in (tmp_path / "target").iterdir()] == [".plexodus"]
+    assert exit_code_for(caught.value) in (ExitCode.UNREACHABLE, ExitCode.INTEGRITY), place
+    assert [path.name for path in (place / "target").iterdir()] == [".plexodus"], place

@@ -1,70 +1,90 @@
-"""``pull --no-cutover`` waits at its end, and the source is not what was transferred any more."""
+"""Plex is started at the end of ``pull --no-cutover``: what was transferred is not the source."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rig.paused_pull import STANDING, paused_pull
 from rig.programs import clean_environment
 from rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from rig.programs import Agent, Finished, Puller
 
-    from rig.programs import Puller
-
-_PULL = """
-import sys, time
-from pathlib import Path
+PREPARED = ("initpuller.pull.recipe", "_prepare")
+DISPLACED = ("initpuller.volume.publish.publish", "displace")
+LONGER_THAN_AN_ANSWER = 2.5
+"""Seconds after which an answer of the agent permits no publication."""
+_FROZEN = """
+import os, signal, sys
 from initpuller.__main__ import main
-from initpuller.pull.cutover import Cutover
-from initpuller.pull.passes import Passes
+from initpuller.agent_client.client import AgentClient
 
-what, mark, calls = sys.argv[1], Path(sys.argv[2]), []
-databases, require_none = Passes.databases, Cutover.require_none
+check, calls = AgentClient.check, []
 
-def wait():
-    mark.touch()
-    while mark.exists():
-        time.sleep(0.01)
+async def frozen(*args):
+    calls.append(await check(*args))
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
-async def slow_databases(self):
-    found = await databases(self)
-    if what == "databases":
-        wait()
-    return found
-
-async def slow_undo(self):
-    calls.append(await require_none(self))
-    if what == "undo" and len(calls) == 2:
-        wait()
-        return True
-    return calls[-1]
-
-Passes.databases, Cutover.require_none = slow_databases, slow_undo
-Passes.knows_databases = property(lambda _: what != "databases")
-sys.argv[1:] = ["pull", *sys.argv[3:]]
+AgentClient.check = frozen
+sys.argv[1:] = ["pull", *sys.argv[1:]]
 main()
 """
-"""A pull that waits after its transfer: for the check of the databases, or the end of an undo."""
+"""A pull that is frozen when the answer to its last check arrives."""
 
 
-@pytest.mark.parametrize("what", ["databases", "undo"])
-def test_library_is_used_while_the_end_is_waited_for(
-    puller: Puller, library: Path, what: str
+def write(library: Path) -> None:
+    """Change the library, as Plex does when it is started."""
+    (library / "written by Plex").write_text("since")
+
+
+def is_refused(puller: Puller, ended: Finished) -> None:
+    """Assert that the change was found, and that nothing was published."""
+    assert ended.code == 16, ended.text
+    assert not (puller.target / "Library").exists()
+
+
+@pytest.mark.parametrize("moment", [PREPARED, DISPLACED], ids=["receipt", "rename"])
+def test_started_while_the_end_is_prepared(
+    puller: Puller, library: Path, moment: tuple[str, str]
 ) -> None:
-    """A Plex that was started meanwhile is found, and nothing is published."""
-    mark = puller.target / "mark"
-    words: list[str | Path] = [what, mark, "--target", puller.target]
+    """The databases, the facts for the receipt, or a slow volume may take long."""
+    with paused_pull(puller, *moment) as process:
+        write(library)
+        time.sleep(LONGER_THAN_AN_ANSWER)
+    is_refused(puller, puller.finished(process))
+
+
+@pytest.mark.parametrize("call", [2, 3], ids=["before the last check", "after it"])
+def test_started_while_the_agent_is_away(
+    agent: Agent, puller: Puller, library: Path, call: int
+) -> None:
+    """The VM reboots, and its boot starts Plex. The retries of a question take that long."""
+    with paused_pull(puller, *STANDING, call=call) as process:
+        agent.kill()
+    wait_until(lambda: "trying again" in puller.log.read_text(), meanwhile=process)
+    write(library)
+    time.sleep(LONGER_THAN_AN_ANSWER)
+    agent.start()
+    is_refused(puller, puller.finished(process))
+
+
+def test_started_while_the_puller_is_frozen(puller: Puller, library: Path) -> None:
+    """An answer that waited to be read says nothing about now."""
+    command = [sys.executable, "-c", _FROZEN, "--target", str(puller.target)]
     environment = clean_environment() | puller.environment()
     with puller.log.open("wb") as log:
-        command = [sys.executable, "-c", _PULL, *words]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    wait_until(mark.exists, meanwhile=process)
-    (library / "written by Plex").write_text("since")
-    mark.unlink()
-    refused = puller.finished(process)
-    assert refused.code == 16, refused.text
-    assert not (puller.target / "Library").exists()
+    status = Path(f"/proc/{process.pid}/status")
+    wait_until(lambda: "State:\tT" in status.read_text(), meanwhile=process)
+    write(library)
+    time.sleep(LONGER_THAN_AN_ANSWER)
+    process.send_signal(signal.SIGCONT)
+    is_refused(puller, puller.finished(process))

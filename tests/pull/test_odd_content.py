@@ -275,3 +275,23 @@ def _dig(root: Path, *, make: bool = False) -> tuple[bytes, bytes, int]:
     finally:
         os.close(file)
         os.close(fd)
+
+
+@pytest.mark.parametrize("content", ["folders", "symlink"])
+def test_library_without_a_file(tmp_path: Path, content: str) -> None:
+    """Folders alone are refused before anything is published. A symlink moves, also twice."""
+    library = tmp_path / "vm" / "Library"
+    (library / "Cache").mkdir(parents=True)
+    if content == "symlink":
+        (library / "link").symlink_to("Cache")
+    with served(tmp_path, library) as (agent, puller):
+        for _ in range(2):
+            done = puller.pull("--no-cutover")
+            if content == "symlink":
+                assert done.code == ExitCode.OK, done.text
+                assert rsync_differences(library, puller.target / "Library") == []
+            else:
+                assert done.code == ExitCode.PREFLIGHT, done.text
+                assert "only folders" in done.text
+                assert not (puller.target / "Library").exists()
+        assert agent.frames_asked() == [] or content == "symlink"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,14 +34,16 @@ real, moment, agent, mark = publish.publish, sys.argv[1], int(sys.argv[2]), Path
 def end():
     os.kill(os.getpid(), signal.SIGTERM)
 
-def published(record):
+def published(record, _permit):
     if moment == "before":
         end()
         time.sleep(0.3)
         mark.touch()
         while mark.exists():
             time.sleep(0.01)
-    receipt = real(record)
+    receipt = real(record, lambda: None)  # the wait above takes long
+    if moment == "over":
+        mark.touch()
     if moment == "after":
         os.kill(agent, signal.SIGSTOP)  # it accepts the last request, and does not answer
         threading.Timer(1, end).start()
@@ -102,11 +105,42 @@ def test_signal_while_the_agent_does_not_answer_the_last_request(
     assert rsync_differences(library, puller.target / "Library") == []
 
 
-def test_signal_before_the_publication(agent: Agent, puller: Puller) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_until_the_process_is_gone(
+    agent: Agent, puller: Puller, library: Path, number: signal.Signals
+) -> None:
+    """Not one of many meets a moment in which it replaces the exit code."""
+    process, mark = begin(puller, agent, "over"), puller.target / "mark"
+    wait_until(mark.exists, meanwhile=process)
+    while process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.0005)
+    done = puller.finished(process)
+    assert done.code == 0, done.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+def test_terminal_is_closed_under_nohup(agent: Agent, puller: Puller, library: Path) -> None:
+    """A pull that is to outlive the terminal does."""
+    with puller.log.open("wb") as log:
+        process = subprocess.Popen(
+            ["nohup", *puller.command()], stdout=log, stderr=log, env=puller.environment()
+        )
+    wait_until(agent.frames_asked)
+    process.send_signal(signal.SIGHUP)
+    done = puller.finished(process)
+    assert done.code == 0, done.text
+    assert rsync_differences(library, puller.target / "Library") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_before_the_publication(
+    agent: Agent, puller: Puller, number: signal.Signals
+) -> None:
     """Without a library, the exit code says so."""
     process = puller.begin()
     wait_until(agent.frames_asked)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     ended = puller.finished(process)
     assert ended.code == 130, ended.text
     assert not (puller.target / "Library").exists()

@@ -108,6 +108,7 @@ def _forked(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
             os._exit(0)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite itself may be under nohup
             control.close()
             return json.loads(message), files
         for file in files:

@@ -21,6 +21,8 @@ class Peaks:
         process = Path(f"/proc/{pid}")
         try:
             name = name or (process / "exe").readlink().name
+            if not name:  # it is ending
+                return
             status = (process / "status").read_text()
         except _UNREADABLE:
             return

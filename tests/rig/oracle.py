@@ -22,6 +22,7 @@ def rsync_differences(
     ``only`` is given: of these relative paths, and without what is too many.
     """
     options = ["-aHX" if owner else "-rlptHX", "--checksum", "-n", "--itemize-changes"]
+    options.append("--modify-window=-1")  # the default compares whole seconds
     if only is None:
         options.append("--delete")
     else:

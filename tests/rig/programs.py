@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -99,6 +99,7 @@ class Agent:
     library: Path
     log: Path
     port: int = field(default_factory=reserve_port)
+    _: KW_ONLY
     address: str = "127.0.0.1"
     pairing: str = ""
     """The string that :meth:`pair` printed last."""
@@ -157,6 +158,11 @@ class Agent:
         """The process id of the running agent."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """Return its exit code if it has ended by itself; None if it runs, or was ended."""
+        return None if self._process is None else self._process.poll()
 
     @property
     def url(self) -> str:

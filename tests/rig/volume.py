@@ -23,6 +23,7 @@ from structlog.contextvars import clear_contextvars
 from initpuller.__main__ import main
 from rig.programs import Agent, clean_environment
 from shared.plex.library import DATABASES
+from shared.program import standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def run_main(program: Callable[[], None], *arguments: str | Path, **variables: s
         patch.object(sys, "argv", [name, *map(str, arguments)]),
         redirect_stdout(out),
         redirect_stderr(err),
+        patch.object(standard_streams, "end", sys.exit),
         pytest.raises(SystemExit) as ended,
     ):
         program()

@@ -158,6 +158,7 @@ BODIES = {
     "too_many_excludes": b'{"kind":"cold","exclude":[' + b'"a",' * 1000 + b'"a"]}',
     "deeply_nested": b"[" * 60_000,
     "deeply_nested_to_its_end": b"[" * 30_000 + b"]" * 30_000,
+    **{f"{depth}_lists": b"[" * depth + b"]" * depth for depth in range(100, 1100, 100)},
 }
 
 

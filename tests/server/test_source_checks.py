@@ -14,11 +14,14 @@ import threading
 from contextlib import closing
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
+from rig.plex.reader import opened
 from rig.programs import program
 from rig.volume import fingerprint
 
+from agent.checks import plex_service
 from agent.plex import server as plex_server
 from agent.settings import Settings
 from agent.source import tree_facts
@@ -246,6 +249,20 @@ def test_commands_are_never_said_to_work(server: Path, tmp_path: Path) -> None:
     assert "runuser -u plexodus" in found["cutover"].advice
     [pulled] = [each for each in check_for_pull(source, settings).checks if each.name == "cutover"]
     assert pulled.outcome is PASS
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_database_that_another_service_has_open_is_reported(
+    server: Path, monkeypatch: pytest.MonkeyPatch, *, is_seen: bool
+) -> None:
+    """If Plex is not the unit or container of the settings, the preflight says so."""
+    database = server / DATABASE
+    with opened(database) as process:
+        plex = Mock(shows=lambda pid: is_seen and pid == process.pid)
+        monkeypatch.setattr(plex_service, "plex_service", lambda _: plex)
+        found = looked(server)["cutover"]
+    assert found.outcome is (PASS if is_seen else WARNING)
+    assert (str(database) in found.found) is not is_seen
 
 
 def test_folder_of_another_application_passes_without_plex_checks(tmp_path: Path) -> None:

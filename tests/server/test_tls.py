@@ -15,7 +15,7 @@ from rig.programs import Puller, clean_environment, program
 from agent.server.credentials import certificate_path, make_pairing
 from agent.server.tls import check_clock, server_tls
 from agent.settings import Settings
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, PreflightRefused
 from shared.wire.pairing import parse_pairing
 
 if TYPE_CHECKING:
@@ -149,14 +149,14 @@ def answer_with(agent: Agent, files: tuple[Path, Path] | None) -> str:
 
 
 def test_wrong_clock_is_refused_with_both_dates(tmp_path: Path) -> None:
-    """A clock at 1970 or ten years ahead is refused with both dates."""
+    """A clock at 1970 or ten years ahead is refused with both dates, until it is set."""
     state = str(tmp_path)
     make_pairing(state, "127.0.0.1", 1)
     now = datetime.now(UTC)
     check_clock(certificate_path(state), now)
-    with pytest.raises(ConfigurationError, match=r"1970-01-01.*clock"):
+    with pytest.raises(PreflightRefused, match=r"1970-01-01.*clock"):
         check_clock(certificate_path(state), datetime.fromtimestamp(0, UTC))
-    with pytest.raises(ConfigurationError, match=r"expired at .* it is 20\d\d-\d\d-\d\d now"):
+    with pytest.raises(PreflightRefused, match=r"expired at .* it is 20\d\d-\d\d-\d\d now"):
         check_clock(certificate_path(state), now + timedelta(days=3660))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,55 @@ async def test_cancelled_while_a_file_is_opened(
     await asyncio.sleep(0.4)
     assert os.listdir(tmp_path) == []
     assert len(os.listdir("/proc/self/fd")) <= len(descriptors) + 1
+
+
+async def test_cancelled_twice_while_a_file_is_opened_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who is in a hurry gets the file closed, too, before the work ends."""
+    path, closed = tmp_path / "file", list[str]()
+    may_go = threading.Event()
+
+    class Slow(io.FileIO):
+        """A file that is closed after a while."""
+
+        def close(self) -> None:
+            """Close it."""
+            if not self.closed:
+                may_go.wait()
+                closed.append(str(self.name))
+            super().close()
+
+    def slow(*arguments: object, **_named: object) -> object:
+        """Open a file after a while."""
+        may_go.wait()
+        return Slow(str(arguments[0]), "wb")
+
+    async def hold() -> None:
+        """Hold the file for ever."""
+        async with opened(str(path), "wb"):
+            await asyncio.sleep(3600)
+
+    monkeypatch.setattr(aiofiles.threadpool, "sync_open", slow)
+    try:
+        for is_late in (False, True):
+            may_go.clear()
+            task = asyncio.create_task(hold())
+            if is_late:
+                may_go.set()
+                await asyncio.sleep(0.1)
+                may_go.clear()
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+                task.cancel()
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            may_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert closed == [str(path)] * (is_late + 1)
+    finally:
+        may_go.set()  # or no thread of this test would end
 
 
 async def test_written_data_is_readable(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rig.programs import Agent, Puller, running
+from rig.virtual_machine import REPOSITORY
 from rig.volume import grow_tiny, pull, run_main, run_puller
 
 from agent.__main__ import main as agent_main
@@ -254,8 +255,6 @@ def test_agent_that_cannot_serve(agent: Agent, tmp_path: Path) -> None:
         return done.text
 
     assert "plexodus-agent pair" in serve(fresh, agent.library, port)
-    assert str(tmp_path / "gone") in serve(agent.state, tmp_path / "gone", port)
-    assert str(agent.log) in serve(agent.state, agent.log, port)
     in_use = serve(agent.state, agent.library, port)
     assert "address already in use" in in_use
     assert port in in_use
@@ -263,3 +262,14 @@ def test_agent_that_cannot_serve(agent: Agent, tmp_path: Path) -> None:
     done = run_main(agent_main, "pair", "--state", fresh, "--address", "nowhere")
     assert done.code == ExitCode.CONFIGURATION
     assert (done.out, list(fresh.iterdir())) == ("", [])
+
+
+def test_agent_whose_library_is_not_there_yet(agent: Agent, tmp_path: Path) -> None:
+    """Its exit code is one after which the unit starts it again, for as long as that takes."""
+    unit = (REPOSITORY / "agent" / "systemd" / "plexodus-agent.service").read_text().splitlines()
+    assert {"Restart=on-failure", "StartLimitIntervalSec=0"} <= set(unit)
+    assert "RestartPreventExitStatus=2" in unit
+    for library in (tmp_path / "gone", agent.log):
+        done = run_main(agent_main, "serve", "--state", agent.state, "--library", library)
+        assert done.code == ExitCode.PREFLIGHT, done.text
+        assert str(library) in done.text

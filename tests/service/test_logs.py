@@ -116,6 +116,15 @@ def test_library_that_logs_too_much(capsys: pytest.CaptureFixture[str]) -> None:
     assert told[0]["library"] == "asyncio"
 
 
+def test_library_whose_arguments_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its mistake in a message is no failure of the work, and shows no argument."""
+    logs.configure()
+    said = "%d requests of %s"
+    mistaken = logging.LogRecord("aiohttp", logging.WARNING, __file__, 1, said, (TOKEN,), None)
+    logs.LibraryLog().handle(mistaken)
+    assert json.loads(capsys.readouterr().err)["said"] == said
+
+
 def test_log_limit_recovers_with_time() -> None:
     """After a burst one line passes for each second, and says how many did not."""
     limit = logs.LogLimit()

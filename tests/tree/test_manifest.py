@@ -172,7 +172,7 @@ def test_every_sorted_tree_is_taken(paths: list[list[bytes]]) -> None:
     assert list(checked(tree, b"Library")) == tree
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 3000), st.integers(0, 50))
 def test_any_entries_from_the_middle(manifest_of_many: ManifestFile, first: int, n: int) -> None:
     """Entries are found in any pieces, also across two."""
@@ -181,7 +181,7 @@ def test_any_entries_from_the_middle(manifest_of_many: ManifestFile, first: int,
     assert manifest_of_many.entries(first, len(wanted)) == wanted
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 3051), st.sampled_from([b"", b"x", b"/below"]))
 def test_entry_is_found_by_its_path(
     manifest_of_many: ManifestFile, number: int, behind: bytes

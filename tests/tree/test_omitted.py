@@ -118,6 +118,7 @@ print(count, peak_kib(os.getpid()) - before)
 """
 
 
+@pytest.mark.long
 def test_million_records_take_no_memory(tmp_path: Path) -> None:
     """A million records are written, checked and read back within 24 MiB."""
     done = subprocess.run(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from rig.oracle import rsync_differences, sums_hold
-from rig.programs import Agent, Puller, running
+from rig.programs import Agent, Puller, clean_environment, running
 from rig.volume import RECEIPT_FILES, cut_at, fingerprint, grow_tiny, left_of_pull, pull
+from rig.waiting import wait_until
 
 from initpuller.volume.publish import publish
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -27,6 +30,29 @@ if TYPE_CHECKING:
 COMMIT = "initpuller.volume.staging.staging.Staging.commit"
 FINISH = "initpuller.volume.staging.staging.Staging.finish"
 SET_ASIDE = ("--on-existing", "set-aside")
+_FAILS_AT_ITS_RECEIPT = """
+import errno, os, sys, time
+from pathlib import Path
+from initpuller.__main__ import main
+from initpuller.volume.publish import publish
+
+save, drop, mark = publish.save_record, publish._drop_receipt, Path(sys.argv[1])
+
+def failing(*args):
+    save(*args)
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+def slow(*args):
+    mark.touch()
+    while mark.exists():
+        time.sleep(0.01)
+    drop(*args)
+
+publish.save_record, publish._drop_receipt = failing, slow
+sys.argv[1:] = ["pull", *sys.argv[2:]]
+main()
+"""
+"""A pull whose disk fails when the receipt has its name, and which takes it back slowly."""
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +182,12 @@ def test_two_pullers_at_once(
     agent: Agent, target: Path, library: Path, first: subprocess.Popen[bytes],
     puller: Puller, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """A second puller waits, then exits 14 with the reason, and the first completes."""
+    """A second puller waits, then exits 11 with the reason, and the first completes."""
     monkeypatch.setattr("initpuller.pull.recipe._LOCK_SECONDS", 0.5)
     monkeypatch.setattr("initpuller.pull.recipe._GLANCE", 0.1)
     second = pull(target, agent)
 
-    assert second.code == ExitCode.CONFLICT, second.text
+    assert second.code == ExitCode.UNREACHABLE, second.text
     assert "another puller is at work on this volume" in second.reason()
     os.kill(first.pid, signal.SIGCONT)
     assert puller.finished(first).code == ExitCode.OK
@@ -210,6 +236,46 @@ def test_receipt_that_appears_during_the_wait_for_the_lock_ends_the_run(
     assert done.code == ExitCode.OK, done.text
     assert ours.requests() == requests
     assert fingerprint(target / "Library") == before
+
+
+def test_receipt_that_another_puller_takes_back(
+    agent: Agent, puller: Puller, target: Path, library: Path
+) -> None:
+    """While that puller has the volume, receipt and library prove nothing: the pull waits."""
+    mark = target.with_name("mark")
+    command = [sys.executable, "-c", _FAILS_AT_ITS_RECEIPT, str(mark), "--target", str(target)]
+    environment = clean_environment() | puller.environment()
+    failing = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment
+    )
+    wait_until(mark.exists, meanwhile=failing)
+    assert (target / ".plexodus" / "receipt.json").exists()
+    assert rsync_differences(library, target / "Library") == []
+    process = puller.begin()
+    wait_until(lambda: puller.log.stat().st_size)
+    mark.unlink()
+    assert failing.wait(60) == ExitCode.STORAGE
+    done = puller.finished(process)
+    assert done.code == ExitCode.OK, done.text
+    _is_whole(target, agent)
+
+
+@pytest.mark.parametrize("options", [(), ("--rehearse",)], ids=["move", "rehearse"])
+def test_folders_in_place_of_a_rehearsal_that_is_half_taken_back(
+    target: Path, ours: Agent, options: tuple[str, ...]
+) -> None:
+    """Kubernetes has made them again. The copy in staging is not taken for a leftover."""
+    assert pull(target, ours, "--rehearse").code == ExitCode.OK
+    with cut_at("initpuller.volume.publish.unpublish.taken_back"):
+        pull(target, ours)
+    (target / "Library" / "Application Support").mkdir(parents=True)
+
+    done = pull(target, ours, *options)
+
+    assert done.code == ExitCode.OK, done.text
+    assert rsync_differences(ours.library, target / "Library") == []
+    told = json.loads((target / ".plexodus" / "receipt.json").read_text())
+    assert told["rehearsal"] is bool(options)
 
 
 def test_receipt_with_a_file_in_place_of_its_library(target: Path, ours: Agent) -> None:
@@ -271,9 +337,9 @@ def test_library_appears_while_a_pull_is_under_way(target: Path, ours: Agent) ->
     """A library that appears during a pull exits 14 and stays, and no frame is discarded."""
     real = publish.publish
 
-    def appear(record: PullRecord) -> Receipt:
+    def appear(record: PullRecord, permit: Callable[[], None]) -> Receipt:
         _folder(target / "Library")
-        return real(record)
+        return real(record, permit)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(publish, "publish", appear)

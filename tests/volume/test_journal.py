@@ -148,7 +148,7 @@ def _model(records: list[tuple[str, int]]) -> list[int]:
     return sorted(safe)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(records=RECORDS, data=st.data())
 def test_any_prefix_replays_to_a_prefix_of_the_records(
     records: list[tuple[str, int]], data: st.DataObject
@@ -168,7 +168,7 @@ def test_any_prefix_replays_to_a_prefix_of_the_records(
         assert path.read_bytes() == b"".join(lines[:whole])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(records=RECORDS)
 def test_what_is_recorded_is_what_is_replayed(records: list[tuple[str, int]]) -> None:
     """Memory and file agree after any records in any order."""

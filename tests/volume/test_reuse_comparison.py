@@ -16,6 +16,7 @@ from rig.two_sides import TwoSides, recorded
 from agent.snapshots import store
 from initpuller.volume.reuse import matching
 from initpuller.volume.reuse.matching import Reuse, compare
+from initpuller.volume.staging.staging import begin
 from shared.errors import SnapshotGone
 from shared.frames.pieces import PIECE
 from shared.frames.plan import FRAME, is_large, members
@@ -252,13 +253,32 @@ def test_delta_keeps_a_file_that_the_volume_has_lost(sides: TwoSides, staging: S
 
 
 def test_delta_keeps_a_file_that_was_found_damaged(sides: TwoSides, staging: Staging) -> None:
-    """The file has no digest any more: the next delta must not keep it again."""
+    """The next delta must not keep it again, but fetch it."""
     first = sides.scan(base=staging.state.snapshot.id)
     delta = sides.bring(first, staging)
     [damaged] = [each for each in enumerate(delta.manifest) if each[1].path == b"Library/large"]
     delta.forget([damaged])
     with pytest.raises(SnapshotGone):
         compare(recorded(delta), sides.scan(base=first.snapshot.id))
+
+
+def test_digests_of_what_a_delta_keeps_are_lost(sides: TwoSides, staging: Staging) -> None:
+    """No file counts as damaged for that, and each is read back instead of fetched."""
+    first = sides.scan(base=staging.state.snapshot.id)
+    delta = sides.bring(first, staging)
+    os.unlink(sides.layout.digests(first.snapshot.id))
+    (sides.library / "b" / "3").write_bytes(b"changed")
+    second = sides.scan(base=first.snapshot.id)
+
+    resumed = begin(delta.record, second, sides.policy)
+
+    missing = [second.manifest.plan[number].first for number in resumed.journal.missing()]
+    [found] = [entry.path for each in missing for entry in second.manifest.entries(each, 1)]
+    assert found in {b"Library", b"Library/b", b"Library/b/3"}
+    assert resumed.finish(sides.fill(resumed, second)) == []
+    digests = zip(resumed.manifest, resumed.digests, strict=True)
+    assert all(digest for entry, digest in digests if entry.kind is Kind.FILE)
+    resumed.close()
 
 
 def test_too_many_changes_to_list(
@@ -326,7 +346,6 @@ FILES = ["a/0", "a/1", "a/2", "b/0", "b/3", "large", "other"]
 
 
 @settings(
-    deadline=None,
     max_examples=10,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,16 +14,21 @@ from rig.cutover.deltas import racy_seconds
 from rig.plex.commands import only_plex
 from rig.programs import Agent, running
 from rig.state_results import away, is_published, is_untouched
-from rig.volume import (
-    cut_at,
-    fingerprint,
-    grow_tiny_plex,
-    pull,
-    run_main,
-    run_puller,
+from rig.state_steps import (
+    CUTOVER,
+    changed,
+    cut,
+    cut_over,
+    foreign,
+    rehearsal,
+    rehearsed,
+    taken_back,
+    undone,
+    whole,
+    without,
 )
+from rig.volume import fingerprint, grow_tiny_plex, pull, run_puller
 
-from agent.__main__ import main as agent_main
 from shared.program.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -41,7 +45,6 @@ SKIP, FAIL, ASIDE = (("--on-existing", value) for value in ("skip", "fail", "set
 CUTTING = "initpuller.pull.cutover"
 SCAN = "POST /v1/snapshots"
 LOG = "POST /v1/log"
-CUTOVER = {"PLEXODUS_NO_CUTOVER": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -55,73 +58,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     agent.settings.write_text('stop_command = ["true"]\nstart_command = ["true"]\n')
     with running(agent):
         yield agent
-
-
-def _cut(place: str, call: int = 1, *options: str) -> Callable[[Path, Agent], None]:
-    """Return a step: a pull that ends where ``place`` is called."""
-
-    def make(target: Path, agent: Agent) -> None:
-        with cut_at(place, call):
-            pull(target, agent, *options)
-
-    return make
-
-
-def _undone(_target: Path, agent: Agent) -> None:
-    """Return a step: the administrator undoes any cutover."""
-    undo = run_main(
-        agent_main, "undo", "--config", str(agent.settings), "--state", str(agent.state)
-    )
-    assert undo.code == 0, undo.text
-
-
-def _cut_over(place: str) -> Callable[[Path, Agent], None]:
-    """Return a step: a pull with cutover, the first since an undo, that ends at ``place``."""
-
-    def make(target: Path, agent: Agent) -> None:
-        _undone(target, agent)
-        with only_plex(), cut_at(place):
-            pull(target, agent, **CUTOVER)
-
-    return make
-
-
-def _whole(target: Path, agent: Agent) -> None:
-    """Return a step: a pull that succeeds."""
-    assert pull(target, agent).code == ExitCode.OK
-
-
-def _rehearsed(target: Path, agent: Agent) -> None:
-    """Return a step: a rehearsal that is published."""
-    assert pull(target, agent, "--rehearse").code == ExitCode.OK
-
-
-def _taken_back(target: Path, agent: Agent) -> None:
-    """Return a step: a pull that is killed right before it discards the rehearsal's receipt."""
-    with cut_at("initpuller.volume.publish.unpublish.taken_back"):
-        pull(target, agent)
-
-
-def _foreign(target: Path, _agent: Agent) -> None:
-    """Return a step: a foreign library appears."""
-    (target / "Library").mkdir()
-    (target / "Library" / "mark").write_text("not ours")
-
-
-def _rehearsal(place: str) -> Callable[[Path, Agent], None]:
-    """Return a step: a rehearsal that ends where ``place`` is called."""
-    return _cut(place, 1, "--rehearse")
-
-
-def _without(*names: str) -> Callable[[Path, Agent], None]:
-    """Return a step: something on the volume is removed."""
-
-    def make(target: Path, _agent: Agent) -> None:
-        for name in names:
-            path = target / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return make
 
 
 @dataclass(frozen=True)
@@ -152,13 +88,17 @@ class Row:
     """The run may stop Plex."""
 
 
-RESUME = _cut(COMMIT, 3)
-VERIFIED, RENAMED = _cut(PUBLISH), _cut(SEAL)
+RESUME = cut(COMMIT, 3)
+VERIFIED, RENAMED = cut(PUBLISH), cut(SEAL)
 UNCOMMITTED, STOPPED = (
-    _cut_over(f"{CUTTING}.Cutover.commit"),
-    _cut_over("initpuller.pull.passes.Passes.bring"),
+    cut_over(f"{CUTTING}.Cutover.commit"),
+    cut_over("initpuller.pull.passes.Passes.bring"),
 )
-MOVED, MOVED_RENAMED = _cut_over(PUBLISH), _cut_over(SEAL)
+MOVED, MOVED_RENAMED = cut_over(PUBLISH), cut_over(SEAL)
+CHANGED = (
+    (MOVED, without(".plexodus/staging"), foreign, undone),
+    (MOVED_RENAMED, changed, undone),
+)
 STANDING = {"GET /v1/cutover"}
 CHECK = STANDING | {"POST /v1/snapshots/ID/check"}
 REHEARSE, READY = ("--rehearse",), ("--until", "ready")
@@ -166,34 +106,34 @@ WARNING = "A LIBRARY THAT IS NOT OURS"
 TAKEN = "not ours has taken the library's name"
 ALL = range(4, 5)
 ROWS = (
-    Row("done", (_whole,), says="everything is there"),
-    Row("leftovers", (_cut(LEFTOVERS),), says="everything is there"),
+    Row("done", (whole,), says="everything is there"),
+    Row("leftovers", (cut(LEFTOVERS),), says="everything is there"),
     Row(
         "lost",
-        (_whole, _without("Library")),
+        (whole, without("Library")),
         code=ExitCode.CONFLICT,
         publishes=False,
         says="it is gone",
     ),
-    Row("rehearsed", (_rehearsed,), asks=True, frames=range(5)),
-    Row("rehearsed", (_rehearsed,), (REHEARSE,), says="everything is there"),
+    Row("rehearsed", (rehearsed,), asks=True, frames=range(5)),
+    Row("rehearsed", (rehearsed,), (REHEARSE,), says="everything is there"),
     Row(
         "rehearsed-refused",
-        (_rehearsed,),
+        (rehearsed,),
         ((), ASIDE),
         code=ExitCode.UNREACHABLE,
         is_away=True,
         publishes=False,
     ),
-    Row("taken-back", (_rehearsed, _taken_back), asks=True, frames=range(5)),
-    Row("taken-back", (_rehearsed, _taken_back), (REHEARSE,), asks=True, frames=range(5)),
-    Row("rehearsal-verified", (_rehearsal(PUBLISH),), (REHEARSE,)),
-    Row("rehearsal-verified", (_rehearsal(SEAL),), (REHEARSE,), is_away=True),
-    Row("rehearsal-verified", (_rehearsal(PUBLISH),), ((),), asks=True, frames=range(5)),
+    Row("taken-back", (rehearsed, taken_back), asks=True, frames=range(5)),
+    Row("taken-back", (rehearsed, taken_back), (REHEARSE,), asks=True, frames=range(5)),
+    Row("rehearsal-verified", (rehearsal(PUBLISH),), (REHEARSE,)),
+    Row("rehearsal-verified", (rehearsal(SEAL),), (REHEARSE,), is_away=True),
+    Row("rehearsal-verified", (rehearsal(PUBLISH),), ((),), asks=True, frames=range(5)),
     Row("empty", (), asks=True, frames=ALL),
     Row("resume", (RESUME,), asks=True, frames=range(1, 4)),
-    Row("staging-lost", (RESUME, _without(".plexodus/staging")), asks=True, frames=ALL),
-    Row("state-lost", (RESUME, _without(".plexodus/state.json")), asks=True, frames=ALL),
+    Row("staging-lost", (RESUME, without(".plexodus/staging")), asks=True, frames=ALL),
+    Row("state-lost", (RESUME, without(".plexodus/state.json")), asks=True, frames=ALL),
     Row("uncommitted", (UNCOMMITTED,), ((),), asks=True, frames=range(5), cutover=True),
     Row("uncommitted-vouched", (UNCOMMITTED,), ((),), is_away=True),
     Row(
@@ -206,7 +146,7 @@ ROWS = (
         takes_back=True,
     ),
     Row("withdrawn", (UNCOMMITTED,), (REHEARSE,), asks=True, frames=range(5), cutover=True),
-    Row("withdrawn", (MOVED, _undone), (REHEARSE,), asks=True, frames=range(5), cutover=True),
+    Row("withdrawn", (MOVED, undone), (REHEARSE,), asks=True, frames=range(5), cutover=True),
     *(
         Row(
             "withdrawn",
@@ -221,7 +161,7 @@ ROWS = (
     ),
     Row(
         "uncommitted-aside",
-        (UNCOMMITTED, _foreign),
+        (UNCOMMITTED, foreign),
         (ASIDE,),
         asks=True,
         aside=True,
@@ -230,12 +170,12 @@ ROWS = (
     ),
     Row("verified", (MOVED,), requests=STANDING, cutover=True),
     Row("verified", (MOVED,), requests=STANDING),
-    Row("undone", (MOVED, _undone), asks=True, frames=range(5), cutover=True),
-    Row("undone", (MOVED_RENAMED, _undone), asks=True, frames=range(5), cutover=True),
+    Row("undone", (MOVED, undone), asks=True, frames=range(5), cutover=True),
+    Row("undone", (MOVED_RENAMED, undone), asks=True, frames=range(5), cutover=True),
     *(
         Row(
             "undone-vouched",
-            (made, _undone),
+            (made, undone),
             ((), ASIDE),
             ExitCode.CUTOVER,
             requests=STANDING,
@@ -244,6 +184,40 @@ ROWS = (
             says="this move was undone",
         )
         for made in (MOVED, MOVED_RENAMED)
+    ),
+    *(
+        Row(
+            "undone-changed",
+            made,
+            ((), SKIP, FAIL, REHEARSE, READY),
+            ExitCode.CONFLICT,
+            requests=STANDING,
+            publishes=False,
+            cutover=True,
+            says="is not what was verified any more",
+        )
+        for made in CHANGED
+    ),
+    Row(
+        "undone-changed",
+        CHANGED[0],
+        ((), SKIP, FAIL),
+        ExitCode.CONFLICT,
+        requests=STANDING,
+        publishes=False,
+        says="is not what was verified any more",
+    ),
+    *(
+        Row(
+            "undone-changed-aside",
+            made,
+            (ASIDE,),
+            asks=True,
+            aside=True,
+            frames=range(4, 9),
+            cutover=True,
+        )
+        for made in CHANGED
     ),
     Row(
         "unheard",
@@ -259,7 +233,7 @@ ROWS = (
     Row("unnamed-unheard", (VERIFIED,), ((),), ExitCode.UNREACHABLE, is_away=True, publishes=False),
     Row(
         "unnamed-cutover",
-        (VERIFIED, _undone),
+        (VERIFIED, undone),
         ((),),
         asks=True,
         frames=range(5),
@@ -267,16 +241,16 @@ ROWS = (
     ),
     Row("renamed", (MOVED_RENAMED,), requests=STANDING, cutover=True),
     Row("renamed", (RENAMED,), requests=CHECK),
-    Row("both-lost", (VERIFIED, _without(".plexodus/staging")), asks=True, frames=ALL),
-    Row("existing-skip", (_foreign,), ((), SKIP), publishes=False, says=WARNING),
-    Row("existing-skip", (RESUME, _foreign), (SKIP,), publishes=False, says=WARNING),
-    Row("existing-fail", (_foreign,), (FAIL,), ExitCode.CONFLICT, publishes=False, says="not ours"),
-    Row("existing-aside", (_foreign,), (ASIDE,), asks=True, aside=True, frames=ALL),
-    Row("existing-aside", (RESUME, _foreign), (ASIDE,), asks=True, aside=True, frames=range(1, 4)),
+    Row("both-lost", (VERIFIED, without(".plexodus/staging")), asks=True, frames=ALL),
+    Row("existing-skip", (foreign,), ((), SKIP), publishes=False, says=WARNING),
+    Row("existing-skip", (RESUME, foreign), (SKIP,), publishes=False, says=WARNING),
+    Row("existing-fail", (foreign,), (FAIL,), ExitCode.CONFLICT, publishes=False, says="not ours"),
+    Row("existing-aside", (foreign,), (ASIDE,), asks=True, aside=True, frames=ALL),
+    Row("existing-aside", (RESUME, foreign), (ASIDE,), asks=True, aside=True, frames=range(1, 4)),
     *(
         Row(
             "taken",
-            (made, _foreign),
+            (made, foreign),
             ((), SKIP, FAIL),
             ExitCode.CONFLICT,
             requests={"DELETE /v1/cutover/ID"},
@@ -289,7 +263,7 @@ ROWS = (
     *(
         Row(
             f"appeared-{options[0][1]}",
-            (made, _foreign),
+            (made, foreign),
             options,
             ExitCode.CONFLICT,
             publishes=False,
@@ -302,15 +276,15 @@ ROWS = (
     ),
     Row(
         "appeared-skip",
-        (_rehearsal(PUBLISH), _foreign),
+        (rehearsal(PUBLISH), foreign),
         ((*REHEARSE, *SKIP),),
         ExitCode.CONFLICT,
         publishes=False,
         says=TAKEN,
     ),
-    Row("appeared-aside", (VERIFIED, _foreign), (ASIDE,), requests=CHECK, aside=True),
-    Row("displacing", (_foreign, _cut(PUBLISH, 1, *ASIDE)), requests=CHECK, aside=True),
-    Row("displaced", (_foreign, _cut(RENAME, 1, *ASIDE)), requests=CHECK, aside=True),
+    Row("appeared-aside", (VERIFIED, foreign), (ASIDE,), requests=CHECK, aside=True),
+    Row("displacing", (foreign, cut(PUBLISH, 1, *ASIDE)), requests=CHECK, aside=True),
+    Row("displaced", (foreign, cut(RENAME, 1, *ASIDE)), requests=CHECK, aside=True),
 )
 CASES = [
     pytest.param(row, options, id=f"{row.name}-{number}-{options[-1] if options else 'default'}")
@@ -326,6 +300,7 @@ def test_a_run_does_what_its_row_says(
     """Exit code, requests, frames, publication and untouched content are those of the row."""
     target = tmp_path / "config"
     target.mkdir()
+    undone(target, agent)  # a move of an earlier row would forbid another copy
     for make in row.makes:
         make(target, agent)
     before, requests, asked = fingerprint(target), agent.requests(), agent.frames_asked()
@@ -367,7 +342,7 @@ def test_a_damaged_record_stops_the_run(
     """A damaged record exits 15 with its name in pull and status, and nothing changes."""
     target = tmp_path / "config"
     target.mkdir()
-    (_whole if record == "receipt.json" else RESUME)(target, agent)
+    (whole if record == "receipt.json" else RESUME)(target, agent)
     path = target / ".plexodus" / record
     path.write_bytes(damage)
     before, requests = fingerprint(target), agent.requests()

@@ -182,6 +182,7 @@ def test_owner_other_than_the_runner_is_refused_up_front(place: Path) -> None:
     """`--owner 0:0` and `keep` exit 2 before the agent is asked or the volume touched."""
     library = place / "vm" / "Library"
     library.mkdir(parents=True)
+    (library / "file").touch()
     with running(_agent(place, library)) as agent:
         puller = _puller(place, agent)
         for owner in ("0:0", f"{USER}:{GROUP + 1}", "keep"):

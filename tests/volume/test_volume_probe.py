@@ -14,6 +14,7 @@ from rig.oracle import sums_hold
 from rig.programs import Agent, running
 from rig.volume import RECEIPT_FILES, grow_tiny, left_of_pull, pull, run_puller
 
+from initpuller.volume.decision import OnExisting
 from initpuller.volume.publish.unpublish import take_back
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.pull_record import PullRecord
@@ -135,7 +136,7 @@ def test_times_out_of_the_volumes_range(
         rehearsed = pull(target, agent, "--rehearse")
         assert rehearsed.code == ExitCode.OK, rehearsed.text
         layout = open_layout(str(target))
-        take_back(PullRecord(layout), rehearse=False)
+        take_back(PullRecord(layout), OnExisting.SKIP, rehearse=False)
         state = load_state(layout)
         assert state is not None
         frames = state.snapshot.frames

@@ -106,16 +106,19 @@ spec:
             cidr: {{ . }}
         {{- end }}
       {{- end }}
-    # To DNS and the API server. The chart does not know the address of either.
+    # To DNS and the API server. The chart does not know the address of either. The ports are those of their pods and nodes:
+    # OpenShift's DNS has 5353, and the API server of MicroK8s has 16443.
     - ports:
-        - port: 53
+        {{- range list 53 5353 }}
+        - port: {{ . }}
           protocol: UDP
-        - port: 53
+        - port: {{ . }}
           protocol: TCP
-        - port: 443
+        {{- end }}
+        {{- range list 443 6443 16443 }}
+        - port: {{ . }}
           protocol: TCP
-        - port: 6443
-          protocol: TCP
+        {{- end }}
 {{- end -}}
 
 {{/* The names of this release's Jobs, as a regular expression: $1 is the migration. It has the name of each migration,
@@ -130,6 +133,12 @@ spec:
 {{- $names = append $names (include "plexodus.migration" (list $ .) | trimPrefix $prefix) -}}
 {{- end -}}
 {{- printf "%s(%s)-(?:done|ready)-[0-9a-f]{6}" $prefix (join "|" $names) | replace "." "[.]" -}}
+{{- end -}}
+
+{{/* The names of the pods of these Jobs. The API server cuts them off after 58 characters, before its own five. A Job's name
+     has up to 63, so the last ones of its hash may be missing. */}}
+{{- define "plexodus.podPattern" -}}
+{{- include "plexodus.jobPattern" . | replace "{6}" "{1,6}" }}.+
 {{- end -}}
 
 {{/* The label "release" of this release's figures, as a regular expression. Figures of a pod have none if no release knows

@@ -1,8 +1,10 @@
 {{/* The Job of one migration: a list of the root and the migration goes in. Nothing of a Job's template can be changed, so
-     another one has another name: helm takes the old one away, and its puller ends with the journal in order. */}}
+     another one has another name: helm takes the old one away, and its puller ends with the journal in order. A new
+     pairing is another Job, too, because the old one may have failed without it. */}}
 {{- define "plexodus.job" -}}
 {{- $job := (index . 1).job -}}
-{{- $hash := include "plexodus.jobSpec" . | sha256sum | trunc 6 -}}
+{{- $pairing := dig "pairing" "string" "" (index . 1) | default "" -}}
+{{- $hash := printf "%s%s" (include "plexodus.jobSpec" .) $pairing | sha256sum | trunc 6 -}}
 {{- printf "%s-%s-%s" (include "plexodus.migration" .) ($job.until | default "ready") $hash -}}
 {{- end -}}
 
@@ -99,10 +101,13 @@ template:
             value: "[::]:8444"
           - name: PLEXODUS_UNTIL
             value: {{ $job.until | default "ready" }}
+          {{- /* Without root, files can only have the user of the pod. */}}
+          {{- if or $job.owner (not $job.securityContext) }}
           - name: PLEX_UID
             value: {{ first $owner | quote }}
           - name: PLEX_GID
             value: {{ last $owner | quote }}
+          {{- end }}
           - name: POD_NAME
             valueFrom:
               fieldRef:

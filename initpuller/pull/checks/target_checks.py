@@ -19,6 +19,7 @@ from initpuller.volume.fitness.volume_fit import probe_for_preflight
 from initpuller.volume.foreign_library import Wholeness, check_wholeness, is_skeleton
 from shared.checks import EVERY_RUN, PREFLIGHT_ONLY, CheckId, When, duration, size, some
 from shared.plex.library import library_name
+from shared.presence import is_there
 from shared.wire.protocol import LibraryReport
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def read_volume(target: str, name: str, depth: DatabaseCheck) -> VolumeFacts:
         OSError: the volume cannot be read.
     """
     about, library = os.statvfs(target), os.path.join(target, name)
-    is_in_the_way = os.path.lexists(library) and not is_skeleton(library)
+    is_in_the_way = is_there(library) and not is_skeleton(library)
     return VolumeFacts(
         free_bytes=about.f_bavail * about.f_frsize if about.f_blocks else None,
         free_inodes=about.f_favail if about.f_files else None,

@@ -25,6 +25,7 @@ from initpuller.volume.fitness.time_range import time_fidelity
 from shared.checks import CheckId
 from shared.durable import rename_noreplace
 from shared.errors import printable
+from shared.presence import is_folder
 from shared.tree.dir_stack import DirStack
 from shared.tree.folder_names import folder_names
 
@@ -106,7 +107,7 @@ class _Trial:
         os.mkdir(_NAME, 0o700, dir_fd=self._folder)
         with opened(_NAME, dir_fd=self._folder) as inside, opened(MARKER, _NEW, dir_fd=inside):
             pass
-        source = next(path for path in layout.probes if os.path.isdir(path))
+        source = next(path for path in layout.probes if is_folder(path))
         what = f"a folder cannot be renamed from {os.path.dirname(source)} to {layout.target}"
         with self._trying(CheckId.VOLUME_RENAME, what):
             rename_noreplace(os.path.join(source, os.fsdecode(_NAME)), layout.published_probe)

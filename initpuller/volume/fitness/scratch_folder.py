@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import opened
 from shared.errors import StorageError, storage_errors
+from shared.presence import is_folder
 from shared.tree.folder_names import folder_names
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def scratch_folder(layout: Layout) -> Iterator[int]:
         _remove_published(layout)
         for path in layout.probes:
             _remove_tree(path)
-        place = layout.probes[0] if os.path.isdir(layout.staging) else layout.probes[1]
+        place = layout.probes[0] if is_folder(layout.staging) else layout.probes[1]
         os.mkdir(place, 0o700)
     try:
         with storage_errors(place), opened(place) as folder:

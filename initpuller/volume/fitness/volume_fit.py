@@ -25,7 +25,8 @@ from initpuller.volume.fitness.probe import colliding, probe
 from initpuller.volume.fitness.requirements import Needs
 from initpuller.volume.records.lock import locked
 from shared.checks import CheckId, Outcome
-from shared.errors import NoSpace, StorageError, VolumeLocked
+from shared.errors import NoSpace, StorageError, VolumeLocked, storage_errors
+from shared.presence import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -128,8 +129,10 @@ def probe_for_preflight(layout: Layout, ownership: Ownership) -> list[Check]:
     Write only a scratch folder, and remove the puller's own folder if that was not there before. Do
     not probe a volume that is mounted read-only, or that a pull is writing to.
     """
-    volume, is_new = mount_of(layout.target), not os.path.lexists(layout.folder)
+    volume = mount_of(layout.target)
     try:
+        with storage_errors(layout.folder):
+            is_new = not is_there(layout.folder)
         with locked(layout):
             try:
                 return _checks(layout, ownership, volume)

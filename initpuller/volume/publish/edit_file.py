@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from initpuller.volume.filesystem import hash_file
-from shared.durable import replace_durably
+from shared.durable import fsync_folder, replace_durably
 from shared.errors import IntegrityError, storage_errors
 from shared.frames.sha256sums import format_sum, parse_sum, read_line
 from shared.tree.xattrs import read_xattrs
@@ -54,6 +54,7 @@ def _replace(path: str, temporary: str, change: Callable[[bytes], bytes]) -> Non
     info = os.stat(folder)
     replace_durably(temporary, path)
     os.utime(folder, ns=(info.st_atime_ns, info.st_mtime_ns))
+    fsync_folder(folder)
 
 
 def _replace_sum(sums: str, temporary: str, wanted: bytes) -> None:

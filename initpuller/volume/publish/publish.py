@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,15 +21,22 @@ import structlog
 from initpuller.volume.cleanup import remove_leftovers
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.fidelity import losses
-from initpuller.volume.filesystem import hash_file, set_aside_path
+from initpuller.volume.filesystem import hash_file, opened, set_aside_path
 from initpuller.volume.foreign_library import is_skeleton
 from initpuller.volume.ownership import OWNER_ACCESS
 from initpuller.volume.records.receipt import Receipt
-from initpuller.volume.records.record_file import save_record
+from initpuller.volume.records.record_file import drop_files, save_record
 from initpuller.volume.records.transitions import prepared, set_aside_planned
 from shared import __version__
 from shared.durable import fsync_folder, rename_noreplace
-from shared.errors import PlexodusError, TargetConflict, storage_error, storage_errors
+from shared.errors import (
+    PlexodusError,
+    StorageError,
+    TargetConflict,
+    storage_error,
+    storage_errors,
+)
+from shared.presence import is_there, mode_at
 from shared.timestamps import timestamp
 
 if TYPE_CHECKING:
@@ -67,7 +76,7 @@ def prepare(staging: Staging, phase: Phase, observed: Observations, *, displace:
     layout, state, about = staging.layout, staging.state, staging.state.snapshot
     with storage_errors(layout.folder):
         staging.close_folders()
-        displaces = displace and os.path.lexists(layout.library(about.library.name))
+        displaces = displace and is_there(layout.library(about.library.name))
         receipt = Receipt(
             format=1,
             plexodus=__version__,
@@ -104,31 +113,43 @@ def displace(record: PullRecord, on_existing: OnExisting) -> None:
     layout, receipt = record.layout, record.planned
     name, aside = receipt.library.name, receipt.set_aside
     final = layout.library(name)
-    if on_existing is not OnExisting.SET_ASIDE and not is_skeleton(final):
-        return
-    is_due = aside is None or os.path.lexists(layout.library(aside))
-    if is_due and os.path.lexists(final) and os.path.isdir(layout.staged(name)):
-        if aside is not None:
-            _log.warning("set aside already", path=layout.library(aside))
-        record.apply(set_aside_planned, _aside(layout, name))
+    with storage_errors(final):
+        if on_existing is not OnExisting.SET_ASIDE and not is_skeleton(final):
+            return
+        is_due = aside is None or is_there(layout.library(aside))
+        if not (is_due and is_there(final) and is_there(layout.staged(name))):
+            return
+        following = _aside(layout, name)
+    if aside is not None:
+        _log.warning("set aside already", path=layout.library(aside))
+    record.apply(set_aside_planned, following)
 
 
 def _aside(layout: Layout, name: str) -> str:
     return os.path.basename(set_aside_path(layout.library(name)))
 
 
-def publish(record: PullRecord) -> Receipt:
+def publish(record: PullRecord, permit: Callable[[], None]) -> Receipt:
     """Take steps 2 to 5, and return the receipt; skip the rename if it was done before.
 
+    ``permit`` is called right before the rename, and raises if the library may no longer appear.
+
     Raises:
+        PlexodusError: that of ``permit``; what was there before is there again.
         TargetConflict: something took the library's name meanwhile.
         StorageError: what was there before is there again.
     """
     layout, receipt = record.layout, record.planned
     undo = _Undo()
     try:
-        if os.path.isdir(layout.staged(receipt.library.name)):
-            _rename(layout, receipt, undo)
+        is_due = not _is_renamed(layout, receipt.library.name)
+        # A power loss may leave the rename of the library, and not those of its lists before it.
+        _place_records(layout, receipt.snapshot)
+        if is_due:
+            _rename(layout, receipt, undo, permit)
+        else:
+            with storage_errors(layout.target):  # the earlier run may have been killed before this
+                fsync_folder(layout.target)
         seal(record, receipt, undo)
     except PlexodusError:
         undo.run()
@@ -140,17 +161,38 @@ def publish(record: PullRecord) -> Receipt:
     return receipt
 
 
-def _rename(layout: Layout, receipt: Receipt, undo: _Undo) -> None:
-    """Take steps 2 and 3; ``undo`` gets what takes them back."""
+def _is_renamed(layout: Layout, name: str) -> bool:
+    """Return whether step 3 was taken. The receipt is written without it only if that is certain.
+
+    Raises:
+        StorageError: the library is at neither of its places.
+    """
+    final = layout.library(name)
+    with storage_errors(layout.staged(name)):
+        if is_there(layout.staged(name)):
+            return False
+    with storage_errors(final):
+        is_own_folder = stat.S_ISDIR(mode_at(final, follow_symlinks=False))
+        if is_own_folder and not is_skeleton(final):
+            return True
+    raise StorageError(
+        "the verified library is neither in staging nor in its place",
+        path=final,
+        hint="Something has removed it. Run again: it is then transferred again.",
+    )
+
+
+def _rename(layout: Layout, receipt: Receipt, undo: _Undo, permit: Callable[[], None]) -> None:
+    """Take the rest of step 2, and step 3; ``undo`` gets what takes them back."""
     final, staged = layout.library(receipt.library.name), layout.staged(receipt.library.name)
     aside = layout.library(receipt.set_aside) if receipt.set_aside else None
     try:
-        _place_records(layout, receipt.snapshot)
         open_top(staged)
-        if aside is not None and os.path.lexists(final) and not os.path.lexists(aside):
+        if aside is not None and is_there(final) and not is_there(aside):
             undo.add(_rename_back, aside, final)
             os.rename(final, aside)
         undo.add(_stage_again, final, staged)
+        permit()
         rename_noreplace(staged, final)
         fsync_folder(layout.target)
         fsync_folder(layout.staging)
@@ -166,12 +208,19 @@ def _rename(layout: Layout, receipt: Receipt, undo: _Undo) -> None:
 
 
 def seal(record: PullRecord, receipt: Receipt, undo: _Undo) -> None:
-    """Take step 4; ``undo`` gets what takes it back."""
+    """Take step 4; ``undo`` gets what takes it back.
+
+    The volume may have been moved onto before. Notes about that library's Plex go first: with them,
+    this one would not be checked, and would get a setting of that one.
+    """
     layout, top_mode = record.layout, record.current.top_mode
     with storage_errors(layout.folder):
-        final = layout.library(receipt.library.name)
-        if os.stat(final).st_mode & _MODE != top_mode:
-            os.chmod(final, top_mode)
+        drop_files(layout.migrated, layout.trash)
+        fsync_folder(layout.folder)
+        with opened(layout.library(receipt.library.name)) as top:
+            if os.fstat(top).st_mode & _MODE != top_mode:
+                os.fchmod(top, top_mode)
+            os.fsync(top)  # the fsync of the receipt need not make this mode durable
         undo.add(_drop_receipt, layout.receipt)
         save_record(layout.receipt, receipt)
 
@@ -199,20 +248,23 @@ class _Undo:
 
 
 def _drop_receipt(path: str) -> None:
-    if os.path.lexists(path):
+    """Remove the receipt; whether it is there, only its removal can say."""
+    try:
         os.unlink(path)
-        fsync_folder(os.path.dirname(path))
+    except FileNotFoundError:
+        return
+    fsync_folder(os.path.dirname(path))
 
 
 def _stage_again(final: str, staged: str) -> None:
     """Return the library to staging; without privileges, only a writable folder can be renamed."""
-    if not os.path.lexists(staged):
+    if not is_there(staged):
         open_top(final)
         _rename_back(final, staged)
 
 
 def _rename_back(now: str, before: str) -> None:
-    if os.path.lexists(now) and not os.path.lexists(before):
+    if is_there(now) and not is_there(before):
         rename_noreplace(now, before)
         for folder in (os.path.dirname(before), os.path.dirname(now)):
             try:
@@ -228,7 +280,7 @@ def _place_records(layout: Layout, snapshot: str) -> None:
         (layout.sums(snapshot), layout.receipt_sums),
         (layout.omitted(snapshot), layout.receipt_omitted),
     ):
-        if os.path.lexists(now):
+        with storage_errors(now), suppress(FileNotFoundError):  # an earlier run has placed it
             os.rename(now, then)
 
 

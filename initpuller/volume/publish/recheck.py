@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,18 @@ from msgspec.structs import replace
 
 from initpuller.volume.decision import OnExisting
 from initpuller.volume.fidelity import EXACT
-from initpuller.volume.filesystem import FOLDER, hash_file, opened, reopened, set_aside_path
+from initpuller.volume.filesystem import (
+    FOLDER,
+    NO_FILE,
+    hash_file,
+    opened,
+    reopened,
+)
 from initpuller.volume.ownership import choose_ownership
-from initpuller.volume.publish.unpublish import unpublish
+from initpuller.volume.publish.unpublish import is_placed, unpublish
 from initpuller.volume.records.transitions import distrust
 from initpuller.volume.staging.finishing import Extent, close_folders, finish_attributes
-from shared.durable import fsync_folder, rename_noreplace
+from shared.durable import syncfs
 from shared.errors import (
     IntegrityError,
     TargetConflict,
@@ -28,6 +34,7 @@ from shared.errors import (
 from shared.frames.file_digests import hash_descriptor
 from shared.frames.manifest_file import read_manifest
 from shared.frames.sha256sums import read_sums
+from shared.presence import is_folder, is_there, mode_at
 from shared.tree.dir_stack import DirStack
 from shared.tree.manifest import Kind
 
@@ -41,8 +48,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("puller")
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
-"""Errors of opening or reading a name that is no file, or not there."""
 
 
 def damage(record: PullRecord, amended: str) -> list[str]:
@@ -60,15 +65,15 @@ def damage(record: PullRecord, amended: str) -> list[str]:
     """
     layout, receipt = record.layout, record.planned
     snapshot, root = receipt.snapshot, os.fsencode(receipt.library.name)
-    manifest_path = _found(layout.manifest(snapshot), layout.receipt_manifest)
-    sums = _found(layout.sums(snapshot), layout.receipt_sums)
-    wanted = {manifest_path: receipt.manifest_file_sha256, sums: receipt.sums_sha256}
-    if receipt.omitted is not None:
-        omitted = _found(layout.omitted(snapshot), layout.receipt_omitted)
-        wanted[omitted] = receipt.omitted.sha256
     with storage_errors(layout.folder):
+        manifest_path = _found(layout.manifest(snapshot), layout.receipt_manifest)
+        sums = _found(layout.sums(snapshot), layout.receipt_sums)
+        wanted = {manifest_path: receipt.manifest_file_sha256, sums: receipt.sums_sha256}
+        if receipt.omitted is not None:
+            omitted = _found(layout.omitted(snapshot), layout.receipt_omitted)
+            wanted[omitted] = receipt.omitted.sha256
         for path, digest in wanted.items():
-            if not os.path.isfile(path) or hash_file(path).hex() != digest:
+            if not stat.S_ISREG(mode_at(path)) or hash_file(path).hex() != digest:
                 return [f"{path}: not the list that was verified"]
         try:
             manifest = read_manifest(manifest_path, snapshot, root, record.current.snapshot.kind)
@@ -82,49 +87,44 @@ def damage(record: PullRecord, amended: str) -> list[str]:
             changed = list(_changed_files(base, sums))
             return changed or finish_attributes(base, entries, ownership, extent)
 
-        if not os.path.isdir(layout.staged(receipt.library.name)):
+        if not is_folder(layout.staged(receipt.library.name)):
             with opened(layout.target, FOLDER) as base:
                 return compare(base, Extent.PLACED)
         with opened(layout.staging, FOLDER) as base:
-            if ownership.privileged:
-                return compare(base, Extent.ALL)
-            _open_folders(base, manifest)
+            if not ownership.privileged:
+                _open_folders(base, manifest)
             found = compare(base, Extent.ALL)
-            close_folders(base, manifest)
+            if not ownership.privileged:
+                close_folders(base, manifest)
+            syncfs(base)  # what was set is durable before a receipt says so
             return found
 
 
 def withdraw_damaged(record: PullRecord, on_existing: OnExisting) -> None:
     """Have a damaged library be transferred again.
 
-    Only one in staging is repaired. One that has its final name may be another, or in use.
+    Only one in staging is repaired. One that has its final name may be another, or in use: it stays
+    there until the next publication sets it aside.
 
     Raises:
         TargetConflict: it has its final name, and is not to be set aside.
-        StorageError: it cannot be set aside.
     """
     layout, name = record.layout, record.planned.library.name
-    final = layout.library(name)
-    if os.path.lexists(final) and not os.path.isdir(layout.staged(name)):
-        if on_existing is not OnExisting.SET_ASIDE:
-            raise TargetConflict(
-                "the library was published, but is not what was verified any more",
-                path=final,
-                hint="Somebody has changed it, or put another in its place. Move it away, or give"
-                " --on-existing set-aside, and run again: the library is then transferred again.",
-            )
-        aside = set_aside_path(final)
-        with storage_errors(final):
-            rename_noreplace(final, aside)
-            fsync_folder(layout.target)
-        _log.warning("set aside, because it is not what was verified", path=aside)
-    unpublish(record)
+    is_other = is_placed(layout, name)
+    if is_other and on_existing is not OnExisting.SET_ASIDE:
+        raise TargetConflict(
+            "the library was published, but is not what was verified any more",
+            path=layout.library(name),
+            hint="Somebody has changed it, or put another in its place. Move it away, or give"
+            " --on-existing set-aside, and run again: the library is then transferred again.",
+        )
+    unpublish(record, is_other=is_other)
     record.apply(distrust)
 
 
 def _found(under_way: str, placed: str) -> str:
     """Return where a list is: publication gives it another name before it renames the library."""
-    return under_way if os.path.lexists(under_way) else placed
+    return under_way if is_there(under_way) else placed
 
 
 def _changed_files(base: int, sums: str) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _changed_files(base: int, sums: str) -> Iterator[str]:
                 with _readable(*folders.parent(path)) as fd:
                     is_same = hash_descriptor(fd) == digest
             except OSError as error:
-                if error.errno not in _NO_FILE:
+                if error.errno not in NO_FILE:
                     raise storage_error(error, path) from error
                 yield f"{printable(path)}: is missing, or no file"
             else:
@@ -167,7 +167,7 @@ def _as_amended(base: int, entry: Entry, amended: str) -> Entry:
     """Return the entry of the amended file with the size that it has; any other unchanged."""
     if not amended or entry.path != os.fsencode(amended):
         return entry
-    with suppress(OSError):
+    with suppress(FileNotFoundError, NotADirectoryError):  # it is reported as missing
         size = os.stat(entry.path, dir_fd=base, follow_symlinks=False).st_size
         return replace(entry, size=size)
     return entry

@@ -19,9 +19,10 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
-from initpuller.volume.filesystem import write_all
 from initpuller.volume.records.frame_tags import FrameTags
 from shared.durable import fsync_folder
+from shared.positional_io import write_at
+from shared.presence import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ class Journal:
     def __init__(self, path: str, frames: int) -> None:
         self._done = bytearray(frames)
         self._tags = FrameTags(frames)
-        is_new = not os.path.exists(path)
+        is_new = not is_there(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
         if is_new:
@@ -155,7 +156,7 @@ class Journal:
 
     def _append(self, lines: str) -> None:
         block = lines.encode()
-        write_all(self._fd, block, self._end)
+        write_at(self._fd, block, self._end)
         os.fdatasync(self._fd)
         self._end += len(block)
 

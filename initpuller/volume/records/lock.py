@@ -39,7 +39,9 @@ def locked(layout: Layout) -> Iterator[None]:
             raise _lock_refused(error, layout) from error
         except OSError as error:
             raise storage_error(error, layout.folder) from error
-        if not _is_at(path, fd):  # a preflight created the file, and has removed it since
+        with storage_errors(layout.folder):
+            is_held = _is_at(path, fd)
+        if not is_held:  # a preflight created the file, and has removed it since
             raise VolumeLocked("a preflight is at work on this volume", path=layout.target)
         yield
 

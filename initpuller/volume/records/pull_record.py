@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from initpuller.volume.records.record_file import save_record
@@ -69,5 +70,5 @@ class PullRecord:
     def drop(self) -> None:
         """Remove the record: no pull is under way any more."""
         self._is_read = False
-        if os.path.lexists(self.layout.state):
+        with suppress(FileNotFoundError):
             os.unlink(self.layout.state)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from shared import typed_json
 from shared.durable import write_durably
 from shared.errors import StorageError, storage_error, storage_errors
 
@@ -18,10 +20,10 @@ def load_record(path: str, kind: type[T]) -> T | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
-            return msgspec.json.decode(file.read(), type=kind)
+            return typed_json.decode(file.read(), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except msgspec.MsgspecError as error:
+    except msgspec.DecodeError as error:
         raise StorageError(
             f"a record of the puller that cannot be read ({error})",
             path=path,
@@ -41,5 +43,5 @@ def save_record(path: str, record: msgspec.Struct) -> None:
 def drop_files(*paths: str) -> None:
     """Remove records that are not valid any more; missing ones are fine."""
     for path in paths:
-        if os.path.exists(path):
+        with suppress(FileNotFoundError):
             os.unlink(path)

@@ -7,8 +7,9 @@ import os
 from initpuller.volume.records.layout import USUAL_NAME, Layout
 from initpuller.volume.records.receipt import load_receipt
 from initpuller.volume.records.state import load_state
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, storage_errors
 from shared.plex.library import SUPPORT_FOLDER, is_server_name
+from shared.presence import is_folder
 
 
 def open_layout(target: str) -> Layout:
@@ -16,9 +17,12 @@ def open_layout(target: str) -> Layout:
 
     Raises:
         ConfigurationError: ``target`` is no folder.
+        StorageError: the volume cannot be read.
     """
-    volume = _volume(os.path.abspath(target))
-    if not os.path.isdir(volume):
+    with storage_errors(target):
+        volume = _volume(os.path.abspath(target))
+        is_mounted = is_folder(volume)
+    if not is_mounted:
         raise ConfigurationError(
             "the target is not a folder", path=target, hint="Is the volume mounted there?"
         )
@@ -38,7 +42,7 @@ def _volume(target: str) -> str:
         receipt = load_receipt(below) if _moved(Layout(target)) is None else None
         return below.target if receipt and is_server_name(receipt.library.name) else target
     moved = _moved(Layout(above))
-    if moved is None and not os.path.isdir(target) and os.path.isdir(above):
+    if moved is None and not is_folder(target) and is_folder(above):
         return above
     return above if moved == USUAL_NAME and _moved(Layout(target)) is None else target
 

@@ -40,6 +40,7 @@ TABLE = {
     "resume": Row(("transferring",), ("transferring",)),
     "next_snapshot": Row(("transferring",), ("transferring",)),
     "prune_done": Row(("transferring",), ("transferring",)),
+    "attributes_set": Row(("transferring",), ("transferring",)),
     "distrust": Row(("transferring",), ("transferring",)),
     "name_cutover": Row(("transferring",), ("transferring",)),
     "remember_failure": Row(("transferring", "committing"), ("transferring", "committing")),
@@ -165,6 +166,8 @@ def _sets(name: str, **fields: object) -> Callable[[State], State]:
 
 prune_done = _sets("prune_done", prune=False)
 """Staging holds nothing that does not belong to the snapshot."""
+attributes_set = _sets("attributes_set", reown=False)
+"""All attributes in staging were set and compared, and are durable."""
 distrust = _sets("distrust", prune=True, reown=True)
 """The next run prunes staging and sets all attributes again."""
 committed = _sets("committed", phase="publishing", failure=None)

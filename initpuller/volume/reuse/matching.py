@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from initpuller.volume.reuse.cursor import Cursor
+from initpuller.volume.reuse.recorded import DAMAGED
 from shared.errors import SnapshotGone
 from shared.frames.plan import FRAME, is_large
 from shared.tree.manifest import Kind
@@ -245,8 +246,8 @@ class _Comparison:
     def _is_good(self, entry: Entry, before: _Before) -> bool:
         if not entry.is_as_in(before.entry) or not self._is_steady(entry):
             return False
-        if before.entry.kept and before.digest is None:
-            return False  # an earlier run found it damaged
+        if before.entry.kept and before.digest == DAMAGED:
+            return False
         frames = self._old.manifest.plan.frames_of(before.number, before.entry)
         return self._is_complete or all(frame in self._old.journal for frame in frames)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from initpuller.volume.records.journal import Journal
+from shared.digest import SIZE
 from shared.errors import IntegrityError
 from shared.frames.file_digests import FileDigests
 from shared.frames.manifest_file import ManifestFile, read_manifest
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from shared.wire.protocol import Snapshot
 
 _log = structlog.get_logger("puller")
+
+DAMAGED = b"\xff" * SIZE
+"""In place of the digest of a file that must be fetched again, though a delta keeps it.
+
+An unknown digest only has the file read back: a power loss or a full volume may lose all digests.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import remove, write_all
+from initpuller.volume.filesystem import remove
 from shared.errors import IllegalLink, printable
+from shared.positional_io import write_at
 from shared.tree.manifest import Kind
 from shared.tree.xattrs import read_xattrs
 
@@ -31,7 +32,7 @@ _ZEROS = bytes(_STRIDE)
 def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) -> None:
     """Write ``content`` at ``offset``; leave out runs of zeros if the file is sparse."""
     if not sparse:
-        write_all(fd, content, offset)
+        write_at(fd, content, offset)
         return
     for start in range(0, len(content), _STRIDE):
         stride = content[start : start + _STRIDE]
@@ -40,7 +41,7 @@ def write_content(fd: int, content: memoryview, offset: int, *, sparse: bool) ->
         for at in range(0, len(stride), _HOLE):
             piece = stride[at : at + _HOLE]
             if piece != _ZEROS[: len(piece)]:
-                write_all(fd, piece, offset + start + at)
+                write_at(fd, piece, offset + start + at)
 
 
 def set_attributes(fd: int, entry: Entry, ownership: Ownership, mode: int) -> None:

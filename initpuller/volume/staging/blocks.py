@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import reopened, write_all
+from initpuller.volume.filesystem import reopened
 from shared.digest import sha256, sha256_of_all
 from shared.errors import FrameDamaged, storage_errors
 from shared.frames.pieces import PIECE
 from shared.frames.plan import FRAME, block_length
+from shared.positional_io import read_at, write_at
 from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Patch:
 def read_block(staging: int, block: Block) -> bytes:
     """Return the content of a block on the volume; it may be shorter than the block."""
     with _opened(staging, block) as fd:
-        return os.pread(fd, block.length, block.offset)
+        return read_at(fd, block.length, block.offset)
 
 
 def keep_block(staging: int, block: Block, tag: str) -> Unpacked:
@@ -128,7 +129,7 @@ def _update(staging: int, block: Block, pieces: Sequence[tuple[int, memoryview]]
     with _opened(staging, block) as fd:
         os.ftruncate(fd, block.entry.size)
         for offset, piece in pieces:
-            write_all(fd, piece, offset)
+            write_at(fd, piece, offset)
 
 
 def _unpacked(block: Block, tag: str, *, is_held: bool = False) -> Unpacked:

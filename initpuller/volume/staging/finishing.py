@@ -5,6 +5,7 @@ Everything here can be repeated after a kill at any point.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import ExitStack
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from shared.frames.manifest_file import ManifestFile
     from shared.tree.manifest import Entry
 
+_NO_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+"""Errors of opening as a folder what is another entry, for example a symlink."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -124,7 +127,10 @@ class Extent(Enum):
     ALL = auto()
     """Every entry, because an earlier run made some of them. Nothing else may be in staging."""
     PLACED = auto()
-    """Every entry of a library with its final name. Others may be beside it; none is changed."""
+    """Every entry of a library with its final name, and nothing is changed: it may be somebody's.
+
+    Others may be beside it.
+    """
 
 
 _WHOLE = (Extent.ALL, Extent.PLACED)
@@ -168,7 +174,9 @@ class _FinalCheck:
             except FileNotFoundError:
                 yield f"{printable(entry.path)}: is missing"
             except OSError as error:
-                raise storage_error(error, entry.path) from error
+                if error.errno not in _NO_FOLDER:
+                    raise storage_error(error, entry.path) from error
+                yield f"{printable(entry.path)}: is no folder, or is below what should be one"
         if self._extent is Extent.ALL:
             yield from self._strangers(self._folders.folder(b""), b"")
 
@@ -176,26 +184,32 @@ class _FinalCheck:
         try:
             fd = self._folders.folder(entry.path)
         except OSError:  # gone, closed or replaced since it was made
+            if self._extent is Extent.PLACED:
+                raise
             fd = self._mended.folder(entry.path)
         if self._extent in _WHOLE:
             yield from self._strangers(fd, entry.path)
         if self._extent is Extent.PLACED:
-            yield from self._placed_folder(entry, os.fstat(fd))
+            yield from self._placed_folder(entry, fd)
             return
         if self._extent is not Extent.NEW:
             drop_other_xattrs(fd, entry)
         yield from apply_attributes(fd, entry, self._ownership, self._ownership.mode_of(entry))
 
-    def _placed_folder(self, entry: Entry, info: os.stat_result) -> Iterator[str]:
+    def _placed_folder(self, entry: Entry, fd: int) -> Iterator[str]:
         """Compare a folder without changing it; the library's own has its mode with the receipt."""
-        is_top = b"/" not in entry.path
+        info, is_top = os.fstat(fd), b"/" not in entry.path
         mode = stat.S_IMODE(info.st_mode) if is_top else entry.mode
         yield from differences(entry, info, self._ownership, mode)
+        if entry.xattrs and read_xattrs(fd) != entry.xattrs:
+            yield f"{printable(entry.path)}: has other xattrs"
 
     def _other(self, entry: Entry) -> Iterator[str]:
         try:
             folder, name = self._folders.parent(entry.path)
         except PermissionError:
+            if self._extent is Extent.PLACED:
+                raise
             folder, name = self._mended.parent(entry.path)
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         yield from differences(entry, info, self._ownership, entry.mode)

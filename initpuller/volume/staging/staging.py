@@ -6,18 +6,20 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from initpuller.volume.filesystem import FOLDER
+from initpuller.volume.filesystem import FOLDER, NO_FILE, is_file
 from initpuller.volume.records import transitions
 from initpuller.volume.records.journal import count_done
 from initpuller.volume.records.record_file import drop_files
 from initpuller.volume.reuse.cleanup import discard_lost_blocks, prune, remove_paths
 from initpuller.volume.reuse.matching import Changes, compare
-from initpuller.volume.reuse.recorded import Listing, open_records, read_listing
+from initpuller.volume.reuse.recorded import DAMAGED, Listing, open_records, read_listing
 from initpuller.volume.staging import finishing
 from initpuller.volume.staging.finishing import Extent
 from shared.durable import syncfs
-from shared.errors import ManifestSumsWrong, storage_errors
+from shared.errors import ManifestSumsWrong, storage_error, storage_errors
+from shared.presence import is_folder, is_there
 from shared.timestamps import timestamp
+from shared.tree.dir_stack import DirStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +50,7 @@ class Staging:
     ) -> None:
         self.record, self.layout = record, record.layout
         self.manifest, self.policy = listing.manifest, policy
-        is_new = not os.path.lexists(self.layout.staging)
+        is_new = not is_there(self.layout.staging)
         os.makedirs(self.layout.staging, mode=0o700, exist_ok=True)
         self.fd = os.open(self.layout.staging, FOLDER)
         recorded = open_records(self.layout, listing)
@@ -71,7 +73,7 @@ class Staging:
             shutil.rmtree(self.layout.moving, ignore_errors=True)
             if self._changes is not None:
                 remove_paths(self.fd, self._changes.gone)
-            elif os.path.lexists(self.layout.staged(self.state.snapshot.library.name)):
+            elif is_there(self.layout.staged(self.state.snapshot.library.name)):
                 prune(self.fd, self.manifest, self.journal)
             syncfs(self.fd)
             self.record.apply(transitions.prune_done)
@@ -91,7 +93,8 @@ class Staging:
     def finish(self, left: Unfinished) -> list[str]:
         """Make links, and set the attributes of folders and large files; safe to repeat.
 
-        Take what this run's frames have left; return a line for each entry that differs.
+        Take what this run's frames have left; return a line for each entry that differs. If none
+        does, the next pass need not set attributes again: with Plex stopped, that would take long.
         """
         numbered: Iterable[tuple[int, Entry]]
         backwards: Iterator[Entry]
@@ -110,18 +113,28 @@ class Staging:
         found = finishing.finish_attributes(self.fd, map(kept, backwards), ownership, extent)
         with storage_errors(self.layout.staging):
             syncfs(self.fd)
-        return found + left.differences()
+        found += left.differences()
+        if self.state.reown and not found:
+            self.record.apply(transitions.attributes_set)
+        return found
 
     def close_folders(self) -> None:
         """Give folders their final modes, except for the library's own folder."""
         if not self.policy.ownership.privileged:
             finishing.close_folders(self.fd, self.manifest)
+            with storage_errors(self.layout.staging):
+                syncfs(self.fd)
 
     def regular_file(self, name: str) -> str | None:
         """Return the path of the file ``name`` in staging; None if a symlink leads to it."""
-        path, top = os.path.join(self.layout.staging, name), os.path.realpath(self.layout.staging)
-        is_plain = os.path.realpath(path) == os.path.join(top, name) and os.path.isfile(path)
-        return path if is_plain else None
+        path = os.path.join(self.layout.staging, name)
+        try:
+            with DirStack(self.fd) as folders:
+                return path if is_file(*folders.parent(os.fsencode(name))) else None
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise storage_error(error, path) from error
+            return None
 
     def distrust(self) -> None:
         """Have the next run remove what does not belong here, and set all attributes again."""
@@ -129,7 +142,16 @@ class Staging:
 
     def forget(self, entries: list[tuple[int, Entry]]) -> None:
         """Have the next snapshot fetch these files again, though no frame of this one has them."""
-        self.digests.put([(number, None) for number, _ in entries])
+        self.digests.put([(number, DAMAGED) for number, _ in entries])
+
+    def may_be_damaged(self, number: int, entry: Entry) -> bool:
+        """Return whether a file with a wrong digest is missing, or partly of an earlier run.
+
+        If this run has written all of it, it is as it was read.
+        """
+        is_missing = not any(self.digests.block(range(number, number + 1)))
+        frames = self.manifest.plan.frames_of(number, entry)
+        return is_missing or any(map(self.journal.is_of_earlier_run, frames))
 
     def redo(self, entries: list[tuple[int, Entry]]) -> None:
         """Remove these files, and journal their frames as missing."""
@@ -200,7 +222,7 @@ def _write_records(
     """
     name = wanted.snapshot.id
     drop_files(layout.journal(name), layout.digests(name))  # a killed run may have left them
-    if not os.path.exists(layout.manifest(earlier.id)):
+    if not is_there(layout.manifest(earlier.id)):
         return None
     before = Listing(earlier, done) if done else read_listing(layout, earlier)
     if before is None:
@@ -217,7 +239,7 @@ def _record_run(record: PullRecord, snapshot: Snapshot, policy: AttributePolicy)
     owner, state = str(policy.ownership), record.state
     fidelity = policy.fidelity if policy.is_probed else None
     if state is None:
-        is_left = os.path.lexists(record.layout.staged(snapshot.library.name))
+        is_left = is_there(record.layout.staged(snapshot.library.name))
         first = transitions.begin(snapshot, owner, timestamp(), fidelity, prune=is_left)
         return record.save(first)
     is_same = state.snapshot.id == snapshot.id
@@ -233,8 +255,11 @@ def delta_base(record: PullRecord) -> str:
     the next delta keeps was kept by this one, too.
     """
     layout, state = record.layout, record.state
-    if state is None or not os.path.isdir(layout.staged(state.snapshot.library.name)):
+    if state is None:
         return ""
     about = state.snapshot
-    is_complete = count_done(layout.journal(about.id), about.frames) == about.frames
+    with storage_errors(layout.folder):
+        if not is_folder(layout.staged(about.library.name)):
+            return ""
+        is_complete = count_done(layout.journal(about.id), about.frames) == about.frames
     return about.id if is_complete and about.kind != "cold" else about.base

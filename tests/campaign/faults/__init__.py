@@ -37,7 +37,7 @@ class Fault:
         needs_shim: whether it fails calls of the C library.
         loses_power: the machine whose disk forgets what was not flushed.
         after_move: whether it can also happen when the move is complete.
-        when: the events that its moment is counted from if the mode has them; otherwise any.
+        when: the events that its moment is counted from if the mode has a cutover; otherwise any.
     """
 
     name: str

@@ -28,16 +28,17 @@ def _cut(site: Site, _: random.Random) -> bool:
 
 def _stall(site: Site, chance: random.Random) -> Evidence:
     """Hold all data for less or for more than a lease."""
-    network, before = site.network, site.network.held
-    network.hold()
-    site.later(_absence(chance), "data flows", network.recover)
-    return lambda: network.held > before
+    network = site.network
+    hold = network.hold()
+    site.later(_absence(chance), "data flows", lambda: network.release(hold))
+    return lambda: hold.held > 0
 
 
 def _vanish(site: Site, chance: random.Random) -> bool:
-    had_connections = site.network.vanish()
-    site.later(_absence(chance), "network is back", site.network.recover)
-    return had_connections
+    network = site.network
+    absence = network.vanish()
+    site.later(_absence(chance), "network is back", lambda: network.come_back(absence))
+    return absence.had_connections
 
 
 def _absence(chance: random.Random) -> float:
@@ -63,7 +64,8 @@ def _plan(site: Site, heads: Sequence[Cut | Flip], bodies: Sequence[Cut | Flip])
     network.plan(*heads)
     network.plan_for_frames(*bodies)
     network.cut_all()
-    return lambda: any(fault in network.happened for fault in (*heads, *bodies))
+    planned = {id(fault) for fault in (*heads, *bodies)}  # another fault may equal one of these
+    return lambda: any(id(fault) in planned for fault in network.happened)
 
 
 FAULTS = (

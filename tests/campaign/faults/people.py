@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HOURS = 3600
 _DAYS = 86_400
 _OF_CUTOVER = frozenset((When.STOPPED, When.FENCED, When.PUBLISHED))
-"""Before these, Plex runs, and there is nothing to undo."""
+"""Before these, a cutover has not stopped Plex, and there is nothing to undo."""
 
 
 def _start_plex(site: Site, _: random.Random) -> bool:

@@ -43,6 +43,7 @@ def _kill_agent(site: Site, chance: random.Random) -> bool:
     seconds = chance.choice([chance.uniform(0, 1), chance.uniform(LEASE, LEASE + 1)])
     if not site.vm.is_up:
         return False
+    site.check_agent()
     site.vm.kill_agent()
     site.later(seconds, "agent starts", site.start_agent)
     return True
@@ -53,6 +54,7 @@ def _end_agent(site: Site, chance: random.Random) -> bool:
     vm, seconds = site.vm, chance.uniform(0, 1)
     if not vm.is_up:
         return False
+    site.check_agent()
     code = vm.end_agent()
     if code != 0:
         site.violate(f"the agent ended with {code} after SIGTERM")
@@ -83,10 +85,11 @@ def reboot(site: Site, chance: random.Random, end: Callable[[], None]) -> bool:
     if not vm.is_up:
         return False
     uptime, plex_first = chance.uniform(1, 90), chance.random() < 0.5
+    seconds = chance.uniform(0.1, 1.5)  # what ``end`` draws is no function of the seed alone
     if site.story.mode is Mode.STOPPED:
         site.watch.is_excused = True
+    site.check_agent()
     end()
-    seconds = chance.uniform(0.1, 1.5)
 
     def boot() -> None:
         vm.restart_clock(uptime)

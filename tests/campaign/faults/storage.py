@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from campaign.shim import Shim
     from campaign.site import Site
 
+_ABOUT = (Operation.NAME, Operation.OPEN)
+"""Calls that neither read nor write content."""
+
 
 def _flip_staged(site: Site, chance: random.Random) -> bool:
     """Kill the puller, and flip bits of files that it has not verified before the next run."""
@@ -46,18 +49,24 @@ def _flip(site: Site, chance: random.Random) -> bool:
 def _fill(site: Site, chance: random.Random) -> Evidence:
     """Leave a few blocks, so that a later write fails; there is room again after a while."""
     left = chance.choice([0, 4096, chance.randrange(100_000), chance.randrange(4_000_000)])
-    site.volume.fill(left)
-    site.later(chance.uniform(0.5, 3), "volume has room", site.volume.empty)
-    before = len(site.failures)
-    return lambda: "NoSpace" in site.failures[before:]
+    filling = site.volume.fill(left)
+    pulls = [site.pulls]
+
+    def repair() -> None:
+        site.volume.empty(filling)
+        pulls.append(site.pulls)
+
+    site.later(chance.uniform(0.5, 3), "volume has room", repair)
+    return lambda: any("NoSpace" in site.failures[each] for each in range(pulls[0], pulls[-1] + 1))
 
 
 def _fail_volume(site: Site, chance: random.Random) -> bool | Evidence:
-    """Have writes or syncs below the volume fail with an I/O error."""
-    operation = chance.choice([Operation.WRITE, Operation.SYNC, Operation.READ])
+    """Have calls below the volume fail with an I/O error, or as on a lost NFS export."""
+    operation = chance.choice(list(Operation))
+    error = chance.choice([errno.EIO, errno.ESTALE]) if operation in _ABOUT else errno.EIO
     skip = chance.choice([0, chance.randrange(20), chance.randrange(200)])
     times = chance.choice([1, 1, 1_000_000])
-    return _fail(site, site.puller_shim, site.volume.place, (operation, skip, times, errno.EIO))
+    return _fail(site, site.puller_shim, site.volume.place, (operation, skip, times, error))
 
 
 def _write_short(site: Site, chance: random.Random) -> bool | Evidence:
@@ -68,9 +77,11 @@ def _write_short(site: Site, chance: random.Random) -> bool | Evidence:
 
 
 def _fail_source(site: Site, chance: random.Random) -> bool | Evidence:
-    """Have reads of the source fail, or return half of the bytes."""
+    """Have calls below the source fail, or reads return half of the bytes."""
     skip, times = chance.choice([0, chance.randrange(300)]), chance.choice([1, 1, 1_000_000])
-    failing = Operation.READ, skip, times, chance.choice([errno.EIO, errno.EIO, 0])
+    operation = chance.choice([Operation.READ, *_ABOUT])
+    error = errno.EIO if operation in _ABOUT else chance.choice([errno.EIO, errno.EIO, 0])
+    failing = operation, skip, times, error
     return _fail(site, site.vm.shim, site.vm.library, failing)
 
 
@@ -81,22 +92,28 @@ def _fill_vm(site: Site, chance: random.Random) -> bool | Evidence:
     return _fail(site, site.vm.shim, site.vm.agent.state, failing)
 
 
+def _fail_state(site: Site, chance: random.Random) -> bool | Evidence:
+    """Have calls below the agent's state folder fail with an I/O error."""
+    skip, times = chance.choice([0, chance.randrange(20)]), chance.choice([1, 3, 1_000_000])
+    failing = chance.choice(list(Operation)), skip, times, errno.EIO
+    return _fail(site, site.vm.shim, site.vm.agent.state, failing)
+
+
 def _fail(
     site: Site, shim: Shim | None, below: Path, failing: tuple[Operation, int, int, int]
 ) -> bool | Evidence:
     if shim is None:
         return False
     operation, skip, times, error = failing
-    before = shim.failures
-    shim.fail(operation, below, skip=skip, times=times, error=error)
+    plan = shim.fail(operation, below, skip=skip, times=times, error=error)
     site.note(f"{operation.name} after {skip} calls, {times} times, errno {error}")
 
     def repair() -> None:
-        shim.succeed()
-        site.note(f"{shim.failures - before} calls have failed")
+        shim.succeed(plan)
+        site.note(f"{plan.count} calls have failed")
 
     site.later(2.0, "calls succeed again", repair)
-    return lambda: shim.failures > before
+    return lambda: plan.count > 0
 
 
 FAULTS = (
@@ -107,4 +124,5 @@ FAULTS = (
     Fault("short writes", _write_short, needs_shim=True),
     Fault("source fails (EIO)", _fail_source, needs_shim=True),
     Fault("disk of the VM full", _fill_vm, needs_shim=True),
+    Fault("state folder fails (EIO)", _fail_state, needs_shim=True),
 )

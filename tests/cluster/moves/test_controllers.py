@@ -228,6 +228,8 @@ def test_job_with_a_deadline_fails_and_a_later_one_does_the_rest(
     wait_until(
         lambda: ("Failed", "DeadlineExceeded") in story.conditions(), 120, what="the deadline"
     )
+    assert story.phase() == "failed"
+    assert "stopped by a signal" in story.error()
     assert plex.is_running()
     agent.start()
     story.plexodus("preseed")

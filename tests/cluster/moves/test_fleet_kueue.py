@@ -12,6 +12,7 @@ from rig.cluster.audit import requests_by_pod, requests_by_program
 from rig.cluster.cluster import TOOLS
 from rig.cluster.fleet import (
     NODES,
+    SELECTED,
     Fleet,
     Server,
     documented,
@@ -55,7 +56,10 @@ LOST_AFTER = 10
 def test_forty_servers_five_at_once_and_a_lost_node(
     new_agent: Callable[[Path], Agent], tmp_path: Path
 ) -> None:
-    """37 libraries arrive right to the byte, 3 servers fail with a reason, and never six run."""
+    """37 libraries arrive right to the byte, 3 servers fail with a reason, and never six run.
+
+    An upgrade of the release disturbs none of them: not what runs, what waits or what has ended.
+    """
     with running_fleet(tmp_path) as fleet, fleet.node(0) as first, ExitStack() as later:
         install_kueue(fleet.cluster, first)
         second = later.enter_context(fleet.node(1))
@@ -68,13 +72,14 @@ def test_forty_servers_five_at_once_and_a_lost_node(
         fleet.cluster.kubectl("delete", "secret", f"plexodus-{STRANGER}-pairing", "-n", NAMESPACE)
         fleet.pair(STRANGER, wrong(stranger.agent.pairing))
         given = tmp_path / "values.json"
-        given.write_text(json.dumps(fleet_values(SERVERS, {"queue": "moves"}, SETTINGS)))
+        _write_values(given, SETTINGS)
         watch = later.enter_context(watched_pods(fleet.cluster, NAMESPACE))
         peaks = Peaks()
 
         begun = time.monotonic()
         fleet.cluster.helm("install", "plexodus", CHART, "-n", NAMESPACE, "-f", given)
         _wait(fleet, (first, second), peaks, lambda: _can_be_lost(fleet, watch))
+        fleet.cluster.helm("upgrade", "plexodus", CHART, "-n", NAMESPACE, "-f", given)
         second.lose()
         fleet.cluster.kubectl("delete", "node", second.name)
         _wait(fleet, (first,), peaks, lambda: _over(fleet) == len(SERVERS))
@@ -82,7 +87,26 @@ def test_forty_servers_five_at_once_and_a_lost_node(
 
         _judge(fleet, servers, watch)
         _report(fleet, servers, peaks, seconds)
+
+        jobs = _jobs(fleet)
+        _write_values(given, {OLD: SETTINGS[OLD]})
+        fleet.cluster.helm("upgrade", "plexodus", CHART, "-n", NAMESPACE, "-f", given)
+        _wait(fleet, (first,), peaks, lambda: fleet.ended("Complete") == len(SERVERS) - 2)
+        assert {name for name, uid in _jobs(fleet).items() if uid != jobs[name]} == {MISTAKE}
+        assert servers[SERVERS.index(MISTAKE)].arrived()
         fleet.cluster.helm("uninstall", "plexodus", "-n", NAMESPACE)
+
+
+def _write_values(path: Path, settings: dict[str, dict[str, object]]) -> None:
+    path.write_text(json.dumps(fleet_values(SERVERS, {"queue": "moves"}, settings)))
+
+
+def _jobs(fleet: Fleet) -> dict[str, str]:
+    """Return the UID of each server's Job."""
+    found = [each["metadata"] for each in fleet.cluster.get("jobs", *SELECTED, "-n", NAMESPACE)]
+    uids = {each["labels"]["plexodus.io/migration"]: each["uid"] for each in found}
+    assert len(uids) == len(found) == len(SERVERS)
+    return uids
 
 
 def _wait(fleet: Fleet, nodes: Sequence[Node], peaks: Peaks, is_over: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rig.cluster.cluster import TOOLS, start
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -21,15 +22,17 @@ _ENDED = ("Succeeded", "Failed")
 class PodWatch:
     """The events that a watch of the API has reported until now."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, process: subprocess.Popen[bytes]) -> None:
         self._log = log
+        self._process = process
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """Return the last state of each pod, also of those that are gone, by its name."""
         return {each["object"]["metadata"]["name"]: each["object"] for each in self._events()}
 
     def most(self) -> int:
-        """Return the most pods that were there at once without having ended."""
+        """Return the most pods that were there at once without having ended, until now."""
+        assert self._process.poll() is None, "the watch ended before"
         active: set[str] = set()
         most = 0
         for event in self._events():
@@ -63,5 +66,4 @@ def watched_pods(cluster: Cluster, namespace: str) -> Iterator[PodWatch]:
     config = cluster.environment()["KUBECONFIG"]
     with ExitStack() as stack:
         command = [TOOLS / "bin" / "kubectl", "--kubeconfig", config, "get", "--raw", path]
-        start(stack, log, command)
-        yield PodWatch(log)
+        yield PodWatch(log, start(stack, log, command))

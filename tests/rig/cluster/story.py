@@ -134,6 +134,11 @@ class Story:
         found = self.get("configmap", "plexodus-plex-status").get("data", {})
         return str(found.get("phase", ""))
 
+    def error(self) -> str:
+        """Return the error in the status."""
+        found = self.get("configmap", "plexodus-plex-status").get("data", {})
+        return str(found.get("error", ""))
+
     def container(self, name: str) -> dict[str, Any]:
         """Return the status of a container of Plex's pod; empty before it exists."""
         for pod in self.get("pods", "--field-selector", f"metadata.name={self._pod}"):

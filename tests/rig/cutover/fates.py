@@ -21,6 +21,7 @@ FATES = (
     "agent stopped",
     "agent back",
     "agent's disk full",
+    "agent's copy too large",
     "agent's disk free",
     "snapshots gone",
     "puller killed",
@@ -30,6 +31,7 @@ FATES = (
     "somebody starts plex later",
     "somebody restarts plex",
     "plex runs for a while",
+    "query unanswered",
     "undone by hand",
     "library moved",
     "volume broken",
@@ -48,6 +50,7 @@ KINDS = st.sampled_from(["unit", "container", "hidden container"])
 STEPS = st.integers(0, 12)
 FAULTS = st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS])
 """Errors of a volume that accepts no more data."""
+UNANSWERED = st.integers(1, 3)
 STOP_SECONDS = 0.0, 0.0, 3.0, 12.0, 50.0
 STOPS = st.sampled_from(STOP_SECONDS)
 """Seconds that a stop of Plex takes. The agent waits for 5, and watches for 60."""

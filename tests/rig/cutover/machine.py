@@ -28,8 +28,10 @@ from rig.cutover.fates import (
     STEPS,
     STOP_SECONDS,
     STOPS,
+    UNANSWERED,
     UPTIMES,
 )
+from rig.cutover.results import begin_pull, check_result
 from rig.cutover.volume import MOVE, Request, Volume
 from rig.cutover.world import LEASE, World
 from shared.errors import PlexodusError
@@ -65,8 +67,9 @@ class CutoverMachine(RuleBasedStateMachine):
             return
         self.data, world = None, self.world
         world.plex.is_stubborn, world.plex.failing, world.plex.stop_takes = False, 0, 0.0
-        world.plex.is_other_stopped = False
-        world.is_disk_full, world.volume_fault = False, None
+        world.plex.is_other_stopped = world.plex.is_elsewhere = False
+        world.plex.unanswered = 0
+        world.full_disk = world.volume_fault = None
         world.agent.left = world.agent.visitor = None
         world.start_agent()
         self._rest()
@@ -117,18 +120,20 @@ class CutoverMachine(RuleBasedStateMachine):
         return self.world.agent if what.startswith("agent") else self.world.puller
 
     def _turn(self, what: str) -> None:
-        world = self.world
+        world, plex = self.world, self.world.plex
         turns: dict[str, Any] = {
             "agent back": world.start_agent,
             "agent stopped": world.stop_agent,
-            "agent's disk full": lambda: setattr(world, "is_disk_full", True),
-            "agent's disk free": lambda: setattr(world, "is_disk_full", False),
+            "agent's disk full": lambda: setattr(world, "full_disk", world.state),
+            "agent's copy too large": lambda: setattr(world, "full_disk", f"{world.state}-"),
+            "agent's disk free": lambda: setattr(world, "full_disk", None),
             "snapshots gone": world.drop_snapshots,
             "plex writes": world.write,
             "somebody starts plex": self.somebody_starts_plex,
             "somebody restarts plex": self.somebody_restarts_plex,
             "plex runs for a while": self._plex_runs_for_a_while,
             "undone by hand": self.undone_by_hand,
+            "query unanswered": lambda: setattr(plex, "unanswered", self.data.draw(UNANSWERED)),
             "library moved": self.library_moved,
             "volume broken": lambda: setattr(world, "volume_fault", self.data.draw(FAULTS)),
             "volume mended": lambda: setattr(world, "volume_fault", None),
@@ -155,7 +160,7 @@ class CutoverMachine(RuleBasedStateMachine):
         world.volume = world.volumes[volume]
         if request.mode is Mode.MOVE_STOPPED:
             self.somebody_stops_plex()
-        before = world.volume.receipt
+        before, there = world.volume.receipt, begin_pull(world.volume)
         self.data, world.stopped_as = data, set()
         world.note()
         ended = world.pull(request)
@@ -163,14 +168,17 @@ class CutoverMachine(RuleBasedStateMachine):
         seen[f"{request.mode.name.lower()}: {ended}"] += 1
         if before is None and world.volume.receipt is not None:
             self._has_published(request)
+        check_result(world.volume, there, request, ended)
 
     def _has_published(self, request: Request) -> None:
         """Assert that the volume has what Plex left, and that no cutover ends with Plex running."""
         world = self.world
         assert request.mode in (Mode.MOVE, Mode.MOVE_STOPPED), request
         found = cutover_library.tree(world.volume.library)
-        if request.mode is Mode.MOVE_STOPPED:
-            assert found in world.stopped_as
+        expected = set(world.stopped_as)
+        if request.mode is Mode.MOVE:
+            expected |= self._as_moved(world.volume)
+        assert found in expected
         if world.control.standing().phase != "committed":
             assert request.mode is Mode.MOVE_STOPPED or world.volume.is_given_up
             world.volume.is_given_up = True

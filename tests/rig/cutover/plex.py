@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _UNIT = "plexmediaserver.service"
+_PID = 7
 
 
 class Killed(BaseException):
@@ -73,12 +74,16 @@ class MadeUpPlex(PlexService):
         self.is_unit = True
         self.is_hidden = False
         """Whether the agent sees neither its processes nor its port. No unit is hidden."""
+        self.is_elsewhere = False
+        """Whether it runs hidden beside the unit or container of the settings, which is down."""
         self.is_stubborn = False
         """Whether it ignores stops."""
         self.is_other_stopped = False
         """Whether the stop command succeeds, but stops another container."""
         self.failing = 0
         """Number of next starts that fail."""
+        self.unanswered = 0
+        """Number of next queries that systemd, or the engine, does not answer."""
         self.stop_takes = 0.0
         """Seconds that a stop takes."""
         self._down_at: float | None = None
@@ -107,7 +112,8 @@ class MadeUpPlex(PlexService):
 
     def begin(self) -> None:
         """Start it, unless it runs or a block keeps systemd from starting it."""
-        if not self.running and not (self.is_unit and self.world.is_blocked()):
+        is_blocked = self.is_unit and not self.is_elsewhere and self.world.is_blocked()
+        if not self.running and not is_blocked:
             self._is_up = self.is_started_at_boot = True
             self.starts += 1
             self.this_start = str(self.starts)
@@ -116,7 +122,7 @@ class MadeUpPlex(PlexService):
     @property
     def is_visible_now(self) -> bool:
         """Whether it runs, and the agent can see that."""
-        return self.running and not self.is_hidden
+        return self.running and not self.is_hidden and not self.is_elsewhere
 
     @property
     def runs_past_fence(self) -> bool:
@@ -135,9 +141,14 @@ class MadeUpPlex(PlexService):
         self._is_past_fence = self._is_past_fence and not self.running
         return Use.OTHERS if self.running else Use.NONE
 
-    def is_visible(self) -> bool:
-        """Return whether its processes are seen; of a container that does not run, nothing is."""
-        return self.is_unit or self.is_visible_now
+    def find_holder(self, _path: str) -> int | None:
+        """Return its pid, as long as it runs."""
+        return _PID if self.running else None
+
+    def shows(self, pid: int) -> bool:
+        """Return whether the pid is that of a Plex whose processes are seen."""
+        assert pid == _PID
+        return self.is_visible_now
 
     def is_running(self) -> bool:
         """Return whether it runs, as ``systemctl is-active`` does."""
@@ -145,7 +156,7 @@ class MadeUpPlex(PlexService):
 
     def may_run(self) -> bool:
         """Return whether it runs, or may run unseen."""
-        return self.is_visible_now or not self.is_unit
+        return self.is_visible_now or not (self.is_unit or self.is_elsewhere)
 
     def look(self) -> Sight:
         """Return its state, as from ``systemctl show`` or from processes and the port."""
@@ -163,6 +174,7 @@ class MadeUpPlex(PlexService):
 
     def run(self) -> str:
         """Return the identifier of this start, as ``InvocationID``; empty for a container."""
+        self._answer()
         return self.this_start if self.is_unit else ""
 
     def stop(self, seconds: float, ending: threading.Event) -> None:
@@ -196,7 +208,14 @@ class MadeUpPlex(PlexService):
 
     def left(self) -> list[str]:
         """Return its processes."""
+        self._answer()
         return ["Plex"] if self.is_visible_now else []
+
+    def _answer(self) -> None:
+        """Raise an error if this query is one that is not answered."""
+        if self.unanswered:
+            self.unanswered -= 1
+            raise CutoverRefused("no answer")
 
     def check_fence(self, path: str) -> None:
         """Accept the fence, because :meth:`World.is_blocked` reads it."""

@@ -136,7 +136,7 @@ class DirectCutover:
 
     async def standing(self) -> CutoverStanding:
         """Return the state of the cutover."""
-        return self._ask(lambda control: control.standing())
+        return self._ask(lambda control: control.confirmed())
 
     async def stop(self, request: CutoverRequest) -> CutoverStanding:
         """Have the agent stop Plex."""

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
@@ -80,7 +81,7 @@ class World:
         """It was removed after a commit: Plex stays stopped, and the next pull publishes."""
         self.clock, self.writes, self.moves = 1000.0, 1, 0
         self.told: list[str] = []
-        self.is_disk_full = False
+        self.full_disk: str | None = None  # the beginning of paths that have no room
         self.volume_fault: int | None = None
         self.lost = ""
         """What is lost of the request under way: ``request``, ``answer``, or nothing."""
@@ -106,20 +107,21 @@ class World:
         self.control = self._control()
 
     def _control(self) -> CutoverControl:
-        return CutoverControl(
-            self.state,
-            self.plex,
-            CutoverContext(
-                LEASE,
-                STOP_SECONDS,
-                lambda event, _about: self.told.append(event),
-                database_folder=self.plex.database_folder,
-                find_use=self.plex.find_use,
-                has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
-                has_been_used=lambda name: self.store.has_been_used(name),  # noqa: PLW0108
-                clock=lambda: self.clock,
-            ),
+        context = replace(
+            self._context,
+            has_cold=lambda name: self.store.has_cold(name),  # noqa: PLW0108 - the one of then
+            has_been_used=lambda name: self.store.has_been_used(name),  # noqa: PLW0108
         )
+        return CutoverControl(self.state, self.plex, context)
+
+    @property
+    def _context(self) -> CutoverContext:
+        """The context of ``plexodus-agent undo``, which has no snapshots."""
+        return CutoverContext(
+            LEASE, STOP_SECONDS, lambda event, _about: self.told.append(event),
+            database_folder=self.plex.database_folder, find_use=self.plex.find_use,
+            find_holder=self.plex.find_holder, clock=lambda: self.clock,
+        )  # fmt: skip
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -164,7 +166,7 @@ class World:
             worker.end()
 
     def _written(self, path: str, content: bytes, mode: int = 0o600) -> None:
-        if self.is_disk_full:
+        if self.full_disk is not None and path.startswith(self.full_disk):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_durably(path, content, mode)
 
@@ -242,15 +244,15 @@ class World:
         of_agent = agent.is_dead, agent.left, agent.visitor
         agent.is_dead, agent.left, agent.visitor = False, None, None
         try:
-            self._lift(self._control(), self.clock + _LOOKS, committed=committed)
+            self._lift(CutoverControl(self.state, self.plex, self._context), committed=committed)
         except OSError as error:
             raise storage_error(error, self.state) from error
         finally:
             agent.is_dead, agent.left, agent.visitor = of_agent
 
-    def _lift(self, control: CutoverControl, deadline: float, *, committed: bool) -> None:
+    def _lift(self, control: CutoverControl, *, committed: bool) -> None:
         """Undo; if the agent has ended, repeat a start that fails, as its last command does."""
-        is_by_hand = committed
+        is_by_hand, deadline = committed, self.clock + _LOOKS
         while True:
             try:
                 standing = control.lift("asked for", committed=committed)
@@ -378,12 +380,12 @@ class World:
     async def _pull(self, request: Request) -> None:
         """Do what ``plexodus-puller pull`` does once its options are read."""
         mode, target = request.mode, self.volume.layout.target
-        if recipe.is_over(target, rehearse=mode is Mode.REHEARSE):
+        if recipe.published_earlier(target, rehearse=mode is Mode.REHEARSE) is not None:
             return
         options = PullOptions(
             pairing=_PAIRING,
             target=target,
-            ownership=choose_ownership(None),
+            ownership=choose_ownership(request.owner),
             exclude=[],
             jobs=1,
             on_existing=request.on_existing,

@@ -99,6 +99,12 @@ class FaultProxy:
         with self._lock:
             self._planned_for_frames.extend(faults)
 
+    def forget_plans(self) -> None:
+        """Forget the planned faults that no connection has got yet."""
+        with self._lock:
+            self._planned.clear()
+            self._planned_for_frames.clear()
+
     def always(self, fault: Fault | None) -> None:
         """Set the ``fault`` of every new connection after the planned ones."""
         self._always = fault

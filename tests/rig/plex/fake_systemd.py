@@ -29,13 +29,14 @@ if [ "$verb" = show ]; then
         NeedDaemonReload) echo no ;;
         ActiveState) cat active ;;
         InvocationID) cat run ;;
-        DropInPaths) echo "{here}/fence.conf" ;;
+        DropInPaths) echo "{here}"/*.conf ;;
         ConditionResult) [ -e skips ] && echo no || echo yes ;;
     esac
     exit 0
 fi
 echo "$verb by $(id -u)" >> orders
 [ -e refuses ] && {{ echo "Failed to $verb unit: Access denied" >&2; exit 4; }}
+[ -e stalls ] && {{ echo "Failed to $verb unit: Connection timed out" >&2; exit 1; }}
 [ "$verb" = stop ] && echo inactive > active
 [ "$verb" = start ] && ! [ -e skips ] && echo active > active && echo "$$" > run
 exit 0
@@ -63,7 +64,7 @@ class FakeSystemd:
     here: Path
 
     def make(self, fence: str) -> None:
-        """Write the programs, and a drop-in with the line ``fence``."""
+        """Write the programs, and a drop-in with the lines ``fence`` in the section [Unit]."""
         for name, text in (("systemctl", _SYSTEMCTL), ("dbus-send", _DBUS_SEND)):
             (self.here / name).write_text(text.format(here=self.here))
             (self.here / name).chmod(0o755)
@@ -74,6 +75,10 @@ class FakeSystemd:
         for each in ("active", "run", "orders"):
             (self.here / each).chmod(0o666)
         self.here.chmod(0o777)
+
+    def drop_in(self, name: str, text: str) -> None:
+        """Write another drop-in. systemd sorts them by their names."""
+        (self.here / f"{name}.conf").write_text(text)
 
     def is_running(self) -> bool:
         """Whether the unit is active."""
@@ -87,6 +92,14 @@ class FakeSystemd:
     def refuses(self, *, now: bool = True) -> None:
         """Have polkit say no to both."""
         (self.here / "refuses").touch() if now else (self.here / "refuses").unlink()
+
+    def stalls(self, *, now: bool = True) -> None:
+        """Have systemd fail to answer an order, so that nobody knows whether it is carried out."""
+        (self.here / "stalls").touch() if now else (self.here / "stalls").unlink()
+
+    def ends(self) -> None:
+        """End the unit, as a stop does whose answer nobody got."""
+        (self.here / "active").write_text("inactive\n")
 
     def skips(self, *, now: bool = True) -> None:
         """Have a condition of the unit that is not met: a start does nothing, and ends well."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig.waiting import wait_until
 from shared.wire import protocol
 
 if TYPE_CHECKING:
@@ -29,10 +31,19 @@ def frozen_check(
             for pid in lock_holders(database) - {plex}:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
+                    wait_until(partial(is_at_rest, pid))
                     if pid in lock_holders(database):
                         return checked, pid
                     os.kill(pid, signal.SIGCONT)
     raise AssertionError("no check was seen")
+
+
+def is_at_rest(pid: int) -> bool:
+    """Return whether a process is stopped, or ends: until then, it may release its locks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def lock_holders(database: Path) -> set[int]:

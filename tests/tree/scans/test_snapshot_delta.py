@@ -186,7 +186,7 @@ CHANGES: list[Callable[[Path], object]] = [
 FILES = ["a/1", "b/below/0", "b/below/2", "c/1"]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(FILES), st.sampled_from(CHANGES), max_size=4))
 def test_any_changes(
     tmp_path_factory: pytest.TempPathFactory,

@@ -1,0 +1,37 @@
+"""The campaign's judgments of one run, as tables."""
+
+from __future__ import annotations
+
+import pytest
+from campaign.verdicts import FailedRun, may_change
+from campaign.volume import Kind
+
+_ABSENT, _FOREIGN, _REHEARSAL, _MOVED = Kind
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        *((FailedRun(before, _MOVED, -9), True) for before in (_ABSENT, _FOREIGN, _REHEARSAL)),
+        *(
+            (FailedRun(before, _MOVED, code, is_committed=True), False)
+            for before in (_ABSENT, _FOREIGN, _REHEARSAL)
+            for code in (11, 13, 14, 15, 16, 17, 130)
+        ),
+        (FailedRun(_ABSENT, _MOVED, 15, is_committed=True, failed_calls=1), True),
+        (FailedRun(_FOREIGN, _MOVED, 15, is_committed=True, failed_calls=2), True),
+        (FailedRun(_ABSENT, _MOVED, 15, failed_calls=1), False),
+        (FailedRun(_ABSENT, _MOVED, 17, is_undone=True), True),
+        (FailedRun(_MOVED, _ABSENT, 17, is_undone=True), True),
+        (FailedRun(_MOVED, _ABSENT, -9, is_committed=True, failed_calls=1), False),
+        (FailedRun(_ABSENT, _REHEARSAL, -9), True),
+        (FailedRun(_ABSENT, _REHEARSAL, 15, failed_calls=1), True),
+        (FailedRun(_ABSENT, _REHEARSAL, 130), False),
+        (FailedRun(_REHEARSAL, _ABSENT, 17), True),
+        (FailedRun(_FOREIGN, _ABSENT, -9), True),
+        (FailedRun(_FOREIGN, _ABSENT, 15, is_committed=True, failed_calls=1), False),
+    ],
+)
+def test_change_by_a_pull_that_failed(run: FailedRun, expected: bool) -> None:  # noqa: FBT001
+    """A library appears by a failed pull if it was killed, or could not undo the publication."""
+    assert may_change(run) == expected
