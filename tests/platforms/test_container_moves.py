@@ -214,10 +214,10 @@ def test_container_that_is_not_there(engine: Engine, tmp_path: Path) -> None:
     assert "'container' in the agent's settings" in done.stderr
 
 
-def test_second_container_runs(agent: Agent, engine: Engine, puller: Puller) -> None:
+def test_second_container_runs(agent: Agent, engine: Engine, puller: Puller, made: Path) -> None:
     """A Plex in another container, with a library of its own, is left alone."""
     other = agent.library.parent.with_name("other")
-    shutil.copytree(agent.library.parent, other, symlinks=True)
+    shutil.copytree(made, other / "Library", symlinks=True)
     options = [each if each != NAME else "other" for each in plex_options(other)]
     engine.run("run", "--detach", *options, IMAGE, *plex())
     try:
