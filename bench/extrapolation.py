@@ -32,12 +32,15 @@ def line_through(points: Mapping[int, float]) -> Line:
     return Line(mean_y - slope * mean_x, slope)
 
 
-def miss(points: Mapping[int, float]) -> float:
-    """Return by which share the largest point is above the line through all others."""
+def miss(points: Mapping[int, float]) -> float | None:
+    """Return by which share the largest point is above the line through all others.
+
+    Very small points can lie on a line that falls to nothing. Then there is no such share.
+    """
     largest = max(points)
     others = {entries: value for entries, value in points.items() if entries != largest}
     expected = line_through(others).at(largest)
-    return points[largest] / expected - 1 if expected > 0 else float("nan")
+    return points[largest] / expected - 1 if expected > 0 else None
 
 
 def two_costs(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:

@@ -124,7 +124,8 @@ def _grown(
         points = found.figure(part, name)
         line = line_through(points)
         each = [shown(value) for value in points.values()]
-        off = f"{100 * miss(points):+.0f} %"
+        share = miss(points)
+        off = "-" if share is None else f"{100 * share:+.0f} %"
         body.append([title, *each, shown(line.per_entry * 1e6), off, shown(line.at(ENTRIES))])
     points_of = [f"{entries:,}" for entries in sorted(found.parts)]
     return _table(["", *points_of, "a million more", "miss", f"{ENTRIES:,}"], body)

@@ -287,7 +287,7 @@ def _drive(base: Path, on_existing: str, library: Path, who: str) -> None:
     while killed:
         target = base / f"volume{number}"
         if (base / "first").exists():
-            shutil.copytree(base / "first", target, symlinks=True)
+            subprocess.run(["cp", "-a", base / "first", target], check=True)  # with its owners
         else:
             target.mkdir(parents=True)
         old: dict[str, Any] = {}

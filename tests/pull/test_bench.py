@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rig.programs import clean_environment
 
 from bench.extrapolation import miss
 from bench.peers import OVER_SSH, PEERS, SSHD
-from bench.scale_tables import Move, costs
+from bench.scale_tables import Move, Scale, costs, tables
 
 pytestmark = pytest.mark.long
 
@@ -113,15 +114,19 @@ def test_growth_is_measured_and_extrapolated(tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
+def _move(entries: int, content: int) -> Move:
+    """Return a move that costs a fixed amount for an entry and for a byte."""
+    agent = 0.7 + 20e-6 * entries + 3e-9 * content
+    puller = 0.6 + 40e-6 * entries + 5e-9 * content
+    return Move(entries, content, 1.0, agent, puller, {"agent": 0, "puller": 0}, {})
+
+
+MOVES = [_move(10_000, 20_000_000), _move(10**6, 2 * 10**9), _move(10_000, 2 * 10**9)]
+
+
 def test_costs_of_an_entry_and_of_a_byte_are_told_apart() -> None:
     """The start of the programs is counted neither as a cost of entries nor as one of bytes."""
-
-    def move(entries: int, content: int) -> Move:
-        agent = 0.7 + 20e-6 * entries + 3e-9 * content
-        puller = 0.6 + 40e-6 * entries + 5e-9 * content
-        return Move(entries, content, 1.0, agent, puller, {}, {})
-
-    found = costs([move(10_000, 20_000_000), move(10**6, 2 * 10**9), move(10_000, 2 * 10**9)])
+    found = costs(MOVES)
     assert found["agent"] == pytest.approx((20e-6, 3e-9))
     assert found["puller"] == pytest.approx((40e-6, 5e-9))
 
@@ -129,4 +134,18 @@ def test_costs_of_an_entry_and_of_a_byte_are_told_apart() -> None:
 def test_growth_that_is_not_linear_is_seen() -> None:
     """A part that takes a quarter more at the largest point than the others say is shown so."""
     assert miss({10: 21.0, 100: 201.0, 1000: 1.25 * 2001.0}) == pytest.approx(0.25)
-    assert miss({10: 100.0, 100: 10_000.0, 1000: 1e6}) > 1
+    assert (miss({10: 100.0, 100: 10_000.0, 1000: 1e6}) or 0) > 1
+
+
+def test_points_on_a_falling_line() -> None:
+    """Measuring noise of very small points is not compared with a quantity below zero."""
+    points = {600: 0.0077, 1200: 0.0045, 2400: 0.0044}
+    assert miss(points) is None
+
+    def part(seconds: float) -> dict[str, dict[str, float]]:
+        return defaultdict(lambda: defaultdict(lambda: seconds))
+
+    parts = {entries: part(seconds) for entries, seconds in points.items()}
+    table = tables(Scale(parts, MOVES))
+    assert "| - |" in table
+    assert "nan" not in table
