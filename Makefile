@@ -135,7 +135,7 @@ test-platforms: images tools  ## Plex in a real Docker and a real Podman, Compos
 charts: setup  ## values.schema.json, from the comments in values.yaml
 	$(BIN)/python charts/make_schema.py charts/plexodus
 
-test-arm64:  ## those of test-images, and the package, for arm64 under emulation (as root; 15 minutes, the first time)
+test-arm64:  ## those of test-images, and the package, for arm64 under emulation (as root; 22 minutes, the first time)
 	$(MAKE) images deb tools ARCHITECTURE=arm64
 	PLEXODUS_TEST_ARCHITECTURE=arm64 $(PYTEST) -m images --timeout 900 -o faulthandler_timeout=0
 
