@@ -14,7 +14,7 @@ import pytest
 from rig.cutover.cutovers import moved, phase, pull_with_command
 from rig.cutover.hidden_plex import HiddenPlex, hidden_plex
 from rig.cutover.plex import Killed
-from rig.plex.commands import SERVER, agent_with_plex, only_plex
+from rig.plex.commands import SERVER, only_plex
 from rig.plex.fake_systemd import FakeSystemd
 from rig.plex.reader import opened
 from rig.waiting import wait_until
@@ -33,7 +33,7 @@ from shared.wire.protocol import CutoverRequest
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rig.programs import Agent, Puller
@@ -47,14 +47,6 @@ def plex(tmp_path: Path, library: Path) -> Iterator[HiddenPlex]:
     """Start a Plex that runs unseen, and changes nothing."""
     with hidden_plex(tmp_path / "plex", library / SERVER) as plex:
         yield plex
-
-
-@pytest.fixture
-def agent(
-    new_agent: Callable[[Path], Agent], library: Path, plex: HiddenPlex, tmp_path: Path
-) -> Agent:
-    """Start an agent that has the commands of that Plex."""
-    return agent_with_plex(new_agent, library, plex.settings(tmp_path, **SETTINGS))
 
 
 def is_not_moved(agent: Agent, puller: Puller, plex: HiddenPlex) -> bool:

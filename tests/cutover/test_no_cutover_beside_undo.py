@@ -10,10 +10,10 @@ import pytest
 from rig.cutover.cutovers import phase
 from rig.cutover.hidden_plex import HiddenPlex, hidden_plex
 from rig.paused_pull import STANDING, paused_pull
-from rig.plex.commands import SERVER, agent_with_plex
+from rig.plex.commands import SERVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rig.programs import Agent, Puller
@@ -27,14 +27,6 @@ def plex(tmp_path: Path, library: Path) -> Iterator[HiddenPlex]:
     """Start a Plex that changes nothing, and whose start the agent does not watch."""
     with hidden_plex(tmp_path / "plex", library / SERVER) as plex:
         yield plex
-
-
-@pytest.fixture
-def agent(
-    new_agent: Callable[[Path], Agent], library: Path, plex: HiddenPlex, tmp_path: Path
-) -> Agent:
-    """Start an agent that has the commands of that Plex."""
-    return agent_with_plex(new_agent, library, plex.settings(tmp_path, **SETTINGS))
 
 
 @pytest.mark.parametrize("call", [2, 3], ids=["before the last check", "after it"])
