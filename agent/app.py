@@ -207,7 +207,8 @@ async def listen(
     """Open the port. The runner's ``cleanup`` closes it.
 
     Raises:
-        ConfigurationError: If the port cannot be opened.
+        ConfigurationError: If the port cannot be opened until a person changes something.
+        PreflightRefused: If it cannot be opened now.
     """
     runner = web.AppRunner(parts.app, access_log=None, shutdown_timeout=shutdown)
     await runner.setup()

@@ -38,7 +38,7 @@ from agent.source.library import open_library
 from agent.source_checks import check_for_preflight, refuse_failures
 from agent.status import read_status, status_screen
 from shared.checks import page
-from shared.errors import ConfigurationError, CutoverRefused, storage_errors
+from shared.errors import ConfigurationError, CutoverRefused, StorageError, storage_errors
 from shared.plex.sqlite_check import DatabaseCheck
 from shared.program.screen import WATCH, keep_showing
 from shared.program.standard_streams import remark, show
@@ -47,6 +47,7 @@ from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
     from agent.cutover.control import CutoverControl
+    from shared.errors import PlexodusError
     from shared.wire.protocol import CutoverStanding
 
 _GLANCE = 0.5
@@ -209,7 +210,7 @@ def undo(*, config: str | None, state: str | None, unless_committed: bool) -> No
     recorded = None
     try:
         settings = load_settings(config, {"state": state})
-    except ConfigurationError as error:
+    except (ConfigurationError, StorageError) as error:
         if not unless_committed:
             raise
         settings = _default_settings(error, state or state_path_left())
@@ -260,7 +261,7 @@ def _lifted(control: CutoverControl, why: str, *, committed: bool) -> CutoverSta
         time.sleep(pause)
 
 
-def _default_settings(error: ConfigurationError, state: str | None) -> Settings:
+def _default_settings(error: PlexodusError, state: str | None) -> Settings:
     click.echo(f"The settings are ignored: {error}", err=True)
     return Settings(state=state) if state else Settings()
 
@@ -279,7 +280,7 @@ def keep_stopped(*, config: str | None, state: str | None) -> None:
     """
     try:
         settings = load_settings(config, {"state": state})
-    except ConfigurationError as error:
+    except (ConfigurationError, StorageError) as error:
         settings = _default_settings(error, state)
     with storage_errors("/etc/systemd/system"):
         paths = keep_moved_plex_stopped(settings)

@@ -17,7 +17,8 @@ CONFIG = click.option(
     "--config",
     envvar="PLEXODUS_CONFIG",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    # click does not examine the file: a refusal would also end 'undo --unless-committed'.
+    type=click.Path(readable=False),
     help=f"File with the settings. Default: {DEFAULT_FILE}, if it exists.",
 )
 

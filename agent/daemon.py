@@ -67,9 +67,9 @@ async def serve(load: Callable[[], Settings]) -> NoReturn:
 
     Raises:
         ConfigurationError: If a setting, state folder, address or certificate cannot be used.
-        PreflightRefused: If the library cannot be read, or the clock is wrong. Both may come later
-            than the agent when the VM boots.
-        StorageError: If the state folder cannot be written.
+        PreflightRefused: If the library cannot be read, the port cannot be opened now, or the clock
+            is wrong. Each may come later than the agent when the VM boots.
+        StorageError: If the state folder cannot be written, or a file cannot be read now.
     """
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH)

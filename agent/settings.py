@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from shared import typed_json
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, unusable_file
 from shared.wire.pairing import parse_address
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def load_settings(path: str | None, given: Mapping[str, str | None]) -> Settings
 
     Raises:
         ConfigurationError: If the file cannot be read, or a setting is invalid.
+        StorageError: If the file cannot be read now, for a reason that may pass.
     """
     file = path or DEFAULT_FILE
     values = _read(file, may_be_missing=path is None)
@@ -134,9 +135,7 @@ def _read(path: str, *, may_be_missing: bool) -> dict[str, Any]:
             return {}
         raise ConfigurationError("the settings file does not exist", path=path) from error
     except OSError as error:
-        raise ConfigurationError(
-            f"the settings file cannot be read ({error.strerror})", path=path
-        ) from error
+        raise unusable_file(error, "the settings file cannot be read", path) from error
     except (tomllib.TOMLDecodeError, UnicodeError) as error:
         raise ConfigurationError(
             f"the settings file is not valid TOML ({error})", path=path

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 
 _OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)
+_LASTING = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EINVAL),
+)
 
 
 class PlexodusError(Exception):
@@ -246,6 +250,28 @@ def storage_error(error: OSError, path: str | bytes) -> StorageError:
             " (runAsUser), or export it with no_root_squash."
         )
     return StorageError(f"the filesystem reported an error ({reason})", path=path, hint=hint)
+
+
+def is_lasting(error: OSError) -> bool:
+    """Return whether the cause of ``error`` lasts until a person changes something.
+
+    Such a cause is a path, a permission or a setting. Any other may pass by itself. systemd starts
+    the agent again then, but never after the exit code of a :class:`ConfigurationError`.
+    """
+    return error.errno in _LASTING
+
+
+def unusable_file(
+    error: OSError, what: str, path: str, hint: str = ""
+) -> ConfigurationError | StorageError:
+    """Return the error that reports why a file of the configuration cannot be used.
+
+    That is a :class:`ConfigurationError` with the text ``what`` if the cause lasts, see
+    :func:`is_lasting`.
+    """
+    if not is_lasting(error):
+        return storage_error(error, path)
+    return ConfigurationError(f"{what} ({error.strerror})", path=path, hint=hint)
 
 
 @contextmanager

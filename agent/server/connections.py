@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from aiohttp import web
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, PreflightRefused, is_lasting
 from shared.program.logs import LogLimit
 from shared.wire.pairing import address
 
@@ -286,7 +286,13 @@ class Listener(web.BaseSite):
         return f"https://{address(self._host, self._port)}"
 
     async def start(self) -> None:
-        """Open the port, or raise ConfigurationError if that is not possible."""
+        """Open the port.
+
+        Raises:
+            ConfigurationError: If that is not possible until a person changes something.
+            PreflightRefused: If it is not possible now. The address may come later than the agent
+                when the VM boots, and an earlier process may still have the port.
+        """
         await super().start()
         loop = asyncio.get_running_loop()
         try:
@@ -294,8 +300,11 @@ class Listener(web.BaseSite):
                 lambda: Connection(self._connections), self._host, self._port, backlog=_BACKLOG
             )
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen ({error.strerror})", path=address(self._host, self._port)
+            kind = ConfigurationError if is_lasting(error) else PreflightRefused
+            raise kind(
+                f"cannot listen ({error.strerror or error})",
+                path=address(self._host, self._port),
+                hint="Set 'listen' to an address of this machine and a port that is free.",
             ) from error
         self._sweeping = asyncio.create_task(self._connections.sweep())
 

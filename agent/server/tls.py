@@ -6,19 +6,24 @@ The pairing pins the agent's own certificate; one from a CA is verified as usual
 from __future__ import annotations
 
 import ssl
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
 from agent.server.credentials import certificate_path, key_path, token_hash_path
-from shared.errors import ConfigurationError, PreflightRefused
+from shared.errors import ConfigurationError, PreflightRefused, unusable_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.settings import Settings
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325 section 4.2)."""
+_BAD_CERTIFICATE = "certificate and key cannot be used"
+_BAD_CA = "the CA of the clients cannot be used"
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext:
@@ -27,38 +32,27 @@ def server_tls(settings: Settings) -> ssl.SSLContext:
     Raises:
         ConfigurationError: the agent was never paired, or its files cannot be used.
         PreflightRefused: the clock of this machine is wrong.
+        StorageError: its files cannot be read now, for a reason that may pass.
     """
     state = settings.state
     certificate = settings.certificate or certificate_path(state)
+    key, token = settings.key or key_path(state), token_hash_path(state)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
-        with open(token_hash_path(state), "rb"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"the agent is not paired ({error.strerror})",
-            path=state,
-            hint="Run 'plexodus-agent pair' first.",
-        ) from error
-    try:
+    with _use(token, "the agent is not paired", "Run 'plexodus-agent pair' first."):
+        open(token, "rb").close()
+    for path in (certificate, key):
+        _read(path, _BAD_CERTIFICATE)
+    with _use(certificate, _BAD_CERTIFICATE):
         # Without a function for the password, OpenSSL asks for one on the terminal.
-        context.load_cert_chain(certificate, settings.key or key_path(state), lambda: "")
-    except OSError as error:  # SSLError among them
-        raise ConfigurationError(
-            f"certificate and key cannot be used ({error.strerror or error})", path=certificate
-        ) from error
+        context.load_cert_chain(certificate, key, lambda: "")
     if settings.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
-        try:
+        _read(settings.client_ca, _BAD_CA)
+        with _use(settings.client_ca, _BAD_CA):
             context.load_verify_locations(settings.client_ca)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the CA of the clients cannot be used ({error.strerror or error})",
-                path=settings.client_ca,
-            ) from error
     check_clock(certificate, datetime.now(UTC))
     return context
 
@@ -68,9 +62,10 @@ def check_clock(certificate: str, now: datetime) -> None:
 
     Raises:
         PreflightRefused: it is not. Usually, the VM's clock is not set yet.
+        ConfigurationError: the file cannot be read.
+        StorageError: it cannot be read now, for a reason that may pass.
     """
-    with open(certificate, "rb") as file:
-        dates = x509.load_pem_x509_certificate(file.read())
+    dates = x509.load_pem_x509_certificate(_read(certificate, _BAD_CERTIFICATE))
     since, until = dates.not_valid_before_utc, dates.not_valid_after_utc
     if now < since:
         raise PreflightRefused(
@@ -85,3 +80,20 @@ def check_clock(certificate: str, now: datetime) -> None:
             path=certificate,
             hint="Renew the certificate, or set the clock if it is wrong.",
         )
+
+
+def _read(path: str, what: str) -> bytes:
+    """Return the content of the file. OpenSSL says less about a file that cannot be read."""
+    with _use(path, what), open(path, "rb") as file:
+        return file.read()
+
+
+@contextmanager
+def _use(path: str, what: str, hint: str = "") -> Iterator[None]:
+    """Raise an OSError of the block as the error that reports it about the file at ``path``."""
+    try:
+        yield
+    except ssl.SSLError as error:  # its number is not one of errno(3)
+        raise ConfigurationError(f"{what} ({error.strerror or error})", path=path) from error
+    except OSError as error:
+        raise unusable_file(error, what, path, hint) from error

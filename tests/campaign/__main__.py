@@ -4,7 +4,7 @@
 
     PYTHONPATH=tests .venv/bin/python -m campaign --faults 200
 
-It needs root, for namespaces and mounts. It exits with 1 if the promise was broken.
+It needs root, for namespaces and mounts, and gcc. It exits with 1 if the promise was broken.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="plexodus-campaign-") as name:
         folder = Path(name)
         if not prepare(folder):
-            _say("No gcc: faults that need a C compiler are left out.")
+            sys.exit("The campaign needs gcc: many faults are calls that fail by a library in C.")
         if options.replay:
             return _replay(folder, options.replay)
         return _Campaign(folder, options).run()
@@ -116,8 +116,11 @@ class _Campaign:
         names = [fault.name for fault in FAULTS]
         _say("\n" + "\n".join(self._table.lines(names)) + "\n")
         _say("\n".join(self._table.notes()))
+        without_effect = self._table.without_effect()
+        if without_effect:
+            _say(f"Never took place, however often they were drawn: {', '.join(without_effect)}.")
         _say(f"Seeds {self._first} to {self._last}. Violations: {self._failed}.")
-        return 1 if self._failed or self._table.unjudged else 0
+        return 1 if self._failed or self._table.unjudged or without_effect else 0
 
     def _work(self, worker: Worker) -> None:
         try:

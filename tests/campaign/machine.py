@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from campaign.faults import Evidence
 
 _EVERY = 0.002
+_FIRST_RATE = 6e6
+"""Bytes per second of a transfer that is interrupted for long."""
 _RUN_SECONDS = 120.0
 """Time for one run: its retries of an agent that is away take half a minute."""
 _SERVER_SECONDS = LEASE + 30
@@ -75,12 +77,12 @@ class Outcome:
 
 
 def run_story(story: Story, folder: Path, made: Path, shim: Path | None) -> Outcome:
-    """Run a story in the empty ``folder``, and return what came of it.
+    """Run a story in ``folder``, and return what came of it.
 
     Args:
         story: the story; faults that need the shim are left out without one.
-        folder: an empty folder on a disk.
-        made: the library, which is copied.
+        folder: a folder on a disk, with the library of the VM alone.
+        made: the library as it was made.
         shim: the compiled shim, if there is one.
     """
     faults = [BY_NAME[act.fault] for act in story.acts]
@@ -135,10 +137,12 @@ class _Machine:
     def _interrupt_for_long(self) -> None:
         """Kill puller and agent in the first transfer, while Plex writes more and more."""
         site = self._site
-        site.network.rate = 4e6
+        site.network.rate = _FIRST_RATE
         site.begin_pull(())
         deadline = time.monotonic() + 10
-        while not site.volume.journal_lines() and time.monotonic() < deadline:
+        while site.volume.journal_lines() < self._story.pause.lines:
+            if time.monotonic() > deadline:
+                break
             time.sleep(_EVERY)
         site.signal_puller(signal.SIGKILL)
         self._outcome.codes.append(site.finished().code)
@@ -157,11 +161,11 @@ class _Machine:
 
     def _has_succeeded(self, step: Step) -> bool:
         """Repeat a command with the story's faults, then without; return whether it succeeded."""
-        site, code = self._site, 0
+        site = self._site
         for _ in range(2 * len(self._story.acts) + 2):
             if not self._acts:
                 break
-            code = self._pull(step, code)
+            code = self._pull(step)
             if code == 0:
                 return True
             if site.is_repaired and site.vm.is_up and code > 0:
@@ -169,18 +173,18 @@ class _Machine:
         for _ in range(_LAST_TRIES):
             self._repair()
             self._wait_for_server()
-            code = self._pull(step, code)
-            if code == 0:
+            if self._pull(step) == 0:
                 return True
         return False
 
-    def _pull(self, step: Step, last: int) -> int:
+    def _pull(self, step: Step) -> int:
         """Pull once, with the faults whose moments come meanwhile, and judge the result."""
         site = self._site
         if self._story.mode is Mode.STOPPED:
             site.vm.plex.stop()
         before = site.volume.kind()
-        retry = ("--retry-failed",) if last in _PERMANENT else ()
+        has_failed = any(code in _PERMANENT for code in self._outcome.codes)
+        retry = ("--retry-failed",) if has_failed else ()
         jobs = ("--jobs", str(self._story.jobs))
         process = site.begin_pull((*step.options, *retry, *jobs))
         self._progress.restart()
@@ -262,6 +266,9 @@ class _Machine:
                 site.violate(f"exit code 0, and there is {after.value}")
             if step.leaves is Kind.MOVED and not site.volume.is_moved():
                 site.violate("exit code 0 without a receipt")
+            if step.leaves is None:
+                for damage in site.watch.staged_damage():
+                    site.violate(f"after exit code 0 of 'pull --until ready': {damage}")
             return
         is_stopped = self._story.mode is Mode.STOPPED
         is_committed = not is_stopped and site.vm.is_committed()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import tempfile
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig.oracle import rsync_differences, sums_hold
+from rig.oracle import listed_files, rsync_differences, sums_hold
 from rig.plex.commands import SERVER
 from rig.plex.standin import DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
 _SHOWN = 5
 _WRITTEN = "Metadata/written"
@@ -31,8 +33,7 @@ def library_damage(target: Path, reference: Path) -> list[str]:
         target: the folder with ``Library`` and ``.plexodus``.
         reference: the source, or its copy, while Plex was stopped.
     """
-    found = [] if sums_hold(target) else ["sha256sum -c does not accept SHA256SUMS"]
-    library = target / "Library"
+    found, library = _sums_damage(target), target / "Library"
     if not library.is_dir():
         return [*found, "there is no Library"]
     differences = _differences(reference, library)
@@ -44,25 +45,16 @@ def library_damage(target: Path, reference: Path) -> list[str]:
 def rehearsal_damage(target: Path, made: Path, source: Path) -> list[str]:
     """Return what is wrong with a rehearsal of a library that was ``made`` and changes since.
 
-    Each file is as its digest says, no entry is missing that Plex does not remove, the stand-in's
-    table has no gap, and what Plex has not changed in ``source`` is as it was made: files by rsync,
-    tables by SQLite, because a database is not copied byte for byte while Plex writes into it.
+    Each file has a digest and is as it says, the stand-in's table has no gap, and what Plex has not
+    changed in ``source`` is as it was made: files by :func:`copy_damage`, tables by SQLite, because
+    a database is not copied byte for byte while Plex writes into it.
     """
-    found = [] if sums_hold(target) else ["sha256sum -c does not accept SHA256SUMS"]
     library = target / "Library"
-    missing = [name for name in _names(made) if not os.path.lexists(library / name)]
-    if missing:
-        found.append(f"missing in the rehearsal: {', '.join(missing[:_SHOWN])}")
-    untouched = [
-        each
-        for each in _names(made)
-        if not each.endswith(".db") and _is_same(made / each, source / each)
-    ]
-    differences = _differences(made, library, untouched)
-    if differences:
-        shown = ", ".join(differences[:_SHOWN])
-        found.append(f"rsync finds differences in what Plex has not changed: {shown}")
+    found = _sums_damage(target) + copy_damage(library, made, source)
     try:
+        unlisted = _unlisted(target, library)
+        if unlisted:
+            found.append(f"files without a digest: {', '.join(unlisted[:_SHOWN])}")
         found += [
             f"{each.name} of the rehearsal has other rows than were made"
             for each in sorted((made / SERVER / DATABASE).parent.glob("*.db"))
@@ -71,7 +63,39 @@ def rehearsal_damage(target: Path, made: Path, source: Path) -> list[str]:
         if not _has_no_gap(library / SERVER / DATABASE):
             found.append("the database of the rehearsal lacks rows")
     except (OSError, sqlite3.Error) as error:
-        found.append(f"a database of the rehearsal cannot be read: {error}")
+        found.append(f"the rehearsal cannot be read: {error}")
+    return found
+
+
+def copy_damage(
+    library: Path, made: Path, source: Path, excused: Collection[Path] = ()
+) -> list[str]:
+    """Return what is wrong with a copy of a library that was ``made`` and changes since.
+
+    No entry is missing that Plex does not remove. What Plex has not changed in ``source`` is as it
+    was made; databases are not compared.
+
+    Args:
+        library: the copy.
+        made: the library as it was made.
+        source: the library that Plex writes to.
+        excused: files that were damaged on purpose, relative to the library.
+    """
+    found, names = [], _names(made)
+    missing = [name for name in names if not os.path.lexists(library / name)]
+    if missing:
+        found.append(f"missing in the copy: {', '.join(missing[:_SHOWN])}")
+    untouched = [
+        each
+        for each in names
+        if Path(each) not in excused
+        and not each.endswith(".db")
+        and _is_same(made / each, source / each)
+    ]
+    differences = _differences(made, library, untouched)
+    if differences:
+        shown = ", ".join(differences[:_SHOWN])
+        found.append(f"rsync finds differences in what Plex has not changed: {shown}")
     return found
 
 
@@ -99,6 +123,28 @@ def server_faults(
 def same_tree(one: Path, other: Path) -> bool:
     """Return whether rsync finds no difference."""
     return other.is_dir() and _differences(one, other) == []
+
+
+def _sums_damage(target: Path) -> list[str]:
+    """Return what is wrong with the digests beside a published library."""
+    found = [] if sums_hold(target) else ["sha256sum -c does not accept SHA256SUMS"]
+    ours = target / ".plexodus"
+    try:
+        receipt = json.loads((ours / "receipt.json").read_bytes())
+        digest = hashlib.sha256((ours / "SHA256SUMS").read_bytes()).hexdigest()
+    except FileNotFoundError:  # the receipt is written last
+        return found
+    if receipt["sums_sha256"] != digest:
+        found.append("SHA256SUMS is not the one that the receipt names")
+    return found
+
+
+def _unlisted(target: Path, library: Path) -> list[str]:
+    """Return each file that has no digest, not even by another name of it."""
+    listed = {os.lstat(target / each).st_ino for each in listed_files(target)}
+    files = (each for each in library.rglob("*") if stat.S_ISREG(each.lstat().st_mode))
+    unlisted = (each for each in files if each.lstat().st_ino not in listed)
+    return sorted(str(each.relative_to(library)) for each in unlisted)
 
 
 def _differences(one: Path, other: Path, only: Sequence[str] | None = None) -> list[str]:

@@ -32,13 +32,17 @@ _RESTART_SECONDS = 2.0
 """``RestartSec`` of the agent's unit."""
 
 
+LIBRARY = "Library"
+"""The library of the VM, relative to the folder of the story."""
+
+
 class Site:
     """One VM and one volume, with a network between them.
 
     Args:
         story: the story.
-        folder: an empty folder on a disk.
-        made: the library.
+        folder: a folder on a disk, with the library of the VM alone (:data:`LIBRARY`).
+        made: the library as it was made.
         shim: the compiled shim if the story needs it.
         sides: those of which the power will be cut.
     """
@@ -64,7 +68,7 @@ class Site:
         }
         self.vm = Vm(
             folder / "vm",
-            made,
+            folder / LIBRARY,
             shims["agent"],
             has_unit=story.has_unit,
             disk=disks.get(Side.VM),
@@ -178,10 +182,10 @@ class Site:
         return True
 
     def check_agent(self) -> None:
-        """Report an agent that was ended by a signal that nobody sent."""
-        number = self.vm.fatal_signal()
-        if number:
-            self.violate(f"the agent was ended by signal {number}, which nobody sent")
+        """Report an agent that has ended as none may."""
+        how = self.vm.wrong_end()
+        if how:
+            self.violate(f"the agent {how}")
 
     def cut_power(
         self, disk: ForgetfulDisk, chance: random.Random, end: Callable[[], None]
@@ -212,7 +216,10 @@ class Site:
         self._due.append((time.monotonic() + seconds, what, repair))
 
     def start_agent(self) -> None:
-        """Start the agent. If it ends at once, start it again, as its unit does (Restart=)."""
+        """Start the agent. If it ends at once, start it again, as its unit does (Restart=).
+
+        Its unit does not start one that has ended with 2 (RestartPreventExitStatus=).
+        """
         try:
             self.vm.start_agent()
         except AgentEnded:

@@ -71,6 +71,8 @@ class Break:
     days: int
     """Days by which both wall clocks are set ahead."""
     loses_snapshots: bool
+    lines: int = 1
+    """Number of frames in the journal when the first transfer is killed."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def draw_story(seed: int, faults: Sequence[Fault]) -> Story:
     count = chance.choices([1, 2, 3, 4], weights=[3, 4, 3, 2])[0]
     acts = tuple(_draw_act(chance, chance.choice(faults), mode) for _ in range(count))
     filesystem = chance.choice(["ext4", "xfs"])
-    pause = Break(chance.choice([0, chance.randint(1, 30)]), chance.random() < 0.5)
+    days, loses_snapshots = chance.choice([0, chance.randint(1, 30)]), chance.random() < 0.5
+    pause = Break(days, loses_snapshots, chance.randint(1, 11))
     return Story(seed, mode, rate, jobs, has_unit, filesystem, pause, acts, tuple(range(count)))
 
 

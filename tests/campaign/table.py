@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from campaign.machine import Outcome
 
+_OFTEN = 40
+"""A fault that has an effect in one of ten stories is missing after so many in one of seventy."""
 _MODES = [mode.value for mode in Mode]
 
 
@@ -26,7 +28,8 @@ class Table:
         self._frames: defaultdict[str, list[float]] = defaultdict(list)
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._codes: Counter[int] = Counter()
-        self.stories = self.missed = self.undecided = self.unjudged = 0
+        self._missed: Counter[str] = Counter()
+        self.stories = self.undecided = self.unjudged = 0
 
     def add_calm(self, outcome: Outcome) -> None:
         """Add a story without faults."""
@@ -39,7 +42,7 @@ class Table:
         if outcome.failure:
             self.unjudged += 1
             return
-        self.missed += len(outcome.missed)
+        self._missed.update(outcome.missed)
         self.undecided += outcome.undecided
         self._codes.update(outcome.codes)
         for fault in outcome.happened:
@@ -57,6 +60,15 @@ class Table:
     def kept(self) -> int:
         """Number of those in stories that ended as promised."""
         return self._kept.total()
+
+    def without_effect(self) -> list[str]:
+        """Return the faults that never took place, although they were drawn often enough."""
+        happened = {fault for fault, _ in self._tried}
+        return sorted(
+            fault
+            for fault, count in self._missed.items()
+            if count >= _OFTEN and fault not in happened
+        )
 
     def lines(self, names: Sequence[str]) -> list[str]:
         """Return the table with a row for each of ``names``."""
@@ -82,7 +94,7 @@ class Table:
         codes = ", ".join(f"{code}: {count}" for code, count in sorted(self._codes.items()))
         missed = "were drawn whose moment did not come, or that found nothing to break"
         return [
-            f"{self.stories} stories, {self.faults} faults. {self.missed} more {missed}.",
+            f"{self.stories} stories, {self.faults} faults. {self._missed.total()} more {missed}.",
             f"{self.unjudged} stories were not judged, because the campaign itself failed.",
             f"{self.undecided} pulls failed after the commit; a later one published.",
             f"Without faults, on average of the speeds: {calm}.",

@@ -24,6 +24,19 @@ class FailedRun:
     """Whether a person may have undone the move."""
 
 
+def may_have_undone(code: int | None, *, is_committed: bool) -> bool:
+    """Return whether a command of a person may have undone the last move.
+
+    One that failed, was killed or still runs has changed nothing while the record says that the
+    move is committed.
+
+    Args:
+        code: its exit code; None while it runs.
+        is_committed: whether the record of the cutover says so now.
+    """
+    return code == 0 or not is_committed
+
+
 def may_change(run: FailedRun) -> bool:
     """Return whether a pull that failed may have left that.
 

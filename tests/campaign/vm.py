@@ -30,6 +30,12 @@ _ACCEPTED = range(200, 300)
 _MORE_NEEDED = 428
 _BIN = Path(sys.executable).parent
 _BOOT = Path(__file__).with_name("boot.py")
+_WRONG_CODES = {
+    0: "although nobody ended it",
+    1: "which is a bug",
+    2: "after which its unit does not start it again",
+}
+"""Exit codes of an agent that no fault of the campaign causes."""
 _REWRITTEN = 5
 """Old files that Plex writes over, round and round."""
 
@@ -38,8 +44,8 @@ class Vm:
     """One VM.
 
     Args:
-        folder: everything of the VM, on a disk; it is created.
-        made: the library, of which it gets a copy.
+        folder: everything of the VM but its library, on a disk; it is created.
+        library: the library, of which it is the only user.
         shim: the library that fails the agent's calls, if the story needs it.
         has_unit: whether the end of the agent is followed by the command of its unit.
         disk: the disk of the agent's state folders if its power will be cut.
@@ -48,15 +54,14 @@ class Vm:
     def __init__(
         self,
         folder: Path,
-        made: Path,
+        library: Path,
         shim: Shim | None,
         *,
         has_unit: bool,
         disk: ForgetfulDisk | None = None,
     ) -> None:
         folder.mkdir()
-        self.library = folder / "Library"
-        subprocess.run(["cp", "-a", "--reflink=auto", made, self.library], check=True)
+        self.library = library
         states, self.disk = folder / "states", disk
         states.mkdir()
         state = states / "state"
@@ -119,10 +124,14 @@ class Vm:
                 self._sent.add(number)
                 os.kill(self.agent.pid, number)
 
-    def fatal_signal(self) -> int:
-        """Return the signal that has ended the agent, although nobody sent it; 0 if none has."""
-        number = -min(0, self.agent.ended or 0)
-        return 0 if number in self._sent else number
+    def wrong_end(self) -> str:
+        """Return how the agent has ended if it must never end so; empty otherwise."""
+        code = self.agent.ended
+        if code is None or -code in self._sent:
+            return ""
+        if code < 0:
+            return f"was ended by signal {-code}, which nobody sent"
+        return f"ended with {code}, {_WRONG_CODES[code]}" if code in _WRONG_CODES else ""
 
     def cut_power(self) -> None:
         """Kill agent and Plex, and every command that was under way."""

@@ -42,6 +42,7 @@ class Volume:
         self.target = place / "config"
         self.library = self.target / "Library"
         self._ours = self.target / ".plexodus"
+        self.staged = self._ours / "staging" / "Library"
         self.foreign: Path | None = None
         """A copy of the library that was there before; None if there was none."""
         self._foreign_inode = 0
@@ -146,15 +147,14 @@ class Volume:
         Every second file is a large one. Small files share their frames with those that Plex
         changes, and are fetched again with them.
         """
-        staged = self._ours / "staging" / "Library"
-        paths = [each for each in sorted(staged.rglob("*")) if _can_be_damaged(each)]
+        paths = [each for each in sorted(self.staged.rglob("*")) if _can_be_damaged(each)]
         if not paths:
             return ""
         large = [each for each in paths if each.stat().st_size > _LARGE]
         path = chance.choice(large if large and chance.random() < 0.5 else paths)
         info = path.stat()
         names = [each for each in paths if each.samefile(path)]
-        self.flipped |= {each.relative_to(staged) for each in names}
+        self.flipped |= {each.relative_to(self.staged) for each in names}
         with path.open("r+b") as file:
             place = chance.randrange(info.st_size)
             file.seek(place)

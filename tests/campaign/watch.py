@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from campaign.oracle import library_damage, rehearsal_damage, same_tree, server_faults
+from campaign.oracle import copy_damage, library_damage, rehearsal_damage, same_tree, server_faults
+from campaign.verdicts import may_have_undone
 from campaign.volume import Kind
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Watch:
         """Whether Plex was started without a cutover that could prevent it."""
         self._lock = threading.Lock()
         self._publication: _Publication | None = None
-        self._ended_undos = 0
+        self._ended_undos: list[subprocess.Popen[bytes]] = []
         self._undone = 0
         """Number of copies of the source when an undo last ran: it has undone no later stop."""
         self._commits: dict[str, int] = {}
@@ -121,6 +122,11 @@ class Watch:
                 copy = self._vm.plex.stop_copy(self._publication.stop)
                 return library_damage(volume.target, copy)
 
+    def staged_damage(self) -> list[str]:
+        """Return what is wrong with the library in staging, of a pull that waits for the move."""
+        volume = self._volume
+        return copy_damage(volume.staged, self._made, self._vm.library, volume.flipped)
+
     @contextmanager
     def interrupted(self) -> Iterator[None]:
         """Ignore what either thread sees before the block ends: a disk is away."""
@@ -161,13 +167,13 @@ class Watch:
         with self._lock:
             new = self._new_mark()  # before the record: a commit comes before its publication
             undos = list(self._vm.undos)
-            ended = sum(each.poll() is not None for each in undos)
-            if ended < len(undos) or ended > self._ended_undos:
-                self._undone = self._vm.plex.stops
-            self._ended_undos = ended
+            new_undos = [each for each in undos if each not in self._ended_undos]
+            self._ended_undos += [each for each in new_undos if each.poll() is not None]
             record = self._vm.record()
-            name = str(record.get("id", ""))
-            if record["phase"] == "committed":
+            name, is_committed = str(record.get("id", "")), record["phase"] == "committed"
+            if any(may_have_undone(each.poll(), is_committed=is_committed) for each in new_undos):
+                self._undone = self._vm.plex.stops
+            if is_committed:
                 self._commits.setdefault(name, self._vm.plex.stops)
             if new is not None:
                 self._publication = self._published(new, name)
@@ -204,18 +210,13 @@ class Watch:
         seen: object = None
         while not self._ending.is_set():
             found = self._seen(self._mark)
-            if found is not None and found != seen and self._is_damaged():
-                time.sleep(_EVERY)
-                # It may have been moved back meanwhile.
-                is_same = self._seen(self._mark) == found
+            if found is not None and found != seen:
                 damage = self._seen(self.damage)
-                if is_same and damage and self._seen(self._mark) == found:
+                # It may have been moved back meanwhile, or have got the mode of its top folder.
+                if damage and self._seen(self._mark) == found:
                     self._report(f"published in part: {'; '.join(damage)}")
             seen = found
             time.sleep(_EVERY)
-
-    def _is_damaged(self) -> bool:
-        return bool(self._seen(self.damage))
 
     def _seen(self, check: Callable[[], _Found]) -> _Found | None:
         """Return what ``check`` finds; None if a disk was away meanwhile."""

@@ -144,23 +144,37 @@ def _labels_of_job(server: Server) -> dict[str, str]:
 
 
 def test_alert_for_a_puller_in_a_pod_of_plex_that_fails(tmp_path: Path) -> None:
-    """A puller that fails in Plex's own pod is named, though it runs between its tries."""
-    minutes = range(HOUR // 60)
+    """The migration of each puller that fails in Plex's own pod is named, also between its tries.
+
+    A pod that no migration names, and one in another namespace, are not ours.
+    """
     rows: dict[str, list[float | None]] = {}
-    for pod, namespace in (("plex-0", NAMESPACE), ("plex-1", NAMESPACE), ("plex-0", "attic")):
-        labels = labels_of(
-            namespace=namespace, pod=pod, container="plexodus", reason="CrashLoopBackOff"
-        )
-        row = [float(minute % 5 > 0) for minute in minutes for _ in range(60 // STEP)]
-        rows[f"kube_pod_init_container_status_waiting_reason{labels}"] = [*row]
-    about = "Its reason is the error in the ConfigMap of its migration, or in the log of the"
-    failing = (
-        f"The pull in pod plex-0 fails and is tried again. {about} container plexodus.",
-        {"namespace": NAMESPACE, "pod": "plex-0"},
-    )
-    rules = _rules(tmp_path, {"migrations": [{"name": "anna", "podName": "plex-0"}]})
-    alerts = [_alert("PlexodusPodIsRetried", 900), _alert("PlexodusPodIsRetried", 1200, failing)]
+    pods = [(pod, NAMESPACE) for pod in ("plex-0", "plex.ben", "plex-ben")]
+    for pod, namespace in (*pods, ("plex-0", "attic")):
+        rows |= _waiting(pod, namespace)
+    known = {"anna": "plex-0", "ben": "plex.ben"}
+    failing = [_failing_in_pod(name, pod) for name, pod in known.items()]
+    migrations = [{"name": name, "podName": pod} for name, pod in known.items()]
+    rules = _rules(tmp_path, {"migrations": [*migrations, {"name": "chris"}]})
+    alerts = [_alert("PlexodusPodIsRetried", 900), _alert("PlexodusPodIsRetried", 1200, *failing)]
     _test_rules(rules, (rows, alerts))
+
+
+def _failing_in_pod(name: str, pod: str) -> tuple[str, dict[str, str]]:
+    about = "Its reason is the error in the ConfigMap of the migration, or in the log of the"
+    text = f"The migration of {name} fails in pod {pod} and is tried again. {about}"
+    labels = {"migration": name, "namespace": NAMESPACE, "pod": pod}
+    return f"{text} container plexodus.", labels
+
+
+def _waiting(pod: str, namespace: str) -> dict[str, list[float | None]]:
+    """Return the series of an init container that waits for its next try, and runs in between."""
+    labels = labels_of(
+        namespace=namespace, pod=pod, container="plexodus", reason="CrashLoopBackOff"
+    )
+    steps = range(0, HOUR, STEP)
+    row: list[float | None] = [float(second // 60 % 5 > 0) for second in steps]
+    return {f"kube_pod_init_container_status_waiting_reason{labels}": row}
 
 
 def _attention(**labels: str) -> dict[str, list[float | None]]:
@@ -191,9 +205,16 @@ def test_alert_for_a_pod_of_plex_names_its_migration(tmp_path: Path) -> None:
 def test_rules_of_five_hundred_migrations_are_valid(tmp_path: Path) -> None:
     """The names of all of them are in each expression, and one of them is found."""
     names = [f"server-{number:03}" for number in range(500)]
-    rules = _rules(tmp_path, {"migrations": [{"name": name} for name in names]})
+    migrations = [{"name": name, "podName": f"{name}-0"} for name in names]
+    rules = _rules(tmp_path, {"migrations": migrations})
     last = Server(names[-1], failed=60)
-    _test_rules(rules, (series([last]), [_alert("PlexodusMigrationFailed", 120, _failed(last))]))
+    pod = f"{last.name}-0"
+    rows = series([last]) | _waiting(pod, NAMESPACE)
+    alerts = [
+        _alert("PlexodusMigrationFailed", 120, _failed(last)),
+        _alert("PlexodusPodIsRetried", 1200, _failing_in_pod(last.name, pod)),
+    ]
+    _test_rules(rules, (rows, alerts))
 
 
 def _pod(name: str, **labels: str) -> dict[str, Any]:

@@ -115,14 +115,22 @@ def test_lease_expires_on_a_full_disk_starts_plex(tmp_path: Path) -> None:
     assert control.standing().phase == "idle"
 
 
-def test_undo_with_unreadable_settings_uses_the_recorded_start_command(tmp_path: Path) -> None:
-    """``undo --unless-committed`` with invalid settings runs the recorded start command."""
+@pytest.mark.parametrize("damage", ["invalid", "failing disk", "a folder"])
+def test_undo_with_unreadable_settings_uses_the_recorded_start_command(
+    tmp_path: Path, damage: str
+) -> None:
+    """``undo --unless-committed`` with unusable settings runs the recorded start command."""
     state, started, settings = tmp_path / "state", tmp_path / "started", tmp_path / "agent.toml"
     state.mkdir()
     plex = FakePlex(("touch", str(started)))
     control = CutoverControl(str(state), plex, CutoverContext(60, 5, lambda *_: None))
     control.begin(CutoverRequest("a" * 32, "pod"))
-    settings.write_text("lease_seconds = nonsense")
+    if damage == "invalid":
+        settings.write_text("lease_seconds = nonsense")
+    elif damage == "a folder":
+        settings.mkdir()
+    else:
+        settings.symlink_to("/proc/self/mem")  # to read its first byte is an EIO
     undo = ("undo", "--config", str(settings), "--state", state)
     with pytest.raises(subprocess.CalledProcessError):
         program("plexodus-agent", *undo)

@@ -1,4 +1,4 @@
-"""The campaign of random faults: short stories end as promised, and its judges see damage."""
+"""The judges of the campaign see each damage, at the end of a story and at any moment."""
 
 from __future__ import annotations
 
@@ -14,31 +14,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from campaign import watch
-from campaign.faults.registry import FAULTS
-from campaign.namespaces import PlexTurn, Worker, prepare
-from campaign.oracle import library_damage, rehearsal_damage, server_faults
+from campaign.oracle import copy_damage, library_damage, rehearsal_damage, server_faults
 from campaign.plex import make_plex, processes_on
-from campaign.story import Mode, When, draw_story, parse_name
 from campaign.vm import Vm
 from campaign.volume import Volume
 from campaign.watch import Watch
-from rig.mounts import NEEDS_ROOT
 from rig.oracle import rsync_differences
 from rig.plex.commands import only_plex
 from rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """Start a worker of the campaign."""
-    folder = tmp_path_factory.mktemp("campaign")
-    prepare(folder)
-    with Worker(folder, 0, PlexTurn()) as worker:
-        yield worker
 
 
 @pytest.fixture
@@ -62,36 +48,6 @@ def some_file(target: Path) -> Path:
     return next((target / "Library").rglob("Preferences.xml"))
 
 
-@NEEDS_ROOT
-@pytest.mark.parametrize(
-    "seed", [28, 803, *(pytest.param(seed, marks=pytest.mark.long) for seed in (592, 3809))]
-)
-def test_short_story_ends_as_promised(worker: Worker, seed: int) -> None:
-    """A move ends as promised whose agent is ended, puller killed, or power lost on either side."""
-    outcome = worker.run(str(seed))
-    assert outcome.violations == [], "\n".join(outcome.timeline)
-    assert outcome.codes[-1] == 0
-
-
-@NEEDS_ROOT
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="the shim is in C")
-def test_volume_accepts_half_of_each_write(worker: Worker) -> None:
-    """The first pull succeeds. It ended with 13, because half of the digests were lost."""
-    outcome = worker.run("954:1")
-    assert outcome.violations == [], "\n".join(outcome.timeline)
-    assert outcome.happened == ["short writes"]
-    assert outcome.codes == [0]
-
-
-@NEEDS_ROOT
-def test_story_without_faults(worker: Worker) -> None:
-    """Plex changes a file of more than one frame, of which only changed pieces are sent."""
-    outcome = worker.run("28:")
-    assert outcome.violations == [], "\n".join(outcome.timeline)
-    assert outcome.codes == [0]
-    assert outcome.changed_blocks > 0
-
-
 def test_flipped_bit_of_a_file_with_two_names(tmp_path: Path) -> None:
     """Both names count as damaged, because the frame may be that of the other one."""
     volume = Volume(tmp_path)
@@ -102,28 +58,6 @@ def test_flipped_bit_of_a_file_with_two_names(tmp_path: Path) -> None:
     assert volume.flip(random.Random(1)) in ("file", "link")  # noqa: S311 - reproducible
     assert (staged / "link").read_bytes() != b"content"
     assert {str(each) for each in volume.flipped} == {"file", "link"}
-
-
-def test_seed_draws_the_same_story_each_time() -> None:
-    """A replay has the faults and moments of the first run, or the subset that its name says."""
-    stories = [draw_story(seed, FAULTS) for seed in range(200)]
-    assert stories == [draw_story(seed, FAULTS) for seed in range(200)]
-    assert {act.fault for story in stories for act in story.acts} == {each.name for each in FAULTS}
-    long = next(story for story in stories if len(story.acts) > 2)
-    assert parse_name(long.name, FAULTS) == long
-    assert parse_name(f"{long.seed}:1", FAULTS).acts == long.acts[1:2]
-
-
-def test_start_of_plex_at_each_moment_of_a_pull_without_cutover() -> None:
-    """A person can start Plex from the start of that pull on, because no agent has stopped it."""
-    stories = (draw_story(seed, FAULTS) for seed in range(4000))
-    moments = {
-        act.moment.when
-        for story in stories
-        for act in story.acts
-        if story.mode is Mode.STOPPED and act.fault == "Plex started by a person"
-    }
-    assert moments == {When.START, When.REQUESTS, When.JOURNAL, When.PUBLISHED}
 
 
 def test_library_as_it_was_moved(published: Path, made: Path) -> None:
@@ -185,6 +119,37 @@ def test_wrong_file_of_a_rehearsal_whose_digest_was_wrong_too(
     assert [each for each in rehearsal_damage(published, made, source) if "rsync" in each] == []
 
 
+def test_file_that_the_digests_do_not_name(published: Path, made: Path) -> None:
+    """A list without one file, or another one than the receipt names, is reported."""
+    sums = published / ".plexodus" / "SHA256SUMS"
+    lines = sums.read_bytes().splitlines(keepends=True)
+    assert library_damage(published, made) == []
+    before = rehearsal_damage(published, made, made)
+    sums.write_bytes(b"".join(each for each in lines if b"Preferences.xml" not in each))
+    (other,) = library_damage(published, made)
+    assert "not the one that the receipt names" in other
+    found = [each for each in rehearsal_damage(published, made, made) if each not in before]
+    assert found[0] == other
+    assert found[1].startswith("files without a digest")
+    assert "Preferences.xml" in found[1]
+
+
+def test_damage_of_a_library_in_staging(published: Path, made: Path, tmp_path: Path) -> None:
+    """A missing file and a flipped bit are reported, but not what Plex has changed since."""
+    source, library = tmp_path / "source", published / "Library"
+    subprocess.run(["cp", "-a", made, source], check=True)
+    assert copy_damage(library, made, source) == []
+    damaged = some_file(published)
+    flip(damaged)
+    (found,) = copy_damage(library, made, source)
+    assert "Preferences.xml" in found
+    assert copy_damage(library, made, source, [damaged.relative_to(library)]) == []
+    (source / damaged.relative_to(library)).write_text("changed by Plex")
+    assert copy_damage(library, made, source) == []
+    damaged.unlink()
+    assert "missing" in copy_damage(library, made, source)[0]
+
+
 def test_lost_row_of_a_rehearsal(published: Path, made: Path) -> None:
     """A row that Plex had before the rehearsal is missed in each database."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'"
@@ -234,7 +199,9 @@ class Scene:
     def __init__(self, folder: Path, published: Path, made: Path, *, has_cutover: bool) -> None:
         self.reports: list[str] = []
         self.failures: list[str] = []
-        self.vm = Vm(folder / "vm", made, None, has_unit=False)
+        source = folder / "source"
+        subprocess.run(["cp", "-a", made, source], check=True)
+        self.vm = Vm(folder / "vm", source, None, has_unit=False)
         self.library, self._away = published / "Library", published / "away"
         self.watch = Watch(
             self.vm,
@@ -284,6 +251,41 @@ def test_part_of_a_library_at_any_moment(published: Path, made: Path, tmp_path: 
         scene.take_away()
     assert len(scene.reports) == 1
     assert "published in part" in scene.reports[0]
+    assert scene.failures == []
+
+
+@pytest.mark.parametrize("is_moved_back", [False, True])
+def test_part_of_a_library_that_is_completed_at_once(
+    published: Path,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_moved_back: bool,  # noqa: FBT001
+) -> None:
+    """It is reported although the next check would find it whole, unless it was moved back."""
+    scene = Scene(tmp_path, published, made, has_cutover=False)
+    scene.vm.plex.stop()
+    part = scene.library.with_name("away") / "Application Support"
+    mode = part.stat().st_mode
+    part.chmod(0o711)
+    checks: list[list[str]] = []
+
+    def check_and_complete(target: Path, reference: Path) -> list[str]:
+        """Judge the library, and complete it before anybody can judge it a second time."""
+        checks.append(library_damage(target, reference))
+        if is_moved_back:
+            scene.take_away()
+        else:
+            (scene.library / part.name).chmod(mode)
+        return checks[-1]
+
+    monkeypatch.setattr(watch, "library_damage", check_and_complete)
+    with scene.watch:
+        scene.publish()
+        wait_until(lambda: checks, 20)
+        wait_until(lambda: scene.reports or is_moved_back, 20)
+    assert checks[0] != []
+    assert len(scene.reports) == (0 if is_moved_back else 1)
     assert scene.failures == []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from campaign.site import Site
+from campaign.site import LIBRARY, Site
 from campaign.story import Break, Mode, Story
 from campaign.undos import Undos
 from campaign.vm import Vm
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 _STORY = Story(1, Mode.MOVE, None, 1, True, "ext4", Break(0, False), (), ())
 
 
+def library_of(made: Path, folder: Path) -> Path:
+    """Return a copy of the library, as a story finds it in its folder."""
+    subprocess.run(["cp", "-a", made, folder / LIBRARY], check=True)
+    return folder / LIBRARY
+
+
 @pytest.fixture
 def site(made: Path, tmp_path: Path) -> Iterator[Site]:
     """Return a site on which nothing runs."""
     (tmp_path / "volume").mkdir()
+    library_of(made, tmp_path)
     site = Site(_STORY, tmp_path, made, None, ())
     with site.network:
         yield site
@@ -37,7 +44,7 @@ def site(made: Path, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def vm(made: Path, tmp_path: Path) -> Vm:
     """Return a VM on which nothing runs."""
-    return Vm(tmp_path / "vm", made, None, has_unit=True)
+    return Vm(tmp_path / "vm", library_of(made, tmp_path), None, has_unit=True)
 
 
 def ended(*command: str) -> subprocess.Popen[bytes]:
@@ -98,6 +105,14 @@ def test_agent_that_crashed(site: Site) -> None:
         other.wait()
         site.check_agent()
     assert len(site.violations) == 1
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 12, 15])
+def test_agent_that_ended_by_itself(site: Site, code: int) -> None:
+    """It is reported with a bug, and if its unit would not start it again."""
+    with patch.object(site.vm.agent, "_process", ended("sh", "-c", f"exit {code}")):
+        site.check_agent()
+    assert len(site.violations) == (code in (0, 1, 2))
 
 
 @pytest.mark.parametrize("is_of_unit", [False, True])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from campaign.verdicts import FailedRun, may_change
+from campaign.verdicts import FailedRun, may_change, may_have_undone
 from campaign.volume import Kind
 
 _ABSENT, _FOREIGN, _REHEARSAL, _MOVED = Kind
@@ -35,3 +35,16 @@ _ABSENT, _FOREIGN, _REHEARSAL, _MOVED = Kind
 def test_change_by_a_pull_that_failed(run: FailedRun, expected: bool) -> None:  # noqa: FBT001
     """A library appears by a failed pull if it was killed, or could not undo the publication."""
     assert may_change(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "is_committed", "expected"),
+    [
+        *((code, False, True) for code in (None, 0, 15, 17, -9)),
+        *((code, True, False) for code in (None, 15, 17, -9)),
+        (0, True, True),
+    ],
+)
+def test_undo_that_failed(code: int | None, is_committed: bool, expected: bool) -> None:  # noqa: FBT001
+    """It excuses no second server while the record says that the move is committed."""
+    assert may_have_undone(code, is_committed=is_committed) == expected

@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import re
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+_ESCAPED = {b"\\n": b"\n", b"\\r": b"\r", b"\\\\": b"\\"}
+"""Bytes of a name by how sha256sum(1) writes them."""
 
 
 def rsync_differences(
@@ -47,6 +52,20 @@ def sums_hold(target: Path) -> bool:
         capture_output=True,
     )
     return done.returncode == 0
+
+
+def listed_files(target: Path) -> list[Path]:
+    """Return the files that the receipt's list names, relative to ``target``.
+
+    GNU coreutils escape a name with a backslash or a line break, and mark its line (sha256sum(1)).
+    """
+    found = []
+    for line in (target / ".plexodus" / "SHA256SUMS").read_bytes().splitlines():
+        digest, _, name = line.partition(b"  ")
+        if digest.startswith(b"\\"):
+            name = re.sub(rb"\\[nr\\]", lambda escape: _ESCAPED[escape[0]], name)
+        found.append(Path(os.fsdecode(name)))
+    return found
 
 
 def omitted(target: Path) -> dict[str, str | int]:

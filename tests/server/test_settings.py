@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agent.settings import Limits, Settings, load_settings, parse_rate
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, StorageError
 
 SHIPPED = Path(__file__).parent.parent.parent / "agent" / "systemd" / "agent.toml"
 
@@ -66,6 +66,26 @@ def test_missing_named_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_settings(str(tmp_path / "none.toml"), {})
     assert isinstance(load_settings(None, {}), Settings)
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "kind", "reason"),
+    [
+        ("/proc/self/mem", StorageError, "Input/output error"),  # to read its first byte
+        ("/", ConfigurationError, "Is a directory"),
+        ("agent.toml", ConfigurationError, "Too many levels of symbolic links"),
+        ("/etc/passwd/x", ConfigurationError, "Not a directory"),
+        ("x" * 300, ConfigurationError, "File name too long"),
+    ],
+)
+def test_file_that_cannot_be_read(
+    tmp_path: Path, leads_to: str, kind: type[Exception], reason: str
+) -> None:
+    """A failing disk is no mistake in the settings: the agent is started again after that."""
+    path = tmp_path / "agent.toml"
+    path.symlink_to(leads_to)
+    with pytest.raises(kind, match=rf"{reason}.*{path}"):
+        load_settings(str(path), {})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from rig.hostile.authority import Authority
 from rig.oracle import rsync_differences
 from rig.programs import Puller, clean_environment, program
@@ -15,7 +16,7 @@ from rig.programs import Puller, clean_environment, program
 from agent.server.credentials import certificate_path, make_pairing
 from agent.server.tls import check_clock, server_tls
 from agent.settings import Settings
-from shared.errors import ConfigurationError, PreflightRefused
+from shared.errors import ConfigurationError, PreflightRefused, StorageError
 from shared.wire.pairing import parse_pairing
 
 if TYPE_CHECKING:
@@ -187,8 +188,29 @@ def test_unusable_certificate_file_is_reported(
     else:
         certificate.write_bytes(b"garbage")
     settings = Settings(state=str(tmp_path / "state"), certificate=str(certificate), key=str(key))
-    with pytest.raises(ConfigurationError, match=r"localhost\.crt"):
+    name = r"localhost\.key" if damage == "no key" else r"localhost\.crt"
+    with pytest.raises(ConfigurationError, match=name):
         server_tls(settings)
+
+
+@pytest.mark.parametrize("setting", ["certificate", "key", "client_ca"])
+@pytest.mark.parametrize("is_read_first", [True, False])
+def test_failing_disk_is_no_mistake_in_the_settings(
+    tmp_path: Path,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    *,
+    is_read_first: bool,
+) -> None:
+    """A file that has an EIO at each read is reported as such, also if OpenSSL reads it."""
+    make_pairing(str(tmp_path / "state"), "127.0.0.1", 1)
+    certificate, key = authority.issue("localhost")
+    settings = Settings(state=str(tmp_path / "state"), certificate=str(certificate), key=str(key))
+    if not is_read_first:
+        monkeypatch.setattr("agent.server.tls._read", lambda *_: certificate.read_bytes())
+    with pytest.raises(StorageError, match="Input/output error"):
+        server_tls(replace(settings, **{setting: "/proc/self/mem"}))
 
 
 def test_pairing_for_kubernetes(tmp_path: Path) -> None:

@@ -255,9 +255,6 @@ def test_agent_that_cannot_serve(agent: Agent, tmp_path: Path) -> None:
         return done.text
 
     assert "plexodus-agent pair" in serve(fresh, agent.library, port)
-    in_use = serve(agent.state, agent.library, port)
-    assert "address already in use" in in_use
-    assert port in in_use
     assert "HOST:PORT" in serve(agent.state, agent.library, "8443")
     done = run_main(agent_main, "pair", "--state", fresh, "--address", "nowhere")
     assert done.code == ExitCode.CONFIGURATION

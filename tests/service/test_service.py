@@ -20,6 +20,8 @@ from rig.ports import reserve_port
 from rig.programs import program, read_log
 from rig.waiting import wait_until
 
+from shared.program.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -79,7 +81,7 @@ def test_nothing_is_told_before_the_port_is_open(agent: Agent, systemd: Systemd)
         "plexodus-agent", "serve", "--state", agent.state, "--library", agent.library, "--listen",
         f"127.0.0.1:{agent.port}", check=False, environment={"NOTIFY_SOCKET": str(systemd.path)},
     )  # fmt: skip
-    assert done.returncode == 2
+    assert done.returncode == ExitCode.PREFLIGHT
     assert "cannot listen" in done.stderr
     systemd._end.settimeout(0.1)
     with pytest.raises(TimeoutError):

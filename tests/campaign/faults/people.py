@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HOURS = 3600
 _DAYS = 86_400
 _OF_CUTOVER = frozenset((When.STOPPED, When.FENCED, When.PUBLISHED))
-"""Before these, a cutover has not stopped Plex, and there is nothing to undo."""
+"""Before these, a cutover has not stopped Plex."""
 
 
 def _start_plex(site: Site, _: random.Random) -> bool:
@@ -29,11 +29,12 @@ def _start_plex(site: Site, _: random.Random) -> bool:
 
 
 def _undo(site: Site, _: random.Random) -> bool:
-    """Undo a cutover that is under way or complete."""
-    if site.vm.record()["phase"] == "idle":
+    """Undo the cutover. Before it begins, the command may change nothing, and is no evidence."""
+    if site.story.mode is Mode.STOPPED:
         return False
+    has_begun = bool(site.vm.record()["phase"] != "idle")
     site.vm.undo()
-    return True
+    return has_begun
 
 
 def _set_clock(site: Site, chance: random.Random) -> bool:
@@ -51,6 +52,6 @@ def _set_clock(site: Site, chance: random.Random) -> bool:
 
 FAULTS = (
     Fault("Plex started by a person", _start_plex, after_move=True, when=_OF_CUTOVER),
-    Fault("undo by a person", _undo, after_move=True, when=_OF_CUTOVER),
+    Fault("undo by a person", _undo, after_move=True),
     Fault("clock set", _set_clock, needs_shim=True, after_move=True),
 )

@@ -28,14 +28,14 @@ class PodWatch:
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """Return the last state of each pod, also of those that are gone, by its name."""
-        return {each["object"]["metadata"]["name"]: each["object"] for each in self._events()}
+        return {each["object"]["metadata"]["name"]: each["object"] for each in self.events()}
 
     def most(self) -> int:
         """Return the most pods that were there at once without having ended, until now."""
         assert self._process.poll() is None, "the watch ended before"
         active: set[str] = set()
         most = 0
-        for event in self._events():
+        for event in self.events():
             pod = event["object"]
             name = pod["metadata"]["name"]
             if event["type"] == "DELETED" or pod["status"].get("phase") in _ENDED:
@@ -45,7 +45,8 @@ class PodWatch:
             most = max(most, len(active))
         return most
 
-    def _events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield each change of a pod so far, as the watch of the API reports it."""
         for line in self._log.read_bytes().split(b"\n"):
             try:
                 event = json.loads(line)
