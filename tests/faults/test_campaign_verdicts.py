@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from campaign.machine import Outcome
+from campaign.table import Table
 from campaign.verdicts import FailedRun, may_change, may_have_undone
 from campaign.volume import Kind
 
@@ -48,3 +50,15 @@ def test_change_by_a_pull_that_failed(run: FailedRun, expected: bool) -> None:  
 def test_undo_that_failed(code: int | None, is_committed: bool, expected: bool) -> None:  # noqa: FBT001
     """It excuses no second server while the record says that the move is committed."""
     assert may_have_undone(code, is_committed=is_committed) == expected
+
+
+def test_fault_that_never_takes_place() -> None:
+    """It is named once it was drawn often enough, and a fault that took place once is not."""
+    table = Table()
+    for number in range(40):
+        assert table.without_effect() == []
+        happened = ["some"] if number == 0 else []
+        missed = ["never", "some"] if number > 0 else ["never"]
+        outcome = Outcome(number, str(number), "move", happened, missed, [0])
+        table.add(outcome, Outcome(number, str(number), "move"))
+    assert table.without_effect() == ["never"]
