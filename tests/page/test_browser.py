@@ -95,9 +95,12 @@ def words(driver: Chrome, element: str) -> str:
     return str(driver.execute_script(script, element))
 
 
-def position(driver: Chrome) -> int:
-    """Return how far the progress bar is."""
-    return int(driver.execute_script("return document.querySelector('progress').value"))
+def position(driver: Chrome) -> float:
+    """Return how far the progress bar is.
+
+    One script finds and reads it: the page may replace an element between two requests.
+    """
+    return float(driver.execute_script("return document.querySelector('progress').value"))
 
 
 def wait_for(driver: Chrome, element: str, text: str, seconds: float = 40) -> None:
@@ -151,7 +154,8 @@ def test_wrong_token(driver: Chrome, agent: Agent) -> None:
     assert driver.get_cookies() == []
     assert faults(driver) == []
     sign_in(driver, agent, agent.pairing)
-    assert str(agent.library) in driver.find_element(By.TAG_NAME, "header").text
+    header = driver.execute_script("return document.querySelector('header').innerText")
+    assert str(agent.library) in header
     assert said(driver) == []
 
 
@@ -165,14 +169,8 @@ def test_whole_move_and_undo(
     wait_for(driver, "transfer", "MiB of")
     wait_for(driver, "now", "Copied while Plex runs")
     wait_for(driver, "puller", "is at work")
-    bar = driver.find_element(By.TAG_NAME, "progress")
-    seen = float(bar.get_attribute("value") or 0)
-    wait_until(
-        lambda: (
-            float(driver.find_element(By.TAG_NAME, "progress").get_attribute("value") or 0) > seen
-        ),
-        what="progress",
-    )
+    seen = position(driver)
+    wait_until(lambda: position(driver) > seen, what="progress")
     assert faults(driver) == []
     keep_picture(driver, "copying")
     wait_for(driver, "timeline", "Committed done")
