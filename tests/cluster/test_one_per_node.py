@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,7 +57,7 @@ def test_no_node_has_two_pods_of_the_fleet(tmp_path: Path) -> None:
             _end(cluster, ended)
             wait_until(lambda: waiting in _placed(watch), 60, what="a node for it", every=0.1)
             assert _placed(watch) == placed | {waiting: freed}
-            assert _most_on_a_node(watch) == 1
+            assert watch.most_on_a_node() == 1
             assert watch.most() == len(SERVERS)
 
 
@@ -97,18 +96,3 @@ def _is_refused(pod: dict[str, Any]) -> bool:
         and REASON in each["message"]
         for each in pod["status"].get("conditions", [])
     )
-
-
-def _most_on_a_node(watch: PodWatch) -> int:
-    """Return the most pods that one node had at once without having ended, at any moment."""
-    nodes: dict[str, str] = {}
-    most = 0
-    for event in watch.events():
-        pod = event["object"]
-        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
-        if event["type"] == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed"):
-            nodes.pop(name, None)
-        elif node:
-            nodes[name] = node
-        most = max([most, *Counter(nodes.values()).values()])
-    return most

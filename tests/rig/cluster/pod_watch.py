@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +29,34 @@ class PodWatch:
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """Return the last state of each pod, also of those that are gone, by its name."""
-        return {each["object"]["metadata"]["name"]: each["object"] for each in self.events()}
+        return {each["object"]["metadata"]["name"]: each["object"] for each in self._events()}
 
     def most(self) -> int:
         """Return the most pods that were there at once without having ended, until now."""
+        return max(map(len, self._active()), default=0)
+
+    def most_on_a_node(self) -> int:
+        """Return the most of them that one node had at once."""
+        nodes = (
+            Counter(node for pod in pods.values() if (node := pod["spec"].get("nodeName")))
+            for pods in self._active()
+        )
+        return max((count for each in nodes for count in each.values()), default=0)
+
+    def _active(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield the pods that are there and have not ended, after each change."""
         assert self._process.poll() is None, "the watch ended before"
-        active: set[str] = set()
-        most = 0
-        for event in self.events():
+        active: dict[str, dict[str, Any]] = {}
+        for event in self._events():
             pod = event["object"]
             name = pod["metadata"]["name"]
             if event["type"] == "DELETED" or pod["status"].get("phase") in _ENDED:
-                active.discard(name)
+                active.pop(name, None)
             else:
-                active.add(name)
-            most = max(most, len(active))
-        return most
+                active[name] = pod
+            yield active
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Yield each change of a pod so far, as the watch of the API reports it."""
+    def _events(self) -> Iterator[dict[str, Any]]:
         for line in self._log.read_bytes().split(b"\n"):
             try:
                 event = json.loads(line)
